@@ -1,0 +1,180 @@
+"""What a cell produced: one record for every planned cell, written to and read from JSON."""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from harness.api import Frozen, JsonValue, StoreError
+
+FORMAT = 1
+"""Grows by one when the meaning of a field changes; files of a newer format are refused, older ones are converted."""
+
+DENSE = "dense"
+"""Label of pattern and strategy of the baseline cells."""
+
+Status = Literal[
+    "planned", "running", "ok", "cached", "skipped", "failed", "diverged", "timeout", "oom", "killed", "crashed", "blocked"
+]
+
+DONE: frozenset[Status] = frozenset({"ok", "cached"})
+"""The cell has a result."""
+
+PENDING: frozenset[Status] = frozenset({"planned", "running"})
+"""The cell may still get a result: the run is partial."""
+
+FAILED: frozenset[Status] = frozenset({"failed", "diverged", "timeout", "oom", "killed", "crashed", "blocked"})
+"""The cell was to have a result and has none; a declared skip is not among them."""
+
+
+def _finite(value: object) -> object:
+    """JSON has no infinity and a table no NaN: such a value is a missing one."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Finite = Annotated[float | None, BeforeValidator(_finite)]
+
+
+class Record(Frozen):
+    """What became of one planned cell. A cell that did not run has its status and reason, and None for its results.
+
+    Units:
+        sparsities are fractions of zeros, counted on masks; epochs are counts; times are seconds; values carry `unit`.
+
+    Args:
+        run: id of the run; cell: id of the cell.
+        task, backend, pattern, strategy: labels; the dense baseline has `dense` for pattern and strategy.
+        task_params, backend_params, pattern_params, strategy_params: the parameters behind the labels.
+        scope: what is pruned, as the experiment says; allocation: how the sparsity is spread over it, as a label.
+        target_sparsity: what was asked for, 0 for dense; sparsity: what was reached over the scope.
+        model_sparsity: over all parameters; tensor_sparsity: by tensor name.
+        metric, unit, better, digits: what `value` is called and how it is read.
+        value: the metric on `split`; valid_value: on the validation split after the last epoch;
+            valid_history: after every trained epoch of the chain.
+        value_before_retraining: validation value right after the last one-shot prune; None where there is none.
+        best_possible: the value that no model can beat, where the data's source is known.
+        total_epochs: epochs from initial weights to the pruned model; retrain_epochs: those after the first prune.
+        needs_dense_model: whether the strategy starts from a trained dense model.
+        hyper_parameters: names of the choices beyond the dense recipe.
+        reason: why there is no value, one sentence.
+        hardware: cost by hardware label, or {"reason": ...}.
+        facts: what the task says of its data; versions: of framework and harness.
+        trained_epochs, train_seconds: what this run really spent on the cell.
+        dense_digest: digest of the dense model that the cell shares with others.
+    """
+
+    run: str = ""
+    cell: str
+    task: str
+    backend: str
+    pattern: str = DENSE
+    strategy: str = DENSE
+    task_params: dict[str, JsonValue] = {}
+    backend_params: dict[str, JsonValue] = {}
+    pattern_params: dict[str, JsonValue] = {}
+    strategy_params: dict[str, JsonValue] = {}
+    scope: tuple[str, ...] = ()
+    allocation: str = "uniform"
+    target_sparsity: float = Field(default=0.0, ge=0, lt=1)
+    sparsity: float | None = Field(default=None, ge=0, le=1)
+    model_sparsity: float | None = Field(default=None, ge=0, le=1)
+    tensor_sparsity: dict[str, float] = {}
+    seed: int = 0
+    metric: str = ""
+    unit: str = ""
+    better: Literal["lower", "higher"] = "lower"
+    digits: int = Field(default=2, ge=0)
+    value: Finite = None
+    split: Literal["test"] = "test"
+    valid_value: Finite = None
+    valid_history: tuple[Finite, ...] = ()
+    value_before_retraining: Finite = None
+    best_possible: Finite = None
+    total_epochs: int = Field(default=0, ge=0)
+    retrain_epochs: int = Field(default=0, ge=0)
+    needs_dense_model: bool = False
+    hyper_parameters: tuple[str, ...] = ()
+    status: Status = "planned"
+    reason: str = ""
+    hardware: dict[str, dict[str, JsonValue]] = {}
+    device: str = ""
+    precision: str = "float32"
+    threads: int | None = Field(default=None, gt=0)
+    versions: dict[str, str] = {}
+    facts: dict[str, JsonValue] = {}
+    trained_epochs: int = Field(default=0, ge=0)
+    train_seconds: float = Field(default=0.0, ge=0)
+    dense_digest: str | None = None
+    origin: dict[str, str] = {"value": "measured", "hardware": "modelled"}
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether this is a baseline cell."""
+        return self.pattern == DENSE
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the cell has a result."""
+        return self.status in DONE
+
+
+def dump(records: Iterable[Record]) -> list[dict[str, JsonValue]]:
+    """The records as plain JSON objects, every field included."""
+    return [json.loads(record.model_dump_json()) for record in records]
+
+
+def write(path: Path, records: Iterable[Record]) -> None:
+    """Write a file of records; an interrupted or failed write leaves the old file as it was.
+
+    Raises:
+        StoreError: the file cannot be written.
+    """
+    text = json.dumps({"format": FORMAT, "records": dump(records)}, indent=1, ensure_ascii=False, allow_nan=False)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # else a power cut may keep the new name with an empty file
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"records: cannot write {path}: {error.strerror or error}; free some space or choose another --store"
+        ) from error
+
+
+def read(path: Path) -> tuple[Record, ...]:
+    """The records of a file.
+
+    Raises:
+        StoreError: the file is missing, is no file of records, or has a newer format.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise StoreError(
+            f"records: cannot read {path}: {error.strerror or error}; give a finished or running run"
+        ) from error
+    except ValueError as error:
+        raise StoreError(f"records: {path} is not JSON ({error}); run the experiment again to write it anew") from error
+    if not isinstance(content, dict) or not isinstance(content.get("records"), list):
+        raise StoreError(f"records: expected an object with `format` and `records` in {path}; run the experiment again")
+    if content.get("format") != FORMAT:
+        raise StoreError(
+            f"records: {path} has format {content.get('format')!r}, this version reads {FORMAT}; update harness"
+        )
+    try:
+        return tuple(Record.model_validate_json(json.dumps(entry)) for entry in content["records"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise StoreError(
+            f"records: a record of {path} has a wrong `{where}` ({first['msg']}, got {str(first['input'])[:80]}); "
+            "run the experiment again"
+        ) from error
