@@ -1,0 +1,3 @@
+"""harness: which sparsity pattern, pruned by which strategy, costs what and buys what."""
+
+__version__ = "0.1.0"

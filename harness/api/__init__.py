@@ -1,0 +1,85 @@
+"""All that a plugin may import."""
+
+from harness.api.backend import (
+    Backend,
+    Device,
+    EpochResult,
+    Masker,
+    Session,
+    Settings,
+    State,
+    batch_rng,
+)
+from harness.api.component import API_VERSION, Component, Frozen, JsonValue, Kind, hookimpl
+from harness.api.errors import (
+    DataError,
+    DivergedError,
+    EmptySelectionError,
+    HarnessError,
+    NonFiniteError,
+    PluginContractError,
+    PluginUnavailableError,
+    ShapeError,
+    SpecError,
+    StoreError,
+    UnknownPluginError,
+)
+from harness.api.hardware import Cost, HardwareModel, Origin, Workload
+from harness.api.network import (
+    GATES,
+    LSTM,
+    Activation,
+    Axis,
+    Conv2D,
+    Dense,
+    Dropout,
+    Embedding,
+    Flatten,
+    Layer,
+    Network,
+    Pool2D,
+    Role,
+    Tensor,
+    dropout_seed,
+)
+from harness.api.pattern import Frame, Pattern
+from harness.api.program import (
+    SGD,
+    Adam,
+    Constant,
+    Cubic,
+    Epoch,
+    Gradient,
+    LearningRate,
+    Magnitude,
+    MaskUpdate,
+    Optimiser,
+    Phase,
+    Prune,
+    Random,
+    Rates,
+    Recipe,
+    Rewind,
+    Score,
+    ScoreName,
+    Shifted,
+    SparsitySchedule,
+    StepDecay,
+    Strategy,
+    Train,
+    score_named,
+)
+from harness.api.task import Batch, Evaluation, Metric, Problem, Split, Task
+from harness.api.values import Array, Mask, Matrix, keep_count
+
+__all__ = [
+    "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "Array", "Axis", "Backend", "Batch", "Component",
+    "Constant", "Conv2D", "Cost", "Cubic", "DataError", "Dense", "Device", "DivergedError", "Dropout", "Embedding",
+    "EmptySelectionError", "Epoch", "EpochResult", "Evaluation", "Flatten", "Frame", "Frozen", "Gradient",
+    "HardwareModel", "HarnessError", "JsonValue", "Kind", "Layer", "LearningRate", "Magnitude", "Mask", "MaskUpdate",
+    "Masker", "Matrix", "Metric", "Network", "NonFiniteError", "Optimiser", "Origin", "Pattern", "Phase",
+    "PluginContractError", "PluginUnavailableError", "Pool2D", "Problem", "Prune", "Random", "Rates", "Recipe", "Rewind",
+    "Role", "Score", "ScoreName", "Session", "Settings", "ShapeError", "Shifted", "SparsitySchedule", "SpecError",
+    "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor", "Train", "UnknownPluginError", "Workload",
+    "batch_rng", "dropout_seed", "hookimpl", "keep_count", "score_named",
+]  # fmt: skip

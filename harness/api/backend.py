@@ -1,0 +1,158 @@
+"""Backends: how to build, train and evaluate a model in one framework."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api.component import Component, Frozen
+from harness.api.program import Epoch, MaskUpdate
+from harness.api.task import Evaluation, Problem, Split
+from harness.api.values import Array, Mask
+
+Device = str
+"""`cpu`, `cuda:0`, ...: a real device; `auto` is resolved before a session is opened."""
+
+
+class Settings(Frozen):
+    """How a session computes.
+
+    Args:
+        seed: the cell's seed; everything random inside a stage is derived from it and the epoch.
+        device: a real device, never `auto`.
+        precision: `float32`, or `bfloat16` for matrix products (weights, loss, optimiser stay float32).
+        threads: CPU threads the framework may use.
+    """
+
+    seed: int = 0
+    device: Device = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: int = 1
+
+
+@dataclass
+class State:
+    """Everything that has to survive from one stage to the next, in harness orientation.
+
+    Args:
+        weights: every tensor of the network, by name, float32.
+        masks: masks by tensor name; a tensor without one is dense. True = kept.
+        slots: optimiser slots, `slot/tensor` (e.g. `momentum/lstm_0.kernel`), float32; scalars as 0-d arrays.
+        extra: what else a framework has to keep (e.g. `pruning_step/lstm_0`), 0-d or n-d arrays.
+    """
+
+    weights: dict[str, NDArray[np.float32]]
+    masks: dict[str, Mask] = field(default_factory=dict)
+    slots: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    extra: dict[str, Array] = field(default_factory=dict)
+
+
+class EpochResult(Frozen):
+    """What one training epoch tells.
+
+    Args:
+        nats: cross-entropy summed over the epoch's items, in nats.
+        items: items trained on.
+    """
+
+    nats: float
+    items: int
+
+
+class Session(ABC):
+    """A built model in a worker process; one stage at a time. Arrays handed out are copies, in harness orientation.
+
+    Rules every session obeys: masked weights and their optimiser slots are zero after every step; the gradients of masked
+    weights are zeroed before the clip norm; the clip norm is over all trainable tensors, repeated embedding rows summed
+    first; state of recurrent layers is zero at the start of every epoch and evaluation.
+    """
+
+    @abstractmethod
+    def load(self, state: State) -> None:
+        """Take over weights, masks, optimiser slots and extras."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """A copy of everything that `load` takes."""
+
+    @abstractmethod
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """The weights of every tensor."""
+
+    @abstractmethod
+    def masks(self) -> dict[str, Mask]:
+        """The masks set so far, by tensor name."""
+
+    @abstractmethod
+    def set_masks(self, masks: Mapping[str, Mask]) -> None:
+        """Replace the masks of these tensors, and zero the masked weights and their optimiser slots."""
+
+    @abstractmethod
+    def gradients(self, batches: int, epoch: int) -> dict[str, NDArray[np.float32]]:
+        """The mean gradient of the loss over the first `batches` training batches, for every 2-D tensor.
+
+        Without dropout, without clipping, unmasked (a masked weight has a gradient too), recurrent state zero before the
+        first batch and carried; the model is left as it was, a training epoch under way too.
+        """
+
+    @abstractmethod
+    def train_epoch(
+        self, epoch: Epoch, index: int, masker: "Masker", progress: Callable[[int], None]
+    ) -> EpochResult:
+        """Run one epoch.
+
+        Args:
+            epoch: learning rates and mask updates; an update at step n happens before step n, one at the number of steps
+                after the last step. At each, call `masker(update, index, self)` and set the masks it returns.
+            index: epochs trained before this one in the chain; seeds batches and dropout.
+            masker: turns an update into masks of the whole scope.
+            progress: call now and then with the number of steps done.
+
+        Raises:
+            DivergedError: the loss is NaN or infinite.
+        """
+
+    @abstractmethod
+    def evaluate(self, split: Split) -> Evaluation:
+        """Totals over a whole split, without dropout; the recurrent state of training is not touched."""
+
+    def close(self) -> None:
+        """Free what the session holds."""
+
+
+Masker = Callable[[MaskUpdate, int, Session], dict[str, Mask]]
+"""(update, epoch index, session) -> new masks of every tensor in the scope. Given to a session by the worker."""
+
+
+def batch_rng(seed: int, epoch: int) -> np.random.Generator:
+    """The generator handed to `Problem.batches` for an epoch: the same for every cell of a seed."""
+    return np.random.default_rng([seed, epoch, 0xBA7C4])
+
+
+class Backend(Component):
+    """A framework that can build and train a task's network."""
+
+    kind: ClassVar[Literal["backend"]] = "backend"
+
+    @abstractmethod
+    def why_unavailable(self) -> str | None:
+        """Why the framework cannot be used on this machine, with the remedy; None if it can. Imports nothing heavy."""
+
+    @abstractmethod
+    def versions(self) -> dict[str, str]:
+        """Versions of the framework and its numeric libraries, from package metadata; they enter every key."""
+
+    def why_not(self, problem: Problem, settings: Settings) -> str | None:
+        """Why this problem or setting cannot run here (a declared skip), or None."""
+        return None
+
+    def devices(self) -> tuple[Device, ...]:
+        """The devices this framework can use here, best first; may import the framework. Called in a worker only."""
+        return ("cpu",)
+
+    @abstractmethod
+    def open(self, problem: Problem, settings: Settings) -> Session:
+        """Build the network. Called in a worker process of its own, which imports no other framework."""

@@ -1,0 +1,60 @@
+"""What every plugin has in common: a frozen model whose fields are its specification."""
+
+import json
+from typing import ClassVar, Literal
+
+import pluggy
+from pydantic import BaseModel, ConfigDict, Field
+
+API_VERSION = 1
+"""The interface between the harness and its plugins; it grows by one when something a plugin relies on changes."""
+
+Kind = Literal["task", "pattern", "strategy", "backend", "hardware"]
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+hookimpl = pluggy.HookimplMarker("harness")
+
+
+class Frozen(BaseModel):
+    """A value: immutable, comparable, hashable, without unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Component(Frozen):
+    """A plugin of any kind: its class is found by discovery, its fields are its parameters.
+
+    Subclasses set `name` (snake_case, unique within the kind) and give every field a default, so that a name alone in an
+    experiment file is a realistic setting.
+    """
+
+    kind: ClassVar[Kind]
+    name: ClassVar[str]
+    api_version: ClassVar[int] = API_VERSION
+    result_version: ClassVar[int] = 1
+    """Raise this when the same parameters give other results than before: cached stages are then run again."""
+
+    own_label: str | None = Field(default=None, alias="label", exclude=True, repr=False, description="name in tables")
+
+    def parameters(self) -> dict[str, JsonValue]:
+        """All parameters as JSON values, defaults included."""
+        return json.loads(self.model_dump_json())  # type: ignore[no-any-return]  # json.loads is untyped
+
+    def label(self) -> str:
+        """The name used in tables: the author's `label`, or the name with its non-default parameters."""
+        if self.own_label is not None:
+            return self.own_label
+        defaults = type(self)().parameters()
+        changed = {key: value for key, value in self.parameters().items() if value != defaults.get(key)}
+        if not changed:
+            return self.name
+        return f"{self.name}({', '.join(f'{key}={_plain(value)}' for key, value in changed.items())})"
+
+    def identity(self) -> dict[str, JsonValue]:
+        """What a cache key needs of this component: name, parameters and result version; never the label."""
+        return {"name": self.name, "parameters": self.parameters(), "result_version": self.result_version}
+
+
+def _plain(value: JsonValue) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,88 @@
+"""Patterns: given scores and a sparsity, which weights stay."""
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from harness.api.component import Component, Frozen
+from harness.api.errors import ShapeError
+from harness.api.values import Mask, Matrix
+from harness.selection import Layout, select
+
+
+class Frame(Frozen):
+    """A cell whose weights live or die together, and a group in which equally many cells stay.
+
+    Args:
+        cell: (rows, cols) of one cell, in weights.
+        group: (rows, cols) of one group, in weights; None means the whole extent of the matrix.
+        banks: cut the columns of a group into this many banks whose sizes differ by at most one, each a group of its own
+            with the same quota; excludes a group width.
+        pooling: how a cell's score is made of its weights' scores.
+        at_least: cells every group keeps at any sparsity.
+    """
+
+    cell: tuple[int, int] = (1, 1)
+    group: tuple[int | None, int | None] = (None, None)
+    banks: int | None = Field(default=None, gt=0)
+    pooling: Literal["mean", "max"] = "mean"
+    at_least: int = Field(default=0, ge=0)
+
+
+class Pattern(Component):
+    """A sparsity pattern. Most patterns only declare their `frame`."""
+
+    kind: ClassVar[Literal["pattern"]] = "pattern"
+
+    spans_tensors: ClassVar[bool] = False
+    """Whether one group may span all tensors of the scope (allocation `global`)."""
+
+    @abstractmethod
+    def frame(self, rows: int, cols: int) -> Frame:
+        """Cell and group for a matrix of this shape.
+
+        Raises:
+            ShapeError: the pattern's parameters do not fit the shape; the sentence names the way out.
+        """
+
+    def layout(self, rows: int, cols: int) -> Layout:
+        """The frame laid over a matrix, checked: which groups there are and how large they are.
+
+        Raises:
+            ShapeError: as `frame`, or the frame's cells and groups do not tile the matrix.
+        """
+        frame = self.frame(rows, cols)
+        try:
+            return Layout.of(rows, cols, cell=frame.cell, group=frame.group, banks=frame.banks, at_least=frame.at_least)
+        except ValueError as error:
+            raise ShapeError(f"{self.label()}: {error}") from None
+
+    def mask(self, scores: Matrix, sparsity: float) -> Mask:
+        """Keep the highest scores of every group, ties at the lower index.
+
+        Args:
+            scores: importance of each weight, higher is kept; -inf marks weights that are already pruned; not modified.
+            sparsity: fraction of zeros to reach, in [0, 1).
+
+        Returns:
+            True where a weight is kept.
+
+        Shapes:
+            scores (rows, cols) -> mask (rows, cols).
+        """
+        rows, cols = scores.shape
+        return select(scores, self.layout(rows, cols), sparsity, pooling=self.frame(rows, cols).pooling)
+
+    def reachable(self, rows: int, cols: int, sparsity: float) -> float:
+        """The sparsity a mask of this shape really has when `sparsity` is asked for.
+
+        Raises:
+            ShapeError: as `frame`.
+        """
+        return self.layout(rows, cols).reached(sparsity)
+
+    def banks(self, rows: int, cols: int) -> int | None:
+        """How many equally filled banks every row has, for hardware that has a lane per bank; None if it has none."""
+        layout = self.layout(rows, cols)
+        return layout.banks_per_row

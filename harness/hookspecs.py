@@ -1,0 +1,39 @@
+"""One hook per kind of plugin. A hook answers with a class, or with several."""
+
+from collections.abc import Sequence
+
+import pluggy
+
+from harness.api import Backend, HardwareModel, Pattern, Strategy, Task
+
+hookspec = pluggy.HookspecMarker("harness")
+
+
+@hookspec
+def register_task() -> type[Task] | Sequence[type[Task]]:
+    """Offer a task: data, initial weights, recipe, loss, metric, and which model."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def register_pattern() -> type[Pattern] | Sequence[type[Pattern]]:
+    """Offer a sparsity pattern: given scores and a sparsity, which weights stay."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def register_strategy() -> type[Strategy] | Sequence[type[Strategy]]:
+    """Offer a pruning strategy: when to train, prune and rewind, and how weights are scored."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def register_backend() -> type[Backend] | Sequence[type[Backend]]:
+    """Offer a backend: how to build, train and evaluate a model in one framework."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def register_hardware() -> type[HardwareModel] | Sequence[type[HardwareModel]]:
+    """Offer a hardware model: what a set of masked tensors costs."""
+    raise AssertionError("a specification is never called")

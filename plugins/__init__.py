@@ -1,0 +1,1 @@
+"""Built-in plugins, imported as `harness_plugins`."""

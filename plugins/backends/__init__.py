@@ -1,0 +1,1 @@
+"""Built-in backends, found through the entry-point group `harness.plugins`."""

@@ -1,0 +1,1 @@
+"""Built-in hardware, found through the entry-point group `harness.plugins`."""

@@ -1,0 +1,1 @@
+"""Built-in patterns, found through the entry-point group `harness.plugins`."""

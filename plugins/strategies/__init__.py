@@ -1,0 +1,1 @@
+"""Built-in strategies, found through the entry-point group `harness.plugins`."""

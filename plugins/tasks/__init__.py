@@ -1,0 +1,1 @@
+"""Built-in tasks, found through the entry-point group `harness.plugins`."""
