@@ -1,0 +1,130 @@
+"""Texts as arrays of word ids: Penn Treebank, a folder of the user's own, and an embedded Markov source."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api import DataError, JsonValue, Split
+
+from ._shared import find_files
+
+Tokens = NDArray[np.int32]
+
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+EOS, UNK = "<eos>", "<unk>"
+
+MAX_BYTES = 1 << 30
+"""Larger texts would not fit in memory as lists of words; the largest corpus in common use of this kind has 0.5 GB."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Three texts over one vocabulary.
+
+    Args:
+        name: e.g. `ptb`.
+        texts: word ids by split, each (tokens,) int32.
+        vocabulary: number of words; ids are below it.
+        facts: what records should say of this corpus beyond the counts.
+    """
+
+    name: str
+    texts: Mapping[Split, Tokens]
+    vocabulary: int
+    facts: Mapping[str, JsonValue] = field(default_factory=dict)
+
+
+def ptb(data_dir: Path | None) -> Corpus:
+    """Penn Treebank in Mikolov's preprocessing, from the three files everybody has.
+
+    Raises:
+        DataError: a file is missing, empty or not text.
+    """
+    return _from_files("ptb", find_files(data_dir, "ptb", [f"ptb.{split}.txt" for split in SPLITS], "lstm_lm"))
+
+
+def text(data_dir: Path | None, folder: str) -> Corpus:
+    """Any text in `train.txt`, `valid.txt`, `test.txt` (or `NAME.train.txt`, ...) of a folder.
+
+    Args:
+        data_dir: the folder that `folder` is relative to; None if `folder` is absolute.
+        folder: where the three files are.
+
+    Raises:
+        DataError: a file is missing, empty or not text, or a word of valid or test is unknown.
+    """
+    if data_dir is None and not Path(folder).is_absolute():
+        raise DataError(
+            f"lstm_lm with corpus 'text' reads the folder {folder!r} of the data folder and none is given; pass "
+            "`--data-dir DIR`, set HARNESS_DATA, or write an absolute `path`"
+        )
+    place = Path(folder) if data_dir is None else data_dir / folder
+    return _from_files("text", [_text_file(place, split) for split in SPLITS])
+
+
+def _text_file(place: Path, split: Split) -> Path:
+    exact = place / f"{split}.txt"
+    found = [exact] if exact.is_file() else sorted(place.glob(f"*.{split}.txt"))
+    if len(found) != 1:
+        got = f"{len(found)} files: {', '.join(path.name for path in found)}" if found else "no such file"
+        raise DataError(f"lstm_lm with corpus 'text' expects one {split}.txt or NAME.{split}.txt in {place}, got {got}")
+    return found[0]
+
+
+def _from_files(name: str, paths: Sequence[Path]) -> Corpus:
+    # The time of the last change is part of the cache's key, so an edited text is read again.
+    return _read(name, tuple((path, path.stat().st_mtime_ns) for path in paths))
+
+
+@lru_cache(maxsize=2)
+def _read(name: str, files: tuple[tuple[Path, int], ...]) -> Corpus:
+    words = [_words(path) for path, _ in files]
+    counts = Counter(words[0])
+    # By descending count, then by the alphabet: the order never depends on where a word came first.
+    order = sorted(counts, key=lambda word: (-counts[word], word))
+    ids = {word: index for index, word in enumerate(order)}
+    texts = {split: _ids(words[i], ids, files[i][0]) for i, split in enumerate(SPLITS)}
+    return Corpus(name=name, texts=texts, vocabulary=len(order))
+
+
+def _words(path: Path) -> list[str]:
+    """The words of a file, `<eos>` after every line."""
+    content = _content(path)
+    # Not splitlines(): it also splits at form feeds and other rare signs that end no line in these corpora.
+    if content and not content.endswith("\n"):
+        content += "\n"
+    words = content.replace("\n", f" {EOS} ").split()
+    if len(words) == words.count(EOS):
+        raise DataError(f"lstm_lm: {path} has no words in its {path.stat().st_size} bytes; give a text that has some")
+    return words
+
+
+def _content(path: Path) -> str:
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise DataError(f"lstm_lm: a corpus file may have {MAX_BYTES} bytes and {path} has {size}; cut the text")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"lstm_lm: {path} has to be UTF-8 text and is not at byte {error.start}; convert it") from None
+
+
+def _ids(words: list[str], ids: Mapping[str, int], path: Path) -> Tokens:
+    unknown = ids.get(UNK, -1)
+    tokens = np.fromiter((ids.get(word, unknown) for word in words), dtype=np.int32, count=len(words))  # (tokens,)
+    if (tokens < 0).any():
+        first = int(np.argmax(tokens < 0))
+        line = 1 + words[:first].count(EOS)
+        raise DataError(
+            f"lstm_lm: the training text has neither {words[first]!r} ({path}, line {line}) nor {UNK}; replace rare words by "
+            f"{UNK} in all three files"
+        )
+    tokens.setflags(write=False)  # the array is cached and shared
+    return tokens
