@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from harness.api import Frozen, JsonValue, StoreError
+from harness.api import Frozen, JsonValue, Origin, StoreError
 
 FORMAT = 1
 """Grows by one when the meaning of a field changes; files of a newer format are refused, older ones are converted."""
@@ -18,8 +18,10 @@ DENSE = "dense"
 """Label of pattern and strategy of the baseline cells."""
 
 Status = Literal[
-    "planned", "running", "ok", "cached", "skipped", "failed", "diverged", "timeout", "oom", "killed", "crashed", "blocked"
-]
+    "planned", "running",
+    "ok", "cached", "skipped",
+    "failed", "diverged", "timeout", "oom", "killed", "crashed", "blocked",
+]  # fmt: skip
 
 DONE: frozenset[Status] = frozenset({"ok", "cached"})
 """The cell has a result."""
@@ -29,6 +31,10 @@ PENDING: frozenset[Status] = frozenset({"planned", "running"})
 
 FAILED: frozenset[Status] = frozenset({"failed", "diverged", "timeout", "oom", "killed", "crashed", "blocked"})
 """The cell was to have a result and has none; a declared skip is not among them."""
+
+
+ORIGIN: dict[str, Origin] = {"value": "measured", "hardware": "modelled"}
+"""Where the numbers of a record come from, unless it says otherwise."""
 
 
 def _finite(value: object) -> object:
@@ -73,16 +79,16 @@ class Record(Frozen):
     backend: str
     pattern: str = DENSE
     strategy: str = DENSE
-    task_params: dict[str, JsonValue] = {}
-    backend_params: dict[str, JsonValue] = {}
-    pattern_params: dict[str, JsonValue] = {}
-    strategy_params: dict[str, JsonValue] = {}
+    task_params: dict[str, JsonValue] = Field(default_factory=dict)
+    backend_params: dict[str, JsonValue] = Field(default_factory=dict)
+    pattern_params: dict[str, JsonValue] = Field(default_factory=dict)
+    strategy_params: dict[str, JsonValue] = Field(default_factory=dict)
     scope: tuple[str, ...] = ()
     allocation: str = "uniform"
     target_sparsity: float = Field(default=0.0, ge=0, lt=1)
     sparsity: float | None = Field(default=None, ge=0, le=1)
     model_sparsity: float | None = Field(default=None, ge=0, le=1)
-    tensor_sparsity: dict[str, float] = {}
+    tensor_sparsity: dict[str, float] = Field(default_factory=dict)
     seed: int = 0
     metric: str = ""
     unit: str = ""
@@ -100,16 +106,16 @@ class Record(Frozen):
     hyper_parameters: tuple[str, ...] = ()
     status: Status = "planned"
     reason: str = ""
-    hardware: dict[str, dict[str, JsonValue]] = {}
+    hardware: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     device: str = ""
     precision: str = "float32"
     threads: int | None = Field(default=None, gt=0)
-    versions: dict[str, str] = {}
-    facts: dict[str, JsonValue] = {}
+    versions: dict[str, str] = Field(default_factory=dict)
+    facts: dict[str, JsonValue] = Field(default_factory=dict)
     trained_epochs: int = Field(default=0, ge=0)
     train_seconds: float = Field(default=0.0, ge=0)
     dense_digest: str | None = None
-    origin: dict[str, str] = {"value": "measured", "hardware": "modelled"}
+    origin: dict[str, Origin] = Field(default_factory=lambda: dict(ORIGIN))
 
     @property
     def is_dense(self) -> bool:
