@@ -1,0 +1,180 @@
+"""From finished stages to records: what a cell measured, how sparse it is, what it costs on hardware."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+from harness.api import Cost, Evaluation, HarnessError, JsonValue, Mask, Problem, Tensor, Workload
+from harness.api.network import Network
+from harness.masking import achieved
+from harness.plan import Plan, PlannedCell, backend_versions, pattern_banks
+from harness.records import Record
+from harness.spec import Cell
+from harness.store import StageRecord
+
+
+@dataclass
+class Collector:
+    """Makes the records of a plan; equal masks are costed once.
+
+    Args:
+        plan: what was planned.
+        finished: the records of all stages that are there, the cached ones included.
+        ran: keys of the stages that this run really ran.
+        failures: status and reason of failed stages, by key.
+    """
+
+    plan: Plan
+    finished: dict[str, StageRecord]
+    ran: set[str] = field(default_factory=set)
+    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+    running: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        """Start with nothing costed."""
+        self._costs: dict[tuple[object, ...], dict[str, JsonValue]] = {}
+        self._complete: dict[str, Record] = {}
+
+    def records(self) -> list[Record]:
+        """One record for every planned cell, as things stand."""
+        return [self.record(planned) for planned in self.plan.cells]
+
+    def record(self, planned: PlannedCell) -> Record:
+        """The record of one cell, as things stand."""
+        if planned.cell.id in self._complete:
+            return self._complete[planned.cell.id]
+        base = self._base(planned)
+        if planned.skip is not None:
+            return base.model_copy(update={"status": "skipped", "reason": planned.skip})
+        for stage in planned.stages:
+            if stage.key in self.failures:
+                status, reason = self.failures[stage.key]
+                if stage.is_dense and not planned.cell.is_dense:
+                    status, reason = "blocked", f"its dense training ended as {status}: {reason}"
+                return base.model_copy(update={"status": status, "reason": reason})
+        if all(stage.key in self.finished for stage in planned.stages):
+            complete = self._result(planned, base)
+            self._complete[planned.cell.id] = complete
+            return complete
+        is_running = any(stage.key in self.running for stage in planned.stages)
+        return base.model_copy(update={"status": "running" if is_running else "planned"})
+
+    def _base(self, planned: PlannedCell) -> Record:
+        cell, plan = planned.cell, self.plan
+        experiment, problem = plan.experiment, plan.problems[cell.task]
+        labels = cell.labels()
+        facts = dict(problem.facts)
+        best = facts.get("best_perplexity")
+        return Record(
+            run=experiment.run_id,
+            cell=cell.id,
+            task=labels["task"],
+            backend=labels["backend"],
+            pattern=labels["pattern"],
+            strategy=labels["strategy"],
+            task_params=cell.task.parameters(),
+            backend_params=cell.backend.parameters(),
+            pattern_params=cell.pattern.parameters() if cell.pattern else {},
+            strategy_params=cell.strategy.parameters() if cell.strategy else {},
+            scope=experiment.scope,
+            allocation=labels["allocation"],
+            target_sparsity=cell.sparsity,
+            seed=cell.seed,
+            metric=problem.metric.name,
+            unit=problem.metric.unit,
+            better=problem.metric.better,
+            digits=problem.metric.digits,
+            best_possible=best if isinstance(best, float) else None,
+            total_epochs=planned.total_epochs,
+            retrain_epochs=planned.retrain_epochs,
+            needs_dense_model=bool(cell.strategy and cell.strategy.needs_dense_model),
+            hyper_parameters=cell.strategy.hyper_parameters() if cell.strategy else (),
+            device=plan.device,
+            precision=experiment.precision,
+            threads=experiment.threads,
+            versions={"harness": version("harness"), **backend_versions(cell.backend)},
+            facts=facts,
+        )
+
+    def _result(self, planned: PlannedCell, base: Record) -> Record:
+        problem = self.plan.problems[planned.cell.task]
+        records = [self.finished[stage.key] for stage in planned.chain]
+        trained = [record for record in records if record.kind == "train"]
+        pruned = [record for record in records if record.kind == "prune"]
+        assert planned.test is not None
+        test = self.finished[planned.test.key].test
+        masks = self.plan.store.masks(records[-1])
+        by_tensor, over_scope, over_model = achieved(masks, planned.scope, problem.tensors())
+        ran = [record for record in trained if record.key in self.ran]
+        is_new = any(stage.key in self.ran for stage in planned.stages)
+        history = tuple(_value(problem, record.valid) for record in trained)
+        dense = [record for stage, record in zip(planned.chain, records, strict=True) if stage.is_dense]
+        facts = dict(base.facts)
+        facts["cpu"] = records[-1].cpu
+        if any(record.reproduced is False for record in records):
+            facts["not_reproduced"] = [record.key for record in records if record.reproduced is False]
+        return base.model_copy(
+            update={
+                "status": "ok" if is_new else "cached",
+                "value": _value(problem, test),
+                "valid_value": _value(problem, next((r.valid for r in reversed(records) if r.valid), None)),
+                "valid_history": history,
+                "value_before_retraining": _value(problem, pruned[-1].valid) if pruned else None,
+                "sparsity": over_scope,
+                "model_sparsity": over_model,
+                "tensor_sparsity": by_tensor,
+                "hardware": self._hardware(planned, problem, masks),
+                "trained_epochs": len(ran),
+                "train_seconds": round(sum(record.seconds for record in trained), 3),
+                "dense_digest": dense[-1].digest if dense else None,
+                "facts": facts,
+            }
+        )
+
+    def _hardware(
+        self, planned: PlannedCell, problem: Problem, masks: Mapping[str, Mask]
+    ) -> dict[str, dict[str, JsonValue]]:
+        workload = workload_of(planned.cell, problem, planned.scope, masks)
+        digest = self.finished[planned.end.key].digest if masks else f"dense {planned.cell.task.label()}"
+        costs: dict[str, dict[str, JsonValue]] = {}
+        for model in self.plan.experiment.hardware:
+            place = (digest, model.label())
+            if place not in self._costs:
+                try:
+                    cost = Cost.model_validate(model.cost(workload))
+                    self._costs[place] = cost.model_dump(mode="json")
+                except HarnessError as error:
+                    self._costs[place] = {"reason": str(error)}
+            costs[model.label()] = self._costs[place]
+        return costs
+
+
+def workload_of(cell: Cell, problem: Problem, scope: Sequence[Tensor], masks: Mapping[str, Mask]) -> Workload:
+    """The scope of a cell as hardware models see it."""
+    return Workload(
+        network=problem.network,
+        tensors=tuple(scope),
+        masks=masks,
+        banks=pattern_banks(cell.pattern, scope),
+        output_pixels=output_pixels(problem.network),
+    )
+
+
+def output_pixels(network: Network) -> dict[str, int]:
+    """Output positions of every convolution, by layer name."""
+    pixels: dict[str, int] = {}
+    if len(network.input_shape) != 3:
+        return pixels
+    _, height, width = network.input_shape
+    for layer in network.layers:
+        if layer.type == "conv2d":
+            height = (height + 2 * layer.padding - layer.kernel[0]) // layer.stride + 1
+            width = (width + 2 * layer.padding - layer.kernel[1]) // layer.stride + 1
+            pixels[layer.name] = height * width
+        elif layer.type == "pool2d":
+            height, width = height // layer.size, width // layer.size
+    return pixels
+
+
+def _value(problem: Problem, evaluation: Evaluation | None) -> float | None:
+    return None if evaluation is None else problem.value(evaluation)
