@@ -123,8 +123,8 @@ def _ids(words: list[str], ids: Mapping[str, int], path: Path) -> Tokens:
         first = int(np.argmax(tokens < 0))
         line = 1 + words[:first].count(EOS)
         raise DataError(
-            f"lstm_lm: the training text has neither {words[first]!r} ({path}, line {line}) nor {UNK}; replace rare words by "
-            f"{UNK} in all three files"
+            f"lstm_lm: the training text has neither {words[first]!r} ({path}, line {line}) nor {UNK}; write {UNK} for "
+            "rare words in all three files"
         )
     tokens.setflags(write=False)  # the array is cached and shared
     return tokens

@@ -1,6 +1,7 @@
 """An embedded corpus whose entropy is known: a seeded Markov source, in integer arithmetic only."""
 
 from functools import lru_cache
+from math import isqrt
 from typing import cast
 
 import numpy as np
@@ -21,16 +22,18 @@ SLOTS = 256
 class MarkovSource(Frozen):
     """A language of `words` words in which `order` words decide how probable the next one is.
 
-    The last word offers 16 successors. How likely each of them is depends on the earlier words, through the class (id modulo
-    `classes`) that each belongs to: the classes rotate a fixed list of probabilities over the successors. A model has to
-    remember both, and a unigram or bigram model does clearly worse than the source itself.
+    The last word offers 16 successors. How likely each of them is depends on the earlier words, through the class (id
+    modulo `classes`) that each belongs to: the classes rotate a fixed list of probabilities over the successors. A
+    model has to remember both, and a unigram or bigram model does clearly worse than the source itself.
 
-    Every context has the same probabilities in another order. The entropy rate is therefore that of this one list, exactly,
-    whatever the stationary distribution is.
+    Every context has the same probabilities in another order. The entropy rate is therefore that of this one list,
+    exactly, whatever the stationary distribution is.
     """
 
-    words: int = Field(default=200, ge=SUCCESSORS, le=10_000, description="vocabulary")
-    tokens: int = Field(default=60_000, ge=100, le=20_000_000, description="training words; valid and test have a tenth each")
+    words: int = Field(default=100, ge=SUCCESSORS, le=2_000, description="vocabulary")
+    tokens: int = Field(
+        default=60_000, ge=100, le=20_000_000, description="training words; valid and test have a tenth of it each"
+    )
     order: int = Field(default=2, ge=1, le=4, description="words that the next one depends on")
     classes: int = Field(default=4, ge=1, le=SUCCESSORS, description="classes that the earlier words are told apart by")
     seed: int = Field(default=0, ge=0, description="chooses the language and the text; not the cell's seed")
@@ -48,8 +51,8 @@ def slot_counts() -> NDArray[np.int64]:
     Shapes:
         -> (SUCCESSORS,), sum SLOTS.
     """
-    shares = 1 / np.arange(1, SUCCESSORS + 1) ** 1.5
-    counts = np.maximum(1, np.floor(shares / shares.sum() * SLOTS)).astype(np.int64)
+    shares = [10**9 // isqrt(rank**3 * 10**6) for rank in range(1, SUCCESSORS + 1)]
+    counts = np.array([max(1, SLOTS * share // sum(shares)) for share in shares], dtype=np.int64)
     counts[0] += SLOTS - counts.sum()
     return counts
 
@@ -61,11 +64,11 @@ def successors(source: MarkovSource) -> NDArray[np.int64]:
         -> (words, SUCCESSORS).
     """
     draws = _bits(source, stream=0, count=source.words * source.words).reshape(source.words, source.words)
-    # The smallest of two uniform draws would favour low ids mildly; ranking by draw * (id + words / 8) does it about like Zipf's
-    # law. 48 bits of draw times at most 14 bits of id stay below 2^63: exact.
+    # Ranking by draw * (id + words / 8) makes a word about as frequent as 1 / (id + words / 8), much like Zipf's law.
+    # 48 bits of draw times at most 12 bits stay below 2^63: exact.
     keys = (draws >> np.uint64(16)) * (np.arange(source.words, dtype=np.uint64) + np.uint64(source.words // 8))
-    order: NDArray[np.int64] = np.argsort(keys, axis=1, kind="stable")  # (words, words)
-    return order[:, :SUCCESSORS]
+    chosen: NDArray[np.int64] = np.argsort(keys, axis=1, kind="stable")[:, :SUCCESSORS]
+    return chosen
 
 
 def corpus(source: MarkovSource) -> Corpus:

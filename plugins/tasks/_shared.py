@@ -14,8 +14,8 @@ from harness.api import Array, DataError, Tensor
 def uniform(tensor: Tensor, limit: float, seed: int) -> NDArray[np.float32]:
     """Initial weights from a uniform distribution in [-limit, limit).
 
-    The generator depends on the seed and the tensor's name alone, so a tensor's weights do not change when another one is
-    added to the model, and are the same for every backend.
+    The generator depends on the seed and the tensor's name alone, so a tensor's weights stay the same when another one
+    joins the model.
 
     Shapes:
         -> the shape of the tensor.

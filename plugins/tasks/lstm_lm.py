@@ -54,19 +54,21 @@ class Preset(Frozen):
     learning_rate: float = 1.0
 
 
-# Published; read in tensorflow/models @ 086660f, tutorials/rnn/ptb/ptb_word_lm.py (where full_epochs is called max_epoch).
+# Published; read in tensorflow/models @ 086660f, tutorials/rnn/ptb/ptb_word_lm.py, where full_epochs is max_epoch.
 PRESETS = {
     "small": Preset(hidden=200, steps=20, init=0.1, dropout=0.0, clip_norm=5, full_epochs=4, epochs=13, decay=0.5),
     "medium": Preset(hidden=650, steps=35, init=0.05, dropout=0.5, clip_norm=5, full_epochs=6, epochs=39, decay=0.8),
-    "large": Preset(hidden=1500, steps=35, init=0.04, dropout=0.65, clip_norm=10, full_epochs=14, epochs=55, decay=1 / 1.15),
+    "large": Preset(
+        hidden=1500, steps=35, init=0.04, dropout=0.65, clip_norm=10, full_epochs=14, epochs=55, decay=1 / 1.15
+    ),
 }
 
 
 class LstmLm(Task):
-    """Embedding, stacked LSTM layers with carried state, untied softmax; the recipe of the size, each number overridable.
+    """Embedding, stacked LSTM layers with carried state, untied softmax; a preset's recipe, each number overridable.
 
-    The vocabulary is that of the whole training text, also where `train_tokens` cuts it: the model and its hardware cost stay
-    those of the full task, and a smaller vocabulary would flatter the perplexity.
+    The vocabulary is that of the whole training text, also where `train_tokens` cuts it: the model and its hardware
+    cost stay those of the full task, and a smaller vocabulary would flatter the perplexity.
 
     Source:
         Zaremba, Sutskever, Vinyals, "Recurrent Neural Network Regularization", arXiv 1409.2329; numbers and rules as in
@@ -77,14 +79,14 @@ class LstmLm(Task):
     corpus: Literal["synthetic", "ptb", "text"] = Field(default="synthetic", description="where the words come from")
     path: str = Field(default=".", description="folder of corpus `text`, in the data folder or absolute")
     synthetic: _markov.MarkovSource = _markov.MarkovSource()
-    train_tokens: int | None = Field(default=None, gt=0, description="cut the training text to its first tokens; None: all")
-    eval_tokens: int | None = Field(default=None, gt=1, description="cut valid and test likewise; None: all")
+    train_tokens: int | None = Field(default=None, gt=0, description="use the first tokens of the training text only")
+    eval_tokens: int | None = Field(default=None, gt=0, description="use the first tokens of valid and of test only")
     size: Literal["small", "medium", "large"] = Field(default="small", description="whence all that is left None below")
     hidden: int | None = Field(default=None, gt=0, le=65_536, description="units per LSTM layer, and embedding size")
     layers: int | None = Field(default=None, gt=0, le=64, description="LSTM layers")
     steps: int | None = Field(default=None, gt=0, description="tokens of a segment: the reach of back-propagation")
     batch: int | None = Field(default=None, gt=0, description="streams the training text is cut into")
-    init: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="initial weights are in [-init, init)")
+    init: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="initial weights are within +-init")
     dropout: float | None = Field(default=None, ge=0, lt=1, description="rate on every non-recurrent path")
     clip_norm: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="global norm of the gradient")
     epochs: int | None = Field(default=None, gt=0, description="dense training, epochs")
@@ -128,6 +130,7 @@ class LanguageModel(Problem):
     metric = Metric(name="perplexity", better="lower", digits=2)
 
     def __init__(self, task: LstmLm, corpus: Corpus) -> None:
+        """Cut the texts and build the network."""
         self._corpus, self._settings, self._version = corpus, task.settings(), task.result_version
         self._cuts: dict[Split, int | None] = {
             "train": task.train_tokens, "valid": task.eval_tokens, "test": task.eval_tokens,
@@ -154,11 +157,12 @@ class LanguageModel(Problem):
                 f"'{self._corpus.name}'; lower it or leave it out"
             )
         # The first word of a text is never predicted; with batches, every stream needs one segment and its next word.
-        needed = 2 if split == "test" else self._settings.batch * (self._settings.steps + 1)
+        batch, steps = self._settings.batch, self._settings.steps
+        needed = 2 if split == "test" else batch * (steps + 1)
         if len(text[:tokens]) < needed:
             raise DataError(
-                f"lstm_lm: batch={self._settings.batch} and steps={self._settings.steps} need {needed} tokens of {split} "
-                f"text, got {len(text[:tokens])} from corpus '{self._corpus.name}'; give more text or lower batch or steps"
+                f"lstm_lm: batch={batch} and steps={steps} need {needed} tokens of {split} "
+                f"text, corpus '{self._corpus.name}' gives {len(text[:tokens])}; use more text or lower batch or steps"
             )
         return text[:tokens]
 
@@ -194,7 +198,7 @@ class LanguageModel(Problem):
         }
 
     def initial_weights(self, seed: int) -> dict[str, NDArray[np.float32]]:
-        """Uniform in [-init, init), softmax bias included; LSTM biases are zero (forget gate too), as in TensorFlow's code."""
+        """Uniform within +-init, softmax bias too; every LSTM bias is zero. So does the TensorFlow code."""
         limit = self._settings.init
         return {
             tensor.name: np.zeros(tensor.shape, dtype=np.float32)
@@ -206,8 +210,8 @@ class LanguageModel(Problem):
     def batches(self, split: Split, epoch: int, rng: np.random.Generator) -> Iterator[Batch]:
         """Segments of contiguous streams, in their order: neither the epoch nor the generator changes them.
 
-        Train and valid: `batch` streams of floor(tokens / batch) words, the rest dropped. Test: one stream of everything, so
-        that every word but the first is predicted.
+        Train and valid: `batch` streams of floor(tokens / batch) words, the rest dropped. Test: one stream of
+        everything, so that every word but the first is predicted.
 
         Shapes:
             (batch, steps); the test (1, up to 500), the last one shorter.
