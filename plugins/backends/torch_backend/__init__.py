@@ -1,0 +1,69 @@
+"""PyTorch: builds a task's network from plain tensors and trains it, on the CPU or on an NVIDIA GPU."""
+
+import ctypes
+import re
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import ClassVar
+
+from harness.api import Backend, Device, Problem, Session, Settings, hookimpl
+
+
+class TorchBackend(Backend):
+    """Trains with PyTorch.
+
+    Weights are held in the harness's own orientation, which is PyTorch's: (outputs, inputs), LSTM gates i, f, g, o. One
+    bias per LSTM layer: the second one that PyTorch's cell has stays zero and is never trained.
+    """
+
+    name: ClassVar[str] = "torch"
+
+    def why_unavailable(self) -> str | None:
+        """Say how to install PyTorch where it is missing; looks, does not import."""
+        if find_spec("torch") is None:
+            return "PyTorch is not installed; run `pip install 'harness[torch]'`"
+        return None
+
+    def versions(self) -> dict[str, str]:
+        """Versions of PyTorch and NumPy."""
+        found = {}
+        for package in ("torch", "numpy"):
+            try:
+                found[package] = version(package)
+            except PackageNotFoundError:
+                continue
+        return found
+
+    def why_not(self, problem: Problem, settings: Settings) -> str | None:
+        """Why this device cannot be used here; the framework is not imported for it."""
+        if settings.device == "cpu":
+            return None
+        if not re.fullmatch(r"cuda(:\d+)?", settings.device):
+            return f"torch: device must be `cpu` or `cuda:N`, got `{settings.device}`; set `device` to one of them"
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return f"torch: device `{settings.device}` needs an NVIDIA driver, none was found; set `device: cpu`"
+        return None
+
+    def devices(self) -> tuple[Device, ...]:
+        """The GPUs, then the CPU; imports PyTorch."""
+        import torch
+
+        return (*(f"cuda:{index}" for index in range(torch.cuda.device_count())), "cpu")
+
+    def open(self, problem: Problem, settings: Settings) -> Session:
+        """Build the network on the device.
+
+        Raises:
+            PluginUnavailableError: the device is not there.
+        """
+        from .session import TorchSession
+
+        return TorchSession(problem, settings, self.devices())
+
+
+@hookimpl
+def register_backend() -> type[Backend]:
+    """Offer this backend to the harness."""
+    return TorchBackend

@@ -1,0 +1,264 @@
+"""One stage at a time on a built model: load, train an epoch, prune, evaluate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api import (
+    Batch,
+    Device,
+    DivergedError,
+    Dropout,
+    Epoch,
+    EpochResult,
+    Evaluation,
+    Mask,
+    Masker,
+    MaskUpdate,
+    PluginContractError,
+    PluginUnavailableError,
+    Problem,
+    Session,
+    Settings,
+    Split,
+    State,
+    batch_rng,
+    dropout_seed,
+)
+
+from .model import Model, Pass
+from .optimiser import RowGradient, clip_scale, mask_gradients, stepper
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PROGRESS_STEPS = 10
+
+
+class TorchSession(Session):
+    """A problem's network in PyTorch.
+
+    Args:
+        problem: network, data and recipe.
+        settings: seed, device, precision, threads.
+        devices: what there is to choose from.
+
+    Raises:
+        PluginUnavailableError: `settings.device` is not among the devices.
+    """
+
+    def __init__(self, problem: Problem, settings: Settings, devices: tuple[Device, ...]) -> None:
+        import torch
+
+        device = "cuda:0" if settings.device == "cuda" else settings.device
+        if device not in devices:
+            raise PluginUnavailableError(
+                f"torch: the experiment wants device `{device}`, this machine has {', '.join(devices)}; change `device`"
+            )
+        _limit_threads(settings.threads)
+        self._problem = problem
+        self._settings = settings
+        self._device = torch.device(device)
+        self._tensors = {tensor.name: tensor for tensor in problem.tensors()}
+        self._weights = {name: torch.zeros(tensor.shape, device=self._device) for name, tensor in self._tensors.items()}
+        self._keep: dict[str, Tensor] = {}
+        self._masks: dict[str, Mask] = {}
+        self._stepper = stepper(problem.recipe.optimiser, self._weights)
+        self._model = Model(problem.network, self._weights, self._device, settings.precision)
+        self._dropouts = [i for i, layer in enumerate(problem.network.layers) if isinstance(layer, Dropout)]
+
+    def load(self, state: State) -> None:
+        """Take over weights, masks and optimiser slots; missing slots are zero.
+
+        Raises:
+            PluginContractError: the state is not of this network and optimiser.
+        """
+        import torch
+
+        self._check_names(state)
+        with torch.no_grad():
+            for name, weight in self._weights.items():
+                weight.copy_(_tensor(state.weights[name], weight))
+            for name, slot in self._stepper.slots.items():
+                slot.copy_(_tensor(state.slots[name], slot)) if name in state.slots else slot.zero_()
+        self._masks, self._keep = {}, {}
+        self.set_masks(state.masks)
+
+    def state(self) -> State:
+        """A copy of weights, masks and optimiser slots."""
+        slots = {name: _array(slot) for name, slot in self._stepper.slots.items()}
+        return State(weights=self.weights(), masks=self.masks(), slots=slots)
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """Copies of all weights."""
+        return {name: _array(weight) for name, weight in self._weights.items()}
+
+    def masks(self) -> dict[str, Mask]:
+        """Copies of the masks set so far."""
+        return {name: mask.copy() for name, mask in self._masks.items()}
+
+    def set_masks(self, masks: Mapping[str, Mask]) -> None:
+        """Replace the masks of these tensors; their masked weights and slots become zero.
+
+        Raises:
+            PluginContractError: a mask is not of a tensor's name, shape or type.
+        """
+        import torch
+
+        for name, mask in masks.items():
+            self._check_mask(name, mask)
+            self._masks[name] = mask.copy()
+            kept = torch.tensor(mask, device=self._device)
+            self._keep[name] = kept.float()
+            for target in (self._weights[name], *self._slots_of(name)):
+                # Not a product: -1 * 0 would leave a negative zero, which other bytes and another digest follow from.
+                target.detach().masked_fill_(~kept, 0.0)
+
+    def gradients(self, batches: int, epoch: int) -> dict[str, NDArray[np.float32]]:
+        """The mean gradient of the loss over the first training batches of an epoch, for every matrix."""
+        import torch
+
+        run, count = Pass(), 0
+        sums = {name: torch.zeros_like(self._weights[name]) for name, t in self._tensors.items() if t.is_prunable}
+        for batch in islice(self._batches("train", epoch), batches):
+            _, gradients = self._model.loss_and_gradients(batch, run)
+            for name, total in sums.items():
+                gradient = gradients[name]
+                total.add_(gradient.dense() if isinstance(gradient, RowGradient) else gradient)
+            count += 1
+        return {name: _array(total.div_(count)) for name, total in sums.items()}
+
+    def train_epoch(self, epoch: Epoch, index: int, masker: Masker, progress: Callable[[int], None]) -> EpochResult:
+        """Run one epoch of SGD or Adam, pruning on the way.
+
+        Raises:
+            DivergedError: the loss is NaN or infinite; the weights are left as they are then.
+        """
+        run, nats, items, step = Pass(), 0.0, 0, 0
+        updates = _by_step(epoch)
+        for step, batch in enumerate(self._batches("train", index)):
+            self._update_masks(updates.pop(step, ()), index, masker)
+            run.dropout_seeds = {layer: self._dropout_seed(index, step, layer) for layer in self._dropouts}
+            nats += self._train_step(batch, run, step, epoch.rate(step))
+            items += batch.targets.size
+            if (step + 1) % PROGRESS_STEPS == 0:
+                progress(step + 1)
+        self._update_masks(updates.pop(step + 1, ()), index, masker)
+        if updates:
+            raise PluginContractError(
+                f"torch: mask updates must fall within the epoch's {step + 1} steps, got some at {sorted(updates)}; "
+                "check the task's `steps_per_epoch`"
+            )
+        progress(step + 1)
+        return EpochResult(nats=nats, items=items)
+
+    def evaluate(self, split: Split) -> Evaluation:
+        """Totals over a split, in nats summed in float64."""
+        import torch
+
+        run, nats, correct, items = Pass(), 0.0, 0, 0
+        needs_correct = self._problem.metric.needs_correct
+        with torch.inference_mode():
+            for batch in self._batches(split, 0):
+                batch_nats, batch_correct = self._model.evaluate(batch, run, count_correct=needs_correct)
+                nats, correct, items = nats + batch_nats, correct + batch_correct, items + batch.targets.size
+        return Evaluation(nats=nats, items=items, correct=correct if needs_correct else None)
+
+    def close(self) -> None:
+        """Free the model and, on a GPU, its memory."""
+        import torch
+
+        self._weights.clear()
+        self._keep.clear()
+        self._stepper.slots.clear()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _train_step(self, batch: Batch, run: Pass, step: int, rate: float) -> float:
+        import torch
+
+        nats, gradients = self._model.loss_and_gradients(batch, run)
+        loss = nats / batch.targets.shape[0]
+        if not math.isfinite(loss):
+            raise DivergedError(step, loss)
+        with torch.no_grad():
+            mask_gradients(gradients, self._keep)
+            scale = clip_scale(gradients, self._problem.recipe.clip_norm)
+            self._stepper.step(self._weights, gradients, rate, scale)
+        return nats
+
+    def _update_masks(self, updates: tuple[MaskUpdate, ...], index: int, masker: Masker) -> None:
+        for update in updates:
+            self.set_masks(masker(update, index, self))
+
+    def _batches(self, split: Split, epoch: int) -> Iterator[Batch]:
+        return self._problem.batches(split, epoch, batch_rng(self._settings.seed, epoch))
+
+    def _dropout_seed(self, index: int, step: int, layer: int) -> int:
+        high, low = dropout_seed(self._settings.seed, index, step, layer)
+        return high << 31 | low
+
+    def _slots_of(self, name: str) -> list[Tensor]:
+        return [slot for key, slot in self._stepper.slots.items() if key.partition("/")[2] == name]
+
+    def _check_names(self, state: State) -> None:
+        if set(state.weights) != set(self._weights):
+            wrong = sorted(set(state.weights) ^ set(self._weights))
+            raise PluginContractError(
+                f"torch: a state must hold the network's tensors, {wrong} differ; load a state of this task"
+            )
+        if unknown := sorted(set(state.slots) - set(self._stepper.slots)):
+            raise PluginContractError(
+                f"torch: a state must hold the slots of the task's optimiser, got {unknown}; load a state of this task"
+            )
+        shapes = {name: array.shape for name, array in state.weights.items()}
+        for name, tensor in self._tensors.items():
+            if shapes[name] != tensor.shape:
+                raise PluginContractError(
+                    f"torch: {name} must have shape {tensor.shape}, got {shapes[name]}; load a state of this task"
+                )
+
+    def _check_mask(self, name: str, mask: Mask) -> None:
+        if name not in self._tensors:
+            raise PluginContractError(
+                f"torch: a mask must belong to a tensor of the network, got one of {name!r}; tensors are "
+                f"{', '.join(self._tensors)}"
+            )
+        shape = self._tensors[name].shape
+        if mask.dtype != np.bool_ or mask.shape != shape:
+            raise PluginContractError(
+                f"torch: the mask of {name} must be bool of shape {shape}, got {mask.dtype} of shape {mask.shape}; "
+                "return it as NumPy booleans"
+            )
+
+
+def _limit_threads(threads: int) -> None:
+    import torch
+
+    torch.set_num_threads(threads)
+    if torch.get_num_interop_threads() != 1:
+        torch.set_num_interop_threads(1)
+
+
+def _by_step(epoch: Epoch) -> dict[int, tuple[MaskUpdate, ...]]:
+    """The updates by their step, in their order: two at one step are a pruning and a regrowth."""
+    found: dict[int, tuple[MaskUpdate, ...]] = {}
+    for update in epoch.updates:
+        found[update.step] = (*found.get(update.step, ()), update)
+    return found
+
+
+def _array(tensor: Tensor) -> NDArray[np.float32]:
+    return np.array(tensor.detach().cpu().numpy(), dtype=np.float32)
+
+
+def _tensor(array: NDArray[np.float32], like: Tensor) -> Tensor:
+    import torch
+
+    return torch.tensor(array, dtype=torch.float32, device=like.device)

@@ -1,0 +1,102 @@
+"""Tiny problems for the PyTorch backend, and plain PyTorch loops that train the same models by other means."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from harness.api import (
+    LSTM,
+    SGD,
+    Activation,
+    Batch,
+    Constant,
+    Conv2D,
+    Dense,
+    Dropout,
+    Embedding,
+    Flatten,
+    Metric,
+    Network,
+    Pool2D,
+    Problem,
+    Recipe,
+)
+
+
+class TinyProblem(Problem):
+    """Random but learnable data for any network: the same for every epoch unless `shuffled`."""
+
+    def __init__(
+        self, network, *, steps=12, batch=4, length=5, classes=11, optimiser=None, clip_norm=5.0, rate=1.0, ids=None
+    ):
+        self.network = network
+        self.recipe = Recipe(
+            epochs=10,
+            optimiser=optimiser or SGD(),
+            learning_rate=Constant(rate=rate),
+            clip_norm=clip_norm,
+            steps_per_epoch=steps,
+        )
+        self.metric = Metric(name="accuracy", better="higher", needs_correct=not network.is_recurrent)
+        self.shape = (batch, length) if network.input_shape == () else (batch, *network.input_shape)
+        self.classes = classes
+        self.ids = ids
+
+    @property
+    def fingerprint(self) -> str:
+        return "tiny"
+
+    @property
+    def facts(self) -> Mapping[str, object]:
+        return {}
+
+    def initial_weights(self, seed):
+        rng = np.random.default_rng([seed, 1])
+        return {t.name: rng.uniform(-0.3, 0.3, t.shape).astype(np.float32) for t in self.tensors()}
+
+    def batches(self, split, epoch, rng) -> Iterator[Batch]:
+        rng = np.random.default_rng([epoch if split == "train" else 99, 7])
+        for _ in range(self.recipe.steps_per_epoch):
+            if self.network.input_shape == ():
+                words = self.ids if self.ids is not None else self.classes
+                inputs = rng.integers(0, words, self.shape).astype(np.int32)
+                # The next word follows from this one, so that there is something to learn.
+                targets = ((inputs * 3 + 1) % self.classes).astype(np.int32)
+            else:
+                inputs = rng.standard_normal(self.shape).astype(np.float32)
+                targets = (inputs.reshape(len(inputs), -1)[:, : self.classes]).argmax(1).astype(np.int32)
+            yield Batch(inputs, targets)
+
+    def value(self, evaluation) -> float:
+        return evaluation.nats / evaluation.items
+
+
+def language_network(words=11, units=6, rate=0.0, layers=2):
+    """Embedding, stacked LSTM layers and a softmax, with dropout on the non-recurrent paths."""
+    stack = [Embedding(name="embedding", words=words, features=units), Dropout(rate=rate)]
+    label = "embedding.features"
+    for index in range(layers):
+        stack += [LSTM(name=f"lstm_{index}", inputs=units, units=units, input_label=label), Dropout(rate=rate)]
+        label = f"lstm_{index}.units"
+    stack.append(Dense(name="softmax", inputs=units, units=words, role="softmax", input_label=label))
+    return Network(layers=tuple(stack))
+
+
+def image_network():
+    """Every other layer of the vocabulary, on 2 x 9 x 9 images."""
+    return Network(
+        layers=(
+            Conv2D(name="conv_0", inputs=2, outputs=3, kernel=(3, 2), padding=1, input_label="pixels"),
+            Activation(function="relu"),
+            Pool2D(kind="max", size=2),
+            Conv2D(name="conv_1", inputs=3, outputs=4, kernel=(2, 2), stride=2, input_label="conv_0.channels"),
+            Activation(function="tanh"),
+            Pool2D(kind="mean", size=2),
+            Flatten(),
+            Dense(name="hidden", inputs=4, units=5, input_label="conv_1.channels"),
+            Activation(function="sigmoid"),
+            Dropout(rate=0.5),
+            Dense(name="output", inputs=5, units=3, input_label="hidden.units"),
+        ),
+        input_shape=(2, 9, 9),
+    )
