@@ -99,9 +99,10 @@ class Layout:
         return -(-self.rows // self.cell[0]), -(-self.cols // self.cell[1])
 
     @property
-    def is_ragged(self) -> bool:
-        """Whether cells at an edge are smaller than the others."""
-        return bool(self.rows % self.cell[0] or self.cols % self.cell[1])
+    def edge_deficit(self) -> int:
+        """Weights that the cells at the edges lack to be whole; 0 where cells divide the matrix."""
+        cells = self.grid[0] * self.grid[1]
+        return cells * self.cell[0] * self.cell[1] - self.rows * self.cols
 
     @property
     def shortest(self) -> int:
@@ -146,7 +147,7 @@ class Layout:
     def reached(self, sparsity: float) -> float:
         """The sparsity that a mask really has when `sparsity` is asked for.
 
-        Counted in cells: exact unless `is_ragged`, where it depends on which edge cells stay.
+        Counted in cells: exact where cells divide the matrix; elsewhere it depends on which edge cells stay.
 
         Raises:
             ValueError: the sparsity lies outside [0, 1).
@@ -260,7 +261,7 @@ def _pooled(scores: Matrix, layout: Layout, pooling: Pooling) -> Matrix:
     if pooling == "max":
         return pooled
     heights, widths = np.diff([*tops, layout.rows]), np.diff([*lefts, layout.cols])
-    means: Matrix = pooled / np.outer(heights, widths)
+    means: Matrix = pooled / np.outer(heights, widths)  # (rows, cols) of the grid of cells
     return means
 
 

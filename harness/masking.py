@@ -1,0 +1,336 @@
+"""From a mask update to checked masks of the whole scope: scores, allocation, pattern, and the contract's demands."""
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api import (
+    Mask,
+    MaskUpdate,
+    Matrix,
+    NonFiniteError,
+    Pattern,
+    PluginContractError,
+    Score,
+    Session,
+    SpecError,
+    Tensor,
+)
+
+Allocation = Literal["uniform", "global"] | Mapping[str, float]
+"""How a sparsity is shared out: the same for every tensor, wherever the scores are lowest, or as written per tensor."""
+
+TOLERANCE = 0.02
+"""How far the reachable sparsity may lie from the target before a cell is skipped."""
+
+
+@runtime_checkable
+class WholeScopePattern(Protocol):
+    """A pattern that decides over all tensors of the scope at once; a `Pattern` becomes one by defining `masks`."""
+
+    def masks(
+        self, scores: Mapping[str, Matrix], sparsities: Mapping[str, float], tensors: Sequence[Tensor]
+    ) -> Mapping[str, Mask]:
+        """Masks of every tensor.
+
+        Args:
+            scores: by tensor name, (rows, cols); -inf marks weights that are already pruned.
+            sparsities: the sparsity allotted to each tensor; together the masks must come within 0.02 of it.
+            tensors: the scope, in order, with roles and labelled axes.
+        """
+
+
+@runtime_checkable
+class SelectivePattern(Protocol):
+    """A pattern that does not stand for every sparsity; a `Pattern` becomes one by defining `why_not`."""
+
+    def why_not(self, rows: int, cols: int, sparsity: float) -> str | None:
+        """Why a final sparsity is none of this pattern's, as half a sentence; None if it is."""
+
+
+class Achieved(NamedTuple):
+    """Sparsity counted on masks.
+
+    Args:
+        tensors: by name, for every tensor that has a mask.
+        scope: over the weights of those tensors together.
+        model: over all parameters of the model, biases and unpruned tensors included.
+    """
+
+    tensors: dict[str, float]
+    scope: float
+    model: float
+
+
+class MaskMaker:
+    """Turns a mask update into the masks of a scope; callable as `harness.api.Masker`."""
+
+    def __init__(
+        self,
+        pattern: Pattern,
+        allocation: Allocation,
+        scope: Sequence[Tensor],
+        seed: int,
+        *,
+        target: float | None = None,
+    ) -> None:
+        """Fix everything but the update.
+
+        Args:
+            pattern: which weights are compared with which.
+            allocation: how the sparsity is shared out among the tensors.
+            scope: the tensors that are pruned, in order.
+            seed: the cell's seed, for scores that draw random numbers.
+            target: the cell's final sparsity; a per-tensor allocation needs it, since its shares grow with the schedule.
+
+        Raises:
+            SpecError: the allocation does not fit the scope, or the pattern cannot be allocated globally.
+        """
+        self.pattern = pattern
+        self.allocation = allocation
+        self.scope = tuple(scope)
+        self.seed = seed
+        self.target = target
+        check_allocation(allocation, scope)
+        if not isinstance(allocation, str) and not target:
+            raise SpecError(
+                f"a per-tensor allocation needs the cell's target sparsity, got {target}; pass `target` above 0"
+            )
+        if allocation == "global" and (reason := _why_not_global(pattern)):
+            raise SpecError(reason)
+
+    def __call__(self, update: MaskUpdate, epoch: int, session: Session) -> dict[str, Mask]:
+        """The new masks of every tensor in the scope.
+
+        Args:
+            update: sparsity and score, and the step within the epoch.
+            epoch: epochs trained before this one in the chain.
+            session: gives weights, present masks and, where the score needs them, gradients.
+
+        Raises:
+            NonFiniteError: a weight, gradient or score is NaN or infinite; the tensor is named.
+            PluginContractError: the score or the pattern answered something its contract forbids.
+        """
+        previous = session.masks()
+        scores = self._scores(update, epoch, session, previous)
+        sparsities = {tensor.name: self._share(tensor, update.sparsity) for tensor in self.scope}
+        if isinstance(self.pattern, WholeScopePattern):
+            masks = dict(self.pattern.masks(scores, sparsities, self.scope))
+        elif self.allocation == "global":
+            masks = self._global_masks(scores, update.sparsity)
+        else:
+            masks = {name: self.pattern.mask(scores[name], sparsities[name]) for name in scores}
+        self._check(masks, sparsities, {} if update.score.revives else previous, update)
+        return masks
+
+    def _share(self, tensor: Tensor, sparsity: float) -> float:
+        """The sparsity of one tensor when the cell's is `sparsity`."""
+        if isinstance(self.allocation, str) or tensor.name not in self.allocation:
+            return sparsity
+        assert self.target
+        # Exactly the written share at the end: a quotient of equal floats is 1.
+        return self.allocation[tensor.name] * (sparsity / self.target)
+
+    def _scores(
+        self, update: MaskUpdate, epoch: int, session: Session, previous: Mapping[str, Mask]
+    ) -> dict[str, Matrix]:
+        score = update.score
+        if score.needs == "input_norms":
+            raise PluginContractError(
+                f"the score {score.name!r} needs input norms, which no backend supplies yet; use a score that needs "
+                "nothing or gradients"
+            )
+        weights = session.weights()
+        needed = session.gradients(score.batches, epoch) if score.needs == "gradients" else {}
+        scores = {}
+        for index, tensor in enumerate(self.scope):
+            name = tensor.name
+            rng = np.random.default_rng([self.seed, epoch, update.step, index, 0x5C03E])
+            _require_finite(weights[name], name, "weights")
+            if name in needed:
+                _require_finite(needed[name], name, "gradients")
+            given = score.scores(weights[name], needed.get(name), rng)
+            scores[name] = self._checked_scores(given, score, tensor)
+            if not score.revives and name in previous:
+                scores[name] = np.where(previous[name], scores[name], -np.inf)
+        return scores
+
+    def _checked_scores(self, scores: Matrix, score: Score, tensor: Tensor) -> Matrix:
+        if scores.shape != tensor.shape or not np.issubdtype(scores.dtype, np.floating):
+            raise PluginContractError(
+                f"the score {score.name!r} must answer floating-point numbers of shape {tensor.shape} for "
+                f"{tensor.name}, got {scores.dtype} of shape {scores.shape}; return one score per weight"
+            )
+        _require_finite(scores, tensor.name, f"scores ({score.name})")
+        return scores
+
+    def _global_masks(self, scores: Mapping[str, Matrix], sparsity: float) -> dict[str, Mask]:
+        """One selection over all tensors, laid end to end in scope order: ties go to the earlier tensor."""
+        everything = np.concatenate([scores[tensor.name].ravel() for tensor in self.scope])
+        chosen = self.pattern.mask(everything.reshape(1, -1), sparsity).ravel()
+        edges = np.cumsum([tensor.size for tensor in self.scope])[:-1]
+        pieces = np.split(chosen, edges)
+        return {tensor.name: piece.reshape(tensor.shape) for tensor, piece in zip(self.scope, pieces, strict=True)}
+
+    def _check(
+        self,
+        masks: Mapping[str, Mask],
+        sparsities: Mapping[str, float],
+        previous: Mapping[str, Mask],
+        update: MaskUpdate,
+    ) -> None:
+        names = [tensor.name for tensor in self.scope]
+        if sorted(masks) != sorted(names):
+            raise self._broken(f"a mask for each of {', '.join(names)}", f"masks for {', '.join(masks) or 'none'}")
+        for tensor in self.scope:
+            self._check_shape(masks[tensor.name], tensor)
+            if tensor.name in previous:
+                self._check_subset(masks[tensor.name], previous[tensor.name], tensor, update)
+        if isinstance(self.pattern, WholeScopePattern) or self.allocation == "global":
+            self._check_total(masks, sparsities)
+        else:
+            for tensor in self.scope:
+                self._check_count(masks[tensor.name], tensor, sparsities[tensor.name])
+
+    def _check_shape(self, mask: Mask, tensor: Tensor) -> None:
+        if not isinstance(mask, np.ndarray) or mask.dtype != np.bool_ or mask.shape != tensor.shape:
+            got = f"{mask.dtype} of shape {mask.shape}" if isinstance(mask, np.ndarray) else type(mask).__name__
+            raise self._broken(f"a bool mask of shape {tensor.shape} for {tensor.name}", got)
+
+    def _check_subset(self, mask: Mask, previous: Mask, tensor: Tensor, update: MaskUpdate) -> None:
+        revived = int(np.count_nonzero(mask & ~previous))
+        if revived:
+            before = 1 - np.count_nonzero(previous) / previous.size
+            raise self._broken(
+                f"no pruned weight of {tensor.name} to come back at sparsity {update.sparsity:g} under the score "
+                f"{update.score.name!r}, which does not revive",
+                f"{revived} revived weights where {before:g} was pruned before",
+            )
+
+    def _check_count(self, mask: Mask, tensor: Tensor, sparsity: float) -> None:
+        kept = int(np.count_nonzero(mask))
+        rows, cols = mask.shape
+        expected = tensor.size * (1 - self.pattern.reachable(rows, cols, sparsity))
+        # Edge cells that are smaller count as cells: how many weights stay then varies with the choice.
+        if abs(kept - expected) > max(0.5, self.pattern.layout(rows, cols).edge_deficit):
+            raise self._broken(
+                f"{round(expected)} of the {tensor.size} weights of {tensor.name} kept at sparsity {sparsity:g}",
+                f"{kept}",
+            )
+
+    def _check_total(self, masks: Mapping[str, Mask], sparsities: Mapping[str, float]) -> None:
+        sizes = {tensor.name: tensor.size for tensor in self.scope}
+        total = sum(sizes.values())
+        asked = sum(sparsities[name] * size for name, size in sizes.items()) / total
+        found = 1 - sum(int(np.count_nonzero(mask)) for mask in masks.values()) / total
+        slack = TOLERANCE if isinstance(self.pattern, WholeScopePattern) else 0.5 / total + 1e-12
+        if abs(found - asked) > slack:
+            raise self._broken(f"sparsity {asked:g} over the scope", f"{found:g}")
+
+    def _broken(self, expected: str, got: str) -> PluginContractError:
+        return PluginContractError(f"pattern {self.pattern.label()}: expected {expected}, got {got}; mend the plugin")
+
+
+def check_allocation(allocation: Allocation, scope: Sequence[Tensor]) -> None:
+    """Refuse a per-tensor allocation that does not fit the scope; tensors it leaves out get the cell's sparsity.
+
+    Raises:
+        SpecError: it names a tensor outside the scope, or a sparsity outside [0, 1).
+    """
+    if isinstance(allocation, str):
+        return
+    names = [tensor.name for tensor in scope]
+    for name, sparsity in allocation.items():
+        if name not in names:
+            near = get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise SpecError(f"allocation: {name!r} is no tensor of the scope; {hint}the scope holds {', '.join(names)}")
+        if not 0 <= sparsity < 1:
+            raise SpecError(f"allocation: the sparsity of {name} must lie in [0, 1), got {sparsity}; write 90 % as 0.9")
+
+
+def why_skipped(
+    pattern: Pattern,
+    allocation: Allocation,
+    scope: Sequence[Tensor],
+    target: float,
+    tolerance: float = TOLERANCE,
+) -> str | None:
+    """Why a cell cannot run as it is asked for, as a sentence; None if it can.
+
+    Args:
+        pattern: the cell's pattern.
+        allocation: how the sparsity is shared out.
+        scope: the tensors that are pruned.
+        target: the cell's sparsity.
+        tolerance: how far a tensor's reachable sparsity may lie from its target.
+
+    Raises:
+        SpecError: the pattern does not fit a tensor's shape at all, or the allocation does not fit the scope.
+    """
+    check_allocation(allocation, scope)
+    if allocation == "global":
+        return _why_not_global(pattern)
+    if isinstance(pattern, WholeScopePattern):
+        return None
+    shares = {} if isinstance(allocation, str) else allocation
+    for tensor in scope:
+        if reason := _why_unreachable(pattern, tensor, shares.get(tensor.name, target), tolerance):
+            return reason
+    return None
+
+
+def _why_not_global(pattern: Pattern) -> str | None:
+    if pattern.spans_tensors or isinstance(pattern, WholeScopePattern):
+        return None
+    return (
+        f"{pattern.label()} fills the groups of each tensor equally, so no sparsity is left to share out under "
+        "allocation 'global'; use 'uniform'"
+    )
+
+
+def _why_unreachable(pattern: Pattern, tensor: Tensor, target: float, tolerance: float) -> str | None:
+    rows, cols = tensor.shape
+    where = f"{pattern.label()}: {tensor.name} ({rows} x {cols}) at sparsity {target:g}"
+    layout = pattern.layout(rows, cols)
+    if layout.quota(target) == 0:
+        return f"{where} would keep nothing; the nearest reachable sparsity is {layout.reached_with(1):g}"
+    reached = pattern.reachable(rows, cols, target)
+    if abs(reached - target) > tolerance + 1e-9:
+        return (
+            f"{where} cannot be reached within the tolerance {tolerance:g}; the nearest reachable sparsity is "
+            f"{reached:g}"
+        )
+    if isinstance(pattern, SelectivePattern) and (reason := pattern.why_not(rows, cols, target)):
+        return f"{where} {reason}"
+    return None
+
+
+def achieved(masks: Mapping[str, Mask], tensors: Sequence[Tensor]) -> Achieved:
+    """The sparsity that masks really have.
+
+    Args:
+        masks: by tensor name, for the pruned tensors only.
+        tensors: every trainable tensor of the model, biases included.
+    """
+    zeros = {name: int(mask.size - np.count_nonzero(mask)) for name, mask in masks.items()}
+    pruned = sum(mask.size for mask in masks.values())
+    return Achieved(
+        tensors={name: zeros[name] / mask.size for name, mask in masks.items()},
+        scope=sum(zeros.values()) / pruned if pruned else 0.0,
+        model=sum(zeros.values()) / sum(tensor.size for tensor in tensors),
+    )
+
+
+def _require_finite(values: Matrix | NDArray[np.floating], tensor: str, what: str) -> None:
+    if np.isfinite(values).all():
+        return
+    row, col = (int(index) for index in np.argwhere(~np.isfinite(values))[0])
+    count = values.size - int(np.count_nonzero(np.isfinite(values)))
+    raise NonFiniteError(
+        f"masks need finite {what}, got {count} NaN or infinite in {tensor}, the first {values[row, col]} at row "
+        f"{row}, column {col}; lower the learning rate or clip the gradients"
+    )
