@@ -1,0 +1,56 @@
+"""The command line: parse, call, print. Nothing here knows how anything is computed.
+
+stdout carries the product, stderr the progress and the errors. Exit codes: 0 done; 1 finished and saved, but a cell
+failed; 2 a mistake in the experiment file or on the command line, nothing was run; 3 a bug of the harness; 4 a needed plugin is
+broken or missing; 5 nothing is selected; 6 a check failed; 7 the store cannot be written; 130 and 143 interrupted, with
+everything finished kept.
+"""
+
+from typing import Annotated
+
+import typer
+
+import harness
+from harness.cli import data, experiment, plugins, results
+
+EPILOG = (
+    "Exit codes: 0 done, 1 a cell failed, 2 a mistake in the spec or the command, 3 a bug, 4 a plugin is broken or "
+    "missing, 5 nothing selected, 6 a check failed, 7 the store cannot be written, 130/143 interrupted."
+)
+
+app = typer.Typer(
+    name="harness",
+    help="Which sparsity pattern, pruned by which strategy, costs how much accuracy and buys how much hardware speed?",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: no boxes in a pipe, and rich is not imported for it
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"harness {harness.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
+experiment.register(app)
+results.register(app)
+app.add_typer(data.app, name="data")
+app.add_typer(plugins.app, name="plugins")
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    app(prog_name="harness")

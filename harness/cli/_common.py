@@ -1,0 +1,184 @@
+"""What every command shares: consoles, options, and the one place where an error becomes an exit code."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, ParamSpec
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from harness.spec import Experiment
+
+P = ParamSpec("P")
+
+EXIT_CELL_FAILED, EXIT_BUG, EXIT_GATE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 6, 130, 143
+
+PLAIN_WIDTH = 120
+"""Columns of a table that goes into a file or a pipe, where no terminal says how wide it is."""
+
+DEFAULT_STORE = Path(".harness")
+
+SpecArgument = Annotated[Path, typer.Argument(help="The experiment file (YAML).", show_default=False)]
+StoreOption = Annotated[
+    Path, typer.Option("--store", metavar="DIR", envvar="HARNESS_STORE", help="Where stages and runs are kept.")
+]
+DataDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Where the data sets lie; otherwise the spec's `data_dir`, $HARNESS_DATA, then the user's data folder.",
+        show_default=False,
+    ),
+]
+OnlyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--only",
+        metavar="FILTER",
+        help="Only these cells, e.g. 'pattern=bank_balanced,seed<2' (their dense baselines stay).",
+        show_default=False,
+    ),
+]
+SmokeOption = Annotated[
+    bool, typer.Option("--smoke", help="Cut task, seeds and sparsities so short that the whole grid takes seconds.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def stdout() -> "Console":
+    """The console of the product."""
+    return _console(stderr=False)
+
+
+def stderr() -> "Console":
+    """The console of progress, warnings and errors."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> "Console":
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PLAIN_WIDTH
+    return console
+
+
+def print_json(value: object) -> None:
+    """Print a value as indented JSON, without colour, whatever stdout is."""
+    import json
+
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that the user asked for.
+
+    Raises:
+        SpecError: it cannot be written; the sentence says why.
+    """
+    from harness.api import SpecError
+
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error
+
+
+def load_experiment(spec: Path, *, only: str | None = None, smoke: bool = False) -> "Experiment":
+    """The experiment in a file, cut down as the options say.
+
+    Raises:
+        SpecError: the file or the filter is wrong.
+        EmptySelectionError: the filter leaves no cell.
+    """
+    from harness.registry import discover
+    from harness.spec import load
+
+    experiment = load(spec, discover())
+    if only is not None:
+        experiment = experiment.select(only)
+    return experiment.smoke() if smoke else experiment
+
+
+def data_folder(option: Path | None, experiment: "Experiment") -> Path | None:
+    """The folder of the data sets: the option, the spec's, the environment's, the user's; None if there is none."""
+    from harness import data
+
+    return data.data_folder(option or experiment.data_dir)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: ends a run like Ctrl-C, so that whatever keeps finished work on Ctrl-C keeps it here too."""
+
+
+class _Signals:
+    """While entered, SIGTERM interrupts like Ctrl-C; afterwards `exit_code` says which of the two it was."""
+
+    exit_code = EXIT_INTERRUPTED
+
+    def __enter__(self) -> "_Signals":
+        self._previous = signal.signal(signal.SIGTERM, self._terminate)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._previous)
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self.exit_code = EXIT_TERMINATED
+        raise _Terminated
+
+
+def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
+    """A command that exits with the code it returns (None is 0) and turns every error into its code.
+
+    An interrupted command ends with 130 or 143, also if it raises KeyboardInterrupt itself after saving what it has.
+    """
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        signals = _Signals()
+        try:
+            with signals:
+                code = command(*args, **kwargs) or 0
+        except KeyboardInterrupt:
+            stderr().print("interrupted; everything finished is kept, and the same command continues", style="yellow")
+            code = signals.exit_code
+        except (typer.Exit, BrokenPipeError):
+            raise
+        except Exception as error:
+            code = _explained(error)
+        raise typer.Exit(code)
+
+    # The wrapper returns nothing to click, which would print it.
+    run.__annotations__ = {**command.__annotations__, "return": None}
+    return run
+
+
+def _explained(error: Exception) -> int:
+    """Print an error and return its exit code."""
+    from rich.text import Text
+
+    from harness.api import HarnessError
+
+    if isinstance(error, HarnessError):
+        lines = str(error).splitlines() or [type(error).__name__]
+        text = lines[0] if len(lines) == 1 else "\n".join([f"{len(lines)} mistakes, nothing was run", *lines])
+        stderr().print(Text.assemble(("error: ", "bold red"), (text, "red")), soft_wrap=True)
+        return error.exit_code
+    import traceback
+
+    traceback.print_exception(error)
+    sys.stderr.write(
+        "error: this is a bug in harness, not in your experiment; everything finished is kept. "
+        "Please report it with the lines above and the experiment file (CONTRIBUTING.md says where).\n"
+    )
+    return EXIT_BUG

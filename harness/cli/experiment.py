@@ -1,0 +1,177 @@
+"""`run`, `plan`, `validate`, `init`, `schema`: what takes or makes an experiment file."""
+
+from enum import StrEnum
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli._common import (
+    DEFAULT_STORE,
+    EXIT_CELL_FAILED,
+    DataDirOption,
+    JsonOption,
+    OnlyOption,
+    SmokeOption,
+    SpecArgument,
+    StoreOption,
+    data_folder,
+    guarded,
+    load_experiment,
+    print_json,
+    stderr,
+    stdout,
+    write_text,
+)
+
+if TYPE_CHECKING:
+    from harness.execution.run import RunResult
+    from harness.spec import Experiment
+
+
+class ProgressKind(StrEnum):
+    """How progress is shown on stderr."""
+
+    auto = "auto"
+    plain = "plain"
+    json = "json"
+    none = "none"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(run)
+    app.command()(plan)
+    app.command()(validate)
+    app.command()(init)
+    app.command()(schema)
+
+
+@guarded
+def run(
+    spec: SpecArgument,
+    store: StoreOption = DEFAULT_STORE,
+    data_dir: DataDirOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", metavar="N", min=1, help="Worker processes.", show_default="as many as fit"),
+    ] = None,
+    only: OnlyOption = None,
+    smoke: SmokeOption = False,
+    progress: Annotated[ProgressKind, typer.Option("--progress", help="How progress is shown.")] = ProgressKind.auto,
+) -> int:
+    """Run an experiment, print its report and say where it is kept.
+
+    What the store has already is not run again; after an interruption the same command continues.
+    """
+    from harness.api import StoreError
+    from harness.execution import progress as shown
+    from harness.execution.run import run as run_experiment
+    from harness.records import FAILED
+
+    experiment = load_experiment(spec, only=only, smoke=smoke)
+    result = run_experiment(
+        experiment,
+        store=store,
+        data_dir=data_dir,
+        workers=workers,
+        progress=shown.make(progress.value, stderr()),
+    )
+    _print_report(result, experiment)
+    for trace in result.traces.values():
+        typer.echo(trace, err=True)
+    if result.store_error is not None:
+        raise StoreError(result.store_error)
+    if result.interrupted:
+        raise KeyboardInterrupt
+    return EXIT_CELL_FAILED if any(record.status in FAILED for record in result.records) else 0
+
+
+def _print_report(result: "RunResult", experiment: "Experiment") -> None:
+    """Print the report and keep it, as Markdown, beside the records."""
+    from harness import report
+    from harness.api import StoreError
+
+    page = result.folder / "report.md"
+    text = report.render(result.records, format="md", title=experiment.name, margin=experiment.margin)
+    console = stdout()
+    report.render(result.records, format="rich", title=experiment.name, margin=experiment.margin, console=console)
+    try:
+        page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StoreError(
+            f"store: {page} cannot be written ({error.strerror}); free some space, then `harness report {result.run_id}`"
+        ) from None
+    console.print(f"report: {page}", soft_wrap=True, markup=False)
+
+
+@guarded
+def plan(
+    spec: SpecArgument,
+    store: StoreOption = DEFAULT_STORE,
+    data_dir: DataDirOption = None,
+    only: OnlyOption = None,
+    smoke: SmokeOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what `run` would do: cells, stages, what is cached and why the rest runs, epochs. Nothing is run."""
+    from harness.plan import make_plan
+
+    experiment = load_experiment(spec, only=only, smoke=smoke)
+    summary = make_plan(experiment, store=store, data_dir=data_dir).summary()
+    if as_json:
+        print_json(summary)
+    else:
+        from harness.cli._plan_table import print_plan
+
+        print_plan(summary, stdout(), title=experiment.name)
+
+
+@guarded
+def validate(spec: SpecArgument, data_dir: DataDirOption = None) -> None:
+    """Check an experiment file against the plugins and the data: every mistake at once, with its line."""
+    from harness.spec import check
+
+    experiment = load_experiment(spec)
+    folder = data_folder(data_dir, experiment)
+    tasks = dict.fromkeys(cell.task for cell in experiment.cells)
+    check(experiment, {task: task.load(folder) for task in tasks})
+    dense = sum(cell.is_dense for cell in experiment.cells)
+    typer.echo(f"{spec}: valid; {len(experiment.cells)} cells, {dense} of them dense baselines; nothing was run")
+
+
+@guarded
+def init(
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("experiment.yaml"),
+) -> None:
+    """Write a small experiment file, with comments, that runs as it stands; an existing file is left alone."""
+    from harness.api import SpecError
+
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(files("harness.cli").joinpath("starter.yaml").read_text(encoding="utf-8"))
+    except FileExistsError:
+        raise SpecError(f"{path} exists already and was left as it is; name another file") from None
+    except OSError as error:
+        raise SpecError(f"{path} cannot be written: {error.strerror}; name another file") from None
+    typer.echo(f"wrote {path}; next: harness run {path}")
+
+
+@guarded
+def schema(
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.", show_default=False)
+    ] = None,
+) -> None:
+    """Print the JSON Schema of experiment files, the parameters of every installed plugin included (for editors)."""
+    import json
+
+    from harness.registry import discover
+    from harness.spec import schema as spec_schema
+
+    text = json.dumps(spec_schema(discover()), indent=2, ensure_ascii=False)
+    if output is None:
+        typer.echo(text)
+    else:
+        write_text(output, text + "\n")

@@ -1,0 +1,148 @@
+"""`plugins list`, `plugins show`: what is installed, broken plugins included."""
+
+import inspect
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from harness.cli._common import JsonOption, guarded, print_json, stdout
+
+if TYPE_CHECKING:
+    from harness.api import Component, JsonValue
+    from harness.registry import PluginRow, Registry
+
+app = typer.Typer(help="List and explain plugins.", no_args_is_help=True)
+
+STYLES = {"ok": "green", "unavailable": "yellow", "broken": "red"}
+
+BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "maximum": "<="}
+
+
+@app.command("list")
+@guarded
+def list_plugins(
+    kind: Annotated[
+        str | None, typer.Argument(help="task, pattern, strategy, backend or hardware.", show_default="all kinds")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List every plugin; one that cannot be used is a row with its error and its remedy."""
+    from harness.registry import discover
+
+    rows = _of_kind(discover().rows, kind)
+    if as_json:
+        print_json([_as_json(row) for row in rows])
+    else:
+        _print_table(rows)
+
+
+def _of_kind(rows: "Iterable[PluginRow]", kind: str | None) -> "list[PluginRow]":
+    from harness.api import Kind, SpecError
+
+    kinds: tuple[str, ...] = get_args(Kind)
+    if kind is None:
+        return list(rows)
+    # `plugins list patterns` reads well, `pattern` is what a spec says: both are understood.
+    singular = kind if kind in kinds else {"strategies": "strategy"}.get(kind, kind.removesuffix("s"))
+    if singular not in kinds:
+        raise SpecError(f"plugins: expected a kind ({', '.join(kinds)}), got {kind!r}; leave it out to list all")
+    # A module that broke at import may not have told its kind: it could be of this one.
+    return [row for row in rows if row.kind in (singular, None)]
+
+
+def _print_table(rows: "Iterable[PluginRow]") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("kind", "name", "state", "from", "what it is", box=None, pad_edge=False, header_style="bold")
+    for row in rows:
+        state = Text(row.state, style=STYLES[row.state])
+        # `Text` keeps brackets in an error message from being read as markup.
+        table.add_row(row.kind or "?", row.name, state, f"{row.distribution} {row.version}", Text(_what(row)))
+    stdout().print(table)
+
+
+def _what(row: "PluginRow") -> str:
+    if row.state == "ok":
+        return row.summary
+    return "; ".join(part for part in (row.error, row.remedy) if part)
+
+
+def _as_json(row: "PluginRow") -> "dict[str, JsonValue]":
+    shown = ("kind", "name", "state", "summary", "distribution", "version", "module", "error", "remedy")
+    return {field: getattr(row, field) for field in shown}
+
+
+@app.command("show")
+@guarded
+def show(
+    name: Annotated[str, typer.Argument(help="Name of a plugin, or its distribution and name (acme-sparsity/nested).")],
+    as_json: JsonOption = False,
+) -> int:
+    """Explain a plugin: what it does, its parameters with their defaults, where it comes from."""
+    from harness.api import PluginUnavailableError
+    from harness.registry import discover
+
+    rows = _named(discover(), name)
+    if as_json:
+        print_json([_as_json(row) | {"parameters": _schema(row.component)} for row in rows])
+    else:
+        for row in rows:
+            _print_plugin(row)
+    return PluginUnavailableError.exit_code if all(row.state == "broken" for row in rows) else 0
+
+
+def _named(registry: "Registry", name: str) -> "list[PluginRow]":
+    from harness.api import UnknownPluginError
+    from harness.registry import did_you_mean
+
+    owner, _, bare = name.rpartition("/")
+    rows = [row for row in registry.rows if row.name == bare and owner in ("", row.distribution)]
+    if not rows:
+        hint = did_you_mean(bare, [row.name for row in registry.rows])
+        raise UnknownPluginError(f"unknown plugin '{name}'; {hint}`harness plugins list` shows all")
+    return rows
+
+
+def _schema(component: "type[Component] | None") -> "dict[str, JsonValue]":
+    """JSON Schema of a component's parameters, by name."""
+    if component is None:
+        return {}
+    properties = component.model_json_schema(by_alias=True).get("properties", {})
+    return {name: schema for name, schema in properties.items() if name != "label"}
+
+
+def _print_plugin(row: "PluginRow") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = stdout()
+    console.print(Text.assemble((row.name, "bold"), f" ({row.kind or 'unknown kind'}), "), end="")
+    console.print(Text(f"{row.distribution} {row.version}, {row.module}"), soft_wrap=True)
+    if row.error:
+        console.print(Text(f"{row.state}: {_what(row)}", style=STYLES[row.state]))
+    if row.component is None:
+        return
+    console.print(Text(inspect.cleandoc(row.component.__doc__ or row.summary)), "")
+    table = Table("parameter", "values", "default", "meaning", box=None, pad_edge=False, header_style="bold")
+    for name, schema in _schema(row.component).items():
+        assert isinstance(schema, dict)
+        default = json.dumps(schema.get("default"))
+        table.add_row(Text(name), Text(_values(schema)), Text(default), Text(str(schema.get("description", ""))))
+    console.print(table if table.row_count else "It has no parameters.", "")
+
+
+def _values(schema: "Mapping[str, JsonValue]") -> str:
+    """The values that a parameter takes, in a few words."""
+    options = schema.get("anyOf") or schema.get("oneOf")
+    if isinstance(options, list):
+        return " | ".join(_values(option) for option in options if isinstance(option, dict))
+    choices = schema.get("enum") or ([schema["const"]] if "const" in schema else None)
+    if isinstance(choices, list):
+        return " | ".join(str(choice) for choice in choices)
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    bounds = " and ".join(f"{sign} {schema[bound]}" for bound, sign in BOUNDS.items() if bound in schema)
+    return f"{schema.get('type', 'any')} {bounds}".strip()

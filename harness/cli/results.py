@@ -1,0 +1,127 @@
+"""`report`, `export`: what is made of a finished or running run."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli._common import DEFAULT_STORE, StoreOption, guarded, stdout, write_text
+
+
+class ReportFormat(StrEnum):
+    """The forms of a report, all from the same rows."""
+
+    rich = "rich"
+    md = "md"
+    json = "json"
+    csv = "csv"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(report)
+    app.command()(export)
+
+
+@guarded
+def report(
+    run: Annotated[
+        str | None,
+        typer.Argument(help="Run id, the beginning of one, or a run's folder.", show_default="the latest run"),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    form: Annotated[ReportFormat, typer.Option("--format", "-f", help="Form of the report.")] = ReportFormat.rich,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.", show_default=False)
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", min=0, help="Equivalence margin, in the metric's unit.", show_default="the spec's"),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE",
+            help="Draw metric against sparsity to a .svg or .png file instead (needs the extra `plots`).",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Print the report of a run again, from its records alone; a run under way is marked partial."""
+    from harness import records, report
+
+    folder = _run_folder(store, run)
+    rows = records.read(folder / "records.json")
+    if picture is not None:
+        report.picture(rows, picture)
+        typer.echo(f"wrote {picture}")
+        return
+    margin = _margin(folder) if margin is None else margin
+    title = folder.name
+    if form is ReportFormat.rich and output is None:
+        report.render(rows, format="rich", title=title, margin=margin, console=stdout())
+        return
+    text = report.render(rows, format=form.value, title=title, margin=margin)
+    if output is None:
+        typer.echo(text.rstrip("\n"))
+    else:
+        write_text(output, text.rstrip("\n") + "\n")
+
+
+def _run_folder(store: Path, run: str | None) -> Path:
+    """The folder of a run.
+
+    Raises:
+        SpecError: no run, or more than one, has this name.
+        StoreError: the store has no run at all.
+    """
+    from harness.api import SpecError
+    from harness.store import Store
+
+    if run is None:
+        return Store(store).latest_run()
+    if (Path(run) / "records.json").exists():
+        return Path(run)
+    runs = sorted(path.parent for path in (store / "runs").glob("*/records.json"))
+    exact = [folder for folder in runs if folder.name == run]
+    found = exact or [folder for folder in runs if folder.name.startswith(run)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise SpecError(f"report: {len(found)} runs begin with {run!r}: {_names(found)}; write more of the name")
+    known = f"there are {_names(runs)}" if runs else "it has no run"
+    raise SpecError(f"report: expected a run id in {store} or a run's folder, got {run!r}; {known}")
+
+
+def _names(folders: list[Path]) -> str:
+    return ", ".join(folder.name for folder in folders)
+
+
+def _margin(folder: Path) -> float | None:
+    """The equivalence margin of the experiment that a run was made from."""
+    from ruamel.yaml import YAML
+
+    spec = folder / "spec.yaml"
+    if not spec.exists():  # records alone were copied
+        return None
+    margin = YAML(typ="safe", pure=True).load(spec).get("margin")
+    return None if margin is None else float(margin)
+
+
+@guarded
+def export(
+    cell: Annotated[str, typer.Argument(help="Id of a cell, as records.json and `harness plan --json` give it.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The file.", show_default="CELL.safetensors"),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write the pruned weights and masks of a cell as safetensors."""
+    from harness.execution.export import export as export_cell
+
+    path = output or Path(f"{cell}.safetensors")
+    export_cell(store, cell, path)
+    typer.echo(f"wrote {path}")
