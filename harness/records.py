@@ -71,6 +71,7 @@ class Record(Frozen):
         facts: what the task says of its data; versions: of framework and harness.
         trained_epochs, train_seconds: what this run really spent on the cell.
         dense_digest: digest of the dense model that the cell shares with others.
+        stage: key of the stage in the store that holds the finished model; empty where nothing was planned to run.
     """
 
     run: str = ""
@@ -115,6 +116,7 @@ class Record(Frozen):
     trained_epochs: int = Field(default=0, ge=0)
     train_seconds: float = Field(default=0.0, ge=0)
     dense_digest: str | None = None
+    stage: str = ""
     origin: dict[str, Origin] = Field(default_factory=lambda: dict(ORIGIN))
 
     @property

@@ -132,7 +132,7 @@ class Store:
             content = json.loads(text)
             checksum = content.pop("checksum")
             record = StageRecord.model_validate(content)
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DamagedStageError(f"store: stage {key} has an unreadable record ({type(error).__name__})") from None
         if checksum != _record_checksum(record) or record.key != key:
             raise DamagedStageError(f"store: the record of stage {key} is not the one that was written")

@@ -4,14 +4,12 @@ import json
 from typing import ClassVar, Literal
 
 import pluggy
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 API_VERSION = 1
 """The interface between the harness and its plugins; it grows by one when something a plugin relies on changes."""
 
 Kind = Literal["task", "pattern", "strategy", "backend", "hardware"]
-
-JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 hookimpl = pluggy.HookimplMarker("harness")
 

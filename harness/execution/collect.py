@@ -92,6 +92,7 @@ class Collector:
             device=plan.device,
             precision=experiment.precision,
             threads=experiment.threads,
+            stage=planned.end.key if planned.chain else "",
             versions={"harness": version("harness"), **backend_versions(cell.backend)},
             facts=facts,
         )

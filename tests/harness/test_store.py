@@ -1,0 +1,162 @@
+"""The store: whole files or none, and damage is found."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from harness.api import Evaluation, State, StoreError
+from harness.store import DamagedStageError, StageRecord, Store, state_digest, write_atomic
+
+KEY = "ab" + 30 * "0"
+
+
+def state():
+    rng = np.random.default_rng(0)
+    return State(
+        weights={"a.kernel": rng.normal(size=(3, 5)).astype(np.float32), "a.bias": np.zeros(3, np.float32)},
+        masks={"a.kernel": rng.random((3, 5)) < 0.5},
+        slots={"m/a.kernel": np.ones((3, 5), np.float32), "t": np.array(4.0, np.float32)},
+        extra={"pruning_step/a": np.array(7, np.int64)},
+    )
+
+
+def record(**changes):
+    values = {"key": KEY, "parent": None, "kind": "train", "inputs": {"rates": 0.1}, "valid": Evaluation(nats=1.5, items=3)}
+    return StageRecord(**(values | changes))
+
+
+@pytest.fixture
+def store(tmp_path):
+    made = Store(tmp_path / "store")
+    made.prepare()
+    return made
+
+
+def test_a_state_comes_back_as_it_was_written(store):
+    written = store.write(record(), state())
+    found = store.state(store.read(KEY))
+
+    assert store.read(KEY) == written
+    assert state_digest(found) == state_digest(state()) == written.digest
+
+
+@given(mask=hnp.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 17))))
+def test_masks_are_packed_to_bits_and_come_back(tmp_path_factory, mask):
+    store = Store(tmp_path_factory.mktemp("store"))
+    written = store.write(record(), State({}, {"a": mask}))
+
+    assert np.array_equal(store.masks(written)["a"], mask)
+
+
+def test_a_dropped_state_leaves_record_and_masks(store):
+    written = store.write(record(), state())
+    store.drop_state(KEY)
+
+    assert not store.has_state(KEY)
+    assert store.read(KEY) == written
+    assert np.array_equal(store.masks(written)["a.kernel"], state().masks["a.kernel"])
+
+
+def test_a_stage_without_its_record_does_not_exist(store):
+    store.write(record(), state())
+    (store.stage_folder(KEY) / "stage.json").unlink()
+
+    assert store.read(KEY) is None
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "masks.safetensors"])
+def test_one_flipped_bit_is_found(store, name):
+    written = store.write(record(), state())
+    path = store.stage_folder(KEY) / name
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(DamagedStageError, match="damaged"):
+        store.state(written)
+
+
+@pytest.mark.parametrize("change", [lambda text: text[:40], lambda text: text.replace("1.5", "1.4"), lambda text: "[]"])
+def test_a_changed_record_is_found(store, change):
+    store.write(record(), state())
+    path = store.stage_folder(KEY) / "stage.json"
+    path.write_text(change(path.read_text()))
+
+    with pytest.raises(DamagedStageError):
+        store.read(KEY)
+
+
+def test_a_stage_set_aside_is_kept_for_a_look_but_does_not_exist(store):
+    store.write(record(), state())
+    store.set_aside(KEY)
+
+    assert store.read(KEY) is None
+    assert (store.stage_folder(KEY) / "stage.damaged").exists()
+
+
+def test_nothing_in_a_store_is_absolute_or_pickled(store):
+    store.write(record(), state())
+    files = [path for path in store.folder.rglob("*") if path.is_file()]
+
+    assert all(str(store.folder).encode() not in path.read_bytes() for path in files)
+    assert {path.suffix for path in files} <= {"", ".json", ".safetensors"}
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, b"new")
+
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_no_stage(store, monkeypatch):
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match="No space left on device"):
+        store.write(record(), state())
+
+    assert store.read(KEY) is None
+
+
+def test_a_store_of_another_layout_is_refused(store):
+    (store.folder / "format").write_text("99\n")
+
+    with pytest.raises(StoreError, match="layout '99'"):
+        store.prepare()
+
+
+def test_a_store_below_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        Store(tmp_path / "file" / "store").prepare()
+
+
+def test_there_is_no_latest_run_in_an_empty_store(store):
+    with pytest.raises(StoreError, match="no run"):
+        store.latest_run()
+
+
+def test_the_latest_run_is_the_one_written_last(store):
+    for name, time in (("one", 5), ("two", 9), ("three", 7)):
+        folder = store.run_folder(name)
+        folder.mkdir(parents=True)
+        (folder / "records.json").write_text(json.dumps([]))
+        os.utime(folder / "records.json", (time, time))
+
+    assert store.latest_run().name == "two"
