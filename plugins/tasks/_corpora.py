@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.api import DataError, JsonValue, Split
 
-from ._shared import find_files
+from ._shared import find, given, missing
 
 Tokens = NDArray[np.int32]
 
@@ -47,7 +47,13 @@ def ptb(data_dir: Path | None) -> Corpus:
     Raises:
         DataError: a file is missing, empty or not text.
     """
-    return _from_files("ptb", find_files(data_dir, "ptb", [f"ptb.{split}.txt" for split in SPLITS], "lstm_lm"))
+    folder = given(data_dir, "ptb", "lstm_lm")
+    names = [f"ptb.{split}.txt" for split in SPLITS]
+    paths = {name: find(folder, "ptb", [name]) for name in names}
+    found = [path for path in paths.values() if path is not None]
+    if len(found) < len(names):
+        raise missing(folder, "ptb", [name for name in names if paths[name] is None], "lstm_lm")
+    return _from_files("ptb", found)
 
 
 def text(data_dir: Path | None, folder: str) -> Corpus:

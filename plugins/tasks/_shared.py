@@ -37,24 +37,29 @@ def digest(parts: Sequence[str], arrays: Sequence[Array]) -> str:
     return sha.hexdigest()
 
 
-def find_files(data_dir: Path | None, folder: str, names: Sequence[str], task: str) -> list[Path]:
-    """The files of a data set, in `data_dir/folder` or in `data_dir` itself, whichever has them.
+def find(data_dir: Path, folder: str, names: Sequence[str]) -> Path | None:
+    """The first of these files, in `data_dir/folder` or in `data_dir` itself."""
+    candidates = (place / name for place in (data_dir / folder, data_dir) for name in names)
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def given(data_dir: Path | None, folder: str, task: str) -> Path:
+    """The data folder.
 
     Raises:
-        DataError: there is no data folder, or a file is missing; the sentence says which and where it was looked for.
+        DataError: there is none.
     """
     if data_dir is None:
         raise DataError(
-            f"{task} needs the data set '{folder}' ({', '.join(names)}) and no data folder is given; get it with "
-            f"`harness data fetch {folder} --data-dir DIR` and pass `--data-dir DIR` or set HARNESS_DATA"
+            f"{task} needs the data set '{folder}' and no data folder is given; get it with `harness data fetch {folder} "
+            "--data-dir DIR` and pass `--data-dir DIR` or set HARNESS_DATA"
         )
-    places = (data_dir / folder, data_dir)
-    for place in places:
-        if all((place / name).is_file() for name in names):
-            return [place / name for name in names]
-    best = max(places, key=lambda place: sum((place / name).is_file() for name in names))
-    missing = [name for name in names if not (best / name).is_file()]
-    raise DataError(
-        f"{task} found no {', '.join(missing)} in {places[0]} or {places[1]}; get the data set with "
-        f"`harness data fetch {folder} --data-dir {data_dir}`, or name the folder that holds it"
+    return data_dir
+
+
+def missing(data_dir: Path, folder: str, names: Sequence[str], task: str) -> DataError:
+    """The error that says which files are missing, where they were looked for and how to get them."""
+    return DataError(
+        f"{task} found no {', '.join(names)} in {data_dir / folder} or {data_dir}; get the data set with `harness data "
+        f"fetch {folder} --data-dir {data_dir}`, or give the folder that holds it"
     )
