@@ -62,17 +62,18 @@ def mnist(data_dir: Path | None) -> Images:
     if train_images is None or train_labels is None:
         count = len(test[1])
         protocol = "the t10k files alone, first 8/10 train, next 1/10 valid, last 1/10 test; not MNIST's usual protocol"
-        return _split("mnist", *test, (count * 8 // 10, count * 9 // 10), 255, protocol)
+        return _split(*test, (count * 8 // 10, count * 9 // 10), data="mnist", protocol=protocol)
     train = _pair(train_images, train_labels)
-    pixels, labels = (np.concatenate(pair) for pair in zip(train, test, strict=True))
+    pixels, labels = np.concatenate([train[0], test[0]]), np.concatenate([train[1], test[1]])
     count = len(train[1])
     protocol = "usual: train files (last 1/12 of them, 5,000 of 60,000, as valid), t10k files as test"
-    return _split("mnist", pixels, labels, (count - count // 12, count), 255, protocol)
+    return _split(pixels, labels, (count - count // 12, count), data="mnist", protocol=protocol)
 
 
 def digits() -> Images:
     """scikit-learn's 1,797 digits of 8 x 8 pixels, in a fixed random order cut 1297 : 200 : 300."""
-    from sklearn.datasets import load_digits
+    # scikit-learn brings SciPy with it: too slow for a command that only lists plugins.
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # it ships no stubs
 
     data = load_digits()
     # The file is ordered by writer. Raw bits of PCG64 never change between NumPy versions, a permutation() might.
@@ -82,17 +83,15 @@ def digits() -> Images:
     return _split(pixels, labels, (1297, 1497), data="digits", protocol=protocol)
 
 
-def _split(
-    name: str, pixels: Bytes, labels: NDArray[np.int32], bounds: tuple[int, int], white: int, protocol: str
-) -> Images:
+def _split(pixels: Bytes, labels: NDArray[np.int32], bounds: tuple[int, int], *, data: str, protocol: str) -> Images:
     parts: dict[Split, slice] = {
         "train": slice(bounds[0]), "valid": slice(*bounds), "test": slice(bounds[1], None),
     }  # fmt: skip
     return Images(
-        name=name,
+        name=data,
         pixels={split: pixels[part] for split, part in parts.items()},
         labels={split: labels[part] for split, part in parts.items()},
-        white=white,
+        white=255 if data == "mnist" else 16,
         protocol=protocol,
     )
 
@@ -160,20 +159,19 @@ def _parse(stream: BinaryIO, path: Path, axes: int) -> Bytes:
     magic = bytes([0, 0, 8, axes])
     if header[:4] != magic:
         raise DataError(
-            f"lenet expects an IDX file that begins with {magic.hex()} (unsigned bytes, {axes} axes), {path} begins with "
-            f"{header[:4].hex() or 'nothing'}; check that images and labels are not swapped, or get the file again"
+            f"lenet expects an IDX file that begins with {magic.hex()} (unsigned bytes, {axes} axes), {path} begins "
+            f"with {header[:4].hex() or 'nothing'}; check that images and labels are not swapped, or get the file again"
         )
     shape = np.frombuffer(header[4:].ljust(4 * axes, b"\0"), dtype=">u4").tolist()
     size = prod(shape)
     if size > MAX_BYTES:
-        raise DataError(
-            f"lenet reads at most {MAX_BYTES} bytes, the header of {path} promises {shape}; get the file again"
-        )
+        raise DataError(f"lenet reads at most {MAX_BYTES} bytes, {path} announces {shape}; get the file again")
     content = stream.read(size + 1)
     if len(header) < head or len(content) != size:
         got = len(header) + len(content)
         at_least = "at least " if len(content) > size else ""
         raise DataError(
-            f"lenet expects {head + size} bytes in {path} after its header {shape}, got {at_least}{got}; get the file again"
+            f"lenet expects {head + size} bytes in {path} from its header {shape}, got {at_least}{got}; get the file "
+            "again"
         )
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)

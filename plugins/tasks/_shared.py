@@ -51,8 +51,8 @@ def given(data_dir: Path | None, folder: str, task: str) -> Path:
     """
     if data_dir is None:
         raise DataError(
-            f"{task} needs the data set '{folder}' and no data folder is given; get it with `harness data fetch {folder} "
-            "--data-dir DIR` and pass `--data-dir DIR` or set HARNESS_DATA"
+            f"{task} needs the data set '{folder}' and no data folder is given; pass `--data-dir DIR` or set "
+            f"HARNESS_DATA (`harness data fetch {folder} --data-dir DIR` gets the data)"
         )
     return data_dir
 

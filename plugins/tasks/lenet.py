@@ -53,8 +53,8 @@ class Lenet(Task):
     """A small classifier of digits. The recipe is this project's own: plain momentum SGD, halved rates at the end.
 
     Source:
-        LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998, for the sizes of
-        the layers; ReLU and max pooling replace its squashing functions and trained sub-sampling.
+        LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998, for the sizes
+        of the layers; ReLU and max pooling replace its squashing functions and trained sub-sampling.
     """
 
     name: ClassVar[str] = "lenet"
