@@ -1,0 +1,76 @@
+"""Keras 2 with the TensorFlow Model Optimization Toolkit, whose pruning wrappers hold and apply the masks."""
+
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import ClassVar
+
+from harness.api import Backend, Device, PluginUnavailableError, Problem, Session, Settings, hookimpl
+
+_DISTRIBUTIONS = {
+    "tensorflow": "tensorflow",
+    "tf_keras": "tf-keras",
+    "tensorflow_model_optimization": "tensorflow-model-optimization",
+}
+
+
+class KerasTfmot(Backend):
+    """The network in tf-keras, pruned through TF-MOT's wrappers and its `UpdatePruningStep` callback."""
+
+    name: ClassVar[str] = "keras_tfmot"
+
+    def why_unavailable(self) -> str | None:
+        """The packages that are not installed, with the remedy."""
+        missing = [package for module, package in _DISTRIBUTIONS.items() if find_spec(module) is None]
+        if not missing:
+            return None
+        return f"keras_tfmot needs {', '.join(missing)}, not installed here; run `pip install 'harness[keras]'`"
+
+    def versions(self) -> dict[str, str]:
+        """Versions of TensorFlow, tf-keras, TF-MOT and NumPy."""
+        return {package: _version(package) for package in (*_DISTRIBUTIONS.values(), "numpy")}
+
+    def why_not(self, problem: Problem, settings: Settings) -> str | None:
+        """Why bfloat16 is left out."""
+        if settings.precision == "bfloat16":
+            # Keras' mixed policy casts whole layers, and a wrapper of TF-MOT calls its layer inside its own cast.
+            return (
+                "keras_tfmot computes in float32: under Keras' mixed policy the LSTM would carry its cell state in "
+                "bfloat16 and TF-MOT's wrapper would round the stored weights, got precision=bfloat16; set "
+                "`precision: float32` or take another backend"
+            )
+        return None
+
+    def devices(self) -> tuple[Device, ...]:
+        """The GPUs that TensorFlow sees, then the CPU."""
+        from .toolkit import frameworks
+
+        tf = frameworks().tf
+        return (*(f"cuda:{index}" for index in range(len(tf.config.list_physical_devices("GPU")))), "cpu")
+
+    def open(self, problem: Problem, settings: Settings) -> Session:
+        """Set TensorFlow up for this process and build the network.
+
+        Raises:
+            PluginUnavailableError: a package or the device is missing.
+        """
+        reason = self.why_unavailable()
+        if reason is not None:
+            raise PluginUnavailableError(reason)
+        from .session import KerasSession
+        from .toolkit import configure
+
+        configure(settings)
+        return KerasSession(problem, settings)
+
+
+@hookimpl
+def register_backend() -> type[Backend]:
+    """Offer this backend to the harness."""
+    return KerasTfmot
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,335 @@
+"""A built model in a worker process: training, evaluation and state, one stage at a time."""
+
+from __future__ import annotations
+
+import functools
+import math
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.api import (
+    Array,
+    Batch,
+    DivergedError,
+    Epoch,
+    EpochResult,
+    Evaluation,
+    Mask,
+    Masker,
+    PluginContractError,
+    Problem,
+    Session,
+    Settings,
+    Split,
+    State,
+    batch_rng,
+    dropout_seed,
+)
+
+from .build import build
+from .optimiser import Rule, clipped
+from .places import places
+from .toolkit import classes, frameworks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from numpy.typing import NDArray
+    from tensorflow import Tensor, TensorSpec, Variable
+    from tf_keras import Model as KerasModel
+
+    _States = list[Tensor]
+    _TrainingStep = Callable[[Array, Array, Array, np.float32, _States], tuple[Tensor, _States]]
+    _GradientStep = Callable[[Array, Array, _States], tuple[_States, dict[str, Tensor]]]
+    _EvaluationStep = Callable[[Array, Array, _States], tuple[Tensor, Tensor, _States]]
+
+_PROGRESS_EVERY = 10  # steps
+
+
+class KerasSession(Session):
+    """Holds the wrapped model; weights are zero until `load`."""
+
+    def __init__(self, problem: Problem, settings: Settings) -> None:
+        """Build the network of a problem; TensorFlow has been configured for these settings."""
+        self._problem, self._settings = problem, settings
+        self._tf = frameworks().tf
+        self._model = build(problem.network)
+        self._places = places(problem.network)
+        self._rule = Rule(problem.recipe.optimiser, self._model.variables)
+        self._masked: frozenset[str] = frozenset()
+        self._steps: dict[frozenset[str], _TrainingStep] = {}
+
+    # --- state ------------------------------------------------------------------------------------------------------
+
+    def load(self, state: State) -> None:
+        """Take over weights, masks, optimiser slots and TF-MOT's step counters; what is absent starts anew."""
+        self._check_names("weights", state.weights, self._model.variables)
+        for name, value in state.weights.items():
+            self._assign(name, self._model.variables[name], value)
+        for name, slot in self._rule.slots.items():
+            tensor = name.partition("/")[2]
+            if name not in state.slots:
+                slot.assign(self._tf.zeros_like(slot))
+            elif tensor:
+                self._assign(tensor, slot, state.slots[name])
+            else:
+                slot.assign(state.slots[name])
+        for layer, wrapper in self._model.wrappers.items():
+            wrapper.pruning_step.assign(state.extra.get(f"pruning_step/{layer}", np.int64(-1)))
+        for mask in self._model.masks.values():
+            mask.assign(np.ones(mask.shape, np.float32))
+        self._select_masked(frozenset())
+        self.set_masks(state.masks)
+
+    def state(self) -> State:
+        """A copy of everything that `load` takes."""
+        return State(
+            weights=self.weights(),
+            masks=self.masks(),
+            slots={name: self._slot(name, variable) for name, variable in self._rule.slots.items()},
+            extra={
+                f"pruning_step/{layer}": np.array(wrapper.pruning_step.numpy(), np.int64)
+                for layer, wrapper in self._model.wrappers.items()
+            },
+        )
+
+    def weights(self) -> dict[str, NDArray[np.float32]]:
+        """The weights of every tensor."""
+        return {name: self._outward(name, variable) for name, variable in self._model.variables.items()}
+
+    def masks(self) -> dict[str, Mask]:
+        """The masks set so far."""
+        return {
+            name: self._outward(name, self._model.masks[name]).astype(np.bool_)
+            for name in self._places
+            if name in self._masked
+        }
+
+    def set_masks(self, masks: Mapping[str, Mask]) -> None:
+        """Assign the wrappers' masks of these tensors, and zero the masked weights and their optimiser slots.
+
+        Raises:
+            PluginContractError: a mask of a tensor that is no matrix, or of another shape.
+        """
+        for name, mask in masks.items():
+            if name not in self._model.masks:
+                raise PluginContractError(
+                    f"keras_tfmot: masks must be of matrices ({', '.join(self._model.masks)}), got one of '{name}'; "
+                    "leave it out"
+                )
+            self._assign(name, self._model.masks[name], mask.astype(np.float32))
+            kept = self._model.masks[name] > 0
+            held = [variable for slot, variable in self._rule.slots.items() if slot.partition("/")[2] == name]
+            for variable in (self._model.variables[name], *held):
+                # Not a product: -0.5 * 0 is -0.0, whose bytes differ.
+                variable.assign(self._tf.where(kept, variable, self._tf.zeros_like(variable)))
+        self._select_masked(self._masked | set(masks))
+
+    def finished(self) -> KerasModel:
+        """The model without TF-MOT's wrappers, as `strip_pruning` leaves it; it shares the weights.
+
+        Every score and every exported weight is that of this model: masked weights are zero between any two steps, so
+        the wrappers have nothing left to do.
+        """
+        return self._finished
+
+    def close(self) -> None:
+        """Drop the model and its traced functions."""
+        self._steps.clear()
+        frameworks().keras.backend.clear_session()
+
+    # --- training ---------------------------------------------------------------------------------------------------
+
+    def train_epoch(self, epoch: Epoch, index: int, masker: Masker, progress: Callable[[int], None]) -> EpochResult:
+        """Run one epoch under TF-MOT's callback, which follows the epoch's mask updates.
+
+        Raises:
+            DivergedError: the loss is NaN or infinite.
+        """
+        total = self._problem.recipe.steps_per_epoch
+        callback = classes().callback(epoch.updates, total, lambda update: self.set_masks(masker(update, index, self)))
+        callback.set_model(self._model.keras)
+        callback.on_train_begin()
+        callback.on_epoch_begin(index)
+        nats, items, states = 0.0, 0, None
+        for step, batch in enumerate(self._batches("train", index)):
+            callback.on_train_batch_begin(step)
+            states = states or self._zero_states(batch)
+            loss, states = self._step(batch, self._seeds(index, step), epoch.rate(step), states)
+            if not math.isfinite(loss):
+                raise DivergedError(step, loss / len(batch.targets))
+            nats, items = nats + loss, items + batch.targets.size
+            callback.on_train_batch_end(step)
+            if (step + 1) % _PROGRESS_EVERY == 0 or step + 1 == total:
+                progress(step + 1)
+        callback.on_epoch_end(index)
+        callback.on_train_end()
+        return EpochResult(nats=nats, items=items)
+
+    def _step(self, batch: Batch, seeds: Array, rate: float, states: list[Tensor]) -> tuple[float, list[Tensor]]:
+        nats, after = self._traced_step()(batch.inputs, batch.targets, seeds, np.float32(rate), states)
+        return float(nats), after
+
+    def _traced_step(self) -> _TrainingStep:
+        """The step for the tensors masked now; a graph per such set, since dense tensors are not to be multiplied."""
+        if self._masked not in self._steps:
+            seeds = self._tf.TensorSpec((len(self._model.dropouts), 2), self._tf.int32)
+            rate = self._tf.TensorSpec((), self._tf.float32)
+            signature = (*self._batch_signature(), seeds, rate, self._state_signature())
+            self._steps[self._masked] = self._tf.function(self._training_step, input_signature=signature)
+        return self._steps[self._masked]
+
+    def _training_step(
+        self, inputs: Tensor, targets: Tensor, seeds: Tensor, rate: Tensor, states: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        nats, after, gradients = self._differentiate(self._model.keras, inputs, targets, seeds, states, training=True)
+        masks = self._model.masks
+        gradients = {
+            name: masks[name] * gradient if name in self._masked else gradient for name, gradient in gradients.items()
+        }
+        self._rule.apply(clipped(gradients, self._problem.recipe.clip_norm), rate)
+        return nats, after
+
+    def _differentiate(
+        self,
+        model: KerasModel,
+        inputs: Tensor,
+        targets: Tensor,
+        seeds: Tensor,
+        states: list[Tensor],
+        *,
+        training: bool,
+    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+        """Nats of the batch, the states after it, and the gradient of the loss."""
+        tf, variables = self._tf, self._model.variables
+        with tf.GradientTape() as tape:
+            logits, after = self._forward(model, inputs, seeds, states, training=training)
+            nats = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+            loss = nats / tf.cast(tf.shape(targets)[0], tf.float32)
+        found = tape.gradient(loss, list(variables.values()))
+        # An embedding's gradient lists a repeated word once for every time it occurs; made dense, its rows are summed.
+        dense = [tf.convert_to_tensor(gradient) for gradient in found]
+        return nats, after, dict(zip(variables, dense, strict=True))
+
+    def _forward(
+        self, model: KerasModel, inputs: Tensor, seeds: Tensor, states: list[Tensor], *, training: bool
+    ) -> tuple[Tensor, list[Tensor]]:
+        given = [inputs, *([seeds] if self._model.dropouts else []), *states]
+        outputs = model(given if len(given) > 1 else inputs, training=training)
+        logits, *after = outputs if states else [outputs]
+        return logits, after
+
+    # --- evaluation -------------------------------------------------------------------------------------------------
+
+    def gradients(self, batches: int, epoch: int) -> dict[str, NDArray[np.float32]]:
+        """The mean gradient of the loss over the first training batches, on the model without wrappers."""
+        sums: dict[str, NDArray[np.float64]] = {}
+        states, seen = None, 0
+        for batch in islice(self._batches("train", epoch), batches):
+            states = states or self._zero_states(batch)
+            states, found = self._gradient_step(batch.inputs, batch.targets, states)
+            seen += 1
+            for name, gradient in found.items():
+                sums[name] = sums.get(name, np.float64(0)) + gradient.numpy().astype(np.float64)
+        return {name: self._places[name].outward((total / seen).astype(np.float32)) for name, total in sums.items()}
+
+    def evaluate(self, split: Split) -> Evaluation:
+        """Totals over a whole split, by the model without wrappers."""
+        nats, correct, items, states = 0.0, 0, 0, None
+        for batch in self._batches(split, 0):
+            states = states or self._zero_states(batch)
+            batch_nats, batch_correct, states = self._evaluation_step(batch.inputs, batch.targets, states)
+            nats, correct, items = nats + float(batch_nats), correct + int(batch_correct), items + batch.targets.size
+        counted = self._problem.metric.needs_correct
+        return Evaluation(nats=nats, items=items, correct=correct if counted else None)
+
+    @functools.cached_property
+    def _finished(self) -> KerasModel:
+        return frameworks().sparsity.strip_pruning(self._model.keras)
+
+    @functools.cached_property
+    def _gradient_step(self) -> _GradientStep:
+        def step(inputs: Tensor, targets: Tensor, states: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
+            _, after, gradients = self._differentiate(
+                self._finished, inputs, targets, self._no_seeds(), states, training=False
+            )
+            return after, {name: gradients[name] for name in self._model.masks}
+
+        traced: _GradientStep = self._tf.function(
+            step, input_signature=(*self._batch_signature(), self._state_signature())
+        )
+        return traced
+
+    @functools.cached_property
+    def _evaluation_step(self) -> _EvaluationStep:
+        tf = self._tf
+
+        def step(inputs: Tensor, targets: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+            logits, after = self._forward(self._finished, inputs, self._no_seeds(), states, training=False)
+            entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+            correct = tf.constant(0)
+            if self._problem.metric.needs_correct:
+                correct = tf.math.count_nonzero(tf.argmax(logits, axis=-1, output_type=tf.int32) == targets)
+            return tf.reduce_sum(tf.cast(entropy, tf.float64)), correct, after
+
+        traced: _EvaluationStep = tf.function(step, input_signature=(*self._batch_signature(), self._state_signature()))
+        return traced
+
+    # --- small things -----------------------------------------------------------------------------------------------
+
+    def _batches(self, split: Split, epoch: int) -> Iterator[Batch]:
+        return self._problem.batches(split, epoch, batch_rng(self._settings.seed, epoch))
+
+    def _zero_states(self, batch: Batch) -> list[Tensor]:
+        return [self._tf.zeros((len(batch.inputs), width)) for width in self._model.states]
+
+    def _seeds(self, epoch: int, step: int) -> Array:
+        seeds = [dropout_seed(self._settings.seed, epoch, step, layer) for layer in self._model.dropouts]
+        return np.array(seeds, np.int32).reshape(-1, 2)
+
+    def _no_seeds(self) -> Tensor:
+        return self._tf.zeros((len(self._model.dropouts), 2), self._tf.int32)
+
+    def _batch_signature(self) -> tuple[TensorSpec, TensorSpec]:
+        tf, shape = self._tf, self._problem.network.input_shape
+        if shape:
+            return tf.TensorSpec((None, *shape), tf.float32), tf.TensorSpec((None,), tf.int32)
+        return tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None), tf.int32)
+
+    def _state_signature(self) -> list[TensorSpec]:
+        return [self._tf.TensorSpec((None, width), self._tf.float32) for width in self._model.states]
+
+    def _select_masked(self, names: frozenset[str]) -> None:
+        """Tell every wrapper which of its weights have a mask."""
+        self._masked = names
+        for wrapper in self._model.wrappers.values():
+            held = [mask.ref() for _, mask, _ in wrapper.pruning_vars]
+            wrapper.pruning_obj.masked = frozenset(
+                held.index(self._model.masks[name].ref()) for name in names if self._model.masks[name].ref() in held
+            )
+
+    def _assign(self, name: str, variable: Variable, value: Array) -> None:
+        expected = self._places[name].tensor.shape
+        if value.shape != expected:
+            raise PluginContractError(
+                f"keras_tfmot: '{name}' must have the shape {expected}, got {value.shape}; pass arrays as (rows, cols)"
+            )
+        variable.assign(self._places[name].inward(value))
+
+    def _outward(self, name: str, variable: Variable) -> NDArray[np.float32]:
+        held: NDArray[np.float32] = variable.numpy()
+        return self._places[name].outward(held)
+
+    def _slot(self, name: str, variable: Variable) -> NDArray[np.float32]:
+        tensor = name.partition("/")[2]
+        return self._outward(tensor, variable) if tensor else np.array(variable.numpy())
+
+    @staticmethod
+    def _check_names(what: str, given: Mapping[str, Array], expected: Mapping[str, object]) -> None:
+        if set(given) != set(expected):
+            raise PluginContractError(
+                f"keras_tfmot: {what} must be of {', '.join(expected)}, got {', '.join(given) or 'none'}; "
+                "load a state of the same network"
+            )
