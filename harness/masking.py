@@ -84,7 +84,7 @@ class MaskMaker:
             allocation: how the sparsity is shared out among the tensors.
             scope: the tensors that are pruned, in order.
             seed: the cell's seed, for scores that draw random numbers.
-            target: the cell's final sparsity; a per-tensor allocation needs it, since its shares grow with the schedule.
+            target: the cell's final sparsity; a per-tensor allocation needs it, its shares growing with the schedule.
 
         Raises:
             SpecError: the allocation does not fit the scope, or the pattern cannot be allocated globally.
