@@ -1,9 +1,16 @@
 """The command line: parse, call, print. Nothing here knows how anything is computed.
 
-stdout carries the product, stderr the progress and the errors. Exit codes: 0 done; 1 finished and saved, but a cell
-failed; 2 a mistake in the experiment file or on the command line, nothing was run; 3 a bug of the harness; 4 a needed plugin is
-broken or missing; 5 nothing is selected; 6 a check failed; 7 the store cannot be written; 130 and 143 interrupted, with
-everything finished kept.
+stdout carries the product, stderr the progress and the errors. Exit codes:
+
+    0         every planned cell is ok, cached or skipped for a declared reason
+    1         finished and saved, but a cell failed
+    2         a mistake in the experiment file or on the command line; nothing was run
+    3         a bug of the harness
+    4         a needed plugin is broken or not installed
+    5         nothing is selected
+    6         a check failed
+    7         the store cannot be written
+    130, 143  interrupted; everything finished is kept
 """
 
 from typing import Annotated

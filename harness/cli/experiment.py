@@ -101,7 +101,7 @@ def _print_report(result: "RunResult", experiment: "Experiment") -> None:
         page.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StoreError(
-            f"store: {page} cannot be written ({error.strerror}); free some space, then `harness report {result.run_id}`"
+            f"store: {page} cannot be written ({error.strerror}); make room, then `harness report {result.run_id}`"
         ) from None
     console.print(f"report: {page}", soft_wrap=True, markup=False)
 
