@@ -55,7 +55,7 @@ class Achieved(NamedTuple):
     """Sparsity counted on masks.
 
     Args:
-        tensors: by name, for every tensor of the scope.
+        tensors: by name, for every tensor that has a mask.
         scope: over the weights of those tensors together.
         model: over all parameters of the model, biases and unpruned tensors included.
     """
@@ -309,22 +309,19 @@ def _why_unreachable(pattern: Pattern, tensor: Tensor, target: float, tolerance:
     return None
 
 
-def achieved(masks: Mapping[str, Mask], scope: Sequence[Tensor], tensors: Sequence[Tensor]) -> Achieved:
-    """The sparsity that masks really have; a tensor without one is dense.
+def achieved(masks: Mapping[str, Mask], tensors: Sequence[Tensor]) -> Achieved:
+    """The sparsity that masks really have.
 
     Args:
-        masks: by tensor name.
-        scope: the tensors that were to be pruned.
+        masks: by tensor name, for the pruned tensors only.
         tensors: every trainable tensor of the model, biases included.
     """
-    zeros = {tensor.name: 0 for tensor in scope}
-    zeros |= {name: int(mask.size - np.count_nonzero(mask)) for name, mask in masks.items()}
-    sizes = {tensor.name: tensor.size for tensor in scope}
-    total = sum(zeros.values())
+    zeros = {name: int(mask.size - np.count_nonzero(mask)) for name, mask in masks.items()}
+    pruned = sum(mask.size for mask in masks.values())
     return Achieved(
-        tensors={name: zeros[name] / size for name, size in sizes.items()},
-        scope=total / sum(sizes.values()) if sizes else 0.0,
-        model=total / sum(tensor.size for tensor in tensors),
+        tensors={name: zeros[name] / mask.size for name, mask in masks.items()},
+        scope=sum(zeros.values()) / pruned if pruned else 0.0,
+        model=sum(zeros.values()) / sum(tensor.size for tensor in tensors),
     )
 
 
