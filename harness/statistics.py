@@ -8,7 +8,8 @@ differences could reach at best.
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from types import ModuleType
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 
@@ -129,7 +130,7 @@ def holm(p_values: Mapping[_Key, float]) -> dict[_Key, float]:
 
 
 def signed_rank_floor(n: int) -> float:
-    """The smallest two-sided p of an exact signed-rank (or sign-flip) test of n pairs: one of 2^n sign patterns, twice."""
+    """The smallest two-sided p of an exact signed-rank (or sign-flip) test of n pairs: two of 2^n sign patterns."""
     return min(1.0, 2.0 ** (1 - n))
 
 
@@ -149,9 +150,7 @@ def verdicts(
     }
 
 
-def _verdict(
-    mean: float, differ: float, equal: float, better: Literal["lower", "higher"], alpha: float
-) -> Verdict:
+def _verdict(mean: float, differ: float, equal: float, better: Literal["lower", "higher"], alpha: float) -> Verdict:
     if equal <= alpha:
         return "equivalent"
     if differ > alpha:
@@ -164,17 +163,17 @@ def _standard_error(values: Sequence[float]) -> float:
     return float(array.std(ddof=1)) / math.sqrt(len(values))
 
 
-# scipy.special rather than scipy.stats: the latter takes seconds to import.
-
-
 def _t_quantile(probability: float, degrees: int) -> float:
-    from scipy import special  # type: ignore[import-untyped]  # scipy ships no types
-
-    return float(special.stdtrit(degrees, probability))
+    return float(_special().stdtrit(degrees, probability))
 
 
 def _t_tail(t: float, degrees: int) -> float:
     """P(T > t)."""
-    from scipy import special  # type: ignore[import-untyped]  # scipy ships no types
+    return float(_special().stdtr(degrees, -t))
 
-    return float(special.stdtr(degrees, -t))
+
+def _special() -> ModuleType:
+    # Not scipy.stats, which takes seconds to import; and late, so that listing plugins loads no scipy.
+    from scipy import special
+
+    return cast(ModuleType, special)

@@ -1,0 +1,54 @@
+"""Reports: rows built once from records, rendered for a terminal, as Markdown, CSV or JSON, and as a picture.
+
+A report needs no framework and no plugin: records say all there is to say.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from rich.console import Console
+
+from harness.records import Record
+from harness.report import markdown, rich, tabular
+from harness.report.document import build
+from harness.report.picture import picture
+
+__all__ = ["Format", "picture", "render"]
+
+Format = Literal["rich", "md", "json", "csv"]
+
+
+def render(
+    records: Sequence[Record],
+    *,
+    format: Format = "rich",
+    title: str = "Report",
+    margin: float | None = None,
+    console: Console | None = None,
+    width: int = 110,
+) -> str:
+    """The report as text.
+
+    Args:
+        records: one per planned cell, in the order of the plan.
+        format: `rich` for a terminal, `md` with all columns, `json` the records, `csv` the rows.
+        title: the heading.
+        margin: largest difference, in the unit of the metric, that counts as equivalent; None for no verdicts.
+        console: with `rich`, where to print the report too; its width is taken and its colours are its own.
+        width: columns of the text of `rich` without a console.
+
+    Raises:
+        EmptySelectionError: there are no records.
+        StoreError: two records are of the same cell, as when two runs are mixed.
+    """
+    if format == "json":
+        return tabular.json_text(records)
+    if format == "csv":
+        return tabular.csv_text(records, margin)
+    document = build(records, title=title, margin=margin, compact=format == "rich")
+    if format == "md":
+        return markdown.text(document)
+    if console is not None:
+        rich.show(document, console)
+        width = console.width
+    return rich.text(document, width)

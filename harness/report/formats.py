@@ -1,0 +1,114 @@
+"""How each quantity is printed: digits are set here and nowhere else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from harness.statistics import Comparison, Interval, Verdict
+
+DASH = "–"
+LATENCY_DIGITS = 2
+SPEEDUP_DIGITS = 2
+REACHED_DIGITS = 1
+
+MARKS: dict[Verdict, str] = {"better": "▲", "worse": "▼", "equivalent": "≈", "not enough evidence": "?"}
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass
+class Footnotes:
+    """Numbers the reasons of a table's missing numbers, equal reasons once."""
+
+    texts: list[str] = field(default_factory=list)
+
+    def mark(self, reason: str) -> str:
+        """The superscript number of a reason."""
+        if reason not in self.texts:
+            self.texts.append(reason)
+        return superscript(self.texts.index(reason) + 1)
+
+    def dash(self, reason: str) -> str:
+        """What stands for a missing number."""
+        return DASH + self.mark(reason)
+
+    def lines(self) -> list[str]:
+        """The footnotes."""
+        return [f"{superscript(number)} {text}" for number, text in enumerate(self.texts, start=1)]
+
+
+def superscript(number: int) -> str:
+    """A footnote's number."""
+    return str(number).translate(_SUPERSCRIPTS)
+
+
+def asked(sparsity: float) -> str:
+    """A target sparsity in percent, as short as it was written."""
+    return f"{round(100 * sparsity, 6):g}"
+
+
+def reached(sparsity: float) -> str:
+    """An achieved sparsity in percent."""
+    return f"{100 * sparsity:.{REACHED_DIGITS}f}"
+
+
+def level(sparsity: float) -> str:
+    """A target sparsity in running text."""
+    return f"{asked(sparsity)} %"
+
+
+def value(number: Interval, digits: int) -> str:
+    """A mean with its interval, where there is one."""
+    return f"{number.mean:.{digits}f}" + _half(number, digits)
+
+
+def difference(comparison: Comparison, digits: int, verdict: Verdict | None) -> str:
+    """A signed mean difference with its interval and its verdict's mark."""
+    mark = f" {MARKS[verdict]}" if verdict is not None else ""
+    return signed(comparison.difference.mean, digits) + _half(comparison.difference, digits) + mark
+
+
+def signed(number: float, digits: int) -> str:
+    """A difference with its sign; one that rounds to zero has none."""
+    text = f"{number:+.{digits}f}"
+    return text[1:] if float(text) == 0 else text
+
+
+def _half(number: Interval, digits: int) -> str:
+    return "" if number.half is None else f" ± {number.half:.{digits}f}"
+
+
+def epochs(total: int, retraining: int) -> str:
+    """Epochs in total and, in brackets, those for retraining."""
+    return f"{total} ({retraining})" if retraining else str(total)
+
+
+def spread(fewest: int, most: int) -> str:
+    """A range of counts."""
+    return str(fewest) if fewest == most else f"{fewest}–{most}"
+
+
+def count(done: int, planned: int) -> str:
+    """The number of seeds, marked where some are missing."""
+    return str(done) if done == planned else f"{done}/{planned}"
+
+
+def latency(microseconds: float) -> str:
+    """A latency in microseconds."""
+    return f"{microseconds:.{LATENCY_DIGITS}f}"
+
+
+def misfit(fits: bool | None) -> str:
+    """The mark of an engine that does not fit its device."""
+    return "✗" if fits is False else ""
+
+
+def speedup(number: float) -> str:
+    """A factor."""
+    return f"{number:.{SPEEDUP_DIGITS}f}×"
+
+
+def listed(parts: Sequence[str], most: int | None) -> str:
+    """Parts joined by semicolons, shortened to the first `most`."""
+    if most is None or len(parts) <= most:
+        return "; ".join(parts)
+    return "; ".join(parts[:most]) + f"; and {len(parts) - most} more"

@@ -1,0 +1,316 @@
+"""One row per setting, built once from records; every rendering reads these rows and nothing else."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
+
+from harness.api import EmptySelectionError, JsonValue, StoreError
+from harness.records import DENSE, PENDING, Record
+from harness.statistics import Comparison, Interval, Verdict, compare, interval, verdicts
+
+REFERENCE = "unstructured"
+"""Label of the pattern that the others are compared with under the same strategy."""
+
+
+class Setting(NamedTuple):
+    """What the seeds of one row have in common."""
+
+    task: str
+    scope: tuple[str, ...]
+    backend: str
+    pattern: str
+    allocation: str
+    strategy: str
+    target_sparsity: float
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether this is a baseline."""
+        return self.pattern == DENSE
+
+
+@dataclass(frozen=True)
+class HardwareCell:
+    """A row's cost on one hardware model: means over seeds, or why there is none.
+
+    Units: microseconds and cycles per time step (or item); speed-up over a dense array with equal multipliers.
+    """
+
+    latency_us: float | None = None
+    cycles: float | None = None
+    speedup: float | None = None
+    fits: bool | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting over its seeds; a number that is missing is None and `notes` say why.
+
+    Args:
+        planned: cells of the setting; done: those with a result.
+        sparsity: reached over the scope, mean over seeds; model_sparsity: over all parameters.
+        total_epochs, retrain_epochs: the largest over seeds (they agree unless a cell did not run).
+        value: the metric on the test split over seeds.
+        before_retraining: mean validation value right after the last one-shot prune.
+        to_dense: paired difference to the dense baseline.
+        to_reference: paired difference to the reference pattern under the same strategy, sparsity and allocation.
+        dense_verdict, reference_verdict: verdicts on the two, where a margin was named.
+        why_no_value, why_no_dense, why_no_reference: reasons for a missing number, as sentences.
+        records: the row's records.
+    """
+
+    setting: Setting
+    planned: int
+    done: int
+    sparsity: float | None
+    model_sparsity: float | None
+    total_epochs: int
+    retrain_epochs: int
+    value: Interval | None
+    before_retraining: float | None
+    hardware: Mapping[str, HardwareCell]
+    records: tuple[Record, ...] = field(repr=False)
+    to_dense: Comparison | None = None
+    to_reference: Comparison | None = None
+    dense_verdict: Verdict | None = None
+    reference_verdict: Verdict | None = None
+    why_no_value: str = ""
+    why_no_dense: str = ""
+    why_no_reference: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every planned seed has a result."""
+        return self.done == self.planned
+
+    @property
+    def values(self) -> dict[int, float]:
+        """The metric by seed."""
+        return _values(self.records)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one task and scope, dense first, then in the order of the plan.
+
+    Args:
+        hardware: labels of the hardware models, in the order met.
+        comparisons: how many comparisons the verdicts are corrected for; 0 without verdicts.
+    """
+
+    task: str
+    scope: tuple[str, ...]
+    metric: str
+    unit: str
+    better: Literal["lower", "higher"]
+    digits: int
+    best_possible: float | None
+    hardware: tuple[str, ...]
+    rows: tuple[Row, ...]
+    comparisons: int = 0
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        """Labels of the backends, in order."""
+        return tuple(dict.fromkeys(row.setting.backend for row in self.rows))
+
+    @property
+    def allocations(self) -> tuple[str, ...]:
+        """Labels of the allocations of pruned rows, in order."""
+        return tuple(dict.fromkeys(row.setting.allocation for row in self.rows if not row.setting.is_dense))
+
+
+def tables(records: Sequence[Record], margin: float | None = None) -> tuple[Table, ...]:
+    """The rows of these records, one table per task and scope.
+
+    Args:
+        records: one per planned cell, in the order of the plan.
+        margin: largest difference, in the unit of the metric, that counts as equivalent; None for no verdicts.
+
+    Raises:
+        EmptySelectionError: there are no records.
+        StoreError: two records are of the same cell, as when two runs are mixed.
+    """
+    if not records:
+        raise EmptySelectionError(
+            "report: expected the records of at least one planned cell, got none; run a spec first"
+        )
+    groups = _grouped(records)
+    subjects = dict.fromkeys((s.task, s.scope) for s in groups if not s.is_dense)
+    # A dense baseline is pruned nowhere, so it opens the table of every scope of its task.
+    tasks_with_pruning = {task for task, _ in subjects}
+    subjects |= dict.fromkeys((s.task, s.scope) for s in groups if s.task not in tasks_with_pruning)
+    return tuple(_table(task, scope, _of(groups, task, scope), margin) for task, scope in subjects)
+
+
+def is_partial(records: Iterable[Record]) -> bool:
+    """Whether a cell may still get a result."""
+    return any(record.status in PENDING for record in records)
+
+
+def _grouped(records: Sequence[Record]) -> dict[Setting, tuple[Record, ...]]:
+    groups: dict[Setting, dict[int, Record]] = {}
+    for record in records:
+        group = groups.setdefault(_setting(record), {})
+        if record.seed in group:
+            raise StoreError(
+                f"report: expected one record per cell, got {group[record.seed].cell!r} and {record.cell!r} with equal "
+                "labels and seed; report one run at a time, or give one of them a `label`"
+            )
+        group[record.seed] = record
+    return {setting: tuple(group.values()) for setting, group in groups.items()}
+
+
+def _of(
+    groups: Mapping[Setting, tuple[Record, ...]], task: str, scope: tuple[str, ...]
+) -> dict[Setting, tuple[Record, ...]]:
+    return {s: group for s, group in groups.items() if s.task == task and (s.is_dense or s.scope == scope)}
+
+
+def _setting(record: Record) -> Setting:
+    if record.is_dense:
+        return Setting(record.task, (), record.backend, DENSE, "", DENSE, 0.0)
+    return Setting(
+        record.task, record.scope, record.backend, record.pattern, record.allocation, record.strategy,
+        record.target_sparsity,
+    )  # fmt: skip
+
+
+def _table(
+    task: str, scope: tuple[str, ...], groups: Mapping[Setting, tuple[Record, ...]], margin: float | None
+) -> Table:
+    rows = {setting: _row(setting, group) for setting, group in groups.items()}
+    rows = {setting: _compared(row, rows, margin) for setting, row in rows.items()}
+    records = [record for group in groups.values() for record in group]
+    described = next((record for record in records if record.metric), records[0])
+    comparisons = 0
+    if margin is not None:
+        rows, comparisons = _judged(rows, described.better)
+    return Table(
+        task=task,
+        scope=scope or next((record.scope for record in records if record.scope), ()),
+        metric=described.metric or "value",
+        unit=described.unit,
+        better=described.better,
+        digits=described.digits,
+        best_possible=next((r.best_possible for r in records if r.best_possible is not None), None),
+        hardware=tuple(dict.fromkeys(label for record in records for label in record.hardware)),
+        rows=_ordered(rows),
+        comparisons=comparisons,
+    )
+
+
+def _ordered(rows: Mapping[Setting, Row]) -> tuple[Row, ...]:
+    """Dense first within each backend; labels in the order of the plan, sparsities ascending."""
+    firsts = [list(dict.fromkeys(labels)) for labels in zip(*(_labels(setting) for setting in rows), strict=True)]
+
+    def place(row: Row) -> tuple[object, ...]:
+        backend, *others = [seen.index(label) for seen, label in zip(firsts, _labels(row.setting), strict=True)]
+        return (backend, not row.setting.is_dense, *others, row.setting.target_sparsity)
+
+    return tuple(sorted(rows.values(), key=place))
+
+
+def _labels(setting: Setting) -> tuple[str, str, str, str]:
+    return setting.backend, setting.pattern, setting.allocation, setting.strategy
+
+
+def _row(setting: Setting, records: tuple[Record, ...]) -> Row:
+    done = [record for record in records if record.is_done]
+    values = list(_values(records).values())
+    return Row(
+        setting=setting,
+        planned=len(records),
+        done=len(done),
+        sparsity=_mean(record.sparsity for record in done),
+        model_sparsity=_mean(record.model_sparsity for record in done),
+        total_epochs=max(record.total_epochs for record in records),
+        retrain_epochs=max(record.retrain_epochs for record in records),
+        value=interval(values) if values else None,
+        before_retraining=_mean(record.value_before_retraining for record in done),
+        hardware={label: _cost(done, label) for label in dict.fromkeys(k for r in records for k in r.hardware)},
+        records=records,
+        why_no_value=_why_incomplete(records),
+    )
+
+
+def _values(records: Iterable[Record]) -> dict[int, float]:
+    return {record.seed: record.value for record in records if record.is_done and record.value is not None}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return interval(present).mean if present else None
+
+
+def _why_incomplete(records: Sequence[Record]) -> str:
+    """Every reason for which a seed of the row has no value, with its number of seeds."""
+    reasons: dict[str, list[int]] = {}
+    for record in records:
+        if record.is_done and record.value is None:
+            reasons.setdefault("the test value is not finite", []).append(record.seed)
+        elif not record.is_done:
+            because = f"{record.status}: {record.reason}" if record.reason else record.status
+            reasons.setdefault(because, []).append(record.seed)
+    if len(reasons) == 1 and len(next(iter(reasons.values()))) == len(records):
+        return next(iter(reasons))
+    return "; ".join(f"{_seeds(seeds)} {reason}" for reason, seeds in reasons.items())
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _cost(done: Sequence[Record], label: str) -> HardwareCell:
+    costs = [record.hardware[label] for record in done if label in record.hardware]
+    costed = [cost for cost in costs if "reason" not in cost]
+    if not costed:
+        return HardwareCell(reason=next((str(cost["reason"]) for cost in costs), ""))
+    return HardwareCell(
+        latency_us=_mean(_number(cost.get("latency_us")) for cost in costed),
+        cycles=_mean(_number(cost.get("cycles")) for cost in costed),
+        speedup=_mean(_number(cost.get("speedup")) for cost in costed),
+        fits=all(cost["fits"] is True for cost in costed) if all("fits" in cost for cost in costed) else None,
+    )
+
+
+def _number(value: JsonValue) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _compared(row: Row, rows: Mapping[Setting, Row], margin: float | None) -> Row:
+    """The row with its differences; a baseline is not compared with itself."""
+    setting = row.setting
+    if setting.is_dense:
+        return row
+    dense = Setting(setting.task, (), setting.backend, DENSE, "", DENSE, 0.0)
+    to_dense, why_no_dense = _difference(row, rows.get(dense), margin)
+    row = replace(row, to_dense=to_dense, why_no_dense=why_no_dense)
+    if setting.pattern == REFERENCE:
+        return row
+    to_reference, why_no_reference = _difference(row, rows.get(setting._replace(pattern=REFERENCE)), margin)
+    return replace(row, to_reference=to_reference, why_no_reference=why_no_reference)
+
+
+def _difference(row: Row, other: Row | None, margin: float | None) -> tuple[Comparison | None, str]:
+    if not row.values:
+        return None, row.why_no_value
+    if other is None:
+        return None, "the row to compare with is not part of this run"
+    if not other.values:
+        return None, f"the row to compare with has no value ({other.why_no_value})"
+    comparison = compare(row.values, other.values, margin)
+    return comparison, "" if comparison else "no seed is common with the row to compare with"
+
+
+def _judged(rows: Mapping[Setting, Row], better: Literal["lower", "higher"]) -> tuple[dict[Setting, Row], int]:
+    """The rows with verdicts, corrected for all comparisons of the table together."""
+    comparisons = {(s, "dense"): row.to_dense for s, row in rows.items() if row.to_dense is not None}
+    comparisons |= {(s, "reference"): row.to_reference for s, row in rows.items() if row.to_reference is not None}
+    found = verdicts(comparisons, better)
+    judged = {
+        s: replace(row, dense_verdict=found.get((s, "dense")), reference_verdict=found.get((s, "reference")))
+        for s, row in rows.items()
+    }
+    return judged, len(comparisons)
