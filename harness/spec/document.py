@@ -1,0 +1,227 @@
+"""The experiment file as pydantic models, and their errors as sentences."""
+
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import JsonValue as AnyJson  # pydantic's own spelling of the type, which it validates fast
+from pydantic_core import ErrorDetails
+
+from harness.api import Frozen, JsonValue
+from harness.spec.source import Path, Problems, got, listed, suggestion
+
+AXES = ("task", "backend", "pattern", "allocation", "strategy", "sparsity", "seed")
+"""The axes of the matrix, slowest first: the order of cells."""
+
+
+def _many(value: object) -> object:
+    """A single value where a list of one is meant."""
+    return value if isinstance(value, list) else [value]
+
+
+def _sparsity(value: object) -> object:
+    hint = "expected a fraction of zeros between 0 and 1, such as 0.9, "
+    if isinstance(value, str) and (percent := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)):
+        raise ValueError(f"{hint}got '{value}'; write {float(percent[1]) / 100:g}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{hint}got {got(value)}")
+    if value == 0:
+        raise ValueError(f"{hint}got {value}; the dense baseline needs no mention")
+    if value == 1:
+        raise ValueError(f"{hint}got {value}, which would leave no weight")
+    if 1 < value < 100:
+        raise ValueError(f"{hint}got {value}; write {value / 100:g} for {value} %")
+    if not 0 < value < 1:
+        raise ValueError(f"{hint}got {value}")
+    return value
+
+
+def _bytes(value: object) -> object:
+    units = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
+        if match is None or match[2].upper() not in units:
+            raise ValueError(f"expected a size such as 4GB or 500MB, got {got(value)}")
+        return int(float(match[1]) * units[match[2].upper()])
+    return value
+
+
+Name = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*$", max_length=80,
+        description="names the run's folder: letters, digits, '.', '_' and '-', not beginning with '.' or '-'",
+    ),
+]  # fmt: skip
+Sparsity = Annotated[
+    float, BeforeValidator(_sparsity), Field(gt=0, lt=1, description="fraction of zeros in the scope, in (0, 1)")
+]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Entry = AnyJson
+"""A component's name, or a mapping of `name`, its parameters and, if wanted, `label`; see `harness.registry`."""
+
+Entries = Annotated[list[Entry], BeforeValidator(_many), Field(min_length=1)]
+Sparsities = Annotated[list[Sparsity], BeforeValidator(_many), Field(min_length=1)]
+Seeds = Annotated[list[Seed], BeforeValidator(_many), Field(min_length=1)]
+Words = Annotated[list[str], BeforeValidator(_many), Field(min_length=1)]
+
+
+class Matrix(Frozen):
+    """The axes whose product are the cells; without pattern, strategy and sparsity only the dense baseline is trained."""
+
+    task: Entries | None = Field(default=None, description="tasks, if `task` does not stand at the top")
+    backend: Entries = Field(description="what trains: torch, keras_tfmot, ...")
+    pattern: Entries | None = Field(default=None, description="which weights stay")
+    allocation: Entries | None = Field(default=None, description="allocations, if `allocation` does not stand at the top")
+    strategy: Entries | None = Field(default=None, description="when to train and when to prune")
+    sparsity: Sparsities | None = Field(default=None, description="target fractions of zeros")
+    seed: Seeds = Field(default=[0], description="one training per seed; comparisons are paired by seed")
+
+
+class Partial(Frozen):
+    """Some axes and the values they may have: a cell that has one of them on every axis named is left out."""
+
+    task: Entries | None = Field(default=None, description="names, labels or whole entries")
+    backend: Entries | None = Field(default=None, description="names, labels or whole entries")
+    pattern: Entries | None = Field(default=None, description="names, labels or whole entries")
+    allocation: Entries | None = Field(default=None, description="`uniform`, `global` or a whole mapping")
+    strategy: Entries | None = Field(default=None, description="names, labels or whole entries")
+    sparsity: Sparsities | None = Field(default=None, description="target fractions of zeros")
+    seed: Seeds | None = Field(default=None, description="seeds")
+
+
+class Single(Frozen):
+    """One cell; an axis on which the matrix has a single value may be left out."""
+
+    task: Entry = Field(default=None, description="a task")
+    backend: Entry = Field(default=None, description="a backend")
+    pattern: Entry = Field(default=None, description="a pattern")
+    allocation: Entry = Field(default=None, description="`uniform`, `global` or {tensor: sparsity}")
+    strategy: Entry = Field(default=None, description="a strategy")
+    sparsity: Sparsity | None = Field(default=None, description="a target fraction of zeros")
+    seed: Seed | None = Field(default=None, description="a seed")
+
+
+class Document(Frozen):
+    """An experiment file."""
+
+    name: Name
+    task: Entries | None = Field(default=None, description="data, model and dense recipe; one or several")
+    scope: Words = Field(
+        default=["all"], description="which tensors are pruned: `all` matrices, roles, layer names or tensor names"
+    )
+    allocation: Entry = Field(
+        default="uniform", description="how sparsity is spread over the scope: `uniform`, `global` or {tensor: sparsity}"
+    )
+    matrix: Matrix | None = Field(default=None, description="the axes whose product are the cells")
+    exclude: Annotated[list[Partial], BeforeValidator(_many)] = Field(default=[], description="cells left out")
+    include: Annotated[list[Single], BeforeValidator(_many)] = Field(default=[], description="single cells added")
+    hardware: Annotated[list[Entry], BeforeValidator(_many)] = Field(
+        default=[], description="hardware models that cost every cell's masks"
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
+        default="auto", description="where to train: `auto`, `cpu`, `cuda` or `cuda:0`"
+    )
+    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="of matrix products while training")
+    threads: int = Field(default=1, ge=1, le=1024, description="CPU threads of one training; results depend on it")
+    tolerance: float = Field(
+        default=0.02, ge=0, lt=1, description="a cell is skipped if the reachable sparsity is further off than this"
+    )
+    margin: float | None = Field(
+        default=None, gt=0, description="differences within it count as equivalent, in the metric's unit"
+    )
+    data_dir: str | None = Field(default=None, min_length=1, description="folder of the data sets, seen from the spec's")
+    keep_dense: Annotated[int, BeforeValidator(_bytes)] = Field(
+        default=4_000_000_000, ge=0, description="bytes of trained dense states kept for later specs, e.g. 4GB"
+    )
+
+
+def validate(value: JsonValue, problems: Problems) -> Document | None:
+    """The document, or None with every error noted."""
+    if not isinstance(value, dict):
+        problems.add((), f"expected a mapping with at least `name` and `task`, got {got(value)}")
+        return None
+    try:
+        return Document.model_validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        explain(error, problems, (), value, _known)
+        return None
+
+
+def _known(path: Path) -> list[str]:
+    """The keys a mapping of the document may have."""
+    models: dict[str | int, type[Frozen]] = {"matrix": Matrix, "exclude": Partial, "include": Single}
+    model = models.get(path[0], Document) if path else Document
+    return list(model.model_fields)
+
+
+def explain(error: ValidationError, problems: Problems, base: Path, value: JsonValue, known: Any) -> None:
+    """Note every error of a model.
+
+    Args:
+        error: what pydantic found.
+        problems: where to note it.
+        base: path of the value that was validated.
+        value: that value, to tell real keys from pydantic's own tags in a location.
+        known: path -> keys that a mapping there may have.
+    """
+    for detail in error.errors(include_url=False):
+        path = (*base, *_real(detail["loc"], value))
+        if detail["type"] == "extra_forbidden":
+            keys = known(path[:-1])
+            message = f"expected one of {listed(keys)}, got {got(path[-1])}{suggestion(path[-1], keys)}"
+            problems.add(path, message, at="key")
+        elif detail["type"] == "missing":
+            problems.add(path[:-1], f"expected `{detail['loc'][-1]}`, got nothing")
+        else:
+            problems.add(path, sentence(detail))
+
+
+def _real(location: tuple[int | str, ...], value: JsonValue) -> Path:
+    """A pydantic location without the tags of unions and validators, which no file contains."""
+    path: list[str | int] = []
+    for place, part in enumerate(location):
+        last = place == len(location) - 1
+        if isinstance(value, dict) and isinstance(part, str) and (part in value or last):
+            value = value.get(part)
+            path.append(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+            path.append(part)
+    return tuple(path)
+
+
+_WANTED = {
+    "bool": "true or false", "int": "a whole number", "float": "a number", "string": "text", "list": "a list",
+    "tuple": "a list", "dict": "a mapping", "model": "a mapping", "finite": "a finite number",
+}  # fmt: skip
+
+
+def sentence(detail: ErrorDetails) -> str:
+    """What was expected and what was got, for one error of pydantic's."""
+    kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input")
+    if kind in ("value_error", "assertion_error"):
+        text = str(context.get("error", detail["msg"]))
+        return text if "got" in text else f"{text}, got {got(value)}"
+    if kind in ("literal_error", "enum"):
+        choices = re.findall(r"'([^']*)'", str(context["expected"]))
+        return f"expected {context['expected']}, got {got(value)}{suggestion(value, choices)}"
+    if kind == "string_pattern_mismatch":
+        return f"expected {_PATTERNS.get(str(context['pattern']), 'text matching ' + str(context['pattern']))}, got {got(value)}"
+    bounds = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below", "less_than_equal": "at most"}
+    if kind in bounds:
+        limit = next(iter(context.values()))
+        return f"expected a number {bounds[kind]} {limit}, got {got(value)}"
+    if kind in ("too_short", "string_too_short"):
+        return f"expected at least {context['min_length']} of them, got {got(value)}"
+    if kind == "string_too_long":
+        return f"expected at most {context['max_length']} characters, got {len(str(value))}"
+    wanted = _WANTED.get(kind.partition("_")[0])
+    return f"expected {wanted}, got {got(value)}" if wanted else f"expected another value: {detail['msg']}, got {got(value)}"
+
+
+_PATTERNS = {
+    r"^[A-Za-z0-9_][A-Za-z0-9._-]*$": "letters, digits, '.', '_' and '-', not beginning with '.' or '-'",
+    r"^(auto|cpu|cuda(:\d+)?)$": "auto, cpu, cuda or cuda:0",
+}

@@ -1,0 +1,255 @@
+"""The entries of an experiment file that name plugins: what they mean, or what is wrong with them."""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from pydantic import ValidationError
+
+from harness.api import Component, HarnessError, JsonValue, Kind, PluginUnavailableError, UnknownPluginError
+from harness.registry import PLURALS, Registry
+from harness.spec.document import AXES, explain
+from harness.spec.experiment import DENSE, Allocation, allocation_label
+from harness.spec.source import Path, Place, Problems, got, listed, shown, suggestion
+
+Value = Component | Allocation | float
+"""What one axis may hold."""
+
+NUMBERS = ("sparsity", "seed")
+"""The axes that hold numbers."""
+
+_KINDS: dict[str, Kind] = {
+    "task": "task", "backend": "backend", "pattern": "pattern", "strategy": "strategy", "hardware": "hardware",
+}  # fmt: skip
+_MAX_LABEL = 80
+
+
+@dataclass(frozen=True)
+class Found:
+    """A value of an axis and where in the file it stands."""
+
+    value: Value
+    path: Path
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        if isinstance(self.value, Component):
+            return self.value.label()
+        return repr(self.value) if isinstance(self.value, float | int) else allocation_label(self.value)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What `exclude` may call it: its name or its label."""
+        return (self.value.name, self.label) if isinstance(self.value, Component) else (self.label,)
+
+    @property
+    def identity(self) -> str:
+        """Equal for two entries that mean the same, whatever their labels."""
+        value = self.value.identity() if isinstance(self.value, Component) else self.value
+        return json.dumps(value, sort_keys=True)
+
+
+Axes = dict[str, list[Found]]
+
+
+class Reader:
+    """Reads entries and notes every mistake. Works on raw values, so that one mistake hides no other."""
+
+    def __init__(self, registry: Registry, problems: Problems) -> None:
+        self.registry = registry
+        self.problems = problems
+        self.unusable: list[str] = []  # broken plugins; told only if nothing else is wrong
+        self.places: dict[tuple[str, str], tuple[Place, str]] = {}  # by axis and label
+        self.allocation_inside = False  # whether the matrix holds the allocations
+        self._broken: set[str] = set()  # axes with an entry that could not be read: nothing more is said of them
+        self._extras: Axes = {axis: [] for axis in AXES}  # what `include` names, for clashes of labels
+
+    def axes(self, document: Mapping[str, JsonValue]) -> Axes:
+        """The values of every axis, from the matrix and the top of the document; then the names in the filters."""
+        matrix = document.get("matrix")
+        inside: Mapping[str, JsonValue] = matrix if isinstance(matrix, dict) else {}
+        axes = {axis: self._axis(axis, document, inside) for axis in AXES}
+        if not axes["allocation"] and "allocation" not in self._broken:
+            axes["allocation"] = [Found("uniform", ("allocation",))]
+        for axis, found in axes.items():
+            self._refuse_doubles(axis, found)
+        self._excluded_names(document, axes)
+        self._included_names(document, axes)
+        for entry, path in items(document.get("scope"), ("scope",)):
+            self._remember("scope", str(entry), path)
+        return axes
+
+    def hardware(self, document: Mapping[str, JsonValue]) -> list[Found]:
+        """The hardware models."""
+        found = self._all("hardware", items(document.get("hardware"), ("hardware",)))
+        self._refuse_doubles("hardware", found)
+        return found
+
+    def entry(self, axis: str, item: JsonValue, path: Path) -> Found | None:
+        """What one entry means; None with the mistake noted."""
+        made: Value | None
+        if axis in NUMBERS:  # the document's model tells what is wrong with them
+            made = item if isinstance(item, int | float) and not isinstance(item, bool) else None
+        else:
+            made = self._allocation(item, path) if axis == "allocation" else self._component(axis, item, path)
+        if made is None:
+            self._broken.add(axis)
+            return None
+        found = Found(made, path)
+        self._remember(axis, found.label, path)
+        return found
+
+    def matches(self, found: Found, axis: str, item: JsonValue) -> bool:
+        """Whether a value of `exclude` - a name, a label or a whole entry - means this one."""
+        if isinstance(item, str):
+            return item in found.words
+        if isinstance(item, dict) and isinstance(found.value, Component):
+            try:
+                return Found(self.registry.create(_KINDS[axis], item), ()).identity == found.identity
+            except (HarnessError, ValidationError):
+                return False
+        return found.value == item
+
+    def _remember(self, axis: str, label: str, path: Path) -> None:
+        self.places.setdefault((axis, label), (self.problems.values.get(path, Place(1, 1)), shown(path)))
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def _axis(self, axis: str, document: Mapping[str, JsonValue], inside: Mapping[str, JsonValue]) -> list[Found]:
+        above = axis in ("task", "allocation") and document.get(axis) is not None
+        if above and inside.get(axis) is not None:
+            message = f"expected `{axis}` at the top or in the matrix, got both; remove one"
+            self.problems.add(("matrix", axis), message, at="key")
+        if above:
+            top = document[axis]
+            # At the top there is one allocation; several are an axis of the matrix.
+            return self._all(axis, [(top, (axis,))] if axis == "allocation" else items(top, (axis,)))
+        self.allocation_inside |= axis == "allocation" and inside.get(axis) is not None
+        default: JsonValue = 0 if axis == "seed" else None
+        return self._all(axis, items(inside.get(axis, default), ("matrix", axis)))
+
+    def _all(self, axis: str, entries: Iterable[tuple[JsonValue, Path]]) -> list[Found]:
+        return [found for item, path in entries if (found := self.entry(axis, item, path)) is not None]
+
+    def _component(self, axis: str, item: JsonValue, path: Path) -> Component | None:
+        kind = _KINDS[axis]
+        given: Mapping[str, JsonValue] = {"name": item} if not isinstance(item, dict) else item
+        name = given.get("name")
+        if not isinstance(name, str):
+            wanted = f"expected the name of a {kind}, or a mapping with `name` and parameters"
+            self.problems.add(path, f"{wanted}, got {got(item)}")
+            return None
+        where = (*path, "name") if isinstance(item, dict) else path
+        try:
+            component = self.registry.create(kind, given)
+        except UnknownPluginError:
+            self.problems.add(where, self._unknown(kind, name))
+        except PluginUnavailableError as error:
+            place = self.problems.values.get(where, Place(1, 1))
+            self.unusable.append(f"{self.problems.filename}:{place.line}:{place.column} {error}")
+        except ValidationError as error:
+            parameters = [field for field in self.registry.get(kind, name).model_fields if field != "own_label"]
+            explain(error, self.problems, path, item, _always([*parameters, "label"]))
+        except HarnessError as error:
+            self.problems.add(path, str(error))
+        else:
+            return component if self._label_is_right(component, path) else None
+        return None
+
+    def _unknown(self, kind: Kind, name: str) -> str:
+        known = self.registry.names(kind)
+        if name == DENSE and kind in ("pattern", "strategy"):
+            return f"expected the name of a {kind}, got 'dense'; the dense baseline needs no mention, every grid has it"
+        tail = suggestion(name.rpartition("/")[2], known) or f"; there is {listed(known) or 'none installed'}"
+        return f"expected the name of a {kind}, got '{name}'{tail}; `harness plugins list {PLURALS[kind]}` shows all"
+
+    def _label_is_right(self, component: Component, path: Path) -> bool:
+        label = component.own_label
+        if label is None or (label.strip() == label and 0 < len(label) <= _MAX_LABEL and label.isprintable() and "|" not in label):
+            return True
+        wanted = f"expected a label of 1 to {_MAX_LABEL} printable characters without '|' and outer spaces"
+        self.problems.add((*path, "label"), f"{wanted}, got {got(label)}")
+        return False
+
+    def _allocation(self, item: JsonValue, path: Path) -> Allocation | None:
+        if item in ("uniform", "global"):
+            return cast(Allocation, item)
+        if not isinstance(item, dict) or not item:
+            wanted = "expected 'uniform', 'global' or a mapping of tensors to sparsities"
+            self.problems.add(path, f"{wanted}, got {got(item)}{suggestion(item, ('uniform', 'global'))}")
+            return None
+        shares: dict[str, float] = {}
+        for tensor, part in item.items():
+            if isinstance(part, int | float) and not isinstance(part, bool) and 0 <= part < 1:
+                shares[tensor] = float(part)
+            else:
+                wanted = "expected a fraction of zeros in [0, 1), such as 0.9"
+                self.problems.add((*path, tensor), f"{wanted}, got {got(part)}")
+        return shares if len(shares) == len(item) else None
+
+    # --- doubles and unknown names ----------------------------------------------------------------------------------
+
+    def _refuse_doubles(self, axis: str, found: list[Found]) -> None:
+        """Every value once, and no two values under one label."""
+        identities: dict[str, Found] = {}
+        labels: dict[str, Found] = {}
+        for item in found:
+            first = identities.setdefault(item.identity, item)
+            namesake = labels.setdefault(item.label, item)
+            if first is not item:
+                line = self.problems.line(first.path)
+                self.problems.add(item.path, f"expected every {axis} once, got {item.label} again (first in line {line})")
+            elif namesake is not item:
+                self._refuse_label(axis, item, namesake)
+
+    def _refuse_label(self, axis: str, item: Found, first: Found) -> None:
+        line = self.problems.line(first.path)
+        self.problems.add(
+            item.path, f"expected a label of its own, got '{item.label}' like the {axis} in line {line}; set another `label`"
+        )
+
+    def _excluded_names(self, document: Mapping[str, JsonValue], axes: Axes) -> None:
+        for entry, path in items(document.get("exclude"), ("exclude",)):
+            for axis in AXES if isinstance(entry, dict) else ():
+                if axis not in self._broken and isinstance(entry, dict):
+                    for item, inner in items(entry.get(axis), (*path, axis)):
+                        self._excluded_name(axis, item, inner, axes)
+
+    def _excluded_name(self, axis: str, item: JsonValue, path: Path, axes: Axes) -> None:
+        if axis in NUMBERS and (isinstance(item, bool) or not isinstance(item, int | float)):
+            return  # told by the document's model
+        if not any(self.matches(found, axis, item) for found in axes[axis]):
+            words = list(dict.fromkeys(word for found in axes[axis] for word in found.words))
+            tail = suggestion(item, words) or f"; there is {listed(words) or 'none'}"
+            self.problems.add(path, f"expected a {axis} of the matrix, got {got(item)}{tail}")
+
+    def _included_names(self, document: Mapping[str, JsonValue], axes: Axes) -> None:
+        for entry, path in items(document.get("include"), ("include",)):
+            for axis in AXES if isinstance(entry, dict) else ():
+                raw = entry.get(axis) if isinstance(entry, dict) else None
+                found = None if raw is None or axis in NUMBERS else self.entry(axis, raw, (*path, axis))
+                if found is not None:
+                    self._included_name(axis, found, axes)
+
+    def _included_name(self, axis: str, item: Found, axes: Axes) -> None:
+        """What is in the grid already must be the same under the same label."""
+        for other in (*axes[axis], *self._extras[axis]):
+            if (other.label == item.label) != (other.identity == item.identity):
+                return self._refuse_label(axis, item, other)
+        self._extras[axis].append(item)
+        return None
+
+
+def items(raw: JsonValue, path: Path) -> list[tuple[JsonValue, Path]]:
+    """The entries of a list with their paths; a single value counts as a list of one, null as none."""
+    if raw is None:
+        return []
+    if isinstance(raw, list):
+        return [(item, (*path, index)) for index, item in enumerate(raw)]
+    return [(raw, path)]
+
+
+def _always(keys: list[str]) -> Callable[[Path], list[str]]:
+    return lambda path: keys

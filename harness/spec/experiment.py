@@ -1,0 +1,300 @@
+"""What an experiment file means: cells, and how they are narrowed down."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from harness.api import (
+    Backend,
+    EmptySelectionError,
+    HardwareModel,
+    JsonValue,
+    Pattern,
+    PluginUnavailableError,
+    SpecError,
+    Strategy,
+    Task,
+)
+from harness.spec.document import AXES
+from harness.spec.source import Place, listed, suggestion
+
+Allocation = Literal["uniform", "global"] | dict[str, float]
+"""How a sparsity is spread over the scope: equally, by one ranking, or named tensor by tensor."""
+
+DENSE = "dense"
+"""The label of pattern and strategy in the dense baseline."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its costs: a point of the grid, or its dense baseline.
+
+    Args:
+        task: data, model and recipe.
+        backend: what trains.
+        pattern: which weights stay; None for the dense baseline, as is `strategy`.
+        allocation: how the sparsity is spread over the scope.
+        strategy: when to train and prune.
+        sparsity: target fraction of zeros in the scope; 0 for the dense baseline.
+        seed: of initial weights, batches and everything random.
+        scope: which tensors are pruned, as the spec names them.
+        precision: of matrix products.
+    """
+
+    task: Task
+    backend: Backend
+    pattern: Pattern | None
+    allocation: Allocation
+    strategy: Strategy | None
+    sparsity: float
+    seed: int
+    scope: tuple[str, ...] = ("all",)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is a baseline, trained without any mask."""
+        return self.pattern is None
+
+    def labels(self) -> dict[str, str]:
+        """What tables call it, by axis: task, backend, pattern, allocation, strategy."""
+        return {
+            "task": self.task.label(),
+            "backend": self.backend.label(),
+            "pattern": self.pattern.label() if self.pattern else DENSE,
+            "allocation": DENSE if self.is_dense else allocation_label(self.allocation),
+            "strategy": self.strategy.label() if self.strategy else DENSE,
+        }
+
+    @cached_property
+    def id(self) -> str:
+        """Twelve hex digits of everything that decides its result; labels do not, and a baseline has no scope."""
+        parts: dict[str, JsonValue] = {
+            "task": self.task.identity(),
+            "backend": self.backend.identity(),
+            "seed": self.seed,
+            "precision": self.precision,
+        }
+        if self.pattern is not None and self.strategy is not None:
+            parts |= {
+                "pattern": self.pattern.identity(),
+                "strategy": self.strategy.identity(),
+                "allocation": self.allocation if isinstance(self.allocation, str) else dict(self.allocation),
+                "sparsity": self.sparsity,
+                "scope": list(self.scope),
+            }
+        return digest(parts)[:12]
+
+    def __hash__(self) -> int:
+        """By what decides the result: an allocation may be a dictionary, which has no hash."""
+        return hash(self.id)
+
+    def baseline(self) -> "Cell":
+        """The dense cell that this one is compared with."""
+        return replace(self, pattern=None, strategy=None, sparsity=0.0, allocation="uniform")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked experiment: every component made, every cell listed.
+
+    Args:
+        name: from the spec.
+        digest: of the spec's normalised content; comments, key order, folders and budgets do not enter.
+        path: the spec's file, None for a text.
+        document: the whole spec with every default written out; itself a spec.
+        scope: which tensors are pruned: `all`, roles, layer names or tensor names.
+        hardware: models that cost every cell.
+        cells: dense baselines first, then the matrix (last axis fastest), then the cells of `include`.
+        device, precision, threads: how is trained; `auto` is not resolved yet.
+        tolerance: largest distance of the reachable sparsity from the target.
+        margin: of equivalence, in the metric's unit.
+        data_dir: folder of the data sets, resolved against the spec's folder.
+        keep_dense: bytes of dense states to keep.
+        filename: what messages call the spec.
+        places: where in the file what has this axis and label stands: position and path.
+    """
+
+    name: str
+    digest: str
+    path: Path | None
+    document: dict[str, JsonValue] = field(repr=False, compare=False)
+    scope: tuple[str, ...]
+    hardware: tuple[HardwareModel, ...]
+    cells: tuple[Cell, ...] = field(repr=False)
+    device: str
+    precision: Literal["float32", "bfloat16"]
+    threads: int
+    tolerance: float
+    margin: float | None
+    data_dir: Path | None
+    keep_dense: int
+    filename: str = field(default="spec", compare=False)
+    places: Mapping[tuple[str, str], tuple[Place, str]] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def run_id(self) -> str:
+        """The name of the run's folder: the spec's name and the beginning of its digest."""
+        return f"{self.name}-{self.digest[:8]}"
+
+    def select(self, only: str) -> "Experiment":
+        """The cells that meet every condition, with their dense baselines.
+
+        Args:
+            only: conditions, parted by commas, such as `pattern=bank_balanced|n_m,seed<2`; operators are `=`, `!=`,
+                and for sparsity and seed also `<`, `<=`, `>`, `>=`. A value is a name or a label.
+
+        Raises:
+            SpecError: a condition that cannot be read.
+            EmptySelectionError: no cell meets them.
+        """
+        conditions = [_Condition.read(text) for text in _split(only, ",")]
+        chosen = {cell for cell in self.cells if all(condition.holds(cell) for condition in conditions)}
+        kept = chosen | {cell.baseline() for cell in chosen}
+        cells = tuple(cell for cell in self.cells if cell in kept)
+        if not cells:
+            raise EmptySelectionError(
+                f"--only '{only}' leaves none of the {len(self.cells)} cells{self._hint(conditions)}"
+            )
+        canonical: list[JsonValue] = [*sorted(condition.text for condition in conditions)]
+        return replace(self, cells=cells, digest=digest({"spec": self.digest, "only": canonical}))
+
+    def smoke(self) -> "Experiment":
+        """The same grid on tasks cut short, one seed and at most two sparsities: a test of the path, not of numbers."""
+        cells: dict[Cell, None] = {}
+        for group in _groups(self.cells, lambda cell: replace(cell, seed=0, sparsity=0.0).id):
+            low, high = min(cell.sparsity for cell in group), max(cell.sparsity for cell in group)
+            for sparsity in sorted({low, high}):
+                first = next(cell for cell in group if cell.sparsity == sparsity)
+                cells[replace(first, task=_smoke(first.task))] = None
+        # A cell that exists under one seed only still needs its baseline.
+        dense = dict.fromkeys(cell.baseline() for cell in cells)
+        every = tuple(dense | {cell: None for cell in cells if not cell.is_dense})
+        return replace(self, name=f"{self.name}-smoke", cells=every, digest=digest({"spec": self.digest, "smoke": True}))
+
+    def require_backends(self) -> None:
+        """Make sure that every backend can train here; a spec can be checked and planned without.
+
+        Raises:
+            PluginUnavailableError: a framework is not installed; one line each, with the remedy.
+        """
+        backends = dict.fromkeys(cell.backend for cell in self.cells)
+        reasons = [f"backend '{b.label()}' cannot be used: {reason}" for b in backends if (reason := b.why_unavailable())]
+        if reasons:
+            raise PluginUnavailableError("\n".join(reasons))
+
+    def _hint(self, conditions: Iterable["_Condition"]) -> str:
+        for condition in conditions:
+            if condition.axis in ("sparsity", "seed"):
+                continue
+            known = sorted({word for cell in self.cells for word in _words(cell, condition.axis)})
+            for value in condition.values:
+                if value not in known:
+                    return f": no {condition.axis} is called '{value}'{suggestion(value, known) or '; there is ' + listed(known)}"
+        return ""
+
+
+def allocation_label(allocation: Allocation) -> str:
+    """An allocation as tables and conditions write it."""
+    if isinstance(allocation, str):
+        return allocation
+    return "{" + ", ".join(f"{name}: {sparsity:g}" for name, sparsity in allocation.items()) + "}"
+
+
+def digest(value: JsonValue) -> str:
+    """SHA-256 of a JSON value in one canonical spelling, in hex."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _smoke(task: Task) -> Task:
+    """A task cut short that keeps its label, so that the tables of both runs read alike."""
+    return task.smoke().model_copy(update={"own_label": task.label()})
+
+
+def _groups(cells: Iterable[Cell], key: Callable[[Cell], str]) -> list[list[Cell]]:
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())
+
+
+def _words(cell: Cell, axis: str) -> tuple[str, ...]:
+    """What a cell may be called on an axis that has names: its name and its label."""
+    component = getattr(cell, axis)
+    name = (component.name,) if hasattr(component, "name") else ()
+    return (*name, cell.labels()[axis])
+
+
+@dataclass(frozen=True)
+class _Condition:
+    """One condition of `--only`."""
+
+    axis: str
+    operator: str
+    values: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        return f"{self.axis}{self.operator}{'|'.join(sorted(self.values))}"
+
+    @classmethod
+    def read(cls, text: str) -> "_Condition":
+        match = re.fullmatch(r"\s*([A-Za-z_]+)\s*(!=|<=|>=|=|<|>)\s*(\S.*?)\s*", text)
+        if match is None:
+            raise SpecError(f"--only: expected conditions such as 'pattern=bank_balanced,seed<2', got '{text}'")
+        axis, operator = match[1], match[2]
+        values = tuple(value.strip() for value in _split(match[3], "|"))
+        if axis not in AXES:
+            raise SpecError(f"--only: expected an axis ({listed(AXES)}), got '{axis}'{suggestion(axis, AXES)}")
+        if axis in ("sparsity", "seed"):
+            for value in values:
+                if not re.fullmatch(r"\d+(\.\d*)?([eE][-+]?\d+)?|\.\d+", value):
+                    raise SpecError(f"--only: expected a number for {axis}, got '{value}'")
+        elif operator not in ("=", "!="):
+            raise SpecError(f"--only: expected = or != for {axis}, got '{operator}'")
+        if len(values) > 1 and operator not in ("=", "!="):
+            raise SpecError(f"--only: expected one value after '{operator}', got '{match[3]}'")
+        return cls(axis, operator, values)
+
+    def holds(self, cell: Cell) -> bool:
+        """Whether a cell meets it; a baseline has no sparsity or allocation and no name but `dense`."""
+        if cell.is_dense and self.axis in ("sparsity", "allocation"):
+            return False
+        if cell.is_dense and self.axis in ("pattern", "strategy"):
+            return self.operator == "=" and DENSE in self.values
+        if self.axis in ("sparsity", "seed"):
+            return self._compares(getattr(cell, self.axis))
+        met = any(value in _words(cell, self.axis) for value in self.values)
+        return met == (self.operator == "=")
+
+    def _compares(self, number: float) -> bool:
+        wanted = [float(value) for value in self.values]
+        match self.operator:
+            case "=":
+                return number in wanted
+            case "!=":
+                return number not in wanted
+            case "<":
+                return number < wanted[0]
+            case "<=":
+                return number <= wanted[0]
+            case ">":
+                return number > wanted[0]
+        return number >= wanted[0]
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Parts of a text; separators inside brackets, as labels have them, do not count."""
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == separator and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts

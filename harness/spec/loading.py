@@ -1,0 +1,259 @@
+"""From an experiment file to an experiment: the matrix becomes cells, and every mistake is told at once."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from harness.api import (
+    Backend,
+    Component,
+    HardwareModel,
+    JsonValue,
+    Pattern,
+    PluginUnavailableError,
+    SpecError,
+    Strategy,
+    Task,
+)
+from harness.registry import Registry
+from harness.spec.document import AXES, Document, Partial, validate
+from harness.spec.entries import Axes, Found, Reader, Value
+from harness.spec.experiment import Allocation, Cell, Experiment, digest
+from harness.spec.source import MAX_BYTES, Problems, listed, read
+
+MAX_CELLS = 100_000
+"""A larger matrix is refused: it is a slip of the pen, or nobody will live to see its end."""
+
+_SPARSE = ("pattern", "strategy", "sparsity")  # what a dense baseline has not
+
+
+def load(path: Path, registry: Registry) -> Experiment:
+    """Read and check an experiment file.
+
+    Args:
+        path: the file; `data_dir` inside is relative to its folder.
+        registry: the plugins it may name.
+
+    Raises:
+        SpecError: the file is missing or wrong; one line per mistake, `file:line:col path: expected, got`.
+        PluginUnavailableError: the file is right, but a plugin it names is broken.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise SpecError(f"{path}:1:1 (document): expected a file of at most {MAX_BYTES} bytes, got {size}")
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}:1:1 (document): expected UTF-8 text, got another byte at offset {error.start}") from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise SpecError(f"{path}: expected an experiment file that can be read, got '{reason}'") from None
+    return loads(text, registry, filename=str(path), path=path)
+
+
+def loads(text: str, registry: Registry, *, filename: str = "spec", path: Path | None = None) -> Experiment:
+    """Check an experiment given as text; errors as for `load`.
+
+    Args:
+        text: the YAML document.
+        registry: the plugins it may name.
+        filename: what messages call it.
+        path: where it came from, if from a file.
+    """
+    value, problems = read(text, filename)
+    raw = value if isinstance(value, dict) else {}
+    document = validate(value, problems)
+    reader = Reader(registry, problems)
+    axes, hardware = reader.axes(raw), reader.hardware(raw)
+    problems.finish()
+    assert document is not None  # or there would have been a problem
+    if reader.unusable:
+        raise PluginUnavailableError("\n".join(reader.unusable))
+    cells = _Grid(document, axes, reader, problems).cells()
+    problems.finish()
+    models = tuple(cast(HardwareModel, found.value) for found in hardware)
+    return Experiment(
+        name=document.name,
+        digest=_digest(document, cells, models),
+        path=path,
+        document=_written_out(document, axes, hardware, allocation_inside=reader.allocation_inside),
+        scope=tuple(document.scope),
+        hardware=models,
+        cells=cells,
+        device=_device(document),
+        precision=document.precision,
+        threads=document.threads,
+        tolerance=document.tolerance,
+        margin=document.margin,
+        data_dir=_data_dir(document, path),
+        keep_dense=document.keep_dense,
+        filename=filename,
+        places=reader.places,
+    )
+
+
+def _device(document: Document) -> str:
+    return "cuda:0" if document.device == "cuda" else document.device
+
+
+def _data_dir(document: Document, path: Path | None) -> Path | None:
+    if document.data_dir is None:
+        return None
+    return (path.parent if path else Path()) / Path(document.data_dir).expanduser()
+
+
+@dataclass
+class _Grid:
+    """The cells of a document whose entries are all right."""
+
+    document: Document
+    axes: Axes
+    reader: Reader
+    problems: Problems
+
+    def cells(self) -> tuple[Cell, ...]:
+        """Every cell: baselines first, then the matrix without `exclude`, then `include`."""
+        if not self._is_complete():
+            return ()
+        cells = dict.fromkeys(self._cell({axis: found.value for axis, found in p.items()}) for p in self._points())
+        for index, single in enumerate(self.document.include):
+            cell = self._single(single.model_dump(exclude_none=True), index)
+            if cell in cells:
+                self.problems.add(("include", index), "expected a new cell, got one that the grid has already")
+            elif cell is not None:
+                cells[cell] = None
+        if not cells:
+            self.problems.add(("exclude",), "expected at least one cell to be left, got none; exclude less")
+        dense = dict.fromkeys(cell.baseline() for cell in cells)
+        return (*dense, *(cell for cell in cells if not cell.is_dense))
+
+    def _is_complete(self) -> bool:
+        """Whether there is enough, and not too much, to make cells of."""
+        if not self.axes["task"]:
+            self.problems.add((), "expected `task`, got nothing")
+        if self.document.matrix is None and not self.document.include:
+            self.problems.add((), "expected `matrix` or `include`, got neither")
+        missing = [axis for axis in _SPARSE if not self.axes[axis]]
+        if 0 < len(missing) < len(_SPARSE):
+            self.problems.add(
+                ("matrix",), "expected pattern, strategy and sparsity together, or none of them for the dense baseline "
+                f"alone, got no {listed(missing)}",
+            )  # fmt: skip
+        size = 1
+        for found in self.axes.values():
+            size *= max(1, len(found))
+        if size > MAX_CELLS:
+            self.problems.add(("matrix",), f"expected at most {MAX_CELLS} cells, got {size}")
+        return not self.problems.lines
+
+    def _points(self) -> Iterator[Mapping[str, Found]]:
+        """The points of the matrix that no `exclude` takes out; each `exclude` has to take some."""
+        if self.document.matrix is None:
+            return
+        filters = [_Filter.of(partial, self.axes, self.reader) for partial in self.document.exclude]
+        names = [axis for axis in AXES if self.axes[axis]]
+        for values in itertools.product(*(self.axes[axis] for axis in names)):
+            point = dict(zip(names, values, strict=True))
+            if not any([one.takes(point) for one in filters]):  # a list: every filter has to see every point
+                yield point
+        for index, one in enumerate(filters):
+            if not one.used:
+                self.problems.add(("exclude", index), "expected to leave out at least one cell, got none that fits")
+
+    def _single(self, entry: Mapping[str, JsonValue], index: int) -> Cell | None:
+        """A cell of `include`; an axis it leaves out is taken from the matrix if there is only one value."""
+        is_dense = not any(axis in entry or self.axes[axis] for axis in _SPARSE)
+        values: dict[str, Value] = {}
+        wanted = [axis for axis in AXES if not (is_dense and axis in _SPARSE)]
+        for axis in wanted:
+            known = self.axes[axis]
+            found = known[0] if len(known) == 1 else None
+            if axis in entry:
+                found = self.reader.entry(axis, entry[axis], ("include", index, axis))
+            if found is None:
+                there = f"; the matrix has {listed(one.label for one in known)}" if known else ""
+                self.problems.add(("include", index), f"expected `{axis}`, got nothing{there}")
+            else:
+                values[axis] = found.value
+        return self._cell(values) if len(values) == len(wanted) else None
+
+    def _cell(self, values: Mapping[str, Value]) -> Cell:
+        is_dense = "pattern" not in values
+        return Cell(
+            task=cast(Task, values["task"]),
+            backend=cast(Backend, values["backend"]),
+            pattern=cast("Pattern | None", values.get("pattern")),
+            allocation="uniform" if is_dense else cast(Allocation, values["allocation"]),
+            strategy=cast("Strategy | None", values.get("strategy")),
+            sparsity=float(cast(float, values.get("sparsity", 0.0))),
+            seed=cast(int, values["seed"]),
+            scope=tuple(self.document.scope),
+            precision=self.document.precision,
+        )
+
+
+@dataclass
+class _Filter:
+    """One entry of `exclude`: by axis, the paths of the values it takes."""
+
+    paths: Mapping[str, set[object]]
+    used: bool = False
+
+    @classmethod
+    def of(cls, partial: Partial, axes: Axes, reader: Reader) -> "_Filter":
+        paths: dict[str, set[object]] = {}
+        for axis in AXES:
+            values: list[JsonValue] | None = getattr(partial, axis)
+            if values is not None:
+                paths[axis] = {f.path for f in axes[axis] if any(reader.matches(f, axis, value) for value in values)}
+        return cls(paths)
+
+    def takes(self, point: Mapping[str, Found]) -> bool:
+        """Whether a point has one of the values on every axis that is named."""
+        taken = bool(self.paths) and all(axis in point and point[axis].path in some for axis, some in self.paths.items())
+        self.used |= taken
+        return taken
+
+
+def _digest(document: Document, cells: tuple[Cell, ...], hardware: tuple[HardwareModel, ...]) -> str:
+    """A digest of what is meant, not of how it is written; folders and budgets change no result and stay out."""
+    return digest(
+        {
+            "cells": [{"cell": cell.id, **cell.labels()} for cell in cells],
+            "scope": [*document.scope],
+            "hardware": [{**model.identity(), "label": model.label()} for model in hardware],
+            "device": _device(document),
+            "precision": document.precision,
+            "threads": document.threads,
+            "tolerance": document.tolerance,
+            "margin": document.margin,
+        }
+    )
+
+
+def _written_out(
+    document: Document, axes: Axes, hardware: list[Found], *, allocation_inside: bool
+) -> dict[str, JsonValue]:
+    """The document with every default written out and every entry as a mapping: itself a spec that says the same."""
+    content: dict[str, JsonValue] = document.model_dump(mode="json", exclude_none=True)
+    content["hardware"] = [_entry(found.value) for found in hardware]
+    matrix = content.get("matrix")
+    inside: dict[str, JsonValue] = matrix if isinstance(matrix, dict) else {}
+    for axis in ("task", "backend", "pattern", "allocation", "strategy"):
+        written = [_entry(found.value) for found in axes[axis]]
+        if axis in inside:
+            inside[axis] = written
+        elif axis == "task":
+            content[axis] = written
+    if allocation_inside:
+        del content["allocation"]
+    return content
+
+
+def _entry(value: Value) -> JsonValue:
+    if not isinstance(value, Component):
+        return dict(value) if isinstance(value, dict) else value
+    label: dict[str, JsonValue] = {} if value.own_label is None else {"label": value.own_label}
+    return {"name": value.name, **value.parameters(), **label}

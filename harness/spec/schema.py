@@ -1,0 +1,88 @@
+"""JSON Schema of experiment files, the parameters of every discovered plugin included."""
+
+from typing import Any
+
+from harness.api import Component, JsonValue, Kind
+from harness.registry import KINDS, Registry
+from harness.spec.document import AXES, Document
+
+Schema = dict[str, Any]  # JSON Schema is untyped by nature; it goes to editors only
+
+_TEMPLATE = "#/$defs/{model}"
+
+
+def schema(registry: Registry) -> dict[str, JsonValue]:
+    """A JSON Schema (draft 2020-12) for editors.
+
+    An entry is a plugin's name, or an object discriminated by `name` with that plugin's parameters.
+
+    Args:
+        registry: the plugins to describe, third-party ones included.
+    """
+    root: Schema = Document.model_json_schema(ref_template=_TEMPLATE)
+    root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    root["title"] = "harness experiment"
+    definitions: Schema = root["$defs"]
+    for kind in KINDS:
+        definitions[kind] = _entry(registry, kind, definitions)
+    definitions["allocation"] = {
+        "anyOf": [
+            {"enum": ["uniform", "global"]},
+            {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "exclusiveMaximum": 1}},
+        ]
+    }
+    _fill(root["properties"], {"task": True, "allocation": False, "hardware": True})
+    for model, many in (("Matrix", True), ("Partial", True), ("Single", False)):
+        _fill(definitions[model]["properties"], dict.fromkeys(AXES, many))
+    forms: Schema = {
+        "exclude": _one_or_many({"$ref": _TEMPLATE.format(model="Partial")}),
+        "include": _one_or_many({"$ref": _TEMPLATE.format(model="Single")}),
+        "scope": _one_or_many({"type": "string"}),
+        "keep_dense": {"type": ["integer", "string"]},
+    }
+    for field, form in forms.items():
+        root["properties"][field] = _kept(root["properties"][field]) | form
+    return root
+
+
+def _entry(registry: Registry, kind: Kind, definitions: Schema) -> Schema:
+    """A name of this kind, or an object with the parameters of one."""
+    names = registry.names(kind)
+    # A name in an exclude may also be a label, and `distribution/name` is a name too: the enum only proposes.
+    forms: list[Schema] = [{"enum": list(names)}, {"type": "string"}]
+    for name in names:
+        key = f"{kind}.{name}"
+        definitions[key] = _described(registry.get(kind, name), key, definitions)
+        forms.append({"$ref": _TEMPLATE.format(model=key)})
+    return {"anyOf": forms}
+
+
+def _described(component: type[Component], key: str, definitions: Schema) -> Schema:
+    """The schema of one plugin's parameters, with `name` and without what it shares with others."""
+    found: Schema = component.model_json_schema(ref_template=f"#/$defs/{key}.{{model}}")
+    for model, inner in found.pop("$defs", {}).items():
+        definitions[f"{key}.{model}"] = inner
+    found["properties"] = {"name": {"const": component.name}, **found.get("properties", {})}
+    found["required"] = ["name", *found.get("required", [])]
+    found["additionalProperties"] = False
+    return found
+
+
+def _fill(properties: Schema, fields: dict[str, bool]) -> None:
+    """Say of fields that hold entries what an entry is; of numbers, that one may stand for a list."""
+    for field, many in fields.items():
+        if field not in properties:
+            continue
+        described = properties[field]
+        entry: Schema = {"$ref": _TEMPLATE.format(model="hardware" if field == "hardware" else field)}
+        if field in ("sparsity", "seed"):
+            entry = next((form["items"] for form in described.get("anyOf", [described]) if "items" in form), {"type": "number"})
+        properties[field] = _kept(described) | (_one_or_many(entry) if many else entry)
+
+
+def _kept(described: Schema) -> Schema:
+    return {key: part for key, part in described.items() if key in ("description", "default")}
+
+
+def _one_or_many(entry: Schema) -> Schema:
+    return {"anyOf": [entry, {"type": "array", "items": entry}]}

@@ -1,0 +1,277 @@
+"""YAML text as plain values, with the line and column of each: read as YAML 1.2, every problem collected."""
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from harness.api import JsonValue, SpecError
+
+MAX_BYTES = 1_000_000
+"""A larger file is refused before it is parsed."""
+
+MAX_NODES = 100_000
+"""Values of a document with every alias written out; more are refused ("billion laughs")."""
+
+_MAX_DEPTH = 40
+_CORE = "tag:yaml.org,2002:"
+
+Path = tuple[str | int, ...]
+"""Keys and indices that lead to a value, e.g. ("matrix", "seed", 0)."""
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A position in the file, counted from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass
+class Problems:
+    """Everything wrong with one file, to be told at once."""
+
+    filename: str
+    keys: dict[Path, Place] = field(default_factory=dict)
+    values: dict[Path, Place] = field(default_factory=dict)
+    lines: dict[str, Place] = field(default_factory=dict)
+
+    def add(self, path: Path, message: str, *, at: str = "value") -> None:
+        """Note a problem with the value, or with the key (`at="key"`), that lies at a path.
+
+        A path that the file does not spell out (a default, a single value read as a list) is told by its nearest parent.
+        """
+        known = path
+        while known and known not in self.values:
+            known = known[:-1]
+        places = self.keys if at == "key" else self.values
+        place = places.get(known) or self.values.get(known) or Place(1, 1)
+        self.add_at(place, shown(known if at == "value" else path) or "(document)", message)
+
+    def add_at(self, place: Place, path: str, message: str) -> None:
+        """Note a problem at a position."""
+        text = f"{self.filename}:{place.line}:{place.column} {path}: {' '.join(message.split())}"
+        self.lines.setdefault(text, place)
+
+    def line(self, path: Path) -> int:
+        """The line of the value at a path."""
+        return self.values.get(path, Place(1, 1)).line
+
+    def finish(self) -> None:
+        """Raise what was noted.
+
+        Raises:
+            SpecError: one line per problem, in the order of the file.
+        """
+        if self.lines:
+            raise SpecError("\n".join(sorted(self.lines, key=lambda text: (self.lines[text], text))))
+
+
+def shown(path: Path) -> str:
+    """A path as a reader writes it: `matrix.pattern[1].banks`."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.removeprefix(".")
+
+
+def got(value: object) -> str:
+    """A value as it is quoted in a message: YAML-like, short."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, str):
+        text = f"'{value}'"
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def suggestion(word: object, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest known word, or nothing."""
+    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6) if isinstance(word, str) else []
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def listed(words: Iterable[str]) -> str:
+    """Words as an enumeration: `a, b, c`."""
+    return ", ".join(words)
+
+
+def read(text: str, filename: str) -> tuple[JsonValue, Problems]:
+    """Read a YAML document.
+
+    Args:
+        text: the document.
+        filename: what messages call it.
+
+    Returns:
+        Its value in JSON types (timestamps stay text), and the problems found so far, which know every position.
+
+    Raises:
+        SpecError: it is no YAML at all, or larger than the limits.
+    """
+    problems = Problems(filename)
+    if len(text.encode()) > MAX_BYTES:
+        problems.add_at(Place(1, 1), "(document)", f"expected at most {MAX_BYTES} bytes, got {len(text.encode())}")
+        problems.finish()
+    root = _compose(text, problems)
+    if root is None:
+        problems.add_at(Place(1, 1), "(document)", "expected an experiment with at least `name` and `task`, got nothing")
+        problems.finish()
+        return None, problems
+    try:
+        value = _Converter(problems).value(root, (), ())
+    except _TooLargeError as error:
+        problems.add_at(_place(root), "(document)", str(error))
+        problems.finish()
+        raise  # not reached: `finish` raises
+    return value, problems
+
+
+def _compose(text: str, problems: Problems) -> Node | None:
+    directive = re.search(r"^%YAML[ \t]+(?!1\.2\b)(\S+)", text, re.MULTILINE)
+    if directive:
+        line = text.count("\n", 0, directive.start()) + 1
+        problems.add_at(Place(line, 1), "(document)", f"expected YAML 1.2, got a %YAML {directive[1]} directive; remove it")
+        problems.finish()
+    try:
+        return YAML(typ="safe", pure=True).compose(text)  # type: ignore[no-any-return]  # ruamel leaves it untyped
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
+        problems.add_at(place, "(document)", _syntax(error, place))
+    except RecursionError:
+        problems.add_at(Place(1, 1), "(document)", f"expected at most {_MAX_DEPTH} levels of nesting, got many more")
+    except YAMLError as error:
+        reason = str(error).splitlines()[0]
+        problems.add_at(Place(1, 1), "(document)", f"expected printable text, got an {reason}")
+    problems.finish()
+    raise AssertionError  # `finish` raises after an error
+
+
+def _syntax(error: MarkedYAMLError, place: Place) -> str:
+    problem = str(error.problem or "")
+    if "'\\t'" in problem:
+        return "expected spaces for indentation, got a tab"
+    if "another document" in problem:
+        return "expected a single document, got a second one after '---'"
+    if "undefined alias" in problem:
+        return f"expected an alias of an anchor that is set above it, got {problem.removeprefix('found ')}"
+    context = f" {error.context}" if error.context else ""
+    return f"expected YAML, got a syntax error{context}: {problem}"
+
+
+class _TooLargeError(Exception):
+    pass
+
+
+class _Converter:
+    """Turns nodes into values; notes positions and whatever has no place in an experiment file."""
+
+    def __init__(self, problems: Problems) -> None:
+        self.problems = problems
+        self.nodes = 0
+
+    def value(self, node: Node, path: Path, above: tuple[int, ...]) -> JsonValue:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise _TooLargeError(f"expected at most {MAX_NODES} values once aliases are written out, got more")
+        if id(node) in above:
+            raise _TooLargeError(f"expected a tree of values, got an alias of `{shown(path[:-1])}` inside itself")
+        if len(path) > _MAX_DEPTH:
+            raise _TooLargeError(f"expected at most {_MAX_DEPTH} levels of nesting, got more")
+        self.problems.values.setdefault(path, _place(node))
+        above = (*above, id(node))
+        if isinstance(node, SequenceNode) and node.tag == f"{_CORE}seq":
+            return [self.value(item, (*path, index), above) for index, item in enumerate(node.value)]
+        if isinstance(node, MappingNode) and node.tag == f"{_CORE}map":
+            return self.mapping(node, path, above)
+        if isinstance(node, ScalarNode):
+            return self.scalar(node, path)
+        return self.refuse(path, f"expected a plain value, got one tagged {node.tag}")
+
+    def mapping(self, node: MappingNode, path: Path, above: tuple[int, ...]) -> JsonValue:
+        found: dict[str, JsonValue] = {}
+        for key, value in self.pairs(node, path):
+            inner = (*path, key.value)
+            if inner in self.problems.keys and key.value in found:
+                first = self.problems.keys[inner].line
+                self.problems.add_at(
+                    _place(key), shown(inner), f"expected every key once, got '{key.value}' again (first in line {first})"
+                )
+                continue
+            self.problems.keys[inner] = _place(key)
+            found[key.value] = self.value(value, inner, above)
+        merged = [pair for other in self.merges(node, path, above) for pair in self.merged(other, path, above)]
+        for key, value in merged:
+            if key.value not in found:
+                self.problems.keys[(*path, key.value)] = _place(key)
+                found[key.value] = self.value(value, (*path, key.value), above)
+        return found
+
+    def pairs(self, node: MappingNode, path: Path) -> Iterator[tuple[ScalarNode, Node]]:
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode):
+                self.problems.add_at(_place(key), shown(path), "expected a name as a key, got a list or mapping")
+            elif key.tag != f"{_CORE}merge":
+                yield key, value
+
+    def merges(self, node: MappingNode, path: Path, above: tuple[int, ...]) -> Iterator[MappingNode]:
+        for key, value in node.value:
+            if not isinstance(key, ScalarNode) or key.tag != f"{_CORE}merge":
+                continue
+            for other in value.value if isinstance(value, SequenceNode) else [value]:
+                if not isinstance(other, MappingNode):
+                    self.problems.add_at(_place(other), shown(path), "expected `<<` to name mappings, got another value")
+                elif id(other) in above:
+                    raise _TooLargeError("expected a tree of values, got a mapping merged into itself")
+                else:
+                    yield other
+
+    def merged(self, node: MappingNode, path: Path, above: tuple[int, ...]) -> Iterator[tuple[ScalarNode, Node]]:
+        """What a merged mapping brings in, its own merges last: a key that is nearer wins."""
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise _TooLargeError(f"expected at most {MAX_NODES} values once aliases are written out, got more")
+        yield from self.pairs(node, path)
+        for other in self.merges(node, path, (*above, id(node))):
+            yield from self.merged(other, path, (*above, id(node)))
+
+    def scalar(self, node: ScalarNode, path: Path) -> JsonValue:
+        text, kind = str(node.value), str(node.tag).removeprefix(_CORE)
+        try:
+            if kind in ("str", "timestamp"):
+                return text
+            if kind == "null":
+                return None
+            if kind == "bool":
+                return {"true": True, "false": False}[text.lower()]
+            if kind == "int":
+                return _integer(text)
+            if kind == "float":
+                number = float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
+                return number if math.isfinite(number) else self.refuse(path, f"expected a finite number, got {text}")
+        except (ValueError, KeyError):
+            return self.refuse(path, f"expected a {kind}, got {got(text)}")
+        return self.refuse(path, f"expected a plain value, got one tagged {node.tag}")
+
+    def refuse(self, path: Path, message: str) -> JsonValue:
+        self.problems.add(path, message)
+        return None
+
+
+def _integer(text: str) -> int:
+    digits = text.replace("_", "").lower()
+    base = {"0x": 16, "0o": 8, "0b": 2}.get(digits.lstrip("+-")[:2], 10)
+    return int(digits, base)
+
+
+def _place(node: Node) -> Place:
+    return Place(node.start_mark.line + 1, node.start_mark.column + 1)
