@@ -259,7 +259,8 @@ def _download(url: str, file: DataFile, target: Path, progress: Progress | None)
                 )
             os.replace(part, target)
     except (OSError, HTTPException) as error:
-        reason = error.reason if isinstance(error, URLError) else error
+        # An HTTPError is a URLError whose reason lacks the status code.
+        reason = error.reason if type(error) is URLError else error
         raise DataError(
             f"could not fetch {url} to {target}: {reason}; check network and disk, or put the file there by hand"
         ) from None
