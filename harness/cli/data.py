@@ -1,5 +1,98 @@
 """`data list`, `data fetch`, `data verify`: the data sets that tasks read from files."""
 
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from harness.cli._common import EXIT_GATE, JsonOption, guarded, print_json, stderr, stdout
+
+if TYPE_CHECKING:
+    from harness.data import FileStatus
+
 app = typer.Typer(help="List, fetch and verify data sets.", no_args_is_help=True)
+
+STYLES = {"ok": "green", "missing": "yellow", "wrong": "red"}
+
+FolderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir", metavar="DIR", help="The data folder.", show_default="$HARNESS_DATA, else the user's data folder"
+    ),
+]
+
+
+@app.command("list")
+@guarded
+def list_sets(data_dir: FolderOption = None, as_json: JsonOption = False) -> None:
+    """List the data sets and which of their files are there, judged by size."""
+    from harness import data
+
+    files = data.survey(data.target_folder(data_dir))
+    if as_json:
+        print_json([file.model_dump(mode="json") for file in files])
+        return
+    _print(files)
+    console = stdout()
+    for each in data.DATA_SETS.values():
+        console.print(f"{each.name}: {each.description}", markup=False, soft_wrap=True)
+
+
+@app.command("fetch")
+@guarded
+def fetch(
+    name: Annotated[str, typer.Argument(help="The data set: ptb or mnist.")],
+    data_dir: FolderOption = None,
+    base_url: Annotated[
+        str | None,
+        typer.Option("--base-url", metavar="URL", help="Another address of the files.", show_default="the usual one"),
+    ] = None,
+) -> None:
+    """Download what is missing or wrong of a data set and check it by SHA-256; right files are left alone."""
+    from rich.progress import Progress
+
+    from harness import data
+
+    folder = data.target_folder(data_dir)
+    with Progress(console=stderr(), transient=True) as shown:
+        bars = {file.name: shown.add_task(file.name, total=file.size) for file in data.data_set(name).files}
+        before = data.fetch(
+            name, folder, base_url=base_url, progress=lambda file, done, size: shown.update(bars[file], completed=done)
+        )
+    for file in before:
+        state = "was there already" if file.state == "ok" else "fetched"
+        path = file.path if file.state == "ok" else folder / name / file.file.name
+        typer.echo(f"{file.file.name}: {state}, {path}")
+
+
+@app.command("verify")
+@guarded
+def verify(
+    name: Annotated[str | None, typer.Argument(help="The data set: ptb or mnist.", show_default="all")] = None,
+    data_dir: FolderOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Check data sets by SHA-256; a file that is missing or wrong ends with exit code 6."""
+    from harness import data
+
+    folder = data.target_folder(data_dir)
+    names = [name] if name is not None else list(data.DATA_SETS)
+    files = [file for each in names for file in data.verify(each, folder)]
+    if as_json:
+        print_json([file.model_dump(mode="json") for file in files])
+    else:
+        _print(files)
+    return 0 if all(file.state == "ok" for file in files) else EXIT_GATE
+
+
+def _print(files: "Iterable[FileStatus]") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("data set", "file", "MB", "state", "where", box=None, pad_edge=False, header_style="bold")
+    for file in files:
+        state = Text(file.state, style=STYLES[file.state])
+        size = f"{file.file.size / 1e6:.1f}"
+        table.add_row(file.data_set, file.file.name, size, state, Text(str(file.path), overflow="fold"))
+    stdout().print(table)

@@ -138,7 +138,7 @@ def validate(spec: SpecArgument, data_dir: DataDirOption = None) -> None:
     tasks = dict.fromkeys(cell.task for cell in experiment.cells)
     check(experiment, {task: task.load(folder) for task in tasks})
     dense = sum(cell.is_dense for cell in experiment.cells)
-    typer.echo(f"{spec}: valid; {len(experiment.cells)} cells, {dense} of them dense baselines; nothing was run")
+    typer.echo(f"{spec}: valid, {len(experiment.cells)} planned cells (dense baselines: {dense}); nothing was run")
 
 
 @guarded
