@@ -266,8 +266,8 @@ def _to_run(
     """
     reasons: dict[str, str] = {}
     state_wanted: set[str] = set()
-    for stage in reversed(stages.values()):
-        key = stage.key
+    for key in reversed(list(stages)):
+        stage = stages[key]
         if key in cached and key in state_wanted and store.has_state(key):
             try:
                 store.verify_state(cached[key])

@@ -215,8 +215,8 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in files.items():
                 write_atomic(folder / name, content)
-            content = complete.model_dump(mode="json") | {"checksum": _record_checksum(complete)}
-            write_atomic(folder / STAGE, json.dumps(content, indent=1, allow_nan=False).encode())
+            values = complete.model_dump(mode="json") | {"checksum": _record_checksum(complete)}
+            write_atomic(folder / STAGE, json.dumps(values, indent=1, allow_nan=False).encode())
         return complete
 
     def drop_state(self, key: str) -> None:
@@ -305,6 +305,6 @@ def _unpack(bits: Array, shape: Array) -> Mask:
 
 def _parse(key: str, content: bytes) -> dict[str, Array]:
     try:
-        return load_safetensors(content)  # type: ignore[no-any-return]  # safetensors is untyped
+        return load_safetensors(content)
     except SafetensorError as error:
         raise DamagedStageError(f"store: a file of stage {key} cannot be read ({error})") from None

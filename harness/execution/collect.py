@@ -105,7 +105,7 @@ class Collector:
         assert planned.test is not None
         test = self.finished[planned.test.key].test
         masks = self.plan.store.masks(records[-1])
-        by_tensor, over_scope, over_model = achieved(masks, planned.scope, problem.tensors())
+        by_tensor, over_scope, over_model = achieved(masks, problem.tensors())
         ran = [record for record in trained if record.key in self.ran]
         is_new = any(stage.key in self.ran for stage in planned.stages)
         history = tuple(_value(problem, record.valid) for record in trained)

@@ -51,7 +51,7 @@ class Graph:
             self.waiting[key] = len(sources)
             for source in sources:
                 self.children[source].append(key)
-        for key in reversed(self.jobs):
+        for key in reversed(list(self.jobs)):
             below = max((self.length[child] for child in self.children[key]), default=0)
             self.length[key] = below + (self.jobs[key].stage.kind == "train")
 

@@ -1,0 +1,285 @@
+"""The whole way of a cell, through worker processes, with a backend in NumPy."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from numpy_plugins import ToyTask
+from safetensors.numpy import load_file
+from toy import FineTuning, Rewinding, bytes_below, experiment
+
+from harness import records
+from harness.api import EmptySelectionError, StoreError
+from harness.execution.export import export
+from harness.execution.run import run
+from harness.plan import make_plan
+from harness.store import Store
+from harness_plugins.patterns.bank_balanced import BankBalanced
+from harness_plugins.patterns.unstructured import Unstructured
+
+SUPPORT = Path(__file__).parents[1] / "support"
+
+
+def values(result):
+    return [(record.pattern, record.strategy, record.seed, record.value, record.sparsity) for record in result.records]
+
+
+def epochs_run(result):
+    return sum(record.trained_epochs for record in result.records)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A grid of two patterns and two strategies, run once."""
+    store = tmp_path_factory.mktemp("store")
+    grid = experiment((FineTuning(), Rewinding()), patterns=(Unstructured(), BankBalanced(banks=5)))
+    return grid, store, run(grid, store=store, workers=2)
+
+
+def test_every_planned_cell_has_a_record_with_a_result(finished):
+    _, _, result = finished
+
+    assert [record.status for record in result.records] == ["ok"] * 5
+    assert all(0 < record.value <= 100 for record in result.records)
+
+
+def test_sparsity_is_counted_on_the_masks(finished):
+    _, _, result = finished
+    dense, *pruned = result.records
+
+    assert (dense.sparsity, dense.model_sparsity) == (0.0, 0.0)
+    assert [record.sparsity for record in pruned] == [0.5] * 4
+    assert pruned[0].model_sparsity == pytest.approx(30 / 63)
+
+
+def test_the_dense_training_runs_once(finished):
+    grid, store, _ = finished
+    trained = [Store(store).read(path.name) for path in (store / "stages").glob("*/*")]
+
+    assert sum(record.kind == "train" and not record.inputs.get("updates") for record in trained) == 4 + 2 * 2 + 2 * 1
+    assert make_plan(grid, store=store).summary()["epochs_without_sharing"] == 4 + 2 * 6 + 2 * 5
+
+
+def test_cells_of_one_seed_share_one_dense_model(finished):
+    _, _, result = finished
+
+    assert len({record.dense_digest for record in result.records}) == 1
+
+
+def test_budgets_are_counted_per_cell(finished):
+    _, _, result = finished
+
+    assert [(record.total_epochs, record.retrain_epochs) for record in result.records] == [
+        (4, 0), (6, 2), (5, 1), (6, 2), (5, 1),
+    ]  # fmt: skip
+
+
+def test_a_second_run_trains_nothing_and_says_cached(finished):
+    grid, store, first = finished
+    before = {name: text for name, text in bytes_below(store).items() if name.startswith("stages")}
+    second = run(grid, store=store, workers=1)
+
+    assert values(second) == values(first)
+    assert {record.status for record in second.records} == {"cached"}
+    assert epochs_run(second) == 0
+    assert {name: text for name, text in bytes_below(store).items() if name.startswith("stages")} == before
+
+
+def test_one_worker_and_two_give_the_same_numbers(finished, tmp_path):
+    grid, _, result = finished
+
+    assert values(run(grid, store=tmp_path, workers=1)) == values(result)
+
+
+def test_another_strategy_costs_only_its_own_epochs(finished):
+    _, store, _ = finished
+    wider = experiment((FineTuning(epochs=3),), patterns=(Unstructured(),))
+    plan = make_plan(wider, store=store).summary()
+
+    assert plan["epochs_to_run"] == 1
+    assert plan["cells_cached"] == 1
+
+
+def test_a_copied_store_still_works(finished, tmp_path):
+    grid, store, _ = finished
+    shutil.copytree(store, tmp_path / "copy")
+
+    assert make_plan(grid, store=tmp_path / "copy").summary()["stages_to_run"] == 0
+
+
+def test_the_run_folder_holds_the_records(finished):
+    grid, store, result = finished
+
+    assert result.folder == store / "runs" / grid.run_id
+    assert records.read(result.folder / "records.json") is not None
+
+
+def test_an_exported_cell_is_pruned_weights_and_their_masks(finished, tmp_path):
+    _, store, result = finished
+    record = result.records[-1]
+    export(store, record.cell[:8], tmp_path / "cell.safetensors")
+    arrays = load_file(tmp_path / "cell.safetensors")
+
+    assert arrays["output.kernel"].shape == (3, 20)
+    assert not arrays["output.kernel"][~arrays["output.kernel.mask"]].any()
+    assert arrays["output.kernel.mask"].mean() == 0.5
+
+
+def test_exporting_an_unknown_cell_names_the_way_out(finished, tmp_path):
+    _, store, _ = finished
+
+    with pytest.raises(EmptySelectionError, match="no cell 'zzz'"):
+        export(store, "zzz", tmp_path / "cell.safetensors")
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "masks.safetensors", "stage.json"])
+def test_a_damaged_stage_is_found_and_run_again(finished, tmp_path, name):
+    grid, store, result = finished
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    end = Store(copy).stage_folder(result.records[-1].stage)
+    content = bytearray((end / name).read_bytes())
+    content[len(content) // 2] ^= 4
+    (end / name).write_bytes(content)
+    shutil.rmtree(next(path.parent for path in copy.rglob("stage.json") if _is_test_of(path, end.name)))
+    again = run(grid, store=copy, workers=1)
+
+    assert values(again) == values(result)
+    assert again.records[-1].status == "ok"
+    assert again.records[-1].trained_epochs == 1
+
+
+def _is_test_of(path, key):
+    try:
+        content = json.loads(path.read_text())
+    except ValueError:
+        return False
+    return content["kind"] == "test" and content["parent"] == key
+
+
+def test_a_state_that_is_needed_again_is_computed_again_and_compared(finished, tmp_path):
+    _, store, result = finished
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    dense_end = result.records[0].stage
+    Store(copy).drop_state(dense_end)
+    wider = experiment((FineTuning(),), sparsities=(0.75,))
+    plan = make_plan(wider, store=copy)
+    run(wider, store=copy, workers=1)
+
+    assert plan.to_run[dense_end] == "metrics cached, state missing"
+    assert Store(copy).read(dense_end).reproduced is True
+
+
+def test_states_on_the_way_are_dropped_and_the_finished_models_kept(tmp_path):
+    grid = experiment((FineTuning(epochs=3),), keep_dense=0)
+    result = run(grid, store=tmp_path, workers=1)
+    shelf = Store(tmp_path)
+    plan = make_plan(grid, store=tmp_path)
+    kept = {key for key in plan.stages if shelf.has_state(key)}
+
+    assert kept == {record.stage for record in result.records}
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "word"),
+    [("error", "failed", "the toy is broken"), ("killed", "killed", "signal 9"), ("diverged", "diverged", "step 3")],
+)
+def test_a_stage_that_breaks_is_a_status_with_its_reason_and_the_rest_is_kept(tmp_path, monkeypatch, how, status, word):
+    monkeypatch.setenv("TOY_BREAKS", f"{how}@4")
+    broken = run(experiment(), store=tmp_path, workers=1)
+    dense, pruned = broken.records
+
+    assert dense.status == "ok"
+    assert (pruned.status, pruned.value) == (status, None)
+    assert word in pruned.reason
+
+    monkeypatch.delenv("TOY_BREAKS")
+    mended = run(experiment(), store=tmp_path, workers=1)
+
+    assert [record.status for record in mended.records] == ["cached", "ok"]
+    assert mended.records[1].trained_epochs == 2
+
+
+def test_cells_behind_a_broken_dense_training_are_blocked(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_BREAKS", "error@1")
+    result = run(experiment(seeds=(0,)), store=tmp_path, workers=1)
+
+    assert [record.status for record in result.records] == ["failed", "blocked"]
+    assert "the toy is broken" in result.records[1].reason
+
+
+def test_a_full_store_stops_the_run_and_keeps_what_is_finished(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_BREAKS", "full@2")
+    result = run(experiment(seeds=(0, 1)), store=tmp_path, workers=1)
+
+    assert result.store_error == "store: no space left"
+    assert "ok" not in {record.status for record in result.records}
+    monkeypatch.delenv("TOY_BREAKS")
+    assert make_plan(experiment(seeds=(0, 1)), store=tmp_path).summary()["epochs_to_run"] < 2 * (4 + 2)
+
+
+def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StoreError, match="cannot be written"):
+        run(experiment(), store=tmp_path / "file")
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from toy import FineTuning, experiment
+from numpy_plugins import ToyTask
+from harness.execution.run import run
+
+if __name__ == "__main__":
+    run(experiment((FineTuning(epochs=4),), task=ToyTask(epochs=6)), store=Path(sys.argv[1]), workers=1)
+"""
+
+
+def test_a_run_that_is_killed_goes_on_where_it_was_and_leaves_no_process(tmp_path):
+    program, store = tmp_path / "program.py", tmp_path / "store"
+    program.write_text(PROGRAM)
+    slow = os.environ | {"TOY_SECONDS_PER_EPOCH": "0.4"}
+    process = subprocess.Popen([sys.executable, program, store, SUPPORT], env=slow, start_new_session=True)
+    grid = experiment((FineTuning(epochs=4),), task=ToyTask(epochs=6))
+    _wait_for(lambda: _finished_epochs(store) >= 3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    _wait_for(lambda: not _is_alive(process.pid))
+    done = _finished_epochs(store)
+    resumed = run(grid, store=store, workers=1)
+    undisturbed = run(grid, store=tmp_path / "other", workers=1)
+
+    assert 3 <= done < 10
+    assert values(resumed) == values(undisturbed)
+    assert _finished_epochs(store) == 10
+    reruns = [Store(store).read(path.parent.name).reproduced for path in store.rglob("stage.json")]
+    assert all(reproduced in (None, True) for reproduced in reruns)
+
+
+def _finished_epochs(store):
+    return sum('"kind": "train"' in path.read_text() for path in store.rglob("stage.json"))
+
+
+def _is_alive(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
