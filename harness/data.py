@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO, Literal
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -258,9 +258,14 @@ def _download(url: str, file: DataFile, target: Path, progress: Progress | None)
                     f"{sha.hexdigest()}; nothing was kept, try again or give another mirror"
                 )
             os.replace(part, target)
+    except HTTPError as error:
+        error.close()  # it holds the connection
+        raise DataError(
+            f"could not fetch {url}: the server answered {error.code} ({error.reason}); give another mirror, or put the "
+            f"file at {target} by hand"
+        ) from None
     except (OSError, HTTPException) as error:
-        # An HTTPError is a URLError whose reason lacks the status code.
-        reason = error.reason if type(error) is URLError else error
+        reason = error.reason if isinstance(error, URLError) else error
         raise DataError(
             f"could not fetch {url} to {target}: {reason}; check network and disk, or put the file there by hand"
         ) from None

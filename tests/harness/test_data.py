@@ -17,7 +17,7 @@ CONTENTS = {"a.txt": b"one two three\n" * 9000, "b.gz": gzip.compress(b"four", m
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
-    served: list[str] = []
+    served = None
 
     def do_GET(self):
         self.served.append(self.path)
@@ -42,6 +42,7 @@ def mirror(tmp_path, monkeypatch):
     monkeypatch.setitem(data.DATA_SETS, "toy", toy)
     monkeypatch.setattr(QuietHandler, "served", [])
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(served)))
+    server.daemon_threads = False  # server_close() then waits for them, and no socket outlives the test
     thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01))
     thread.start()
     yield served, f"http://127.0.0.1:{server.server_port}", QuietHandler.served
@@ -127,7 +128,7 @@ def test_a_file_that_a_mirror_does_not_have_is_one_sentence(mirror, tmp_path):
     served, address, _ = mirror
     (served / "b.gz").unlink()
 
-    with pytest.raises(DataError, match=r"could not fetch http://.*/b\.gz to .*404.*by hand"):
+    with pytest.raises(DataError, match=r"could not fetch http://.*/b\.gz: the server answered 404 .* by hand"):
         data.fetch("toy", tmp_path, base_url=address)
 
     assert left_in(tmp_path / "toy") == ["a.txt"]
