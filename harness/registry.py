@@ -182,14 +182,17 @@ class _Discovery:
         rows = sorted(self.rows, key=lambda r: (order.get(r.kind, len(KINDS)) if r.kind else len(KINDS), r.name))
         return Registry(tuple(rows), self.manager)
 
+    def _refuse(self, origin: _Origin, error: str, remedy: str) -> None:
+        """Make a row of a whole module that cannot be used."""
+        self.rows.append(origin.row(_last(origin.module), origin.kind, error, remedy))
+
     def _follow(self, entry: EntryPoint) -> None:
         origin = _origin(entry)
         if entry.attr:
-            self.rows.append(
-                origin.row(
-                    entry.name, origin.kind, f"an entry point must name a package or a module, got '{entry.value}'",
-                    f"write '{entry.module}' in the entry points of {origin.distribution}",
-                )  # fmt: skip
+            self._refuse(
+                origin,
+                f"an entry point must name a package or a module, got '{entry.value}'",
+                f"write '{entry.module}' in the entry points of {origin.distribution}",
             )
             return
         top = self._import(origin)
@@ -217,7 +220,7 @@ class _Discovery:
             )  # fmt: skip
             happened = "exited" if isinstance(error, SystemExit) else "raised"
             message = f"{happened} at import: {type(error).__name__}: {error}"
-            self.rows.append(origin.row(_last(origin.module), origin.kind, message, remedy))
+            self._refuse(origin, message, remedy)
             return None
 
     def _register(self, module: ModuleType, origin: _Origin) -> None:
@@ -233,12 +236,12 @@ class _Discovery:
             # pluggy names the plugin and the hook; only the last line says what is wrong.
             self.manager.unregister(name=name)
             message = f"a hook does not fit its specification: {str(error).splitlines()[-1].strip()}"
-            self.rows.append(origin.row(_last(origin.module), origin.kind, message, "declare the hook without arguments"))
+            self._refuse(origin, message, "declare the hook without arguments")
             return
         self.origins[name] = origin
 
     def _refuse_hookless(self, module: ModuleType, origin: _Origin) -> None:
-        """A module of helpers is fine; one that defines components, or hooks without their mark, offers them to nobody."""
+        """Refuse a module that defines components, or hooks without their mark; one of mere helpers is fine."""
         known = {name for name in vars(hookspecs) if name.startswith("register_")}
         unmarked = sorted(name for name in vars(module) if name in known)
         own = [
@@ -248,11 +251,10 @@ class _Discovery:
         ]  # fmt: skip
         if unmarked or own:
             what = f"{unmarked[0]} is not marked" if unmarked else f"{own[0]} is defined but no hook offers it"
-            self.rows.append(
-                origin.row(
-                    _last(origin.module), origin.kind, f"{what}: the module has no function marked @hookimpl",
-                    "mark it with @hookimpl, or begin the file's name with an underscore",
-                )  # fmt: skip
+            self._refuse(
+                origin,
+                f"{what}: the module has no function marked @hookimpl",
+                "mark it with @hookimpl, or begin the file's name with an underscore",
             )
 
     def _refuse_misspelt(self) -> None:
@@ -266,11 +268,8 @@ class _Discovery:
                 wrong = next(hook for hook in _hooks(_module(self.manager, name)) if hook not in known)
                 origin = self.origins.pop(name)
                 self.manager.unregister(name=name)
-                self.rows.append(
-                    origin.row(
-                        _last(origin.module), origin.kind, f"unknown hook '{wrong}'",
-                        f"{did_you_mean(wrong, known)}the hooks are {', '.join(known)}",
-                    )  # fmt: skip
+                self._refuse(
+                    origin, f"unknown hook '{wrong}'", f"{did_you_mean(wrong, known)}the hooks are {', '.join(known)}"
                 )
 
     def _offers(self, module: ModuleType, origin: _Origin) -> Iterator[PluginRow]:
@@ -297,8 +296,8 @@ class _Discovery:
         elif clash.component is not row.component:  # the same class offered twice is no clash
             reserved = " (built-in names are reserved)" if clash.distribution == _OWN else ""
             message = (
-                f"two {PLURALS[clash.kind or 'pattern']} are named '{row.name}': {clash.module} of {clash.distribution} "
-                f"and {row.module} of {row.distribution}{reserved}"
+                f"two plugins of kind {row.kind} are named '{row.name}': {clash.module} of {clash.distribution} and "
+                f"{row.module} of {row.distribution}{reserved}"
             )
             origin = _Origin(row.distribution, row.version, row.module)
             self.rows.append(origin.row(row.name, row.kind, message, f"rename the one of {row.distribution}"))
@@ -345,7 +344,9 @@ def _module(manager: pluggy.PluginManager, name: str) -> ModuleType:
 
 def _hooks(module: ModuleType) -> list[str]:
     """Names of the hooks that a module implements."""
-    marks = {name: getattr(thing, "harness_impl", None) for name, thing in vars(module).items() if inspect.isroutine(thing)}
+    marks = {
+        name: getattr(thing, "harness_impl", None) for name, thing in vars(module).items() if inspect.isroutine(thing)
+    }
     return [mark.get("specname") or name for name, mark in marks.items() if isinstance(mark, dict)]
 
 

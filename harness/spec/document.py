@@ -2,10 +2,10 @@
 
 import json
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
-from pydantic import JsonValue as AnyJson  # pydantic's own spelling of the type, which it validates fast
 from pydantic_core import ErrorDetails
 
 from harness.api import Frozen, JsonValue
@@ -58,7 +58,7 @@ Sparsity = Annotated[
     float, BeforeValidator(_sparsity), Field(gt=0, lt=1, description="fraction of zeros in the scope, in (0, 1)")
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Entry = AnyJson
+Entry = JsonValue
 """A component's name, or a mapping of `name`, its parameters and, if wanted, `label`; see `harness.registry`."""
 
 Entries = Annotated[list[Entry], BeforeValidator(_many), Field(min_length=1)]
@@ -68,12 +68,14 @@ Words = Annotated[list[str], BeforeValidator(_many), Field(min_length=1)]
 
 
 class Matrix(Frozen):
-    """The axes whose product are the cells; without pattern, strategy and sparsity only the dense baseline is trained."""
+    """The axes whose product are the cells; without pattern, strategy and sparsity, the dense baseline alone."""
 
     task: Entries | None = Field(default=None, description="tasks, if `task` does not stand at the top")
     backend: Entries = Field(description="what trains: torch, keras_tfmot, ...")
     pattern: Entries | None = Field(default=None, description="which weights stay")
-    allocation: Entries | None = Field(default=None, description="allocations, if `allocation` does not stand at the top")
+    allocation: Entries | None = Field(
+        default=None, description="allocations, if `allocation` does not stand at the top"
+    )
     strategy: Entries | None = Field(default=None, description="when to train and when to prune")
     sparsity: Sparsities | None = Field(default=None, description="target fractions of zeros")
     seed: Seeds = Field(default=[0], description="one training per seed; comparisons are paired by seed")
@@ -112,7 +114,8 @@ class Document(Frozen):
         default=["all"], description="which tensors are pruned: `all` matrices, roles, layer names or tensor names"
     )
     allocation: Entry = Field(
-        default="uniform", description="how sparsity is spread over the scope: `uniform`, `global` or {tensor: sparsity}"
+        default="uniform",
+        description="how sparsity is spread over the scope: `uniform`, `global` or {tensor: sparsity}",
     )
     matrix: Matrix | None = Field(default=None, description="the axes whose product are the cells")
     exclude: Annotated[list[Partial], BeforeValidator(_many)] = Field(default=[], description="cells left out")
@@ -123,7 +126,9 @@ class Document(Frozen):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
         default="auto", description="where to train: `auto`, `cpu`, `cuda` or `cuda:0`"
     )
-    precision: Literal["float32", "bfloat16"] = Field(default="float32", description="of matrix products while training")
+    precision: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="of matrix products while training"
+    )
     threads: int = Field(default=1, ge=1, le=1024, description="CPU threads of one training; results depend on it")
     tolerance: float = Field(
         default=0.02, ge=0, lt=1, description="a cell is skipped if the reachable sparsity is further off than this"
@@ -131,7 +136,9 @@ class Document(Frozen):
     margin: float | None = Field(
         default=None, gt=0, description="differences within it count as equivalent, in the metric's unit"
     )
-    data_dir: str | None = Field(default=None, min_length=1, description="folder of the data sets, seen from the spec's")
+    data_dir: str | None = Field(
+        default=None, min_length=1, description="folder of the data sets, seen from the spec's"
+    )
     keep_dense: Annotated[int, BeforeValidator(_bytes)] = Field(
         default=4_000_000_000, ge=0, description="bytes of trained dense states kept for later specs, e.g. 4GB"
     )
@@ -156,7 +163,9 @@ def _known(path: Path) -> list[str]:
     return list(model.model_fields)
 
 
-def explain(error: ValidationError, problems: Problems, base: Path, value: JsonValue, known: Any) -> None:
+def explain(
+    error: ValidationError, problems: Problems, base: Path, value: JsonValue, known: Callable[[Path], list[str]]
+) -> None:
     """Note every error of a model.
 
     Args:
@@ -166,6 +175,7 @@ def explain(error: ValidationError, problems: Problems, base: Path, value: JsonV
         value: that value, to tell real keys from pydantic's own tags in a location.
         known: path -> keys that a mapping there may have.
     """
+    wrong: dict[Path, list[str]] = {}
     for detail in error.errors(include_url=False):
         path = (*base, *_real(detail["loc"], value))
         if detail["type"] == "extra_forbidden":
@@ -175,7 +185,18 @@ def explain(error: ValidationError, problems: Problems, base: Path, value: JsonV
         elif detail["type"] == "missing":
             problems.add(path[:-1], f"expected `{detail['loc'][-1]}`, got nothing")
         else:
-            problems.add(path, sentence(detail))
+            wrong.setdefault(path, []).append(sentence(detail))
+    for path, sentences in wrong.items():
+        problems.add(path, _joined(sentences))
+
+
+def _joined(sentences: list[str]) -> str:
+    """One sentence for a value that none of several alternatives takes."""
+    parts = [re.fullmatch(r"expected (.*?), got (.*)", text) for text in dict.fromkeys(sentences)]
+    if len(parts) == 1 or not all(parts):
+        return "; ".join(dict.fromkeys(sentences))
+    tail = max((part[2] for part in parts if part), key=len)  # the one with a suggestion
+    return f"expected {' or '.join(part[1] for part in parts if part)}, got {tail}"
 
 
 def _real(location: tuple[int | str, ...], value: JsonValue) -> Path:
@@ -192,34 +213,41 @@ def _real(location: tuple[int | str, ...], value: JsonValue) -> Path:
     return tuple(path)
 
 
-_WANTED = {
+def sentence(detail: ErrorDetails) -> str:
+    """What was expected and what was got, for one error of pydantic's."""
+    kind, value = detail["type"], detail["input"]
+    if kind in ("value_error", "assertion_error"):
+        text = str(detail.get("ctx", {}).get("error", detail["msg"]))
+        return text if "got" in text else f"{text}, got {got(value)}"
+    hint = ""
+    if kind == "literal_error":
+        hint = suggestion(value, re.findall(r"'([^']*)'", str(detail["ctx"]["expected"])))
+    return f"expected {_wanted(kind, detail.get('ctx', {}), detail['msg'])}, got {got(value)}{hint}"
+
+
+def _wanted(kind: str, context: Mapping[str, object], message: str) -> str:
+    """What a value should have been."""
+    limit = next(iter(context.values()), "")
+    bounds = {
+        "greater_than": f"a number above {limit}",
+        "greater_than_equal": f"a number of at least {limit}",
+        "less_than": f"a number below {limit}",
+        "less_than_equal": f"a number of at most {limit}",
+        "literal_error": str(context.get("expected")),
+        "enum": str(context.get("expected")),
+        "string_pattern_mismatch": _PATTERNS.get(str(context.get("pattern")), f"text like {context.get('pattern')}"),
+        "too_short": f"at least {context.get('min_length')} of them",
+        "string_too_short": f"at least {context.get('min_length')} characters",
+        "string_too_long": f"at most {context.get('max_length')} characters",
+    }
+    # The first word of other kinds says enough: int_type, int_parsing, int_from_float, ...
+    return bounds.get(kind) or _TYPES.get(kind.partition("_")[0]) or f"another value ({message})"
+
+
+_TYPES = {
     "bool": "true or false", "int": "a whole number", "float": "a number", "string": "text", "list": "a list",
     "tuple": "a list", "dict": "a mapping", "model": "a mapping", "finite": "a finite number",
 }  # fmt: skip
-
-
-def sentence(detail: ErrorDetails) -> str:
-    """What was expected and what was got, for one error of pydantic's."""
-    kind, context, value = detail["type"], detail.get("ctx", {}), detail.get("input")
-    if kind in ("value_error", "assertion_error"):
-        text = str(context.get("error", detail["msg"]))
-        return text if "got" in text else f"{text}, got {got(value)}"
-    if kind in ("literal_error", "enum"):
-        choices = re.findall(r"'([^']*)'", str(context["expected"]))
-        return f"expected {context['expected']}, got {got(value)}{suggestion(value, choices)}"
-    if kind == "string_pattern_mismatch":
-        return f"expected {_PATTERNS.get(str(context['pattern']), 'text matching ' + str(context['pattern']))}, got {got(value)}"
-    bounds = {"greater_than": "above", "greater_than_equal": "at least", "less_than": "below", "less_than_equal": "at most"}
-    if kind in bounds:
-        limit = next(iter(context.values()))
-        return f"expected a number {bounds[kind]} {limit}, got {got(value)}"
-    if kind in ("too_short", "string_too_short"):
-        return f"expected at least {context['min_length']} of them, got {got(value)}"
-    if kind == "string_too_long":
-        return f"expected at most {context['max_length']} characters, got {len(str(value))}"
-    wanted = _WANTED.get(kind.partition("_")[0])
-    return f"expected {wanted}, got {got(value)}" if wanted else f"expected another value: {detail['msg']}, got {got(value)}"
-
 
 _PATTERNS = {
     r"^[A-Za-z0-9_][A-Za-z0-9._-]*$": "letters, digits, '.', '_' and '-', not beginning with '.' or '-'",

@@ -167,7 +167,10 @@ class Reader:
 
     def _label_is_right(self, component: Component, path: Path) -> bool:
         label = component.own_label
-        if label is None or (label.strip() == label and 0 < len(label) <= _MAX_LABEL and label.isprintable() and "|" not in label):
+        # '|' parts the values of `--only`.
+        if label is None or (
+            label.isprintable() and label.strip() == label and "|" not in label and 0 < len(label) <= _MAX_LABEL
+        ):
             return True
         wanted = f"expected a label of 1 to {_MAX_LABEL} printable characters without '|' and outer spaces"
         self.problems.add((*path, "label"), f"{wanted}, got {got(label)}")
@@ -200,14 +203,17 @@ class Reader:
             namesake = labels.setdefault(item.label, item)
             if first is not item:
                 line = self.problems.line(first.path)
-                self.problems.add(item.path, f"expected every {axis} once, got {item.label} again (first in line {line})")
+                self.problems.add(
+                    item.path, f"expected every {axis} once, got {item.label} again (first in line {line})"
+                )
             elif namesake is not item:
                 self._refuse_label(axis, item, namesake)
 
     def _refuse_label(self, axis: str, item: Found, first: Found) -> None:
         line = self.problems.line(first.path)
         self.problems.add(
-            item.path, f"expected a label of its own, got '{item.label}' like the {axis} in line {line}; set another `label`"
+            item.path,
+            f"expected a label of its own, got '{item.label}' like the {axis} in line {line}; set another `label`",
         )
 
     def _excluded_names(self, document: Mapping[str, JsonValue], axes: Axes) -> None:

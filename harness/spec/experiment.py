@@ -175,7 +175,9 @@ class Experiment:
         # A cell that exists under one seed only still needs its baseline.
         dense = dict.fromkeys(cell.baseline() for cell in cells)
         every = tuple(dense | {cell: None for cell in cells if not cell.is_dense})
-        return replace(self, name=f"{self.name}-smoke", cells=every, digest=digest({"spec": self.digest, "smoke": True}))
+        return replace(
+            self, name=f"{self.name}-smoke", cells=every, digest=digest({"spec": self.digest, "smoke": True})
+        )
 
     def require_backends(self) -> None:
         """Make sure that every backend can train here; a spec can be checked and planned without.
@@ -184,18 +186,21 @@ class Experiment:
             PluginUnavailableError: a framework is not installed; one line each, with the remedy.
         """
         backends = dict.fromkeys(cell.backend for cell in self.cells)
-        reasons = [f"backend '{b.label()}' cannot be used: {reason}" for b in backends if (reason := b.why_unavailable())]
+        reasons = [
+            f"backend '{b.label()}' cannot be used: {reason}" for b in backends if (reason := b.why_unavailable())
+        ]
         if reasons:
             raise PluginUnavailableError("\n".join(reasons))
 
     def _hint(self, conditions: Iterable["_Condition"]) -> str:
+        """What a condition may have misspelt."""
         for condition in conditions:
-            if condition.axis in ("sparsity", "seed"):
-                continue
-            known = sorted({word for cell in self.cells for word in _words(cell, condition.axis)})
-            for value in condition.values:
-                if value not in known:
-                    return f": no {condition.axis} is called '{value}'{suggestion(value, known) or '; there is ' + listed(known)}"
+            if condition.axis not in ("sparsity", "seed"):
+                known = sorted({word for cell in self.cells for word in _words(cell, condition.axis)})
+                for value in condition.values:
+                    if value not in known:
+                        tail = suggestion(value, known) or f"; there is {listed(known)}"
+                        return f": no {condition.axis} is called '{value}'{tail}"
         return ""
 
 

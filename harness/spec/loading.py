@@ -46,7 +46,9 @@ def load(path: Path, registry: Registry) -> Experiment:
             raise SpecError(f"{path}:1:1 (document): expected a file of at most {MAX_BYTES} bytes, got {size}")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SpecError(f"{path}:1:1 (document): expected UTF-8 text, got another byte at offset {error.start}") from None
+        raise SpecError(
+            f"{path}:1:1 (document): expected UTF-8 text, got another byte at offset {error.start}"
+        ) from None
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise SpecError(f"{path}: expected an experiment file that can be read, got '{reason}'") from None
@@ -212,7 +214,9 @@ class _Filter:
 
     def takes(self, point: Mapping[str, Found]) -> bool:
         """Whether a point has one of the values on every axis that is named."""
-        taken = bool(self.paths) and all(axis in point and point[axis].path in some for axis, some in self.paths.items())
+        taken = bool(self.paths) and all(
+            axis in point and point[axis].path in some for axis, some in self.paths.items()
+        )
         self.used |= taken
         return taken
 

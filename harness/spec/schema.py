@@ -76,7 +76,8 @@ def _fill(properties: Schema, fields: dict[str, bool]) -> None:
         described = properties[field]
         entry: Schema = {"$ref": _TEMPLATE.format(model="hardware" if field == "hardware" else field)}
         if field in ("sparsity", "seed"):
-            entry = next((form["items"] for form in described.get("anyOf", [described]) if "items" in form), {"type": "number"})
+            numbers = [form.get("items", form) for form in described.get("anyOf", [described])]
+            entry = next(form for form in numbers if form.get("type") in ("number", "integer"))
         properties[field] = _kept(described) | (_one_or_many(entry) if many else entry)
 
 

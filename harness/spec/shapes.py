@@ -25,7 +25,9 @@ def scope_tensors(problem: Problem, scope: Sequence[str]) -> tuple[Tensor, ...]:
     matrices = [tensor for tensor in problem.tensors() if tensor.is_prunable]
     chosen = tuple(tensor for tensor in matrices if any(entry in _names(tensor) for entry in scope))
     if not chosen:
-        raise SpecError(f"scope: expected at least one matrix of the task, got {listed(scope)}{_existing(scope[0], matrices)}")
+        raise SpecError(
+            f"scope: expected at least one matrix of the task, got {listed(scope)}{_existing(scope[0], matrices)}"
+        )
     return chosen
 
 
@@ -86,8 +88,7 @@ def _misfits(experiment: Experiment, problems: Mapping[Task, Problem]) -> Iterat
             )
         if _first(seen, task, "strategy", cell.strategy, cell.sparsity):
             yield from (
-                ("strategy", labels["strategy"], text)
-                for text in _program_misfits(cell.strategy, problem.recipe, cell)
+                ("strategy", labels["strategy"], text) for text in _program_misfits(cell.strategy, problem.recipe, cell)
             )
 
 

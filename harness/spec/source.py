@@ -4,7 +4,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ruamel.yaml import YAML
@@ -46,7 +46,7 @@ class Problems:
     def add(self, path: Path, message: str, *, at: str = "value") -> None:
         """Note a problem with the value, or with the key (`at="key"`), that lies at a path.
 
-        A path that the file does not spell out (a default, a single value read as a list) is told by its nearest parent.
+        A path that the file does not spell out (a single value read as a list, say) is told by its nearest parent.
         """
         known = path
         while known and known not in self.values:
@@ -123,7 +123,9 @@ def read(text: str, filename: str) -> tuple[JsonValue, Problems]:
         problems.finish()
     root = _compose(text, problems)
     if root is None:
-        problems.add_at(Place(1, 1), "(document)", "expected an experiment with at least `name` and `task`, got nothing")
+        problems.add_at(
+            Place(1, 1), "(document)", "expected an experiment with at least `name` and `task`, got nothing"
+        )
         problems.finish()
         return None, problems
     try:
@@ -139,7 +141,9 @@ def _compose(text: str, problems: Problems) -> Node | None:
     directive = re.search(r"^%YAML[ \t]+(?!1\.2\b)(\S+)", text, re.MULTILINE)
     if directive:
         line = text.count("\n", 0, directive.start()) + 1
-        problems.add_at(Place(line, 1), "(document)", f"expected YAML 1.2, got a %YAML {directive[1]} directive; remove it")
+        problems.add_at(
+            Place(line, 1), "(document)", f"expected YAML 1.2, got a %YAML {directive[1]} directive; remove it"
+        )
         problems.finish()
     try:
         return YAML(typ="safe", pure=True).compose(text)  # type: ignore[no-any-return]  # ruamel leaves it untyped
@@ -204,7 +208,9 @@ class _Converter:
             if inner in self.problems.keys and key.value in found:
                 first = self.problems.keys[inner].line
                 self.problems.add_at(
-                    _place(key), shown(inner), f"expected every key once, got '{key.value}' again (first in line {first})"
+                    _place(key),
+                    shown(inner),
+                    f"expected every key once, got '{key.value}' again (first in line {first})",
                 )
                 continue
             self.problems.keys[inner] = _place(key)
@@ -229,7 +235,9 @@ class _Converter:
                 continue
             for other in value.value if isinstance(value, SequenceNode) else [value]:
                 if not isinstance(other, MappingNode):
-                    self.problems.add_at(_place(other), shown(path), "expected `<<` to name mappings, got another value")
+                    self.problems.add_at(
+                        _place(other), shown(path), "expected `<<` to name mappings, got another value"
+                    )
                 elif id(other) in above:
                     raise _TooLargeError("expected a tree of values, got a mapping merged into itself")
                 else:
@@ -246,21 +254,15 @@ class _Converter:
 
     def scalar(self, node: ScalarNode, path: Path) -> JsonValue:
         text, kind = str(node.value), str(node.tag).removeprefix(_CORE)
+        if kind not in _SCALARS:
+            return self.refuse(path, f"expected a plain value, got one tagged {node.tag}")
         try:
-            if kind in ("str", "timestamp"):
-                return text
-            if kind == "null":
-                return None
-            if kind == "bool":
-                return {"true": True, "false": False}[text.lower()]
-            if kind == "int":
-                return _integer(text)
-            if kind == "float":
-                number = float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
-                return number if math.isfinite(number) else self.refuse(path, f"expected a finite number, got {text}")
+            value = _SCALARS[kind](text)
         except (ValueError, KeyError):
-            return self.refuse(path, f"expected a {kind}, got {got(text)}")
-        return self.refuse(path, f"expected a plain value, got one tagged {node.tag}")
+            return self.refuse(path, f"expected a value of type {kind}, got {got(text)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            return self.refuse(path, f"expected a finite number, got {text}")
+        return value
 
     def refuse(self, path: Path, message: str) -> JsonValue:
         self.problems.add(path, message)
@@ -269,8 +271,25 @@ class _Converter:
 
 def _integer(text: str) -> int:
     digits = text.replace("_", "").lower()
-    base = {"0x": 16, "0o": 8, "0b": 2}.get(digits.lstrip("+-")[:2], 10)
-    return int(digits, base)
+    return int(digits, {"0x": 16, "0o": 8, "0b": 2}.get(digits.lstrip("+-")[:2], 10))
+
+
+def _number(text: str) -> float:
+    return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _truth(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+def _nothing(text: str) -> None:
+    return None
+
+
+_SCALARS: Mapping[str, Callable[[str], JsonValue]] = {
+    "str": str, "timestamp": str, "null": _nothing, "bool": _truth, "int": _integer, "float": _number,
+}  # fmt: skip
+"""Scalars of an experiment, by tag; a date stays the text it is."""
 
 
 def _place(node: Node) -> Place:
