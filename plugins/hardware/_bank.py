@@ -1,0 +1,237 @@
+"""The bank engine: M processing elements of N lanes, one bank of a row per lane, one kept weight per lane and cycle.
+
+Row r runs on PE r mod M. With c(r, j) weights kept in bank j of row r, the row takes
+
+    t(r) = max(1, sum over waves v of max over banks j in v of c(r, j))
+
+cycles, a wave being N neighbouring banks. PEs that work on their own finish after the largest sum of t over their rows;
+in lockstep every group of M rows takes as long as its slowest. Both are exact: no loop over cycles is needed.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api import ShapeError
+
+from ._products import Part, Product
+
+_PROBE_ROWS = 16
+"""Rows looked at before a whole mask is searched for equally filled banks: most candidates fail in the first few."""
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One product on one shape, without the constants of the engine.
+
+    Args:
+        cycles: issue cycles of one run; a fraction where they are an expectation.
+        last: cycles of the last group of rows, which nothing behind it can hide.
+        depth: words in the fullest weight RAM.
+        words: words in all weight RAMs.
+        parts: where the cycles go; they sum to `cycles`.
+    """
+
+    cycles: Fraction
+    last: Fraction
+    depth: int
+    words: Fraction
+    parts: dict[str, Fraction]
+
+
+class Rows(Protocol):
+    """What the rows of a product cost on PEs with so many lanes."""
+
+    @property
+    def varies(self) -> bool:
+        """Whether rows or banks differ, so that words need an end-of-row bit."""
+
+    def issue(self, pes: int, *, lockstep: bool) -> Issue:
+        """The cycles on so many PEs."""
+
+
+@dataclass(frozen=True)
+class BankMap:
+    """How the columns of a product are cut into banks: the first column of each, and why so."""
+
+    starts: tuple[int, ...]
+    cols: int
+    why: str
+
+    @property
+    def count(self) -> int:
+        """Banks per row."""
+        return len(self.starts)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Columns of every bank."""
+        return tuple(np.diff([*self.starts, self.cols]).tolist())
+
+    @property
+    def longest(self) -> int:
+        """Columns of the longest bank."""
+        return max(self.lengths)
+
+
+def split(cols: int, banks: int) -> list[int]:
+    """First column of each of `banks` stretches whose lengths differ by at most one, the longer ones first."""
+    short, longer = divmod(cols, banks)
+    return [bank * short + min(bank, longer) for bank in range(banks)]
+
+
+class Banks:
+    """Bank maps and counts of one product."""
+
+    def __init__(self, product: Product, asked: int | None) -> None:
+        """Take a product, and the number of banks per row that its user asks for.
+
+        Raises:
+            ShapeError: more banks are asked for than there are columns.
+        """
+        if asked is not None and asked > product.shape.cols:
+            raise ShapeError(
+                f"hardware models cut every row into `banks` banks of at least one column, got banks={asked} for the "
+                f"{product.shape.cols} columns of {product.shape.layer!r}; set `banks` to at most {product.shape.cols}"
+            )
+        self.product = product
+        self._asked = asked
+        self._fine: tuple[NDArray[np.intp], NDArray[np.int32]] | None = None
+
+    @cached_property
+    def natural(self) -> tuple[int | None, ...]:
+        """Equally filled banks of every part, where it has more than one."""
+        return tuple(_natural(part) for part in self.product.parts)
+
+    @property
+    def natural_total(self) -> int | None:
+        """Equally filled banks of the whole row, if every part has them."""
+        return None if None in self.natural else sum(count for count in self.natural if count is not None)
+
+    def map(self, lanes: int) -> BankMap:
+        """The bank map for PEs with so many lanes."""
+        cols = self.product.shape.cols
+        if self._asked is not None:
+            return BankMap(tuple(split(cols, self._asked)), cols, "as asked for")
+        if not any(self.natural):
+            return BankMap(tuple(split(cols, min(lanes, cols))), cols, "no equally filled banks: one per lane")
+        starts: list[int] = []
+        for part, left, count in zip(self.product.parts, self.product.offsets, self.natural, strict=False):
+            starts += [left + start for start in split(part.cols, count or min(lanes, part.cols))]
+        return BankMap(tuple(starts), cols, "the equally filled banks of the mask")
+
+    def prepare(self, lanes: Iterable[int]) -> None:
+        """Count once for several numbers of lanes."""
+        starts = {start for lane in lanes for start in self.map(lane).starts} | set(self.product.offsets[:-1])
+        edges = np.array(sorted(starts))
+        self._fine = edges, self.product.counts(edges)
+
+    def counts(self, bank_map: BankMap) -> NDArray[np.int32]:
+        """Weights kept in every bank of every engine row, (rows, banks); the map must have been prepared."""
+        assert self._fine is not None
+        edges, fine = self._fine
+        starts = np.searchsorted(edges, bank_map.starts)
+        counts: NDArray[np.int32] = np.add.reduceat(fine, starts, axis=1, dtype=np.int32)
+        return counts
+
+
+def _natural(part: Part) -> int | None:
+    if part.mask is None or part.banks == 1 or part.nnz == 0:
+        return None
+    if part.banks is not None:
+        return min(part.banks, part.cols)
+    totals = np.count_nonzero(part.mask, axis=1)
+    if totals.min() != totals.max():
+        return None
+    kept = int(totals[0])
+    fits = (banks for banks in range(kept, 1, -1) if kept % banks == 0 and _is_even(part, banks, kept // banks))
+    return next(fits, None)
+
+
+def _is_even(part: Part, banks: int, kept: int) -> bool:
+    """Whether every bank of every row keeps so many weights."""
+    assert part.mask is not None
+    starts = split(part.cols, banks)
+    probe = np.add.reduceat(part.mask[:_PROBE_ROWS], starts, axis=1, dtype=np.int32)
+    return bool((probe == kept).all()) and bool((part.counts(np.array(starts)) == kept).all())
+
+
+def wave_starts(banks: int, lanes: int) -> NDArray[np.intp]:
+    """First bank of every wave."""
+    return np.arange(0, banks, lanes)
+
+
+class ExactRows:
+    """Row costs counted on real masks."""
+
+    def __init__(self, counts: NDArray[np.int32], lanes: int) -> None:
+        """Cost every row.
+
+        Shapes:
+            counts (rows, banks).
+        """
+        banks = counts.shape[1]
+        starts = wave_starts(banks, lanes)
+        used = np.diff(starts, append=banks)  # (waves,) lanes that have a bank
+        peaks = np.maximum.reduceat(counts, starts, axis=1)  # (rows, waves)
+        self.lanes = lanes
+        self.costs: NDArray[np.int64] = np.maximum(1, peaks.sum(axis=1, dtype=np.int64))
+        per_wave = peaks.sum(axis=0, dtype=np.int64)
+        self._empty = int((peaks.sum(axis=1) == 0).sum())
+        self._nnz = int(counts.sum(dtype=np.int64))
+        self._reserved = int((per_wave * used).sum())
+        self._idle = int((per_wave * (lanes - used)).sum())
+        self.varies = bool((counts != counts[0]).any()) or len(set(counts[0].tolist())) > 1
+
+    def issue(self, pes: int, *, lockstep: bool) -> Issue:
+        """The exact cycles on so many PEs."""
+        rows = len(self.costs)
+        groups = -(-rows // pes)
+        padded = np.zeros(groups * pes, dtype=np.int64)
+        padded[:rows] = self.costs
+        grid = padded.reshape(groups, pes)
+        busy = grid.sum(axis=0)
+        cycles = int(grid.max(axis=1).sum() if lockstep else busy.max())
+        total = int(self.costs.sum())
+        return Issue(
+            cycles=Fraction(cycles),
+            last=Fraction(int(grid[-1].max())),
+            depth=int(busy.max()),
+            words=Fraction(total),
+            parts=self._parts(cycles, total, pes),
+        )
+
+    def _parts(self, cycles: int, total: int, pes: int) -> dict[str, Fraction]:
+        """Where the cycles go, in exact fractions."""
+        rows, slots = len(self.costs), pes * self.lanes
+        gap = Fraction(cycles) - Fraction(total, pes)
+        tail = min(gap, (-(-rows // pes) - Fraction(rows, pes)) * Fraction(total, rows))
+        return {
+            "compute": Fraction(self._nnz, slots),
+            "bank_imbalance": Fraction(self._reserved - self._nnz, slots),
+            "lane_mismatch": Fraction(self._idle, slots),
+            "empty_rows": Fraction(self._empty, pes),
+            "tail": tail,
+            "pe_imbalance": gap - tail,
+        }
+
+
+def dense_issue(rows: int, cols: int, pes: int, lanes: int) -> Issue:
+    """A dense product on a dot-product array (`dense_mvm`): M rows times N inputs per cycle."""
+    groups, waves = -(-rows // pes), -(-cols // lanes)
+    compute = Fraction(rows * cols, pes * lanes)
+    cycles = Fraction(groups * waves)
+    parts = {"compute": compute, "tail": cycles - compute}
+    return Issue(cycles=cycles, last=Fraction(waves), depth=groups * waves, words=Fraction(rows * waves), parts=parts)
+
+
+def fold(banks: int, most: int) -> set[int]:
+    """Numbers of lanes, at most `most`, that the banks fold onto: in up to eight waves, or in whole ones."""
+    few = {-(-banks // waves) for waves in range(1, 9)}
+    whole = {lanes for lanes in range(1, banks + 1) if banks % lanes == 0}
+    return {lanes for lanes in few | whole if lanes <= most}
