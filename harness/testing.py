@@ -1,0 +1,300 @@
+"""Checks that every plugin has to pass, and random scores to try patterns on; for plugin authors' own tests.
+
+The checks raise `PluginContractError` with the first demand that is not met. The two functions that make hypothesis
+strategies need hypothesis (`pip install hypothesis`); the checks do not.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from harness.api import (
+    SGD,
+    Component,
+    Mask,
+    Matrix,
+    Pattern,
+    PluginContractError,
+    PluginUnavailableError,
+    Prune,
+    Recipe,
+    Rewind,
+    Score,
+    ShapeError,
+    SpecError,
+    StepDecay,
+    Strategy,
+    Train,
+)
+
+if TYPE_CHECKING:
+    from hypothesis.strategies import SearchStrategy
+
+SHAPES = ((4, 40), (8, 12), (5, 64), (13, 27), (1, 20), (3, 200))
+"""(rows, cols) that patterns are tried on; those a pattern refuses with a `ShapeError` are left out."""
+
+_SPARSITIES = (0.0, 0.25, 0.5, 0.58, 0.75, 0.9, 0.96)
+_Scalar = TypeVar("_Scalar", bound=np.generic)
+_RECIPE_EPOCHS = (1, 2, 4, 13, 40)
+
+
+def score_matrices(
+    *, rows_multiple_of: int = 1, cols_multiple_of: int = 1, max_rows: int = 6, max_cols: int = 24, levels: int = 5
+) -> SearchStrategy[Matrix]:
+    """Random score matrices of few different values, so that ties are common; float32 or float64.
+
+    Args:
+        rows_multiple_of: what the number of rows is a multiple of.
+        cols_multiple_of: what the number of columns is a multiple of.
+        max_rows: the most rows.
+        max_cols: the most columns.
+        levels: how many different values there are at most, from 0 in steps of a quarter.
+
+    Raises:
+        PluginUnavailableError: hypothesis is not installed.
+    """
+    _require_hypothesis()
+    from hypothesis import strategies
+
+    def build(rows: int, cols: int, kind: str) -> SearchStrategy[Matrix]:
+        return strategies.binary(min_size=rows * cols, max_size=rows * cols).map(
+            lambda drawn: (np.frombuffer(drawn, np.uint8) % levels / 4).astype(kind).reshape(rows, cols)
+        )
+
+    rows = strategies.integers(1, max(1, max_rows // rows_multiple_of)).map(lambda count: count * rows_multiple_of)
+    cols = strategies.integers(1, max(1, max_cols // cols_multiple_of)).map(lambda count: count * cols_multiple_of)
+    kinds = strategies.sampled_from(("float32", "float64"))
+    return strategies.tuples(rows, cols, kinds).flatmap(lambda drawn: build(*drawn))
+
+
+def sparsities() -> SearchStrategy[float]:
+    """Random sparsities in [0, 1), round decimals and odd ones.
+
+    Raises:
+        PluginUnavailableError: hypothesis is not installed.
+    """
+    _require_hypothesis()
+    from hypothesis import strategies
+
+    return strategies.integers(0, 99).map(lambda percent: percent / 100) | strategies.floats(0, 1, exclude_max=True)
+
+
+def _require_hypothesis() -> None:
+    try:
+        import hypothesis  # noqa: F401  # only whether it is there
+    except ImportError:
+        raise PluginUnavailableError(
+            "harness.testing makes random scores with hypothesis, which is not installed; run `pip install hypothesis`"
+        ) from None
+
+
+def check_component(component: type[Component]) -> None:
+    """What every plugin class promises: defaults for all fields, immutability, a way to JSON and back, a label, words.
+
+    Raises:
+        PluginContractError: the first promise it breaks.
+    """
+    where = f"{component.__module__}.{component.__qualname__}"
+    _demand(re.fullmatch(r"[a-z][a-z0-9_]*", component.name), where, f"a snake_case name, got {component.name!r}")
+    _demand(component.__doc__ and component.__doc__.strip(), where, "a docstring that says what it is")
+    try:
+        default = component()
+    except ValidationError as error:
+        raise _broken(where, f"a default for every field, got {error.errors()[0]['msg']!r}") from None
+    _demand(component.model_config.get("frozen"), where, "a frozen model; leave `frozen` as the base class sets it")
+    for name in component.model_fields:
+        _demand(_is_frozen(default, name), where, f"a frozen model, but `{name}` can be assigned to")
+    again = component.model_validate(default.parameters())
+    _demand(again == default, where, f"its parameters to make it again, but {default.parameters()} made {again!r}")
+    _demand(default.label() == component.name, where, f"the label {component.name!r}, got {default.label()!r}")
+    _demand(hash(default) == hash(again), where, "equal components to have equal hashes")
+
+
+def _is_frozen(component: Component, field: str) -> bool:
+    try:
+        setattr(component, field, getattr(component, field))
+    except ValidationError:
+        return True
+    return False
+
+
+def check_pattern(pattern: Pattern, shapes: Sequence[tuple[int, int]] = SHAPES, *, follows_frame: bool = True) -> None:
+    """What a pattern promises of its masks, tried on matrices with many equal scores.
+
+    Args:
+        pattern: the pattern, with any parameters.
+        shapes: (rows, cols) of the matrices; those it refuses with a `ShapeError` are left out.
+        follows_frame: whether the masks are the best cells of every group of the declared frame; False for a pattern
+            whose own `mask` does something that no frame can say.
+
+    Raises:
+        PluginContractError: the first promise it breaks.
+    """
+    accepted = 0
+    for rows, cols in shapes:
+        try:
+            pattern.layout(rows, cols)
+        except ShapeError:
+            continue
+        accepted += 1
+        for scores in _tied_scores(rows, cols):
+            _check_masks(pattern, scores, follows_frame=follows_frame)
+    tried = ", ".join(f"{rows} x {cols}" for rows, cols in shapes)
+    _demand(accepted, pattern.label(), f"at least one of these shapes to be taken: {tried}; pass `shapes` that fit")
+
+
+def _tied_scores(rows: int, cols: int) -> Iterator[Matrix]:
+    rng = np.random.default_rng([rows, cols])
+    few = rng.integers(0, 4, (rows, cols)).astype(np.float64)
+    yield few.astype(np.float32)
+    yield np.asfortranarray(few)
+    yield np.ones((rows, cols), np.float32)
+    yield np.where(rng.random((rows, cols)) < 0.95, 0, few + 1)  # mostly zeros
+
+
+def _check_masks(pattern: Pattern, scores: Matrix, *, follows_frame: bool) -> None:
+    where = f"{pattern.label()} on {scores.shape[0]} x {scores.shape[1]}"
+    before = scores.copy()
+    wider: Mask = np.ones(scores.shape, dtype=np.bool_)
+    for sparsity in _SPARSITIES:
+        mask = pattern.mask(scores, sparsity)
+        at = f"{where} at sparsity {sparsity}"
+        _demand(isinstance(mask, np.ndarray) and mask.dtype == np.bool_, at, "a bool array")
+        _demand(mask.shape == scores.shape, at, f"a mask of shape {scores.shape}, got {mask.shape}")
+        _demand(np.array_equal(scores, before), at, "the scores to be left as they were")
+        _demand(sparsity or mask.all(), at, "sparsity 0 to keep everything")
+        _demand(not (mask & ~wider).any(), at, "a higher sparsity to keep a subset of a lower one")
+        pruned = np.where(wider, scores, -np.inf)
+        _demand(np.array_equal(pattern.mask(pruned, sparsity), mask), at, "pruned weights (-inf) to stay pruned")
+        _demand(np.array_equal(pattern.mask(scores * 4, sparsity), mask), at, "the same mask for four times the scores")
+        _check_count(pattern, mask, sparsity, at)
+        if follows_frame and sparsity:
+            _check_groups(pattern, scores, mask, sparsity, at)
+        wider = mask
+
+
+def _check_count(pattern: Pattern, mask: Mask, sparsity: float, at: str) -> None:
+    rows, cols = mask.shape
+    found = 1 - np.count_nonzero(mask) / mask.size
+    reachable = pattern.reachable(rows, cols, sparsity)
+    slack = max(1e-9, pattern.layout(rows, cols).edge_deficit / mask.size)
+    _demand(abs(found - reachable) <= slack, at, f"the sparsity {reachable:g} that it calls reachable, got {found:g}")
+
+
+def _check_groups(pattern: Pattern, scores: Matrix, mask: Mask, sparsity: float, at: str) -> None:
+    """Compare every group with a stable sort of its cells: slow, and independent of the selection kernel."""
+    layout = pattern.layout(*_sides(scores))
+    takes_max = pattern.frame(*_sides(scores)).pooling == "max"
+    quota = layout.quota(sparsity)
+    for rows, cols in layout.groups():
+        kept = _cells(mask[rows, cols], layout.cell)
+        pooled = [cell.max() if takes_max else cell.mean() for cell in _cells(scores[rows, cols], layout.cell)]
+        best = set(np.argsort(-np.array(pooled), kind="stable")[:quota].tolist())
+        stayed = {index for index, cell in enumerate(kept) if cell.all()}
+        group = f"{at}, group of rows {rows.start}-{rows.stop - 1} and columns {cols.start}-{cols.stop - 1}"
+        _demand(all(cell.all() == cell.any() for cell in kept), group, "whole cells to stay or go")
+        _demand(len(stayed) == quota, group, f"{quota} cells to stay, got {len(stayed)}")
+        _demand(stayed == best, group, "its highest scores to stay, ties at the lower index")
+
+
+def _cells(group: NDArray[_Scalar], cell: tuple[int, int]) -> Sequence[NDArray[_Scalar]]:
+    """The cells of a group, row-major, those at its edges smaller."""
+    if cell == (1, 1):
+        return list(group.reshape(-1, 1))
+    corners = ((top, left) for top in range(0, group.shape[0], cell[0]) for left in range(0, group.shape[1], cell[1]))
+    return [group[top : top + cell[0], left : left + cell[1]] for top, left in corners]
+
+
+def _sides(matrix: Matrix) -> tuple[int, int]:
+    return matrix.shape[0], matrix.shape[1]
+
+
+def check_strategy(strategy: Strategy, recipes: Sequence[Recipe] | None = None) -> None:
+    """What a strategy promises of its programs, tried on short and long recipes.
+
+    Args:
+        strategy: the strategy, with any parameters.
+        recipes: dense recipes; those it refuses with a `SpecError` are left out. By default of 1 to 40 epochs.
+
+    Raises:
+        PluginContractError: the first promise it breaks.
+    """
+    accepted = 0
+    for recipe in recipes or [_recipe(epochs) for epochs in _RECIPE_EPOCHS]:
+        for target in (0.5, 0.9):
+            try:
+                phases = strategy.program(recipe, target)
+            except SpecError:
+                continue
+            accepted += 1
+            where = f"{strategy.label()} for {recipe.epochs} epochs at sparsity {target}"
+            _demand(phases == strategy.program(recipe, target), where, "the same program when asked twice")
+            _check_phases(phases, recipe, target, where)
+    _demand(accepted, strategy.label(), "at least one recipe to be taken; pass `recipes` that fit")
+    unknown = set(strategy.hyper_parameters()) - set(strategy.parameters())
+    _demand(not unknown, strategy.label(), f"hyper-parameters that are fields, got {', '.join(sorted(unknown))}")
+
+
+def _recipe(epochs: int) -> Recipe:
+    rate = StepDecay(initial=1.0, decay=0.5, full_epochs=4)
+    return Recipe(epochs=epochs, optimiser=SGD(), learning_rate=rate, clip_norm=5.0, steps_per_epoch=30)
+
+
+def _check_phases(phases: Sequence[object], recipe: Recipe, target: float, where: str) -> None:
+    trained, reached = 0, 0.0
+    for phase in phases:
+        _demand(isinstance(phase, Train | Prune | Rewind), where, f"Train, Prune and Rewind phases only, got {phase!r}")
+        if isinstance(phase, Rewind):
+            _demand(phase.to <= trained, where, f"rewinds into the past, got {phase.to} after {trained} epochs")
+            trained = phase.to
+        elif isinstance(phase, Prune):
+            reached = _next_sparsity(phase.sparsity, phase.score, reached, where)
+        elif isinstance(phase, Train):
+            _check_rates(phase, recipe, where)
+            for sparsity in _scheduled(phase, recipe, where):
+                reached = _next_sparsity(sparsity, phase.score, reached, where)
+            trained += phase.epochs
+    _demand(reached == target, where, f"the target to be reached at the end, got {reached}")
+
+
+def _next_sparsity(sparsity: float, score: Score, reached: float, where: str) -> float:
+    _demand(0 <= sparsity < 1, where, f"sparsities in [0, 1), got {sparsity}")
+    _demand(sparsity >= reached or score.revives, where, f"sparsities that do not fall, got {sparsity} after {reached}")
+    return sparsity
+
+
+def _scheduled(phase: Train, recipe: Recipe, where: str) -> list[float]:
+    if phase.sparsity is None:
+        return []
+    updates = phase.sparsity.updates(recipe.steps_per_epoch)
+    steps = [step for step, _ in updates]
+    _demand(steps == sorted(set(steps)), where, f"mask updates at increasing steps, got {steps}")
+    last = phase.epochs * recipe.steps_per_epoch
+    _demand(
+        not steps or (steps[0] >= 0 and steps[-1] <= last), where, f"mask updates in steps 0 to {last}, got {steps}"
+    )
+    return [sparsity for _, sparsity in updates]
+
+
+def _check_rates(phase: Train, recipe: Recipe, where: str) -> None:
+    for epoch in range(phase.epochs):
+        given = phase.lr.at(epoch)
+        rates = (given,) if isinstance(given, float) else given
+        _demand(len(rates) in (1, recipe.steps_per_epoch), where, f"one rate per epoch or step, got {len(rates)}")
+        _demand(all(math.isfinite(rate) and rate > 0 for rate in rates), where, f"rates above 0, got {given}")
+
+
+def _demand(met: object, where: str, expected: str) -> None:
+    if not met:
+        raise _broken(where, expected)
+
+
+def _broken(where: str, expected: str) -> PluginContractError:
+    return PluginContractError(f"{where}: the contract expects {expected}; see docs/write-a-plugin.md")
