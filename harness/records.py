@@ -4,6 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -69,7 +70,8 @@ class Record(Frozen):
         reason: why there is no value, one sentence.
         hardware: cost by hardware label, or {"reason": ...}.
         facts: what the task says of its data; versions: of framework and harness.
-        trained_epochs, train_seconds: what this run really spent on the cell.
+        trained_epochs: epochs of the cell's chain that this run trained, those shared with other cells included;
+            train_seconds: training time of the whole chain, cached epochs included.
         dense_digest: digest of the dense model that the cell shares with others.
         stage: key of the stage in the store that holds the finished model; empty where nothing was planned to run.
     """
@@ -151,7 +153,8 @@ def write(path: Path, records: Iterable[Record]) -> None:
             os.fsync(file.fileno())  # else a power cut may keep the new name with an empty file
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StoreError(
             f"records: cannot write {path}: {error.strerror or error}; free some space or choose another --store"
         ) from error
@@ -166,17 +169,13 @@ def read(path: Path) -> tuple[Record, ...]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StoreError(
-            f"records: cannot read {path}: {error.strerror or error}; give a finished or running run"
-        ) from error
+        raise StoreError(f"records: cannot read {path}: {error.strerror or error}; give a finished or running run") from error
     except ValueError as error:
         raise StoreError(f"records: {path} is not JSON ({error}); run the experiment again to write it anew") from error
     if not isinstance(content, dict) or not isinstance(content.get("records"), list):
         raise StoreError(f"records: expected an object with `format` and `records` in {path}; run the experiment again")
     if content.get("format") != FORMAT:
-        raise StoreError(
-            f"records: {path} has format {content.get('format')!r}, this version reads {FORMAT}; update harness"
-        )
+        raise StoreError(f"records: {path} has format {content.get('format')!r}, this version reads {FORMAT}; update harness")
     try:
         return tuple(Record.model_validate_json(json.dumps(entry)) for entry in content["records"])
     except ValidationError as error:

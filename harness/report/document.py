@@ -100,9 +100,10 @@ def _what_ran(records: Sequence[Record], compact: bool) -> Section:
         waiting = sum(counts[status] for status in PENDING)
         sentences.insert(0, f"PARTIAL: {waiting} planned cells have not finished; the numbers below may change.")
     if any(record.status in FAILED for record in records):
-        sentences.append(
-            "Cells that failed were to have a result; cells that were skipped declare why they cannot run."
-        )
+        sentences.append("Cells that failed were to have a result; cells that were skipped declare why they cannot run.")
+    doubtful = sum("not_reproduced" in record.facts for record in records)
+    if doubtful:
+        sentences.append(f"NOT REPRODUCED: a stage of {doubtful} cells, computed again, gave other bytes than before.")
     missing = [record for record in records if not record.is_done]
     return Section("What ran", tuple(sentences), _missing_grid(records, missing, compact) if missing else None)
 
@@ -278,17 +279,13 @@ def _lacks(cell: HardwareCell) -> bool:
 def _caption(layout: _Layout, margin: float | None) -> list[str]:
     table = layout.table
     origins = {kind: _origin(table, kind) for kind in ("value", "hardware")}
-    lines = [
-        f"{table.metric} ({origins['value']}) on the test split, {table.better} is better; sparsity counted on masks."
-    ]
+    lines = [f"{table.metric} ({origins['value']}) on the test split, {table.better} is better; sparsity counted on masks."]
     if table.best_possible is not None:
         lines.append(
             f"Best possible {table.metric}: {table.best_possible:.{table.digits}f}, known from the source of the data."
         )
     lines += _statistics_lines(layout, margin)
-    lines.append(
-        "Epochs: from initial weights to the pruned model, in brackets those after the first one-shot pruning."
-    )
+    lines.append("Epochs: from initial weights to the pruned model, in brackets those after the first one-shot pruning.")
     if table.hardware:
         lines.append(
             f"Hardware ({origins['hardware']}): microseconds per time step or item at batch 1; speed-up over a dense "
@@ -339,8 +336,8 @@ def _strategies(table: Table, rows: Sequence[StrategyRow]) -> Section:
     columns = [Column("strategy", "label"), Column("cells")]
     columns += [Column(f"to dense\nat {formats.level(level)}") for level in levels]
     columns += [
-        Column("epochs\nfrom scratch"), Column("epochs, dense\nmodel at hand"), Column("choices", "number"),
-        Column("beyond the dense recipe", "text"),
+        Column("epochs\nfrom scratch"), Column("epochs, dense\nmodel at hand"), Column("hyper-\nparameters"),
+        Column("names", "text"),
     ]  # fmt: skip
     body = []
     for row in rows:
@@ -352,7 +349,7 @@ def _strategies(table: Table, rows: Sequence[StrategyRow]) -> Section:
     caption = (
         f"Accuracy: mean difference in {table.metric} to dense over the cells (pattern, allocation, backend, seed) "
         f"that all strategies finished at this sparsity, their number in brackets; {table.better} is better.",
-        "Development cost: training epochs to one pruned model. Ease of use: hyper-parameters to choose.",
+        "Development cost: training epochs to one pruned model. Ease of use: hyper-parameters beyond the dense recipe.",
     )
     grid = Grid(tuple(columns), tuple(body), caption=caption, notes=tuple(notes.lines()))
     return Section(f"Strategies compared: {table.task}", (), grid)
@@ -375,8 +372,6 @@ def _how_to_read(records: Sequence[Record]) -> Section:
         f"allocation {_several(r.allocation for r in records if not r.is_dense)}.",
         f"Computed on {_several(r.device for r in records)} in {_several(r.precision for r in records)}; "
         f"threads: {_several(str(r.threads) for r in records if r.threads is not None)}.",
-        f"Trained in this run: {sum(r.trained_epochs for r in records)} epochs in "
-        f"{sum(r.train_seconds for r in records):.0f} s; all others were shared between cells or found in the store.",
     ]
     for task in dict.fromkeys(record.task for record in records):
         facts = _facts([record.facts for record in records if record.task == task])

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.api import PluginUnavailableError
+from harness.api import PluginUnavailableError, SpecError, StoreError
 from harness.records import Record
 from harness.report.rows import Row, Table, tables
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 _LINES = ("-", "--", ":", "-.")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+# By suffix, the metadata that would change with the date of drawing.
+_SUFFIXES: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
 _PANEL_INCHES = (7.0, 4.5)
 
 
@@ -25,14 +27,15 @@ def picture(records: Sequence[Record], path: Path) -> None:
     Colours tell patterns apart, lines and markers strategies; bars are 95 % intervals over seeds.
 
     Raises:
+        SpecError: the suffix names no such format.
         PluginUnavailableError: matplotlib is not installed.
         EmptySelectionError: there are no records.
-        StoreError: two records are of the same cell.
+        StoreError: two records are of the same cell, or the file cannot be written.
     """
+    if path.suffix not in _SUFFIXES:
+        raise SpecError(f"picture: expected a file ending in {', '.join(_SUFFIXES)}, got {path.name!r}; rename it")
     if find_spec("matplotlib") is None:
-        raise PluginUnavailableError(
-            "picture: matplotlib is needed and not installed; run `pip install harness[plots]`"
-        )
+        raise PluginUnavailableError("picture: matplotlib is needed and not installed; run `pip install harness[plots]`")
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -44,9 +47,12 @@ def picture(records: Sequence[Record], path: Path) -> None:
     FigureCanvasAgg(figure)  # draws without a display
     for number, (table, backend) in enumerate(panels, start=1):
         _panel(figure.add_subplot(1, len(panels), number), table, backend)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with mpl.rc_context({"svg.hashsalt": "harness", "svg.fonttype": "none"}):
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with mpl.rc_context({"svg.hashsalt": "harness", "svg.fonttype": "none"}):
+            figure.savefig(path, metadata=_SUFFIXES[path.suffix])
+    except OSError as error:
+        raise StoreError(f"picture: cannot write {path}: {error.strerror or error}; choose another file") from error
 
 
 def _panel(axes: Axes, table: Table, backend: str) -> None:
@@ -77,7 +83,8 @@ def _panel(axes: Axes, table: Table, backend: str) -> None:
         axes.axhline(table.best_possible, color="0.6", linewidth=0.8, label="best possible")
     unit = f", {table.unit}" if table.unit else ""
     axes.set(title=f"{table.task}, {backend}", xlabel="target sparsity, %", ylabel=f"{table.metric}{unit} (test)")
-    axes.legend(fontsize="small")
+    if rows:
+        axes.legend(fontsize="small")
 
 
 def _level(axes: Axes, row: Row, label: str, line: str) -> None:

@@ -1,10 +1,11 @@
 """One row per setting, built once from records; every rendering reads these rows and nothing else."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from harness.api import EmptySelectionError, JsonValue, StoreError
+from harness.api import EmptySelectionError, JsonValue, SpecError, StoreError
 from harness.records import DENSE, PENDING, Record
 from harness.statistics import Comparison, Interval, Verdict, compare, interval, verdicts
 
@@ -129,13 +130,14 @@ def tables(records: Sequence[Record], margin: float | None = None) -> tuple[Tabl
         margin: largest difference, in the unit of the metric, that counts as equivalent; None for no verdicts.
 
     Raises:
+        SpecError: the margin is not a positive number.
         EmptySelectionError: there are no records.
         StoreError: two records are of the same cell, as when two runs are mixed.
     """
+    if margin is not None and not 0 < margin < math.inf:
+        raise SpecError(f"report: expected an equivalence margin above 0, got {margin}; leave it out for no verdicts")
     if not records:
-        raise EmptySelectionError(
-            "report: expected the records of at least one planned cell, got none; run a spec first"
-        )
+        raise EmptySelectionError("report: expected the records of at least one planned cell, got none; run a spec first")
     groups = _grouped(records)
     subjects = dict.fromkeys((s.task, s.scope) for s in groups if not s.is_dense)
     # A dense baseline is pruned nowhere, so it opens the table of every scope of its task.
@@ -162,9 +164,7 @@ def _grouped(records: Sequence[Record]) -> dict[Setting, tuple[Record, ...]]:
     return {setting: tuple(group.values()) for setting, group in groups.items()}
 
 
-def _of(
-    groups: Mapping[Setting, tuple[Record, ...]], task: str, scope: tuple[str, ...]
-) -> dict[Setting, tuple[Record, ...]]:
+def _of(groups: Mapping[Setting, tuple[Record, ...]], task: str, scope: tuple[str, ...]) -> dict[Setting, tuple[Record, ...]]:
     return {s: group for s, group in groups.items() if s.task == task and (s.is_dense or s.scope == scope)}
 
 
@@ -177,9 +177,7 @@ def _setting(record: Record) -> Setting:
     )  # fmt: skip
 
 
-def _table(
-    task: str, scope: tuple[str, ...], groups: Mapping[Setting, tuple[Record, ...]], margin: float | None
-) -> Table:
+def _table(task: str, scope: tuple[str, ...], groups: Mapping[Setting, tuple[Record, ...]], margin: float | None) -> Table:
     rows = {setting: _row(setting, group) for setting, group in groups.items()}
     rows = {setting: _compared(row, rows, margin) for setting, row in rows.items()}
     records = [record for group in groups.values() for record in group]
@@ -236,11 +234,15 @@ def _row(setting: Setting, records: tuple[Record, ...]) -> Row:
 
 
 def _values(records: Iterable[Record]) -> dict[int, float]:
-    return {record.seed: record.value for record in records if record.is_done and record.value is not None}
+    return {
+        record.seed: record.value
+        for record in records
+        if record.is_done and record.value is not None and math.isfinite(record.value)
+    }
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
+    present = [value for value in values if value is not None and math.isfinite(value)]
     return interval(present).mean if present else None
 
 
@@ -248,7 +250,7 @@ def _why_incomplete(records: Sequence[Record]) -> str:
     """Every reason for which a seed of the row has no value, with its number of seeds."""
     reasons: dict[str, list[int]] = {}
     for record in records:
-        if record.is_done and record.value is None:
+        if record.is_done and not _values([record]):
             reasons.setdefault("the test value is not finite", []).append(record.seed)
         elif not record.is_done:
             because = f"{record.status}: {record.reason}" if record.reason else record.status
