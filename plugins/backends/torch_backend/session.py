@@ -66,11 +66,11 @@ class TorchSession(Session):
         self._settings = settings
         self._device = torch.device(device)
         self._tensors = {tensor.name: tensor for tensor in problem.tensors()}
-        self._weights = {name: torch.zeros(tensor.shape, device=self._device) for name, tensor in self._tensors.items()}
+        self._model = Model(problem.network, self._device, settings.precision)
+        self._weights = self._model.weights
         self._keep: dict[str, Tensor] = {}
         self._masks: dict[str, Mask] = {}
         self._stepper = stepper(problem.recipe.optimiser, self._weights)
-        self._model = Model(problem.network, self._weights, self._device, settings.precision)
         self._dropouts = [i for i, layer in enumerate(problem.network.layers) if isinstance(layer, Dropout)]
 
     def load(self, state: State) -> None:
@@ -115,7 +115,8 @@ class TorchSession(Session):
             self._check_mask(name, mask)
             self._masks[name] = mask.copy()
             kept = torch.tensor(mask, device=self._device)
-            self._keep[name] = kept.float()
+            # As the weight lies in memory: a product with a gradient of another layout would be ten times slower.
+            self._keep[name] = torch.empty_like(self._weights[name], requires_grad=False).copy_(kept)
             for target in (self._weights[name], *self._slots_of(name)):
                 # Not a product: -1 * 0 would leave a negative zero, which other bytes and another digest follow from.
                 target.detach().masked_fill_(~kept, 0.0)
@@ -255,7 +256,7 @@ def _by_step(epoch: Epoch) -> dict[int, tuple[MaskUpdate, ...]]:
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:
-    return np.array(tensor.detach().cpu().numpy(), dtype=np.float32)
+    return np.array(tensor.detach().cpu().numpy(), dtype=np.float32, order="C")
 
 
 def _tensor(array: NDArray[np.float32], like: Tensor) -> Tensor:
