@@ -261,8 +261,8 @@ def _download(url: str, file: DataFile, target: Path, progress: Progress | None)
     except HTTPError as error:
         error.close()  # it holds the connection
         raise DataError(
-            f"could not fetch {url}: the server answered {error.code} ({error.reason}); give another mirror, or put the "
-            f"file at {target} by hand"
+            f"could not fetch {url}: the server answered {error.code} ({error.reason}); give another mirror, or put "
+            f"the file at {target} by hand"
         ) from None
     except (OSError, HTTPException) as error:
         reason = error.reason if isinstance(error, URLError) else error

@@ -73,7 +73,7 @@ def mnist(data_dir: Path | None) -> Images:
 def digits() -> Images:
     """scikit-learn's 1,797 digits of 8 x 8 pixels, in a fixed random order cut 1297 : 200 : 300."""
     # scikit-learn brings SciPy with it: too slow for a command that only lists plugins.
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # it ships no stubs
+    from sklearn.datasets import load_digits
 
     data = load_digits()
     # The file is ordered by writer. Raw bits of PCG64 never change between NumPy versions, a permutation() might.

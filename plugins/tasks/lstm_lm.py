@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.api import (
     LSTM,
@@ -93,6 +93,16 @@ class LstmLm(Task):
     full_epochs: int | None = Field(default=None, ge=0, description="epochs at the full learning rate")
     decay: float | None = Field(default=None, gt=0, le=1, description="factor on the rate for every epoch after those")
     learning_rate: float | None = Field(default=None, gt=0, allow_inf_nan=False, description="the full learning rate")
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        for corpus, field in (("text", "path"), ("synthetic", "synthetic")):
+            if self.corpus != corpus and getattr(self, field) != type(self).model_fields[field].default:
+                raise ValueError(
+                    f"lstm_lm: `{field}` belongs to corpus '{corpus}' and corpus is '{self.corpus}'; remove it or set "
+                    f"`corpus: {corpus}`"
+                )
+        return self
 
     def settings(self) -> Preset:
         """The preset with what this task overrides."""

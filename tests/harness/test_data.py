@@ -42,6 +42,7 @@ def mirror(tmp_path, monkeypatch):
     monkeypatch.setitem(data.DATA_SETS, "toy", toy)
     monkeypatch.setattr(QuietHandler, "served", [])
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(QuietHandler, directory=str(served)))
+    server.handle_error = lambda *_: None  # a client that hangs up is part of a test
     server.daemon_threads = False  # server_close() then waits for them, and no socket outlives the test
     thread = threading.Thread(target=partial(server.serve_forever, poll_interval=0.01))
     thread.start()
