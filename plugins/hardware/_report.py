@@ -137,7 +137,7 @@ def _bank_map(bank_map: BankMap) -> dict[str, JsonValue]:
 
 
 def _why(best: Design, choice: Choice) -> str:
-    if choice.shape_given:
+    if choice.shape_given and best.engine == "bank":
         return "as asked for"
     which = "the fastest shape found that fits" if best.fits else "no shape fits with all weights on chip; the fastest"
     return f"{which}, of at most {choice.budget} multipliers"

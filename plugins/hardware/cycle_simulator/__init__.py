@@ -3,13 +3,14 @@
 from typing import ClassVar, Literal
 
 import numpy as np
-from .._bank import BankMap, ExactRows, Rows  # noqa: TID252  (one kind of plugin: its own shared code)
-from .._engine import BankEngineModel  # noqa: TID252  (one kind of plugin: its own shared code)
-from .._products import Product  # noqa: TID252  (one kind of plugin: its own shared code)
 from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.api import HardwareModel, hookimpl
+
+from .._bank import BankMap, ExactRows, Rows  # noqa: TID252  (one kind of plugin: its own shared code)
+from .._engine import BankEngineModel  # noqa: TID252  (one kind of plugin: its own shared code)
+from .._products import Product  # noqa: TID252  (one kind of plugin: its own shared code)
 
 
 class CycleSimulator(BankEngineModel):

@@ -3,13 +3,14 @@
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+
+from harness.api import HardwareModel, hookimpl
+
 from .._bank import BankMap, Rows  # noqa: TID252  (one kind of plugin: its own shared code)
 from .._engine import BankEngineModel  # noqa: TID252  (one kind of plugin: its own shared code)
 from .._expectation import ExpectedRows, bank_fills  # noqa: TID252  (one kind of plugin: its own shared code)
 from .._products import Product  # noqa: TID252  (one kind of plugin: its own shared code)
-from numpy.typing import NDArray
-
-from harness.api import HardwareModel, hookimpl
 
 
 class FpgaAnalytic(BankEngineModel):
