@@ -169,13 +169,17 @@ def read(path: Path) -> tuple[Record, ...]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StoreError(f"records: cannot read {path}: {error.strerror or error}; give a finished or running run") from error
+        raise StoreError(
+            f"records: cannot read {path}: {error.strerror or error}; give a finished or running run"
+        ) from error
     except ValueError as error:
         raise StoreError(f"records: {path} is not JSON ({error}); run the experiment again to write it anew") from error
     if not isinstance(content, dict) or not isinstance(content.get("records"), list):
         raise StoreError(f"records: expected an object with `format` and `records` in {path}; run the experiment again")
     if content.get("format") != FORMAT:
-        raise StoreError(f"records: {path} has format {content.get('format')!r}, this version reads {FORMAT}; update harness")
+        raise StoreError(
+            f"records: {path} has format {content.get('format')!r}, this version reads {FORMAT}; update harness"
+        )
     try:
         return tuple(Record.model_validate_json(json.dumps(entry)) for entry in content["records"])
     except ValidationError as error:

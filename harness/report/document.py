@@ -12,7 +12,7 @@ from harness.report import formats
 from harness.report.comparison import StrategyRow, strategies
 from harness.report.formats import MARKS, Footnotes
 from harness.report.rows import REFERENCE, HardwareCell, Row, Table, is_partial, tables
-from harness.statistics import ALPHA, CONFIDENCE, signed_rank_floor
+from harness.statistics import ALPHA, CONFIDENCE, Comparison, Verdict, signed_rank_floor
 
 _SHOWN_CELLS = 3  # missing cells that a compact report names per reason
 
@@ -23,12 +23,12 @@ class Column:
 
     Args:
         kind: labels may be broken before a bracket, texts anywhere, numbers nowhere.
-        part: where a table too wide is cut in two, both parts begin with the `key` columns.
+        part: a table too wide is cut in two, and both halves begin with the `key` columns.
     """
 
     header: str
     kind: Literal["label", "number", "text"] = "number"
-    part: Literal["key", "result", "hardware"] = "result"
+    part: Literal["key", "first", "second"] = "first"
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,18 @@ def _what_ran(records: Sequence[Record], compact: bool) -> Section:
     sentences = [f"{done} of {len(records)} planned cells have a result ({parts})."]
     if is_partial(records):
         waiting = sum(counts[status] for status in PENDING)
-        sentences.insert(0, f"PARTIAL: {waiting} planned cells have not finished; the numbers below may change.")
+        sentences.insert(
+            0, f"PARTIAL: {waiting} of {len(records)} planned cells have not finished; the numbers below may change."
+        )
     if any(record.status in FAILED for record in records):
-        sentences.append("Cells that failed were to have a result; cells that were skipped declare why they cannot run.")
+        sentences.append(
+            "Cells that failed were to have a result; cells that were skipped declare why they cannot run."
+        )
     doubtful = sum("not_reproduced" in record.facts for record in records)
     if doubtful:
-        sentences.append(f"NOT REPRODUCED: a stage of {doubtful} cells, computed again, gave other bytes than before.")
+        sentences.append(
+            f"NOT REPRODUCED: in {doubtful} cells a stage that was computed again gave other bytes than before."
+        )
     missing = [record for record in records if not record.is_done]
     return Section("What ran", tuple(sentences), _missing_grid(records, missing, compact) if missing else None)
 
@@ -146,6 +152,7 @@ class _Layout:
     with_n: bool
     with_reference: bool
     with_before: bool
+    with_verdicts: bool
 
 
 def _results(table: Table, margin: float | None, compact: bool) -> Section:
@@ -155,6 +162,7 @@ def _results(table: Table, margin: float | None, compact: bool) -> Section:
         with_n=not compact or len({(row.done, row.planned, row.value is None) for row in table.rows}) > 1,
         with_reference=any(row.to_reference is not None for row in table.rows),
         with_before=not compact and any(row.before_retraining is not None for row in table.rows),
+        with_verdicts=table.comparisons > 0 and any(row.value and row.value.n > 1 for row in table.rows),
     )
     notes = Footnotes()
     rows = tuple(tuple(_cells(row, layout, notes)) for row in table.rows)
@@ -193,7 +201,7 @@ def _columns(layout: _Layout) -> list[Column]:
 def _hardware_columns(label: str, compact: bool) -> list[Column]:
     if compact:
         broken = label.replace("_", "_\n", 1).replace("(", "\n(", 1)
-        return [Column(f"{broken}\nµs", part="hardware"), Column("speed-\nup", part="hardware")]
+        return [Column(f"{broken}\nµs", part="second"), Column("speed-\nup", part="second")]
     return [Column(f"{label}\n{quantity}") for quantity in ("µs", "speed-up", "fits")]
 
 
@@ -221,7 +229,9 @@ def _cells(row: Row, layout: _Layout, notes: Footnotes) -> list[str]:
     else:
         cells = [setting.backend, setting.pattern, setting.allocation, strategy]
     cells.append(formats.asked(setting.target_sparsity))
-    cells.append(notes.dash(row.why_no_value) if row.sparsity is None else formats.reached(row.sparsity))
+    cells.append(
+        notes.dash(row.why_no_value or "not recorded") if row.sparsity is None else formats.reached(row.sparsity)
+    )
     if not layout.compact:
         whole = row.model_sparsity
         cells.append(notes.dash(row.why_no_value or "not recorded") if whole is None else formats.reached(whole))
@@ -230,9 +240,19 @@ def _cells(row: Row, layout: _Layout, notes: Footnotes) -> list[str]:
         cells.append("" if row.before_retraining is None else f"{row.before_retraining:.{digits}f}")
     cells.append(_value(row, digits, notes))
     cells += [_count(row, notes)] if layout.with_n else []
-    cells.append(_to_dense(row, digits, notes))
-    if layout.with_reference:
-        cells.append(_to_reference(row, digits, notes))
+    if setting.is_dense:
+        cells += [""] * (1 + layout.with_reference)
+        return cells + _costs(row, layout, notes)
+    cells.append(_difference(row.to_dense, row.dense_verdict, row.why_no_dense, layout, notes))
+    if layout.with_reference and setting.pattern == REFERENCE:
+        cells.append("")
+    elif layout.with_reference:
+        cells.append(_difference(row.to_reference, row.reference_verdict, row.why_no_reference, layout, notes))
+    return cells + _costs(row, layout, notes)
+
+
+def _costs(row: Row, layout: _Layout, notes: Footnotes) -> list[str]:
+    cells: list[str] = []
     for label in layout.table.hardware:
         cells += _hardware(row, row.hardware.get(label, HardwareCell()), layout.compact, notes)
     return cells
@@ -247,20 +267,12 @@ def _count(row: Row, notes: Footnotes) -> str:
     return count + notes.mark(row.why_no_value) if row.why_no_value and row.value is not None else count
 
 
-def _to_dense(row: Row, digits: int, notes: Footnotes) -> str:
-    if row.setting.is_dense:
-        return ""
-    if row.to_dense is None:
-        return notes.dash(row.why_no_dense)
-    return formats.difference(row.to_dense, digits, row.dense_verdict)
-
-
-def _to_reference(row: Row, digits: int, notes: Footnotes) -> str:
-    if row.setting.is_dense or row.setting.pattern == REFERENCE:
-        return ""
-    if row.to_reference is None:
-        return notes.dash(row.why_no_reference)
-    return formats.difference(row.to_reference, digits, row.reference_verdict)
+def _difference(
+    found: Comparison | None, verdict: Verdict | None, why_none: str, layout: _Layout, notes: Footnotes
+) -> str:
+    if found is None:
+        return notes.dash(why_none)
+    return formats.difference(found, layout.table.digits, verdict if layout.with_verdicts else None)
 
 
 def _hardware(row: Row, cell: HardwareCell, compact: bool, notes: Footnotes) -> list[str]:
@@ -279,13 +291,17 @@ def _lacks(cell: HardwareCell) -> bool:
 def _caption(layout: _Layout, margin: float | None) -> list[str]:
     table = layout.table
     origins = {kind: _origin(table, kind) for kind in ("value", "hardware")}
-    lines = [f"{table.metric} ({origins['value']}) on the test split, {table.better} is better; sparsity counted on masks."]
+    lines = [
+        f"{table.metric} ({origins['value']}) on the test split, {table.better} is better; sparsity counted on masks."
+    ]
     if table.best_possible is not None:
         lines.append(
             f"Best possible {table.metric}: {table.best_possible:.{table.digits}f}, known from the source of the data."
         )
     lines += _statistics_lines(layout, margin)
-    lines.append("Epochs: from initial weights to the pruned model, in brackets those after the first one-shot pruning.")
+    lines.append(
+        "Epochs: from initial weights to the pruned model, in brackets those after the first one-shot pruning."
+    )
     if table.hardware:
         lines.append(
             f"Hardware ({origins['hardware']}): microseconds per time step or item at batch 1; speed-up over a dense "
@@ -315,7 +331,7 @@ def _statistics_lines(layout: _Layout, margin: float | None) -> list[str]:
     legend = ", ".join(f"{mark} {verdict}" for verdict, mark in MARKS.items())
     lines.append(
         f"Verdicts at p below {ALPHA:.2g}: {legend} (equivalent: TOST within ±{margin:g}); t-tests, Holm-corrected for "
-        f"{table.comparisons} comparisons."
+        f"{table.comparisons} comparisons (the intervals are not)."
     )
     pairs = [c.difference.n for c in compared]
     if pairs and signed_rank_floor(min(pairs)) > ALPHA:
@@ -333,12 +349,10 @@ def _statistics_lines(layout: _Layout, margin: float | None) -> list[str]:
 def _strategies(table: Table, rows: Sequence[StrategyRow]) -> Section:
     notes = Footnotes()
     levels = list(rows[0].accuracy)
-    columns = [Column("strategy", "label"), Column("cells")]
+    columns = [Column("strategy", "label", "key"), Column("cells", part="key")]
     columns += [Column(f"to dense\nat {formats.level(level)}") for level in levels]
-    columns += [
-        Column("epochs\nfrom scratch"), Column("epochs, dense\nmodel at hand"), Column("hyper-\nparameters"),
-        Column("names", "text"),
-    ]  # fmt: skip
+    columns += [Column("epochs", part="second"), Column("from\ndense", part="second")]
+    columns += [Column("choices", part="second"), Column("names", "text", "second")]
     body = []
     for row in rows:
         accuracies = [_accuracy(row, level, table.digits, notes) for level in levels]
@@ -349,7 +363,8 @@ def _strategies(table: Table, rows: Sequence[StrategyRow]) -> Section:
     caption = (
         f"Accuracy: mean difference in {table.metric} to dense over the cells (pattern, allocation, backend, seed) "
         f"that all strategies finished at this sparsity, their number in brackets; {table.better} is better.",
-        "Development cost: training epochs to one pruned model. Ease of use: hyper-parameters beyond the dense recipe.",
+        "Development cost: training epochs to one pruned model, and what is left of them with a trained dense model at "
+        "hand. Ease of use: choices are hyper-parameters beyond the dense recipe.",
     )
     grid = Grid(tuple(columns), tuple(body), caption=caption, notes=tuple(notes.lines()))
     return Section(f"Strategies compared: {table.task}", (), grid)

@@ -49,9 +49,9 @@ def _tables(grid: Grid, width: int) -> Iterator[Table]:
         if _width(candidate, gap) <= width:
             yield _table(candidate, gap, is_broken=candidate is broken)
             return
-    if any(column.part == "hardware" for column in grid.columns):
-        yield from _tables(_without(grid, "hardware"), width)
-        yield from _tables(_without(grid, "result"), width)
+    if {"first", "second"} <= {column.part for column in grid.columns}:
+        yield from _tables(_without(grid, "second"), width)
+        yield from _tables(_without(grid, "first"), width)
     else:
         yield _table(broken, 1, is_broken=True)
 

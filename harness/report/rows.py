@@ -137,7 +137,9 @@ def tables(records: Sequence[Record], margin: float | None = None) -> tuple[Tabl
     if margin is not None and not 0 < margin < math.inf:
         raise SpecError(f"report: expected an equivalence margin above 0, got {margin}; leave it out for no verdicts")
     if not records:
-        raise EmptySelectionError("report: expected the records of at least one planned cell, got none; run a spec first")
+        raise EmptySelectionError(
+            "report: expected the records of at least one planned cell, got none; run a spec first"
+        )
     groups = _grouped(records)
     subjects = dict.fromkeys((s.task, s.scope) for s in groups if not s.is_dense)
     # A dense baseline is pruned nowhere, so it opens the table of every scope of its task.
@@ -164,7 +166,9 @@ def _grouped(records: Sequence[Record]) -> dict[Setting, tuple[Record, ...]]:
     return {setting: tuple(group.values()) for setting, group in groups.items()}
 
 
-def _of(groups: Mapping[Setting, tuple[Record, ...]], task: str, scope: tuple[str, ...]) -> dict[Setting, tuple[Record, ...]]:
+def _of(
+    groups: Mapping[Setting, tuple[Record, ...]], task: str, scope: tuple[str, ...]
+) -> dict[Setting, tuple[Record, ...]]:
     return {s: group for s, group in groups.items() if s.task == task and (s.is_dense or s.scope == scope)}
 
 
@@ -177,7 +181,9 @@ def _setting(record: Record) -> Setting:
     )  # fmt: skip
 
 
-def _table(task: str, scope: tuple[str, ...], groups: Mapping[Setting, tuple[Record, ...]], margin: float | None) -> Table:
+def _table(
+    task: str, scope: tuple[str, ...], groups: Mapping[Setting, tuple[Record, ...]], margin: float | None
+) -> Table:
     rows = {setting: _row(setting, group) for setting, group in groups.items()}
     rows = {setting: _compared(row, rows, margin) for setting, row in rows.items()}
     records = [record for group in groups.values() for record in group]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from io import StringIO
 
 from harness.records import Record, dump
-from harness.report.rows import HardwareCell, Row, Table, tables
+from harness.report.rows import REFERENCE, HardwareCell, Row, Table, tables
 from harness.statistics import Comparison
 
 _Field = str | float | int | None
@@ -46,7 +46,7 @@ def _fields(table: Table, row: Row, labels: Sequence[str]) -> Iterator[tuple[str
     yield from (("value_half_interval", row.value.half if row.value else None), ("best_possible", table.best_possible))
     yield ("value_before_retraining", row.before_retraining)
     yield from _comparison("to_dense", row.to_dense, row.dense_verdict, row.why_no_dense)
-    yield from _comparison("to_unstructured", row.to_reference, row.reference_verdict, row.why_no_reference)
+    yield from _comparison(f"to_{REFERENCE}", row.to_reference, row.reference_verdict, row.why_no_reference)
     for label in labels:
         cell = row.hardware.get(label, HardwareCell())
         yield from ((f"{label}.latency_us", cell.latency_us), (f"{label}.cycles", cell.cycles))
