@@ -32,7 +32,10 @@ class MarkovSource(Frozen):
 
     words: int = Field(default=100, ge=SUCCESSORS, le=2_000, description="vocabulary")
     tokens: int = Field(
-        default=60_000, ge=100, le=20_000_000, description="training words; valid and test have a tenth of it each"
+        default=60_000,
+        ge=100,
+        le=20_000_000,
+        description="training words; valid and test have a tenth each, at least 1000",
     )
     order: int = Field(default=2, ge=1, le=4, description="words that the next one depends on")
     classes: int = Field(default=4, ge=1, le=SUCCESSORS, description="classes that the earlier words are told apart by")
@@ -78,7 +81,7 @@ def corpus(source: MarkovSource) -> Corpus:
 
 @lru_cache(maxsize=4)
 def _corpus(source: MarkovSource) -> Corpus:
-    held_out = max(source.tokens // 10, 100)
+    held_out = max(source.tokens // 10, 1000)
     tokens, ranks = _walk(source, source.tokens + 2 * held_out)
     bounds = (0, source.tokens, source.tokens + held_out, source.tokens + 2 * held_out)
     texts = {split: tokens[bounds[i] : bounds[i + 1]] for i, split in enumerate(SPLITS)}

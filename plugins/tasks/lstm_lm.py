@@ -78,7 +78,10 @@ class LstmLm(Task):
     name: ClassVar[str] = "lstm_lm"
     corpus: Literal["synthetic", "ptb", "text"] = Field(default="synthetic", description="where the words come from")
     path: str = Field(default=".", description="folder of corpus `text`, in the data folder or absolute")
-    synthetic: _markov.MarkovSource = _markov.MarkovSource()
+    synthetic: _markov.MarkovSource = Field(
+        default=_markov.MarkovSource(),
+        description="the language of corpus `synthetic`: words, tokens, order, classes, seed",
+    )
     train_tokens: int | None = Field(default=None, gt=0, description="use the first tokens of the training text only")
     eval_tokens: int | None = Field(default=None, gt=0, description="use the first tokens of valid and of test only")
     size: Literal["small", "medium", "large"] = Field(default="small", description="whence all that is left None below")

@@ -77,7 +77,7 @@ def test_any_source_makes_the_text_asked_for(words, order, classes, seed):
 
     corpus = _markov.corpus(source)
 
-    assert {split: len(text) for split, text in corpus.texts.items()} == {"train": 200, "valid": 100, "test": 100}
+    assert {split: len(text) for split, text in corpus.texts.items()} == {"train": 200, "valid": 1000, "test": 1000}
     assert all(0 <= text.min() and text.max() < words and text.dtype == np.int32 for text in corpus.texts.values())
 
 
