@@ -1,0 +1,159 @@
+"""Learning rates, sparsity schedules and scores."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from recipes import recipe
+
+from harness.api import (
+    Constant,
+    Cubic,
+    Epoch,
+    Gradient,
+    LearningRate,
+    Magnitude,
+    Prune,
+    Random,
+    StepDecay,
+    Train,
+    score_named,
+)
+
+RNG = np.random.default_rng(0)
+
+
+def test_step_decay_is_the_small_language_model_s():
+    schedule = StepDecay(initial=1.0, decay=0.5, full_epochs=4)
+
+    assert [schedule.at(epoch) for epoch in range(13)] == [1.0] * 4 + [0.5**power for power in range(1, 10)]
+
+
+def test_the_last_rate_of_a_recipe_is_that_of_its_last_epoch():
+    assert recipe().last_rate == 0.5**9
+
+
+@given(start=st.integers(0, 20), epoch=st.integers(0, 20))
+@settings(deadline=None)
+def test_a_schedule_seen_from_a_later_epoch_is_the_same_schedule(start, epoch):
+    schedule = StepDecay(initial=2.0, decay=0.8, full_epochs=3)
+
+    assert schedule.from_epoch(start).at(epoch) == schedule.at(start + epoch)
+
+
+def test_a_schedule_seen_from_its_beginning_is_itself():
+    schedule = Constant(rate=0.1)
+
+    assert schedule.from_epoch(0) is schedule
+
+
+class WarmUp(LearningRate):
+    """One rate per step."""
+
+    steps: int
+
+    def at(self, epoch):
+        return tuple((step + 1) / self.steps for step in range(self.steps))
+
+
+def test_a_schedule_may_give_a_rate_for_every_step():
+    assert WarmUp(steps=4).last(0) == 1.0
+    assert [Epoch(rates=WarmUp(steps=4).at(0)).rate(step) for step in range(4)] == [0.25, 0.5, 0.75, 1.0]
+    assert Epoch(rates=0.5).rate(3) == 0.5
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rate_that_is_no_positive_number_is_refused(rate):
+    with pytest.raises(ValidationError):
+        Constant(rate=rate)
+
+
+def test_the_cubic_schedule_is_zhu_and_gupta_s():
+    updates = Cubic(initial=0.0, final=0.8, begin=1, end=3, every=5).updates(10)
+
+    assert [step for step, _ in updates] == [10, 15, 20, 25, 30]
+    assert [sparsity for _, sparsity in updates] == pytest.approx(
+        [0.0, 0.8 * (1 - 0.75**3), 0.8 * (1 - 0.5**3), 0.8 * (1 - 0.25**3), 0.8]
+    )
+
+
+@given(
+    begin=st.integers(0, 5),
+    length=st.integers(1, 5),
+    every=st.integers(1, 200),
+    steps=st.integers(1, 30),
+    bounds=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)).map(sorted),
+)
+@settings(deadline=None)
+def test_the_cubic_schedule_rises_at_increasing_steps_and_ends_at_exactly_the_final_sparsity(
+    begin, length, every, steps, bounds
+):
+    schedule = Cubic(initial=bounds[0], final=bounds[1], begin=begin, end=begin + length, every=every)
+
+    listed = schedule.updates(steps)
+
+    at, sparsity = np.array(listed).T
+    assert (np.diff(at) > 0).all()
+    assert (np.diff(sparsity) >= -1e-15).all()
+    assert listed[-1] == ((begin + length) * steps, bounds[1])
+    assert listed[0][0] == begin * steps
+
+
+def test_magnitude_is_the_absolute_weight():
+    weights = np.array([[-2.0, 0.5]], np.float32)
+
+    np.testing.assert_array_equal(Magnitude().scores(weights, None, RNG), [[2.0, 0.5]])
+
+
+def test_random_scores_come_from_the_generator_alone():
+    weights = np.zeros((3, 4), np.float32)
+    first, second = (Random().scores(weights + shift, None, np.random.default_rng(5)) for shift in (0, 1))
+
+    np.testing.assert_array_equal(first, second)
+    assert len(np.unique(first)) == 12
+
+
+def test_gradient_scores_are_the_product_without_underflow():
+    weights, gradient = np.array([[1e-30, -2.0]], np.float32), np.array([[1e-30, 3.0]], np.float32)
+
+    scores = Gradient().scores(weights, gradient, RNG)
+
+    assert scores[0, 0] == pytest.approx(1e-60, rel=1e-5)
+    assert scores[0, 1] == 6.0
+
+
+def test_scores_leave_the_weights_alone():
+    weights = np.array([[-1.0, 2.0]], np.float32)
+    weights.flags.writeable = False
+
+    for score in (Magnitude(), Random(), Gradient()):
+        assert (score.scores(weights, weights, RNG) >= 0).all()
+
+
+def test_batches_enter_a_score_s_identity_only_where_they_matter():
+    assert Magnitude(batches=3).identity() == Magnitude().identity()
+    assert Gradient(batches=3).identity() != Gradient().identity()
+
+
+@pytest.mark.parametrize("name", ["magnitude", "random", "gradient"])
+def test_a_score_is_found_by_its_name(name):
+    assert score_named(name).name == name
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1.0, 90.0])
+def test_pruning_everything_or_less_than_nothing_is_refused(sparsity):
+    with pytest.raises(ValidationError):
+        Prune(sparsity=sparsity)
+
+
+def test_phases_with_schedules_of_their_own_keep_them_in_json():
+    phase = Train(
+        epochs=2, lr=WarmUp(steps=3), sparsity=Cubic(final=0.9, begin=0, end=2, every=4), score=Gradient(batches=9)
+    )
+
+    dumped = phase.model_dump()
+
+    assert dumped["lr"] == {"steps": 3}
+    assert dumped["sparsity"]["every"] == 4
+    assert dumped["score"] == {"batches": 9}
