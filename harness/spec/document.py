@@ -17,7 +17,12 @@ AXES = ("task", "backend", "pattern", "allocation", "strategy", "sparsity", "see
 
 def _many(value: object) -> object:
     """A single value where a list of one is meant."""
-    return value if isinstance(value, list) else [value]
+    return value if isinstance(value, list) or value is None else [value]
+
+
+def _any(value: object) -> object:
+    """As `_many`; nothing, as is left when every line below a key is a comment, is an empty list."""
+    return [] if value is None else _many(value)
 
 
 def _sparsity(value: object) -> object:
@@ -118,9 +123,9 @@ class Document(Frozen):
         description="how sparsity is spread over the scope: `uniform`, `global` or {tensor: sparsity}",
     )
     matrix: Matrix | None = Field(default=None, description="the axes whose product are the cells")
-    exclude: Annotated[list[Partial], BeforeValidator(_many)] = Field(default=[], description="cells left out")
-    include: Annotated[list[Single], BeforeValidator(_many)] = Field(default=[], description="single cells added")
-    hardware: Annotated[list[Entry], BeforeValidator(_many)] = Field(
+    exclude: Annotated[list[Partial], BeforeValidator(_any)] = Field(default=[], description="cells left out")
+    include: Annotated[list[Single], BeforeValidator(_any)] = Field(default=[], description="single cells added")
+    hardware: Annotated[list[Entry], BeforeValidator(_any)] = Field(
         default=[], description="hardware models that cost every cell's masks"
     )
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
@@ -180,8 +185,8 @@ def explain(
         path = (*base, *_real(detail["loc"], value))
         if detail["type"] == "extra_forbidden":
             keys = known(path[:-1])
-            message = f"expected one of {listed(keys)}, got {got(path[-1])}{suggestion(path[-1], keys)}"
-            problems.add(path, message, at="key")
+            wanted = f"one of {listed(keys)}" if keys else "no further key"
+            problems.add(path, f"expected {wanted}, got {got(path[-1])}{suggestion(path[-1], keys)}", at="key")
         elif detail["type"] == "missing":
             problems.add(path[:-1], f"expected `{detail['loc'][-1]}`, got nothing")
         else:
@@ -236,7 +241,7 @@ def _wanted(kind: str, context: Mapping[str, object], message: str) -> str:
         "literal_error": str(context.get("expected")),
         "enum": str(context.get("expected")),
         "string_pattern_mismatch": _PATTERNS.get(str(context.get("pattern")), f"text like {context.get('pattern')}"),
-        "too_short": f"at least {context.get('min_length')} of them",
+        "too_short": f"at least {context.get('min_length')} in the list",
         "string_too_short": f"at least {context.get('min_length')} characters",
         "string_too_long": f"at most {context.get('max_length')} characters",
     }

@@ -1,14 +1,14 @@
 """The entries of an experiment file that name plugins: what they mean, or what is wrong with them."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import cast, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from harness.api import Component, HarnessError, JsonValue, Kind, PluginUnavailableError, UnknownPluginError
-from harness.registry import PLURALS, Registry
+from harness.registry import KINDS, PLURALS, Registry
 from harness.spec.document import AXES, explain
 from harness.spec.experiment import DENSE, Allocation, allocation_label
 from harness.spec.source import Path, Place, Problems, got, listed, shown, suggestion
@@ -22,6 +22,8 @@ NUMBERS = ("sparsity", "seed")
 _KINDS: dict[str, Kind] = {
     "task": "task", "backend": "backend", "pattern": "pattern", "strategy": "strategy", "hardware": "hardware",
 }  # fmt: skip
+_CALLED: Mapping[Kind, str] = {**{kind: kind for kind in KINDS}, "hardware": "hardware model"}
+_SPARSE = ("pattern", "strategy", "sparsity")  # what a dense baseline has not
 _MAX_LABEL = 80
 
 
@@ -77,6 +79,7 @@ class Reader:
             self._refuse_doubles(axis, found)
         self._excluded_names(document, axes)
         self._included_names(document, axes)
+        self._refuse_gaps(document, inside)
         for entry, path in items(document.get("scope"), ("scope",)):
             self._remember("scope", str(entry), path)
         return axes
@@ -100,6 +103,11 @@ class Reader:
         found = Found(made, path)
         self._remember(axis, found.label, path)
         return found
+
+    def single(self, axis: str, item: JsonValue, path: Path, axes: Axes) -> Found | None:
+        """What an entry of `include` means: a label that the matrix has, or an entry of its own."""
+        namesake = next((found for found in axes[axis] if isinstance(item, str) and found.label == item), None)
+        return namesake or self.entry(axis, item, path)
 
     def matches(self, found: Found, axis: str, item: JsonValue) -> bool:
         """Whether a value of `exclude` - a name, a label or a whole entry - means this one."""
@@ -138,7 +146,7 @@ class Reader:
         given: Mapping[str, JsonValue] = {"name": item} if not isinstance(item, dict) else item
         name = given.get("name")
         if not isinstance(name, str):
-            wanted = f"expected the name of a {kind}, or a mapping with `name` and parameters"
+            wanted = f"expected the name of a {_CALLED[kind]}, or a mapping with `name` and parameters"
             self.problems.add(path, f"{wanted}, got {got(item)}")
             return None
         where = (*path, "name") if isinstance(item, dict) else path
@@ -150,10 +158,10 @@ class Reader:
             place = self.problems.values.get(where, Place(1, 1))
             self.unusable.append(f"{self.problems.filename}:{place.line}:{place.column} {error}")
         except ValidationError as error:
-            parameters = [field for field in self.registry.get(kind, name).model_fields if field != "own_label"]
-            explain(error, self.problems, path, item, _always([*parameters, "label"]))
+            known = _Keys(self.registry.get(kind, name), len(path))
+            explain(error, self.problems, path, item, known)
         except HarnessError as error:
-            self.problems.add(path, str(error))
+            self.problems.add((*path, *_culprit(given, str(error))), str(error))
         else:
             return component if self._label_is_right(component, path) else None
         return None
@@ -162,8 +170,9 @@ class Reader:
         known = self.registry.names(kind)
         if name == DENSE and kind in ("pattern", "strategy"):
             return f"expected the name of a {kind}, got 'dense'; the dense baseline needs no mention, every grid has it"
-        tail = suggestion(name.rpartition("/")[2], known) or f"; there is {listed(known) or 'none installed'}"
-        return f"expected the name of a {kind}, got '{name}'{tail}; `harness plugins list {PLURALS[kind]}` shows all"
+        tail = suggestion(name.rpartition("/")[2], known) or f"; there is {listed(known) or 'none installed'};"
+        everything = f"`harness plugins list {PLURALS[kind]}` shows all"
+        return f"expected the name of a {_CALLED[kind]}, got '{name}'{tail} {everything}"
 
     def _label_is_right(self, component: Component, path: Path) -> bool:
         label = component.own_label
@@ -191,6 +200,20 @@ class Reader:
                 wanted = "expected a fraction of zeros in [0, 1), such as 0.9"
                 self.problems.add((*path, tensor), f"{wanted}, got {got(part)}")
         return shares if len(shares) == len(item) else None
+
+    def _refuse_gaps(self, document: Mapping[str, JsonValue], inside: Mapping[str, JsonValue]) -> None:
+        """Whether there is enough to make cells of; a value that could not be read is there all the same."""
+        refused = self.problems.refused
+        included = [entry for entry, _ in items(document.get("include"), ()) if isinstance(entry, dict)]
+        in_all = bool(included) and all("task" in entry for entry in included)
+        if not in_all and document.get("task") is None and inside.get("task") is None and ("task",) not in refused:
+            self.problems.add((), "expected `task`, got nothing")
+        if document.get("matrix") is None and not included and ("matrix",) not in refused:
+            self.problems.add((), "expected `matrix` or `include`, got neither")
+        missing = [axis for axis in _SPARSE if inside.get(axis) is None and ("matrix", axis) not in refused]
+        if 0 < len(missing) < len(_SPARSE):
+            message = "expected pattern, strategy and sparsity together, or none of them for the dense baseline alone"
+            self.problems.add(("matrix",), f"{message}, got no {listed(missing)}")
 
     # --- doubles and unknown names ----------------------------------------------------------------------------------
 
@@ -235,8 +258,8 @@ class Reader:
         for entry, path in items(document.get("include"), ("include",)):
             for axis in AXES if isinstance(entry, dict) else ():
                 raw = entry.get(axis) if isinstance(entry, dict) else None
-                found = None if raw is None or axis in NUMBERS else self.entry(axis, raw, (*path, axis))
-                if found is not None:
+                found = None if raw is None or axis in NUMBERS else self.single(axis, raw, (*path, axis), axes)
+                if found is not None and found not in axes[axis]:
                     self._included_name(axis, found, axes)
 
     def _included_name(self, axis: str, item: Found, axes: Axes) -> None:
@@ -257,5 +280,38 @@ def items(raw: JsonValue, path: Path) -> list[tuple[JsonValue, Path]]:
     return [(raw, path)]
 
 
-def _always(keys: list[str]) -> Callable[[Path], list[str]]:
-    return lambda path: keys
+def _culprit(entry: Mapping[str, JsonValue], message: str) -> Path:
+    """The parameter whose value a message quotes: an error of the harness raised while validating has no location."""
+    return next(((key,) for key, value in entry.items() if isinstance(value, str) and f"'{value}'" in message), ())
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """The keys that a component's entry, or a model inside it, may have.
+
+    Args:
+        component: the component; its label comes last.
+        depth: length of the entry's own path.
+    """
+
+    component: type[Component]
+    depth: int
+
+    def __call__(self, path: Path) -> list[str]:
+        model: type[BaseModel] | None = self.component
+        for part in path[self.depth :]:
+            if isinstance(part, str) and model is not None:
+                named = {field.alias or name: field for name, field in model.model_fields.items()}
+                model = _model_in(named[part].annotation) if part in named else None
+        if model is None:
+            return []
+        keys = [field.alias or name for name, field in model.model_fields.items() if name != "own_label"]
+        return [*keys, "label"] if model is self.component else keys
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    """The only model in an annotation such as `Source | None` or `tuple[Source, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = [model for part in get_args(annotation) if (model := _model_in(part)) is not None]
+    return inner[0] if len(inner) == 1 else None

@@ -65,8 +65,10 @@ def loads(text: str, registry: Registry, *, filename: str = "spec", path: Path |
         path: where it came from, if from a file.
     """
     value, problems = read(text, filename)
-    raw = value if isinstance(value, dict) else {}
     document = validate(value, problems)
+    if not isinstance(value, dict):
+        problems.finish()  # there is nothing else to say of it
+    raw = value if isinstance(value, dict) else {}
     reader = Reader(registry, problems)
     axes, hardware = reader.axes(raw), reader.hardware(raw)
     problems.finish()
@@ -117,7 +119,7 @@ class _Grid:
 
     def cells(self) -> tuple[Cell, ...]:
         """Every cell: baselines first, then the matrix without `exclude`, then `include`."""
-        if not self._is_complete():
+        if not self._is_small():
             return ()
         cells = dict.fromkeys(self._cell({axis: found.value for axis, found in p.items()}) for p in self._points())
         for index, single in enumerate(self.document.include):
@@ -131,24 +133,14 @@ class _Grid:
         dense = dict.fromkeys(cell.baseline() for cell in cells)
         return (*dense, *(cell for cell in cells if not cell.is_dense))
 
-    def _is_complete(self) -> bool:
-        """Whether there is enough, and not too much, to make cells of."""
-        if not self.axes["task"]:
-            self.problems.add((), "expected `task`, got nothing")
-        if self.document.matrix is None and not self.document.include:
-            self.problems.add((), "expected `matrix` or `include`, got neither")
-        missing = [axis for axis in _SPARSE if not self.axes[axis]]
-        if 0 < len(missing) < len(_SPARSE):
-            self.problems.add(
-                ("matrix",), "expected pattern, strategy and sparsity together, or none of them for the dense baseline "
-                f"alone, got no {listed(missing)}",
-            )  # fmt: skip
+    def _is_small(self) -> bool:
+        """Whether the matrix is none that explodes."""
         size = 1
         for found in self.axes.values():
             size *= max(1, len(found))
         if size > MAX_CELLS:
             self.problems.add(("matrix",), f"expected at most {MAX_CELLS} cells, got {size}")
-        return not self.problems.lines
+        return size <= MAX_CELLS
 
     def _points(self) -> Iterator[Mapping[str, Found]]:
         """The points of the matrix that no `exclude` takes out; each `exclude` has to take some."""
@@ -173,7 +165,7 @@ class _Grid:
             known = self.axes[axis]
             found = known[0] if len(known) == 1 else None
             if axis in entry:
-                found = self.reader.entry(axis, entry[axis], ("include", index, axis))
+                found = self.reader.single(axis, entry[axis], ("include", index, axis), self.axes)
             if found is None:
                 there = f"; the matrix has {listed(one.label for one in known)}" if known else ""
                 self.problems.add(("include", index), f"expected `{axis}`, got nothing{there}")

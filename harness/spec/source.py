@@ -19,6 +19,9 @@ MAX_BYTES = 1_000_000
 MAX_NODES = 100_000
 """Values of a document with every alias written out; more are refused ("billion laughs")."""
 
+WHOLE = "(document)"
+"""The path of a problem of the file as a whole."""
+
 _MAX_DEPTH = 40
 _CORE = "tag:yaml.org,2002:"
 
@@ -42,6 +45,7 @@ class Problems:
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
     lines: dict[str, Place] = field(default_factory=dict)
+    refused: set[Path] = field(default_factory=set)  # values that could not even be read: nothing more is said of them
 
     def add(self, path: Path, message: str, *, at: str = "value") -> None:
         """Note a problem with the value, or with the key (`at="key"`), that lies at a path.
@@ -53,11 +57,12 @@ class Problems:
             known = known[:-1]
         places = self.keys if at == "key" else self.values
         place = places.get(known) or self.values.get(known) or Place(1, 1)
-        self.add_at(place, shown(known if at == "value" else path) or "(document)", message)
+        if known not in self.refused:
+            self.add_at(place, shown(known if at == "value" else path), message)
 
     def add_at(self, place: Place, path: str, message: str) -> None:
         """Note a problem at a position."""
-        text = f"{self.filename}:{place.line}:{place.column} {path}: {' '.join(message.split())}"
+        text = f"{self.filename}:{place.line}:{place.column} {path or WHOLE}: {' '.join(message.split())}"
         self.lines.setdefault(text, place)
 
     def line(self, path: Path) -> int:
@@ -119,19 +124,17 @@ def read(text: str, filename: str) -> tuple[JsonValue, Problems]:
     """
     problems = Problems(filename)
     if len(text.encode()) > MAX_BYTES:
-        problems.add_at(Place(1, 1), "(document)", f"expected at most {MAX_BYTES} bytes, got {len(text.encode())}")
+        problems.add_at(Place(1, 1), WHOLE, f"expected at most {MAX_BYTES} bytes, got {len(text.encode())}")
         problems.finish()
     root = _compose(text, problems)
     if root is None:
-        problems.add_at(
-            Place(1, 1), "(document)", "expected an experiment with at least `name` and `task`, got nothing"
-        )
+        problems.add_at(Place(1, 1), WHOLE, "expected an experiment with at least `name` and `task`, got nothing")
         problems.finish()
         return None, problems
     try:
         value = _Converter(problems).value(root, (), ())
     except _TooLargeError as error:
-        problems.add_at(_place(root), "(document)", str(error))
+        problems.add(error.path, error.message)
         problems.finish()
         raise  # not reached: `finish` raises
     return value, problems
@@ -141,21 +144,19 @@ def _compose(text: str, problems: Problems) -> Node | None:
     directive = re.search(r"^%YAML[ \t]+(?!1\.2\b)(\S+)", text, re.MULTILINE)
     if directive:
         line = text.count("\n", 0, directive.start()) + 1
-        problems.add_at(
-            Place(line, 1), "(document)", f"expected YAML 1.2, got a %YAML {directive[1]} directive; remove it"
-        )
+        problems.add_at(Place(line, 1), WHOLE, f"expected YAML 1.2, got a %YAML {directive[1]} directive; remove it")
         problems.finish()
     try:
         return YAML(typ="safe", pure=True).compose(text)  # type: ignore[no-any-return]  # ruamel leaves it untyped
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
-        problems.add_at(place, "(document)", _syntax(error, place))
+        problems.add_at(place, WHOLE, _syntax(error, place))
     except RecursionError:
-        problems.add_at(Place(1, 1), "(document)", f"expected at most {_MAX_DEPTH} levels of nesting, got many more")
+        problems.add_at(Place(1, 1), WHOLE, f"expected at most {_MAX_DEPTH} levels of nesting, got many more")
     except YAMLError as error:
         reason = str(error).splitlines()[0]
-        problems.add_at(Place(1, 1), "(document)", f"expected printable text, got an {reason}")
+        problems.add_at(Place(1, 1), WHOLE, f"expected printable text, got an {reason}")
     problems.finish()
     raise AssertionError  # `finish` raises after an error
 
@@ -173,7 +174,9 @@ def _syntax(error: MarkedYAMLError, place: Place) -> str:
 
 
 class _TooLargeError(Exception):
-    pass
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(path, message)
+        self.path, self.message = path, message
 
 
 class _Converter:
@@ -186,11 +189,11 @@ class _Converter:
     def value(self, node: Node, path: Path, above: tuple[int, ...]) -> JsonValue:
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise _TooLargeError(f"expected at most {MAX_NODES} values once aliases are written out, got more")
+            raise _TooLargeError(path, f"expected at most {MAX_NODES} values once aliases are written out, got more")
         if id(node) in above:
-            raise _TooLargeError(f"expected a tree of values, got an alias of `{shown(path[:-1])}` inside itself")
+            raise _TooLargeError(path, "expected a tree of values, got an alias of what it stands in")
         if len(path) > _MAX_DEPTH:
-            raise _TooLargeError(f"expected at most {_MAX_DEPTH} levels of nesting, got more")
+            raise _TooLargeError(path[:1], f"expected at most {_MAX_DEPTH} levels of nesting, got more")
         self.problems.values.setdefault(path, _place(node))
         above = (*above, id(node))
         if isinstance(node, SequenceNode) and node.tag == f"{_CORE}seq":
@@ -239,7 +242,7 @@ class _Converter:
                         _place(other), shown(path), "expected `<<` to name mappings, got another value"
                     )
                 elif id(other) in above:
-                    raise _TooLargeError("expected a tree of values, got a mapping merged into itself")
+                    raise _TooLargeError(path, "expected a tree of values, got a mapping merged into itself")
                 else:
                     yield other
 
@@ -247,7 +250,7 @@ class _Converter:
         """What a merged mapping brings in, its own merges last: a key that is nearer wins."""
         self.nodes += 1
         if self.nodes > MAX_NODES:
-            raise _TooLargeError(f"expected at most {MAX_NODES} values once aliases are written out, got more")
+            raise _TooLargeError(path, f"expected at most {MAX_NODES} values once aliases are written out, got more")
         yield from self.pairs(node, path)
         for other in self.merges(node, path, (*above, id(node))):
             yield from self.merged(other, path, (*above, id(node)))
@@ -266,6 +269,7 @@ class _Converter:
 
     def refuse(self, path: Path, message: str) -> JsonValue:
         self.problems.add(path, message)
+        self.problems.refused.add(path)
         return None
 
 
