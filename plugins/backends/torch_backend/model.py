@@ -1,8 +1,7 @@
 """The network as tensors: forward and backward of one batch.
 
-The layers up to the last but one go through autograd. The two ends that make a language model slow are written by hand:
-the softmax layer with its loss works in buffers that are kept from step to step, and the embedding's gradient is held for
-the touched rows only.
+The layers in the middle go through autograd. The two ends that make a language model slow are written by hand: the
+softmax layer with its loss works in place, and the embedding's gradient is held for the touched rows only.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Carried = dict[str, tuple["Tensor", "Tensor"]]
-"""h and c of every recurrent layer, by layer name; a layer without an entry starts at zero. Shapes: (1, batch, units)."""
+"""h and c of every recurrent layer, by layer name, (1, batch, units) each; a layer without an entry starts at zero."""
 
 
 @dataclass
@@ -102,17 +101,15 @@ class Model:
             nats = softmax_gradient_(down, targets)
             down.mul_(per_item)
         if hidden.requires_grad:
-            is_leaf = embedded.is_leaf and embedded.requires_grad
-            grads = torch.autograd.grad(
-                hidden, [*leaves, embedded] if is_leaf else leaves, down.view(hidden.shape).to(hidden.dtype)
-            )
-            gradients.update(zip(self._autograd_names, grads, strict=False))
-            if is_leaf:
-                gradients.update(self._row_gradients(inputs, grads[-1]))
+            sources = [*leaves, embedded] if embedded.requires_grad else leaves
+            found = torch.autograd.grad(hidden, sources, down.view(hidden.shape).to(hidden.dtype))
+            gradients.update(zip(self._autograd_names, found[: len(leaves)], strict=True))
+            if embedded.requires_grad:
+                gradients.update(self._row_gradients(inputs, found[-1]))
         return nats, gradients
 
     def evaluate(self, batch: Batch, run: Pass, *, count_correct: bool) -> tuple[float, int]:
-        """Summed nats and correct items of a batch, without dropout; (nats, 0) where correct items are not asked for."""
+        """Summed nats and correct items (0 where they are not asked for) of a batch, without dropout."""
         import torch
 
         rows_at_once = 256  # logits of 256 x 10,000 words stay in a CPU's cache
@@ -135,12 +132,12 @@ class Model:
         return torch.autocast(self._device.type, torch.bfloat16, enabled=self._low)
 
     def _embed(self, inputs: Tensor) -> Tensor:
+        import torch
+
         first = self._network.layers[0]
         if not isinstance(first, Embedding):
             return inputs
         # A leaf of its own: autograd stops here, and the table's gradient is made of the touched rows.
-        import torch
-
         with torch.no_grad():
             vectors = self.weights[f"{first.name}.table"][inputs]
         return vectors.requires_grad_(torch.is_grad_enabled())
@@ -208,7 +205,7 @@ class Head:
     """The last dense layer with softmax and cross-entropy, forward and backward by hand.
 
     Three matrix products make up most of a language model's step. The kernel is stored column by column, because oneDNN
-    computes all three without a transposition then; nothing outside notices, since its logical shape stays (units, inputs).
+    computes all three without a transposition then; its logical shape stays (units, inputs), and nothing else notices.
     """
 
     def __init__(self, layer: Dense, device: torch.device, *, low_precision: bool) -> None:
@@ -219,7 +216,7 @@ class Head:
         self._names = tuple(tensor.name for tensor in layer.tensors())
         self._low = low_precision
         self._buffers: dict[torch.dtype, Tensor] = {}
-        self._kernel_gradient = torch.empty_like(self.kernel) if low_precision else self.kernel
+        self._kernel_gradient = torch.empty_like(self.kernel) if low_precision else None
         self._product = _onednn_product if _has_onednn(device, low_precision) else _torch_product
 
     @property
@@ -260,7 +257,7 @@ class Head:
             left, right = left.bfloat16(), right.bfloat16()
         down = self._product(slopes, right.t(), None).float().mul_(per_item)
         kernel_gradient = self._product(left.t(), slopes.t(), None).t()
-        if self._low:
+        if self._kernel_gradient is not None:
             kernel_gradient = self._kernel_gradient.copy_(kernel_gradient)
         return nats, down, dict(zip(self._names, (kernel_gradient, bias_gradient), strict=True))
 
@@ -288,7 +285,7 @@ def _has_onednn(device: torch.device, low_precision: bool) -> bool:
 
 
 def _onednn_product(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """x @ kernel.T + bias; on one core a tenth faster than the library behind `torch.mm`, and deterministic like it."""
+    """What `_torch_product` gives, a tenth faster on one core than through the library behind `torch.mm`."""
     import torch
 
     product: Tensor = torch.ops.mkldnn._linear_pointwise(x, kernel, bias, "none", [], "")
@@ -296,6 +293,7 @@ def _onednn_product(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _torch_product(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+    """The product x @ kernel.T + bias."""
     import torch
 
     return torch.nn.functional.linear(x, kernel, bias)

@@ -88,7 +88,7 @@ class PlainSGD(Stepper):
         self.slots = {}
 
     def step(self, weights: dict[str, Tensor], gradients: dict[str, Gradient], rate: float, scale: float) -> None:
-        """w = w - rate * scale * g."""
+        """Set w to w - rate * scale * g."""
         for name, gradient in gradients.items():
             if isinstance(gradient, RowGradient):
                 weights[name].index_add_(0, gradient.rows, gradient.values, alpha=-rate * scale)
@@ -107,7 +107,7 @@ class MomentumSGD(Stepper):
         self.slots = {f"momentum/{name}": torch.zeros_like(weights[name]) for name in names}
 
     def step(self, weights: dict[str, Tensor], gradients: dict[str, Gradient], rate: float, scale: float) -> None:
-        """v = momentum * v + g + weight_decay * w; w = w - rate * v."""
+        """Set v to momentum * v + scale * g + weight_decay * w, and w to w - rate * v."""
         for name, sparse in gradients.items():
             weight = weights[name]
             change = (sparse.dense() if isinstance(sparse, RowGradient) else sparse).mul_(scale)
@@ -129,7 +129,7 @@ class AdamStepper(Stepper):
         self.slots["t"] = torch.zeros(())
 
     def step(self, weights: dict[str, Tensor], gradients: dict[str, Gradient], rate: float, scale: float) -> None:
-        """w = w - rate * m_hat / (sqrt(v_hat) + epsilon)."""
+        """Set w to w - rate * m_hat / (sqrt(v_hat) + epsilon)."""
         rule = self._rule
         self.slots["t"] += 1
         steps = int(self.slots["t"])

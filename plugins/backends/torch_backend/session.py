@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -61,7 +62,7 @@ class TorchSession(Session):
             raise PluginUnavailableError(
                 f"torch: the experiment wants device `{device}`, this machine has {', '.join(devices)}; change `device`"
             )
-        _limit_threads(settings.threads)
+        _set_up_framework(settings, device)
         self._problem = problem
         self._settings = settings
         self._device = torch.device(device)
@@ -239,12 +240,18 @@ class TorchSession(Session):
             )
 
 
-def _limit_threads(threads: int) -> None:
+def _set_up_framework(settings: Settings, device: Device) -> None:
     import torch
 
-    torch.set_num_threads(threads)
+    torch.set_num_threads(settings.threads)
     if torch.get_num_interop_threads() != 1:
         torch.set_num_interop_threads(1)
+    if device != "cpu":
+        # cuDNN would round float32 products to TensorFloat-32 unasked, and choose its kernels by stopwatch.
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.deterministic = True
+        # Its LSTM wants all weights in one piece of memory and copies them together where they are not: no fault.
+        warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 
 def _by_step(epoch: Epoch) -> dict[int, tuple[MaskUpdate, ...]]:
