@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from harness.statistics import Comparison, Interval, Verdict
 
 DASH = "–"
+MISFIT = "✗"
 LATENCY_DIGITS = 2
 SPEEDUP_DIGITS = 2
 REACHED_DIGITS = 1
@@ -99,7 +100,7 @@ def latency(microseconds: float) -> str:
 
 def misfit(fits: bool | None) -> str:
     """The mark of an engine that does not fit its device."""
-    return "✗" if fits is False else ""
+    return MISFIT if fits is False else ""
 
 
 def speedup(number: float) -> str:

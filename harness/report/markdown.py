@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from harness.report.document import Document, Grid
+from harness.report.page import Document, Grid
 
 
 def text(document: Document) -> str:

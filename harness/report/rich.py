@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.report.document import Column, Document, Grid
+from harness.report.page import Column, Document, Grid
 
 _TEXT_WIDTH = 16  # a column of running text is broken rather than narrower than this
 
