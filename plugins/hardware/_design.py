@@ -70,11 +70,11 @@ class Mapped:
 
 @dataclass(frozen=True)
 class Layer:
-    """The cycles of one product, all of them."""
+    """The cycles of one product, all of them, and the share of its weights that is streamed from off-chip memory."""
 
     mapped: Mapped
     parts: dict[str, Fraction]
-    resident: bool
+    streamed: Fraction
 
     @property
     def cycles(self) -> Fraction:
@@ -98,13 +98,13 @@ class Usage:
 
 @dataclass(frozen=True)
 class Memory:
-    """RAM blocks by use, the distributed RAM of the vectors, and which products keep their weights on chip."""
+    """RAM blocks by use, distributed RAM of the vectors, and the share of every product's weights that is streamed."""
 
     weights: int
     state: int
     vectors: int
     distributed: int
-    resident: tuple[bool, ...]
+    streamed: tuple[Fraction, ...]
 
     @property
     def blocks(self) -> int:
@@ -138,7 +138,7 @@ class Design:
     @property
     def is_resident(self) -> bool:
         """Whether all weights stay on chip."""
-        return all(self.memory.resident)
+        return not any(self.memory.streamed)
 
     @property
     def is_under_ceilings(self) -> bool:
@@ -196,14 +196,14 @@ def design(
 ) -> Design:
     """Put products on an engine of M = `pes` by N = `lanes` multipliers.
 
-    The products run one after another. All weights that fit stay on chip; those that do not are streamed anew for every
-    item while the product runs.
+    The products run one after another. All weights that fit stay on chip; the others are streamed anew for every item
+    while their product runs.
     """
     copies = pes if engine == "bank" else 1  # a dot-product array reads one vector for all rows
     memory = _memory(mapped, pes, copies, device, numerics)
     layers = tuple(
-        Layer(item, _parts(item, pes, lanes, resident, numerics), resident)
-        for item, resident in zip(mapped, memory.resident, strict=True)
+        Layer(item, _parts(item, pes, lanes, streamed, numerics), streamed)
+        for item, streamed in zip(mapped, memory.streamed, strict=True)
     )
     products = pes * lanes + 3 * numerics.elementwise_units * any(item.shape.units is not None for item in mapped)
     packing = int(device.products_per_dsp(numerics.operand_bits).value)
@@ -220,47 +220,50 @@ def design(
     )
 
 
-def _parts(item: Mapped, pes: int, lanes: int, resident: bool, numerics: Numerics) -> dict[str, Fraction]:
+def _parts(item: Mapped, pes: int, lanes: int, streamed: Fraction, numerics: Numerics) -> dict[str, Fraction]:
     parts = {name: cycles * item.shape.pixels for name, cycles in item.issue.parts.items()}
     parts["fill_drain"] = Fraction(fill_drain(lanes))
     parts["elementwise"] = elementwise(item.shape, item.issue, pes, numerics)
     parts["serial"] = Fraction(numerics.serial_cycles)
     parts["memory_stall"] = Fraction(0)
-    if not resident and numerics.bytes_per_us is not None:
-        stream_us = float(item.issue.words * item.word_bits) / 8 / numerics.bytes_per_us
+    if streamed and numerics.bytes_per_us is not None:
+        stream_us = float(streamed * item.issue.words * item.word_bits) / 8 / numerics.bytes_per_us
         stream = Fraction(stream_us * numerics.clock_mhz).__ceil__()
         parts["memory_stall"] = max(Fraction(0), stream - item.issue.cycles * item.shape.pixels)
     return parts
 
 
 def _memory(mapped: Sequence[Mapped], pes: int, copies: int, device: Device, numerics: Numerics) -> Memory:
-    """Decide what stays on chip: everything, or all but the largest products, one by one."""
+    """One weight RAM per PE: all lanes share one word, and a product begins at the same address in every PE.
+
+    What is deeper than the RAM blocks allow is streamed for every item, the deepest product first; the rest stays.
+    """
     state = _state_blocks(mapped, device, numerics)
     available = int(device.entry.ram.count.value * device.ram.ceiling.value)
     vectors, distributed = _vectors(mapped, copies, available - state, device, numerics)
-    resident = [True] * len(mapped)
-    weights = _weight_blocks(mapped, resident, pes, device)
-    while any(resident) and weights + state + vectors > available:
-        stored = [
-            item.issue.words * item.word_bits if kept else -1 for item, kept in zip(mapped, resident, strict=True)
-        ]
-        resident[len(stored) - 1 - stored[::-1].index(max(stored))] = False  # the later one of equals
-        weights = _weight_blocks(mapped, resident, pes, device)
-    return Memory(weights, state, vectors, distributed, tuple(resident))
+    width = max(item.word_bits for item in mapped)
+    depth = sum(item.issue.depth for item in mapped)
+    room = device.ram.deepest(width, max(0, available - state - vectors) // pes)
+    excess = 0 if depth <= room else depth - max(0, room - _STREAM_WORDS)
+    kept = depth - excess + (_STREAM_WORDS if excess else 0)
+    weights = pes * device.ram.blocks(width, kept)
+    return Memory(weights, state, vectors, distributed, _streamed(mapped, excess))
+
+
+def _streamed(mapped: Sequence[Mapped], excess: int) -> tuple[Fraction, ...]:
+    """Share of every product's words that is streamed."""
+    shares = [Fraction(0)] * len(mapped)
+    for index in sorted(range(len(mapped)), key=lambda index: -mapped[index].issue.depth):
+        words = min(excess, mapped[index].issue.depth)
+        shares[index] = Fraction(words, mapped[index].issue.depth)
+        excess -= words
+    return tuple(shares)
 
 
 def can_be_resident(mapped: Sequence[Mapped], device: Device) -> bool:
     """Whether the weights have no more bits than the RAM blocks under the ceiling, however many PEs there are."""
     bits = sum(item.issue.words * item.word_bits for item in mapped)
     return bits <= int(device.entry.ram.count.value * device.ram.ceiling.value) * int(device.ram.bits_each.value)
-
-
-def _weight_blocks(mapped: Sequence[Mapped], resident: Sequence[bool], pes: int, device: Device) -> int:
-    """One RAM per PE: all lanes share one word. A product begins at the same address in every PE."""
-    depth = sum(item.issue.depth for item, kept in zip(mapped, resident, strict=True) if kept)
-    if not all(resident):
-        depth += _STREAM_WORDS
-    return pes * device.ram.blocks(max(item.word_bits for item in mapped), depth)
 
 
 def _state_blocks(mapped: Sequence[Mapped], device: Device, numerics: Numerics) -> int:

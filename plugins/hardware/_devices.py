@@ -41,6 +41,10 @@ class BlockRam(Frozen):
         """Blocks of one memory of `depth` words of `width` bits."""
         return _units(self.shapes, width, depth)
 
+    def deepest(self, width: int, blocks: int) -> int:
+        """Words of `width` bits that one memory of so many blocks holds."""
+        return max(blocks // -(-width // wide) * deep for wide, deep in map(_size, self.shapes))
+
 
 class DistributedRam(Frozen):
     """Small memories made of logic; `per_unit` counts what one unit takes of the device (an MLAB, or some LUTs)."""
@@ -136,8 +140,12 @@ def _table() -> Table:
 
 @cache
 def _units(shapes: tuple[str, ...], width: int, depth: int) -> int:
-    sizes = [tuple(map(int, shape.split("x"))) for shape in shapes]
-    return min(-(-width // wide) * -(-depth // deep) for wide, deep in sizes)
+    return min(-(-width // wide) * -(-depth // deep) for wide, deep in map(_size, shapes))
+
+
+def _size(shape: str) -> tuple[int, int]:
+    width, depth = shape.split("x")
+    return int(width), int(depth)
 
 
 def known_devices() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import Mask, Network, ShapeError, SpecError, Tensor, Workload
+from harness.api import Mask, ShapeError, SpecError, Tensor, Workload
 
 CostedRole = Literal["lstm", "dense", "softmax", "conv"]
 
@@ -119,10 +119,8 @@ def products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Product
         raise SpecError(
             f"hardware models cost matrices with roles {', '.join(roles)}, got {given}; widen the scope or `roles`"
         )
-    pixels = {**_output_pixels(workload.network), **workload.output_pixels}
     return tuple(
-        _product(layer, tuple(tensors), workload, pixels)
-        for layer, tensors in groupby(chosen, key=lambda tensor: tensor.layer)
+        _product(layer, tuple(tensors), workload) for layer, tensors in groupby(chosen, key=lambda tensor: tensor.layer)
     )
 
 
@@ -131,10 +129,10 @@ def left_out(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[str, ..
     return tuple(tensor.name for tensor in workload.tensors if tensor.cols is not None and tensor.role not in roles)
 
 
-def _product(layer: str, tensors: tuple[Tensor, ...], workload: Workload, pixels: dict[str, int]) -> Product:
+def _product(layer: str, tensors: tuple[Tensor, ...], workload: Workload) -> Product:
     parts = tuple(_part(tensor, workload) for tensor in tensors)
     first = tensors[0]
-    if first.role == "conv" and layer not in pixels:
+    if first.role == "conv" and layer not in workload.output_pixels:
         raise SpecError(
             f"hardware models need the output positions of {layer!r}, got none; give them as `output_pixels`"
         )
@@ -143,7 +141,7 @@ def _product(layer: str, tensors: tuple[Tensor, ...], workload: Workload, pixels
         rows=parts[0].rows,
         cols=sum(part.cols for part in parts),
         units=first.rows.size // first.rows.repeat if first.role == "lstm" else None,
-        pixels=pixels[layer] if first.role == "conv" else 1,
+        pixels=workload.output_pixels[layer] if first.role == "conv" else 1,
     )
     return Product(shape, parts)
 
@@ -160,19 +158,3 @@ def _part(tensor: Tensor, workload: Workload) -> Part:
         mask = None
     banks = None if mask is None else workload.banks.get(tensor.name)
     return Part(tensor.name, rows, cols, mask, banks)
-
-
-def _output_pixels(network: Network) -> dict[str, int]:
-    """Output positions of every convolution, as far as the input shape tells."""
-    if len(network.input_shape) != 3:
-        return {}
-    _, height, width = network.input_shape
-    pixels = {}
-    for layer in network.layers:
-        if layer.type == "conv2d":
-            height = (height + 2 * layer.padding - layer.kernel[0]) // layer.stride + 1
-            width = (width + 2 * layer.padding - layer.kernel[1]) // layer.stride + 1
-            pixels[layer.name] = height * width
-        elif layer.type == "pool2d":
-            height, width = height // layer.size, width // layer.size
-    return pixels

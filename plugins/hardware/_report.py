@@ -154,7 +154,7 @@ def _layer(layer: Layer) -> dict[str, JsonValue]:
         "cycles": float(layer.cycles),
         "word_bits": mapped.word_bits,
         "words_per_nonzero": float(mapped.issue.words * mapped.lanes / mapped.nnz) if mapped.nnz else 0.0,
-        "resident": layer.resident,
+        "resident_share": float(1 - layer.streamed),
     }
 
 
@@ -187,11 +187,11 @@ def _notes(best: Design, dense: Design, choice: Choice, omitted: tuple[str, ...]
         for kind, usage in best.usage.items()
         if usage.share > 1
     ]
-    streamed = [layer.mapped.shape.layer for layer in best.layers if not layer.resident]
+    streamed = [f"{float(layer.streamed):.0%} of {layer.mapped.shape.layer}" for layer in best.layers if layer.streamed]
     if streamed:
         speed = choice.numerics.bytes_per_us
-        how = f"streamed at {speed / 1e3:g} GB/s" if speed else "not counted: set `bandwidth_gbytes_per_s`"
-        notes.append(f"the weights of {', '.join(streamed)} do not fit on chip; reading them is {how}")
+        how = f"are streamed at {speed / 1e3:g} GB/s" if speed else "nor counted: set `bandwidth_gbytes_per_s`"
+        notes.append(f"weights do not fit on chip: {', '.join(streamed)} {how}")
     if best is not dense and _stall(dense) > 0:
         notes.append(
             f"the dense baseline waits for weights that do not fit on chip: without that the speed-up is "

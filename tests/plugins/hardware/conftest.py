@@ -1,6 +1,5 @@
 """Masks and workloads that the hardware tests share."""
 
-import numpy as np
 import pytest
 
 from harness.api import LSTM, Dense, Embedding, Network, Workload

@@ -1,6 +1,7 @@
 """The closed form of the bank engine against hand-worked cases, laws, and an engine that ticks."""
 
 from fractions import Fraction
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def ticking_engine(counts, pes, lanes, lockstep):
     if lockstep:
         rounds = [rows[start : start + pes] for start in range(0, len(rows), pes)]
     else:
-        rounds = [[sum(rows[pe::pes], []) for pe in range(pes)]]
+        rounds = [[list(chain.from_iterable(rows[pe::pes])) for pe in range(pes)]]
     clock = 0
     for queues in rounds:
         while any(queues):
