@@ -109,7 +109,7 @@ def _strategies(table: Table, rows: Sequence[StrategyRow]) -> Section:
             formats.spread(*row.epochs_with_dense), str(len(row.hyper_parameters)), ", ".join(row.hyper_parameters),
         ))  # fmt: skip
     caption = (
-        f"Mean difference in {table.metric} to dense, {table.better} is better; in brackets, over how many cells.",
+        f"Mean difference in {table.metric} to dense, {table.better} is better; in brackets the number of cells.",
     )
     grid = Grid(tuple(columns), tuple(body), caption=caption, notes=tuple(notes.lines()))
     return Section(f"Strategies compared: {table.task}", (), grid)
@@ -154,9 +154,9 @@ def _definitions(records: Sequence[Record]) -> list[str]:
         )
     if any(not record.is_dense for record in records):
         lines.append(
-            "Strategies: accuracy over the cells (pattern, allocation, backend, seed) that every strategy finished at that "
-            "sparsity; development cost in training epochs to one pruned model, `from dense` with a trained dense model at "
-            "hand; ease of use as choices, the hyper-parameters beyond the dense recipe."
+            "Strategies: accuracy over the cells (pattern, allocation, backend, seed) that every strategy finished at the "
+            "sparsity; development cost in training epochs to one pruned model, `from dense` where a trained dense model "
+            "is at hand; ease of use as choices, the hyper-parameters beyond the dense recipe."
         )
     return lines
 

@@ -159,8 +159,8 @@ def _caption(layout: _Layout, margin: float | None) -> list[str]:
     table = layout.table
     modelled = f" Hardware is {_origin(table, 'hardware')}." if table.hardware else ""
     lines = [
-        f"{table.metric} is {_origin(table, 'value')} on the test split, {table.better} is better; sparsity is counted on "
-        f"masks.{modelled}"
+        f"{table.metric} is {_origin(table, 'value')} on the test split, {table.better} is better; sparsity is counted "
+        f"on masks.{modelled}"
     ]
     if table.best_possible is not None:
         lines.append(
