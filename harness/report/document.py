@@ -154,9 +154,9 @@ def _definitions(records: Sequence[Record]) -> list[str]:
         )
     if any(not record.is_dense for record in records):
         lines.append(
-            "Strategies: accuracy over the cells (pattern, allocation, backend, seed) that every strategy finished at the "
-            "sparsity; development cost in training epochs to one pruned model, `from dense` where a trained dense model "
-            "is at hand; ease of use as choices, the hyper-parameters beyond the dense recipe."
+            "Strategies: accuracy over the cells (pattern, allocation, backend, seed) that every strategy finished at "
+            "the sparsity; development cost in training epochs to one pruned model, `from dense` where a trained dense "
+            "model is at hand; ease of use as choices, the hyper-parameters beyond the dense recipe."
         )
     return lines
 
