@@ -1,0 +1,82 @@
+"""Who may import whom, and that nothing heavy is imported before it is needed."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+HEAVY = (
+    "torch", "tensorflow", "tf_keras", "keras", "tensorflow_model_optimization",
+    "scipy", "pandas", "matplotlib", "sklearn",
+)  # fmt: skip
+
+REPORT = f"""
+import sys
+loaded = [name for name in {HEAVY!r} if name in sys.modules]
+assert not loaded, f"loaded: {{loaded}}"
+"""
+
+
+def run_fresh(code):
+    """Run code, then fail if a heavy library was loaded, in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", code + REPORT], capture_output=True, text=True, timeout=60, check=False
+    )  # fmt: skip
+
+
+def command(*arguments):
+    return f"""
+from harness.cli import app
+try:
+    app({list(arguments)!r})
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        command("--help"),
+        command("run", "--help"),
+        command("plugins", "list"),
+        command("plugins", "show", "bank_balanced"),
+        command("data", "list"),
+        command("validate", "examples/quickstart.yaml"),
+        command("plan", "examples/quickstart.yaml", "--store", "no-such-store"),
+        "from harness.registry import discover; assert len(discover().rows) > 10",
+        "import harness.execution.run, harness.report, harness.statistics, harness.testing",
+    ],
+    ids=["help", "run help", "plugins list", "plugins show", "data list", "validate", "plan", "discovery", "core"],
+)
+def test_heavy_libraries_are_not_imported_by(code):
+    done = run_fresh(f"import os; os.chdir({str(ROOT)!r})\n{code}")
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_no_library_but_that_of_the_command_line():
+    done = run_fresh(command("--help") + "import sys; assert not {'numpy', 'pydantic', 'rich'} & sys.modules.keys()")
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_import_rules_are_kept():
+    linter = shutil.which("lint-imports", path=Path(sys.executable).parent) or shutil.which("lint-imports")
+
+    done = subprocess.run([linter], cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_test_imports_a_framework_in_the_test_process():
+    forbidden = re.compile(r"^(import|from) (torch|tensorflow|tf_keras|tensorflow_model_optimization)\b", re.MULTILINE)
+    modules = list((ROOT / "tests").rglob("*.py"))
+
+    assert len(modules) > 10
+    assert [path.name for path in modules if forbidden.search(path.read_text())] == []
