@@ -215,7 +215,9 @@ class _Lowering:
     def _backend_skip(self, cell: Cell) -> str | None:
         place = (cell.task, cell.backend)
         if place not in self._skips:
-            self._skips[place] = cell.backend.why_not(self._problems[cell.task], _settings(self._experiment, self._device, cell.seed))
+            self._skips[place] = cell.backend.why_not(
+                self._problems[cell.task], _settings(self._experiment, self._device, cell.seed)
+            )
         return self._skips[place]
 
     def _pattern_skip(self, cell: Cell, scope: tuple[Tensor, ...]) -> str | None:

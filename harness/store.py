@@ -6,8 +6,8 @@
                             state.safetensors   weights, optimiser slots, extras; only where it is kept
     STORE/runs/<run id>/                    spec, records and report of a run
 
-A stage without `stage.json` does not exist. Every file is written to a temporary name, flushed and renamed, so that a kill
-leaves either the old file or the new one. Nothing inside is absolute: a copied store still works.
+A stage without `stage.json` does not exist. Every file is written to a temporary name, flushed and renamed, so that a
+kill leaves either the old file or the new one. Nothing inside is absolute: a copied store still works.
 """
 
 import hashlib
@@ -248,7 +248,9 @@ class Store:
         """
         folders = [path.parent for path in (self.folder / "runs").glob("*/records.json")]
         if not folders:
-            raise StoreError(f"store: no run in {self.folder}; `harness run SPEC` makes one, --store names another folder")
+            raise StoreError(
+                f"store: no run in {self.folder}; `harness run SPEC` makes one, --store names another folder"
+            )
         return max(folders, key=lambda folder: (folder / "records.json").stat().st_mtime_ns)
 
 

@@ -65,9 +65,9 @@ class EpochResult(Frozen):
 class Session(ABC):
     """A built model in a worker process; one stage at a time. Arrays handed out are copies, in harness orientation.
 
-    Rules every session obeys: masked weights and their optimiser slots are zero after every step; the gradients of masked
-    weights are zeroed before the clip norm; the clip norm is over all trainable tensors, repeated embedding rows summed
-    first; state of recurrent layers is zero at the start of every epoch and evaluation.
+    Rules every session obeys: masked weights and their optimiser slots are zero after every step; the gradients of
+    masked weights are zeroed before the clip norm; the clip norm is over all trainable tensors, repeated embedding
+    rows summed first; state of recurrent layers is zero at the start of every epoch and evaluation.
     """
 
     @abstractmethod
@@ -94,19 +94,17 @@ class Session(ABC):
     def gradients(self, batches: int, epoch: int) -> dict[str, NDArray[np.float32]]:
         """The mean gradient of the loss over the first `batches` training batches, for every 2-D tensor.
 
-        Without dropout, without clipping, unmasked (a masked weight has a gradient too), recurrent state zero before the
-        first batch and carried; the model is left as it was, a training epoch under way too.
+        Without dropout, without clipping, unmasked (a masked weight has a gradient too), recurrent state zero before
+        the first batch and carried; the model is left as it was, a training epoch under way too.
         """
 
     @abstractmethod
-    def train_epoch(
-        self, epoch: Epoch, index: int, masker: "Masker", progress: Callable[[int], None]
-    ) -> EpochResult:
+    def train_epoch(self, epoch: Epoch, index: int, masker: "Masker", progress: Callable[[int], None]) -> EpochResult:
         """Run one epoch.
 
         Args:
-            epoch: learning rates and mask updates; an update at step n happens before step n, one at the number of steps
-                after the last step. At each, call `masker(update, index, self)` and set the masks it returns.
+            epoch: learning rates and mask updates; an update at step n happens before step n, one at the number of
+                steps after the last step. At each, call `masker(update, index, self)` and set the masks it returns.
             index: epochs trained before this one in the chain; seeds batches and dropout.
             masker: turns an update into masks of the whole scope.
             progress: call now and then with the number of steps done.
@@ -119,7 +117,7 @@ class Session(ABC):
     def evaluate(self, split: Split) -> Evaluation:
         """Totals over a whole split, without dropout; the recurrent state of training is not touched."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  # most sessions hold nothing that has to be freed by hand
         """Free what the session holds."""
 
 

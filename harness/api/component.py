@@ -4,7 +4,8 @@ import json
 from typing import ClassVar, Literal
 
 import pluggy
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic import JsonValue as JsonValue
 
 API_VERSION = 1
 """The interface between the harness and its plugins; it grows by one when something a plugin relies on changes."""
@@ -23,8 +24,8 @@ class Frozen(BaseModel):
 class Component(Frozen):
     """A plugin of any kind: its class is found by discovery, its fields are its parameters.
 
-    Subclasses set `name` (snake_case, unique within the kind) and give every field a default, so that a name alone in an
-    experiment file is a realistic setting.
+    Subclasses set `name` (snake_case, unique within the kind) and give every field a default, so that a name alone in
+    an experiment file is a realistic setting.
     """
 
     kind: ClassVar[Kind]

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from pydantic import Field
+
 from harness.api.component import Component, Frozen, JsonValue
 from harness.api.network import Network, Tensor
 from harness.api.values import Mask
@@ -68,7 +70,7 @@ class Cost(Frozen):
     fits: bool
     bound_by: str
     origin: Origin = "modelled"
-    details: dict[str, JsonValue] = {}
+    details: dict[str, JsonValue] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 

@@ -74,7 +74,10 @@ class Embedding(Frozen):
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The embedding table, rows = words."""
-        rows, cols = Axis(label=f"{self.name}.words", size=self.words), Axis(label=f"{self.name}.features", size=self.features)
+        rows, cols = (
+            Axis(label=f"{self.name}.words", size=self.words),
+            Axis(label=f"{self.name}.features", size=self.features),
+        )
         return (Tensor(name=f"{self.name}.table", layer=self.name, role="embedding", rows=rows, cols=cols),)
 
 
@@ -105,7 +108,10 @@ class LSTM(Frozen):
 
 
 class Dense(Frozen):
-    """An affine layer on the last axis, (..., inputs) to (..., units). Tensors: `kernel` (units, inputs), `bias` (units,)."""
+    """An affine layer on the last axis, (..., inputs) to (..., units).
+
+    Tensors: `kernel` (units, inputs), `bias` (units,).
+    """
 
     type: Literal["dense"] = "dense"
     name: str
@@ -187,8 +193,8 @@ class Activation(Frozen):
 class Dropout(Frozen):
     """Inverted dropout while training (kept values are divided by 1 - rate), nothing while evaluating.
 
-    Stateless: the mask of a step is drawn from `dropout_seed(seed, epoch, step, layer index)`, so a resumed epoch and an
-    uninterrupted one are the same. Each framework draws its own bits from that seed.
+    Stateless: the mask of a step is drawn from `dropout_seed(seed, epoch, step, layer index)`, so a resumed epoch and
+    an uninterrupted one are the same. Each framework draws its own bits from that seed.
     """
 
     type: Literal["dropout"] = "dropout"

@@ -17,8 +17,8 @@ class Frame(Frozen):
     Args:
         cell: (rows, cols) of one cell, in weights.
         group: (rows, cols) of one group, in weights; None means the whole extent of the matrix.
-        banks: cut the columns of a group into this many banks whose sizes differ by at most one, each a group of its own
-            with the same quota; excludes a group width.
+        banks: cut the columns of a group into this many banks whose sizes differ by at most one, each a group of its
+            own with the same quota; excludes a group width.
         pooling: how a cell's score is made of its weights' scores.
         at_least: cells every group keeps at any sparsity.
     """

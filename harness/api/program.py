@@ -134,7 +134,9 @@ class Score(Frozen):
     revives: ClassVar[bool] = False
     """Whether pruned weights may come back; otherwise they rank below all kept ones."""
 
-    batches: int = Field(default=1, gt=0, description="training batches that gradients or input norms are averaged over")
+    batches: int = Field(
+        default=1, gt=0, description="training batches that gradients or input norms are averaged over"
+    )
 
     @abstractmethod
     def scores(self, weights: Matrix, needed: Matrix | None, rng: np.random.Generator) -> Matrix:
@@ -196,7 +198,8 @@ ScoreName = Literal["magnitude", "random", "gradient"]
 
 def score_named(name: ScoreName) -> Score:
     """The built-in score of that name."""
-    return {"magnitude": Magnitude, "random": Random, "gradient": Gradient}[name]()
+    scores: dict[ScoreName, Score] = {"magnitude": Magnitude(), "random": Random(), "gradient": Gradient()}
+    return scores[name]
 
 
 # --- phases ---------------------------------------------------------------------------------------------------------
@@ -214,7 +217,7 @@ class SparsitySchedule(Frozen):
 
 
 class Cubic(SparsitySchedule):
-    """s(t) = final + (initial - final) * (1 - (t - begin) / (end - begin))^3, updated every `every` steps and at the end.
+    """s(t) = final + (initial - final) * (1 - (t - begin) / (end - begin))^3, every `every` steps and at the end.
 
     Source: Zhu & Gupta 2017, equation 1. Begin and end are epochs of the phase; `every` is in steps.
     """

@@ -65,8 +65,8 @@ class Metric(Frozen):
 class Problem(ABC):
     """A task with its data loaded: everything a backend needs, as plain data.
 
-    The loss is always cross-entropy in nats over softmax logits, summed over the target positions of a batch and divided
-    by the batch size (the first axis): for images the mean, for text the sum over time and mean over streams.
+    The loss is always cross-entropy in nats over softmax logits, summed over the target positions of a batch and
+    divided by the batch size (the first axis): for images the mean, for text the sum over time and mean over streams.
     """
 
     network: Network

@@ -18,7 +18,8 @@ Array = NDArray[np.generic]
 def keep_count(size: int, sparsity: float) -> int:
     """How many of `size` weights stay at a sparsity: half up of size x (1 - sparsity), in exact decimals.
 
-    The sparsity is taken as the shortest decimal that reads back as the same float, so 0.58 of 50 drops 29 weights, not 28.
+    The sparsity is taken as the shortest decimal that reads back as the same float, so 0.58 of 50 drops 29 weights,
+    not 28.
 
     Args:
         size: number of weights (or cells) that share one quota.

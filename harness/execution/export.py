@@ -60,7 +60,18 @@ def export(store: Path, cell: str, path: Path) -> Record:
     state = shelf.state(stage)
     arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = dict(state.weights)
     arrays.update({f"{name}.mask": mask for name, mask in state.masks.items()})
-    described = ("run", "cell", "task", "backend", "pattern", "strategy", "target_sparsity", "sparsity", "seed", "metric")
+    described = (
+        "run",
+        "cell",
+        "task",
+        "backend",
+        "pattern",
+        "strategy",
+        "target_sparsity",
+        "sparsity",
+        "seed",
+        "metric",
+    )
     values = record.model_dump(mode="json")
     metadata = {name: str(values[name]) for name in described} | {"value": json.dumps(record.value), "stage": stage.key}
     try:

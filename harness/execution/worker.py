@@ -1,7 +1,7 @@
 """One worker: a process of its own that runs stages in one framework, one after another.
 
-The parent sends a `Job`; the worker answers with `Progress` messages and one `Done` or `Failed`. The session stays loaded
-between jobs, so a chain runs without reading its states back.
+The parent sends a `Job`; the worker answers with `Progress` messages and one `Done` or `Failed`. The session stays
+loaded between jobs, so a chain runs without reading its states back.
 """
 
 import math

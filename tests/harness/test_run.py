@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from harness_plugins.patterns.bank_balanced import BankBalanced
+from harness_plugins.patterns.unstructured import Unstructured
 from numpy_plugins import ToyTask
 from safetensors.numpy import load_file
 from toy import FineTuning, Rewinding, bytes_below, experiment
@@ -20,8 +22,6 @@ from harness.execution.export import export
 from harness.execution.run import run
 from harness.plan import make_plan
 from harness.store import Store
-from harness_plugins.patterns.bank_balanced import BankBalanced
-from harness_plugins.patterns.unstructured import Unstructured
 
 SUPPORT = Path(__file__).parents[1] / "support"
 

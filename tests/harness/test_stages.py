@@ -1,14 +1,14 @@
 """Lowered programs and their keys."""
 
 import pytest
+from harness_plugins.patterns.row_balanced import RowBalanced
+from harness_plugins.patterns.unstructured import Unstructured
 from hypothesis import given
 from hypothesis import strategies as st
 from toy import FineTuning, Rewinding
 
-from harness.api import Constant, Cubic, Prune, Recipe, Rewind, SGD, SpecError, StepDecay, Train
+from harness.api import SGD, Constant, Cubic, Prune, Recipe, Rewind, SpecError, StepDecay, Train
 from harness.stages import Masking, Stage, chain, digest, leaf, lower
-from harness_plugins.patterns.row_balanced import RowBalanced
-from harness_plugins.patterns.unstructured import Unstructured
 
 RECIPE = Recipe(
     epochs=6, optimiser=SGD(), learning_rate=StepDecay(initial=1.0, decay=0.5, full_epochs=3), steps_per_epoch=10

@@ -26,7 +26,13 @@ def state():
 
 
 def record(**changes):
-    values = {"key": KEY, "parent": None, "kind": "train", "inputs": {"rates": 0.1}, "valid": Evaluation(nats=1.5, items=3)}
+    values = {
+        "key": KEY,
+        "parent": None,
+        "kind": "train",
+        "inputs": {"rates": 0.1},
+        "valid": Evaluation(nats=1.5, items=3),
+    }
     return StageRecord(**(values | changes))
 
 
