@@ -5,12 +5,13 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
 from harness.api import (
     Backend,
+    Component,
     EmptySelectionError,
     HardwareModel,
     JsonValue,
@@ -64,26 +65,26 @@ class Cell:
     def labels(self) -> dict[str, str]:
         """What tables call it, by axis: task, backend, pattern, allocation, strategy."""
         return {
-            "task": self.task.label(),
-            "backend": self.backend.label(),
-            "pattern": self.pattern.label() if self.pattern else DENSE,
+            "task": _label(self.task),
+            "backend": _label(self.backend),
+            "pattern": _label(self.pattern) if self.pattern else DENSE,
             "allocation": DENSE if self.is_dense else allocation_label(self.allocation),
-            "strategy": self.strategy.label() if self.strategy else DENSE,
+            "strategy": _label(self.strategy) if self.strategy else DENSE,
         }
 
     @cached_property
     def id(self) -> str:
         """Twelve hex digits of everything that decides its result; labels do not, and a baseline has no scope."""
         parts: dict[str, JsonValue] = {
-            "task": self.task.identity(),
-            "backend": self.backend.identity(),
+            "task": _identity(self.task),
+            "backend": _identity(self.backend),
             "seed": self.seed,
             "precision": self.precision,
         }
         if self.pattern is not None and self.strategy is not None:
             parts |= {
-                "pattern": self.pattern.identity(),
-                "strategy": self.strategy.identity(),
+                "pattern": _identity(self.pattern),
+                "strategy": _identity(self.strategy),
                 "allocation": self.allocation if isinstance(self.allocation, str) else dict(self.allocation),
                 "sparsity": self.sparsity,
                 "scope": list(self.scope),
@@ -219,6 +220,17 @@ def digest(value: JsonValue) -> str:
 def _smoke(task: Task) -> Task:
     """A task cut short that keeps its label, so that the tables of both runs read alike."""
     return task.smoke().model_copy(update={"own_label": task.label()})
+
+
+# A grid has thousands of cells and a handful of components, and both of these write JSON.
+@lru_cache(maxsize=4096)
+def _label(component: Component) -> str:
+    return component.label()
+
+
+@lru_cache(maxsize=4096)
+def _identity(component: Component) -> JsonValue:
+    return component.identity()
 
 
 def _groups(cells: Iterable[Cell], key: Callable[[Cell], str]) -> list[list[Cell]]:

@@ -4,12 +4,12 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.api import EmptySelectionError, PluginUnavailableError, SpecError
 from harness.registry import discover
-from harness.spec import check, load, loads, schema, scope_tensors
+from harness.spec import check, document, load, loads, schema, scope_tensors
 
 WRONG = sorted((Path(__file__).parent / "wrong_specs").glob("*.yaml"))
 
@@ -62,6 +62,7 @@ def test_every_error_names_file_line_column_and_path(registry):
     assert [int(line.split(":")[1]) for line in lines] == sorted(int(line.split(":")[1]) for line in lines)
 
 
+@settings(deadline=None, max_examples=60)
 @given(text=st.text(alphabet="abn: -[]{}&*!#\n\t'\"0.9,<|?", max_size=60))
 def test_no_text_whatever_breaks_the_reader(registry, text):
     try:
@@ -70,6 +71,7 @@ def test_no_text_whatever_breaks_the_reader(registry, text):
         assert str(error)
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -84,6 +86,7 @@ def test_no_value_whatever_in_a_field_breaks_the_reader(registry, value):
             assert str(error)
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -580,3 +583,42 @@ hardware:
     assert sum(cell.is_dense for cell in experiment.cells) == 4
     assert sum(not cell.is_dense for cell in experiment.cells) == 4 * 3 * 3 * 4
     assert len(experiment.hardware) == 2
+
+
+# --- the documents ----------------------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "spec.md"
+
+
+def table_of(model):
+    rows = ["| field | default | meaning |", "| --- | --- | --- |"]
+    for name, field in model.model_fields.items():
+        default = (
+            "required" if field.is_required() else "" if field.default is None else f"`{json.dumps(field.default)}`"
+        )
+        rows.append(f"| `{name}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def test_the_tables_of_the_page_come_from_the_models(request):
+    page = PAGE.read_text(encoding="utf-8")
+
+    wanted = re.sub(
+        r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)",
+        lambda found: f"{found[1]}\n{table_of(getattr(document, found[2]))}\n\n{found[3]}",
+        page,
+        flags=re.DOTALL,
+    )
+
+    if request.config.getoption("--update-golden"):
+        PAGE.write_text(wanted, encoding="utf-8")
+    assert PAGE.read_text(encoding="utf-8") == wanted
+
+
+def test_every_example_of_the_page_is_read_with_the_built_in_plugins():
+    examples = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL)
+    registry = discover()
+
+    assert len(examples) > 3
+    for text in examples:
+        assert loads(text, registry).cells
