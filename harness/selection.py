@@ -253,16 +253,23 @@ def _pooled(scores: Matrix, layout: Layout, pooling: Pooling) -> Matrix:
     height, width = layout.cell
     if layout.cell == (1, 1):
         return scores
-    reduce = np.maximum if pooling == "max" else np.add
-    # Sums in double precision: whether two cells tie must not depend on the order of a few float32 additions.
-    wide = scores if pooling == "max" else scores.astype(np.float64)
-    tops, lefts = np.arange(0, layout.rows, height), np.arange(0, layout.cols, width)
-    pooled: Matrix = reduce.reduceat(reduce.reduceat(wide, lefts, axis=1), tops, axis=0)
     if pooling == "max":
-        return pooled
-    heights, widths = np.diff([*tops, layout.rows]), np.diff([*lefts, layout.cols])
-    means: Matrix = pooled / np.outer(heights, widths)  # (rows, cols) of the grid of cells
+        return _reduced(_reduced(scores, height, np.maximum).T, width, np.maximum).T
+    # Sums in double precision: whether two cells tie must not depend on the order of a few float32 additions.
+    sums = _reduced(_reduced(scores, height, np.add, np.float64).T, width, np.add).T
+    heights = np.diff([*range(0, layout.rows, height), layout.rows])
+    widths = np.diff([*range(0, layout.cols, width), layout.cols])
+    means: Matrix = sums / np.outer(heights, widths)  # (rows, cols) of the grid of cells
     return means
+
+
+def _reduced(values: Matrix, length: int, reduce: np.ufunc, dtype: type[np.floating] | None = None) -> Matrix:
+    """Each `length` neighbouring rows made one, slice by slice: several times faster than `ufunc.reduceat`."""
+    result = values[::length].astype(dtype or values.dtype)
+    for offset in range(1, length):
+        part = values[offset::length]
+        reduce(result[: len(part)], part, out=result[: len(part)])
+    return result
 
 
 def _select_cells(scores: Matrix, layout: Layout, quota: int) -> Mask:
@@ -339,8 +346,12 @@ def _bracketed_threshold(scores: Matrix, quota: int) -> Matrix:
 
 def _drop_surplus_ties(mask: Mask, scores: Matrix, threshold: Matrix, quota: int) -> None:
     """Drop, where a group keeps too many, the surplus cells equal to the threshold, highest index first."""
+    if len(mask) == 1:  # the last ties of one large group can be named at once
+        ties = np.flatnonzero(scores[0] == threshold[0])
+        mask[0, ties[quota - np.count_nonzero(mask) :]] = False
+        return
     surplus: NDArray[np.intp] = np.flatnonzero(np.count_nonzero(mask, axis=1) > quota)
     chosen, border = scores[surplus], threshold[surplus]
     above, ties = chosen > border, chosen == border
     wanted = quota - np.count_nonzero(above, axis=1, keepdims=True)
-    mask[surplus] = above | (ties & (np.cumsum(ties, axis=1, dtype=np.int64) <= wanted))
+    mask[surplus] = above | (ties & (np.cumsum(ties, axis=1, dtype=np.int32) <= wanted))
