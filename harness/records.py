@@ -70,7 +70,7 @@ class Record(Frozen):
         reason: why there is no value, one sentence.
         hardware: cost by hardware label, or {"reason": ...}.
         facts: what the task says of its data; versions: of framework and harness.
-        trained_epochs: epochs of the cell's chain that this run trained, those shared with other cells included;
+        trained_epochs: epochs that this run trained for the cell; a shared one counts for its first cell;
             train_seconds: training time of the whole chain, cached epochs included.
         dense_digest: digest of the dense model that the cell shares with others.
         stage: key of the stage in the store that holds the finished model; empty where nothing was planned to run.

@@ -79,7 +79,7 @@ __all__ = [
     "HardwareModel", "HarnessError", "JsonValue", "Kind", "Layer", "LearningRate", "Magnitude", "Mask", "MaskUpdate",
     "Masker", "Matrix", "Metric", "Network", "NonFiniteError", "Optimiser", "Origin", "Pattern", "Phase",
     "PluginContractError", "PluginUnavailableError", "Pool2D", "Problem", "Prune", "Random", "Rates", "Recipe",
-    "Rewind", "Role", "Score", "ScoreName", "Session", "Settings", "ShapeError", "Shifted", "SparsitySchedule", "SpecError",
-    "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor", "Train", "UnknownPluginError",
-    "Workload", "batch_rng", "dropout_seed", "hookimpl", "keep_count", "score_named",
+    "Rewind", "Role", "Score", "ScoreName", "Session", "Settings", "ShapeError", "Shifted", "SparsitySchedule",
+    "SpecError", "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor", "Train",
+    "UnknownPluginError", "Workload", "batch_rng", "dropout_seed", "hookimpl", "keep_count", "score_named",
 ]  # fmt: skip

@@ -38,7 +38,7 @@ class Component(Frozen):
 
     def parameters(self) -> dict[str, JsonValue]:
         """All parameters as JSON values, defaults included."""
-        return json.loads(self.model_dump_json())  # type: ignore[no-any-return]  # json.loads is untyped
+        return json.loads(self.model_dump_json(by_alias=True))  # type: ignore[no-any-return]  # json.loads is untyped
 
     def label(self) -> str:
         """The name used in tables: the author's `label`, or the name with its non-default parameters."""

@@ -34,6 +34,7 @@ class Collector:
         """Start with nothing costed."""
         self._costs: dict[tuple[object, ...], dict[str, JsonValue]] = {}
         self._complete: dict[str, Record] = {}
+        self._counted: set[str] = set()
 
     def records(self) -> list[Record]:
         """One record for every planned cell, as things stand."""
@@ -106,7 +107,9 @@ class Collector:
         test = self.finished[planned.test.key].test
         masks = self.plan.store.masks(records[-1])
         by_tensor, over_scope, over_model = achieved(masks, problem.tensors())
-        ran = [record for record in trained if record.key in self.ran]
+        # A shared epoch is counted for the first cell that uses it, so that the counts of all cells add up.
+        ran = [record for record in trained if record.key in self.ran - self._counted]
+        self._counted.update(record.key for record in ran)
         is_new = any(stage.key in self.ran for stage in planned.stages)
         history = tuple(_value(problem, record.valid) for record in trained)
         dense = [record for stage, record in zip(planned.chain, records, strict=True) if stage.is_dense]

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from harness import records
-from harness.api import Backend, JsonValue, PluginUnavailableError
+from harness.api import Backend, JsonValue
 from harness.execution.collect import Collector
 from harness.execution.local import Graph, LocalExecutor
 from harness.execution.progress import Progress
@@ -62,12 +62,12 @@ def run(
 
     Raises:
         SpecError, DataError: nothing was run.
-        PluginUnavailableError: a backend that has stages to run is not installed; nothing was run.
+        PluginUnavailableError: a backend is not installed; nothing was run.
         StoreError: the store cannot be written.
     """
+    experiment.require_backends()
     Store(store).prepare()
     plan = make_plan(experiment, store=store, data_dir=data_dir)
-    _require_backends(plan)
     return _Run(plan, workers or default_workers(experiment.threads), progress or Progress()).run()
 
 
@@ -75,17 +75,6 @@ def default_workers(threads: int) -> int:
     """As many one-framework processes as the cores hold."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, cores // threads)
-
-
-def _require_backends(plan: Plan) -> None:
-    reasons: dict[str, str] = {}
-    for planned in plan.cells:
-        backend = planned.cell.backend
-        if backend.name not in reasons and any(stage.key in plan.to_run for stage in planned.stages):
-            reasons[backend.name] = backend.why_unavailable() or ""
-    missing = [f"{name}: {reason}" for name, reason in reasons.items() if reason]
-    if missing:
-        raise PluginUnavailableError("; ".join(missing))
 
 
 class _Run:
