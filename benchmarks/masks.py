@@ -50,6 +50,8 @@ def main() -> None:
     parser.add_argument("cols", nargs="?", type=int, default=1500)
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
+    if given.rows % 4 or given.cols % 100:
+        parser.error("rows must be a multiple of 4 and cols of 100, so that every case's cells and groups fit")
     rng = np.random.default_rng(0)
     continuous = np.abs(rng.standard_normal((given.rows, given.cols), dtype=np.float32))
     tied = np.round(continuous * 32) / 32

@@ -131,8 +131,11 @@ class MaskMaker:
         if isinstance(self.allocation, str) or tensor.name not in self.allocation:
             return sparsity
         assert self.target
+        share = self.allocation[tensor.name]
+        if sparsity > self.target:  # on the way to a regrowth: towards 1 together with the cell's sparsity
+            return share + (1 - share) * (sparsity - self.target) / (1 - self.target)
         # Exactly the written share at the end: a quotient of equal floats is 1.
-        return self.allocation[tensor.name] * (sparsity / self.target)
+        return share * (sparsity / self.target)
 
     def _scores(
         self, update: MaskUpdate, epoch: int, session: Session, previous: Mapping[str, Mask]

@@ -132,6 +132,12 @@ def test_a_per_tensor_allocation_grows_with_the_schedule_to_what_is_written():
     assert zeros(end) == {KERNEL.name: 0.5, RECURRENT.name: 0.75}
 
 
+def test_a_per_tensor_allocation_overshoots_with_the_cell_and_stays_below_one():
+    maker = MaskMaker(Unstructured(), {KERNEL.name: 0.75}, SCOPE, 0, target=0.5)
+
+    assert zeros(maker(update(0.75), 0, Weights())) == {KERNEL.name: 0.875, RECURRENT.name: 0.75}
+
+
 @pytest.mark.parametrize(
     ("pattern", "allocation"),
     [
