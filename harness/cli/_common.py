@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -126,11 +127,15 @@ class _Signals:
     exit_code = EXIT_INTERRUPTED
 
     def __enter__(self) -> "_Signals":
-        self._previous = signal.signal(signal.SIGTERM, self._terminate)
+        # Only the main thread may handle signals; elsewhere somebody else does.
+        self._handles = threading.current_thread() is threading.main_thread()
+        if self._handles:
+            self._previous = signal.signal(signal.SIGTERM, self._terminate)
         return self
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
+        if self._handles:
+            signal.signal(signal.SIGTERM, self._previous)
 
     def _terminate(self, number: int, frame: FrameType | None) -> None:
         self.exit_code = EXIT_TERMINATED

@@ -433,6 +433,14 @@ def test_plugins_are_listed_with_those_that_are_broken(shell):
     assert {row["kind"] for row in patterns} == {"pattern", None}
 
 
+def test_colour_is_for_terminals_that_want_it(shell):
+    green = "\x1b[32m"
+
+    assert green in shell("plugins", "list", FORCE_COLOR="1", TERM="xterm-256color").stdout
+    assert green not in shell("plugins", "list", FORCE_COLOR="1", TERM="xterm-256color", NO_COLOR="1").stdout
+    assert "\x1b" not in shell("plugins", "list").stdout
+
+
 def test_a_plugin_is_shown_with_its_parameters(shell):
     shown = shell("plugins", "show", "bank_balanced")
     described = json.loads(shell("plugins", "show", "bank_balanced", "--json").stdout)
