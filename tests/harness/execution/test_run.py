@@ -23,7 +23,7 @@ from harness.execution.run import run
 from harness.plan import make_plan
 from harness.store import Store
 
-SUPPORT = Path(__file__).parents[1] / "support"
+SUPPORT = Path(__file__).parents[2] / "support"
 
 
 def values(result):

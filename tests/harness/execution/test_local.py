@@ -1,0 +1,44 @@
+"""The stage graph and who goes first."""
+
+from numpy_plugins import NumpyBackend, ToyTask
+from toy import FineTuning, Rewinding, experiment
+
+from harness.api import Settings
+from harness.execution.local import Graph, needed
+from harness.execution.run import default_workers
+from harness.execution.worker import Job
+from harness.plan import make_plan
+
+
+def graph(tmp_path, *strategies):
+    plan = make_plan(experiment(strategies), store=tmp_path)
+    jobs = {
+        key: Job(stage, ToyTask(), NumpyBackend(), Settings(), None, tmp_path, {}) for key, stage in plan.stages.items()
+    }
+    return plan, Graph(jobs)
+
+
+def test_a_stage_waits_for_every_state_it_reads(tmp_path):
+    plan, made = graph(tmp_path, Rewinding())
+    rewind = next(stage for stage in plan.stages.values() if stage.kind == "rewind")
+
+    assert set(needed(made.jobs[rewind.key])) == {rewind.parent, rewind.source}
+    assert made.waiting[rewind.key] == 2
+
+
+def test_only_the_initial_weights_wait_for_nothing(tmp_path):
+    plan, made = graph(tmp_path, FineTuning(), Rewinding())
+
+    assert [plan.stages[key].kind for key, count in made.waiting.items() if count == 0] == ["init"]
+
+
+def test_a_stage_is_as_long_as_the_longest_training_that_hangs_on_it(tmp_path):
+    plan, made = graph(tmp_path, FineTuning(epochs=3), Rewinding())
+
+    assert made.length[plan.cells[0].chain[0].key] == 4 + 3
+    assert made.length[plan.cells[0].test.key] == 0
+
+
+def test_there_are_as_many_workers_as_threads_fit_the_cores():
+    assert default_workers(1) >= 1
+    assert default_workers(10_000) == 1

@@ -1,0 +1,63 @@
+"""What a run tells on stderr."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from harness.execution.progress import Json, Live, Plain, Progress, make
+
+BILL = {
+    "cells": 3, "cells_cached": 1, "cells_skipped": 0, "epochs_to_run": 2, "epochs": 4,
+    "epochs_without_sharing": 9, "cells_detail": [{"cell": "a"}],
+}  # fmt: skip
+
+
+def told(progress):
+    progress.begin(BILL, 2)
+    progress.started("k", "torch · dense · epoch 1")
+    progress.step("k", 5, 10)
+    progress.finished("k", "torch · dense · epoch 1", "valid perplexity 99.00 (3.0 s)", is_epoch=True)
+    progress.failed("m", "torch · dense · epoch 2", "diverged", "the loss became nan [at step 3]")
+    progress.end()
+
+
+def test_plain_lines_say_what_was_done_and_what_is_left():
+    out = io.StringIO()
+    told(Plain(Console(file=out, width=200)))
+    bill, epoch, failure = out.getvalue().splitlines()
+
+    assert "3 cells (1 cached, 0 skipped), 2 epochs to run of 4 distinct, 9 without sharing; 2 workers" in bill
+    assert "epoch 1: valid perplexity 99.00 (3.0 s) [1/2 epochs, about" in epoch
+    assert "diverged: the loss became nan [at step 3]" in failure
+
+
+def test_json_is_one_object_per_event_on_stderr(capsys):
+    told(Json())
+    captured = capsys.readouterr()
+    events = [json.loads(line) for line in captured.err.splitlines()]
+
+    assert captured.out == ""
+    assert [event["event"] for event in events] == ["begin", "started", "step", "finished", "failed", "end"]
+    assert events[0]["epochs_without_sharing"] == 9
+    assert "cells_detail" not in events[0]
+
+
+def test_nothing_is_nothing(capsys):
+    told(make("none", Console()))
+
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_live_display_ends_with_the_failures_above_it():
+    out = io.StringIO()
+    told(Live(Console(file=out, force_terminal=True, width=200)))
+
+    assert "diverged: the loss became nan [at step 3]" in out.getvalue()
+
+
+@pytest.mark.parametrize(("is_terminal", "kind"), [(True, Live), (False, Plain)])
+def test_auto_is_live_on_a_terminal_only(is_terminal, kind):
+    assert type(make("auto", Console(file=io.StringIO(), force_terminal=is_terminal))) is kind
+    assert type(make("none", Console())) is Progress

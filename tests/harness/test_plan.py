@@ -1,0 +1,106 @@
+"""The bill: what is distinct, what is cached, what runs and why."""
+
+import pytest
+from harness_plugins.patterns.bank_balanced import BankBalanced
+from harness_plugins.patterns.row_balanced import RowBalanced
+from harness_plugins.patterns.unstructured import Unstructured
+from numpy_plugins import NumpyBackend, ToyTask
+from toy import FineTuning, Rewinding, experiment
+
+from harness.api import SpecError
+from harness.plan import backend_versions, make_plan, pattern_banks, resolve_device
+
+
+def bill(grid, store):
+    return make_plan(grid, store=store).summary()
+
+
+def test_sharing_is_counted_against_every_cell_on_its_own(tmp_path):
+    grid = experiment((FineTuning(epochs=3),), patterns=(Unstructured(), RowBalanced()), sparsities=(0.5, 0.75))
+    found = bill(grid, tmp_path)
+
+    assert found["epochs_without_sharing"] == 4 + 4 * (4 + 3)
+    assert found["epochs"] == found["epochs_to_run"] == 4 + 4 * 3
+    assert found["sharing_ratio"] == pytest.approx(16 / 32)
+
+
+def test_an_empty_store_has_nothing_cached(tmp_path):
+    found = bill(experiment(), tmp_path / "none")
+
+    assert found["cached"] == 0
+    assert found["why"] == {"not run yet": found["stages_to_run"]}
+
+
+def test_planning_writes_nothing(tmp_path):
+    bill(experiment(), tmp_path / "store")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_parent_comes_before_its_children(tmp_path):
+    plan = make_plan(experiment((FineTuning(), Rewinding()), seeds=(0, 1)), store=tmp_path)
+    place = {key: index for index, key in enumerate(plan.stages)}
+
+    for stage in plan.stages.values():
+        for source in (stage.parent, stage.source):
+            assert source is None or place[source] < place[stage.key]
+
+
+def test_seeds_share_nothing(tmp_path):
+    one, two = bill(experiment(seeds=(0,)), tmp_path), bill(experiment(seeds=(0, 1)), tmp_path)
+
+    assert two["stages"] == 2 * one["stages"]
+
+
+def test_a_longer_recipe_begins_with_the_shorter_one(tmp_path):
+    short = make_plan(experiment(task=ToyTask(epochs=4)), store=tmp_path)
+    long = make_plan(experiment(task=ToyTask(epochs=6)), store=tmp_path)
+    dense = [stage.key for stage in short.cells[0].chain]
+
+    assert [stage.key for stage in long.cells[0].chain][: len(dense)] == dense
+
+
+def test_a_cell_that_cannot_reach_its_sparsity_is_skipped_with_the_nearest_one(tmp_path):
+    plan = make_plan(experiment(patterns=(BankBalanced(banks=5),), sparsities=(0.6,)), store=tmp_path)
+    skipped = plan.cells[1]
+
+    assert "nearest reachable sparsity is 0.5" in skipped.skip
+    assert skipped.stages == ()
+    assert plan.summary()["cells_skipped"] == 1
+
+
+def test_what_does_not_fit_a_tensor_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(SpecError, match="21"):
+        make_plan(experiment(patterns=(BankBalanced(banks=21),)), store=tmp_path)
+
+
+def test_the_detail_lists_every_cell_with_its_labels(tmp_path):
+    detail = bill(experiment(), tmp_path)["cells_detail"]
+
+    assert [(cell["pattern"], cell["status"], cell["reason"]) for cell in detail] == [
+        ("dense", "run", "not run yet"),
+        ("unstructured", "run", "not run yet"),
+    ]
+
+
+def test_a_device_that_is_named_is_taken_as_it_is():
+    assert resolve_device("cuda:3") == "cuda:3"
+    assert resolve_device("auto") in ("cpu", "cuda:0")
+
+
+def test_a_missing_framework_has_no_version_but_can_be_planned_with():
+    class Missing(NumpyBackend):
+        def versions(self):
+            from importlib.metadata import version
+
+            return {"nowhere": version("a-package-that-does-not-exist")}
+
+    assert backend_versions(Missing()) == {"a-package-that-does-not-exist": "not installed"}
+
+
+def test_banks_are_told_for_patterns_that_have_them():
+    tensors = ToyTask().load(None).tensors()[:1]
+
+    assert pattern_banks(BankBalanced(banks=5), tensors) == {"output.kernel": 5}
+    assert pattern_banks(Unstructured(), tensors) == {}
+    assert pattern_banks(None, tensors) == {}
