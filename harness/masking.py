@@ -43,14 +43,6 @@ class WholeScopePattern(Protocol):
         """
 
 
-@runtime_checkable
-class SelectivePattern(Protocol):
-    """A pattern that does not stand for every sparsity; a `Pattern` becomes one by defining `why_not`."""
-
-    def why_not(self, rows: int, cols: int, sparsity: float) -> str | None:
-        """Why a final sparsity is none of this pattern's, as half a sentence; None if it is."""
-
-
 class Achieved(NamedTuple):
     """Sparsity counted on masks.
 
@@ -307,7 +299,7 @@ def _why_unreachable(pattern: Pattern, tensor: Tensor, target: float, tolerance:
             f"{where} cannot be reached within the tolerance {tolerance:g}; the nearest reachable sparsity is "
             f"{reached:g}"
         )
-    if isinstance(pattern, SelectivePattern) and (reason := pattern.why_not(rows, cols, target)):
+    if reason := pattern.why_not(rows, cols, target):
         return f"{where} {reason}"
     return None
 

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from harness.api import Array, Evaluation, JsonValue, Mask, State, StoreError
+from harness.api import Array, EmptySelectionError, Evaluation, JsonValue, Mask, State, StoreError
 
 STORE_FORMAT = 1
 STATE, MASKS, STAGE = "state.safetensors", "masks.safetensors", "stage.json"
@@ -244,11 +244,11 @@ class Store:
         """The folder of the run whose records were written last.
 
         Raises:
-            StoreError: there is none.
+            EmptySelectionError: there is none.
         """
         folders = [path.parent for path in (self.folder / "runs").glob("*/records.json")]
         if not folders:
-            raise StoreError(
+            raise EmptySelectionError(
                 f"store: no run in {self.folder}; `harness run SPEC` makes one, --store names another folder"
             )
         return max(folders, key=lambda folder: (folder / "records.json").stat().st_mtime_ns)
@@ -289,7 +289,8 @@ def _flat(state: State) -> dict[str, Array]:
         ("slots", state.slots),
         ("extra", state.extra),
     )
-    return {f"{part}/{name}": np.ascontiguousarray(array) for part, arrays in parts for name, array in arrays.items()}
+    # Not ascontiguousarray: it makes a vector of a scalar.
+    return {f"{part}/{name}": np.asarray(array, order="C") for part, arrays in parts for name, array in arrays.items()}
 
 
 def _packed(masks: Mapping[str, Mask]) -> dict[str, NDArray[np.uint8] | NDArray[np.int64]]:

@@ -31,7 +31,11 @@ class Frame(Frozen):
 
 
 class Pattern(Component):
-    """A sparsity pattern. Most patterns only declare their `frame`."""
+    """A sparsity pattern. Most patterns only declare their `frame`.
+
+    A pattern that decides over all tensors of the scope at once defines `masks` beside it, as
+    `harness.masking.WholeScopePattern` describes; every answer is checked all the same.
+    """
 
     kind: ClassVar[Literal["pattern"]] = "pattern"
 
@@ -82,7 +86,10 @@ class Pattern(Component):
         """
         return self.layout(rows, cols).reached(sparsity)
 
-    def banks(self, rows: int, cols: int) -> int | None:
+    def banks_per_row(self, rows: int, cols: int) -> int | None:
         """How many equally filled banks every row has, for hardware that has a lane per bank; None if it has none."""
-        layout = self.layout(rows, cols)
-        return layout.banks_per_row
+        return self.layout(rows, cols).banks_per_row
+
+    def why_not(self, rows: int, cols: int, sparsity: float) -> str | None:
+        """Why a final sparsity is none of this pattern's (a declared skip), as half a sentence; None if it is."""
+        return None

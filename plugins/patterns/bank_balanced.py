@@ -21,9 +21,8 @@ class BankBalanced(Pattern):
     """
 
     name: ClassVar[str] = "bank_balanced"
-    # `Pattern.banks` is a method, so the parameter of that name is stored under another one.
-    bank_count: int | None = Field(
-        default=None, alias="banks", gt=0, description="banks per row; 10 if neither this nor `bank_size` is given"
+    banks: int | None = Field(
+        default=None, gt=0, description="banks per row; 10 if neither this nor `bank_size` is given"
     )
     bank_size: int | None = Field(default=None, gt=0, description="weights per bank, a divisor of the columns")
 
@@ -44,7 +43,7 @@ class BankBalanced(Pattern):
 
     def parameters(self) -> dict[str, JsonValue]:
         """The parameter in use, as an experiment file names it."""
-        return {"banks": self.bank_count} if self.bank_size is None else {"bank_size": self.bank_size}
+        return {"banks": self.banks} if self.bank_size is None else {"bank_size": self.bank_size}
 
     def frame(self, rows: int, cols: int) -> Frame:
         """Single weights, compared within their bank.
@@ -53,12 +52,12 @@ class BankBalanced(Pattern):
             ShapeError: there are more banks than columns, or `bank_size` does not divide the columns.
         """
         if self.bank_size is None:
-            if self.bank_count is not None and self.bank_count > cols:
+            if self.banks is not None and self.banks > cols:
                 raise ShapeError(
-                    f"{self.name}: a row must hold at least one weight per bank, got banks={self.bank_count} for a "
+                    f"{self.name}: a row must hold at least one weight per bank, got banks={self.banks} for a "
                     f"matrix of {rows} x {cols}; set `banks` to at most {cols}"
                 )
-            return Frame(group=(1, None), banks=self.bank_count)
+            return Frame(group=(1, None), banks=self.banks)
         _shared.require_divisor(self.name, "bank_size", self.bank_size, rows, cols)
         return Frame(group=(1, self.bank_size))
 

@@ -238,7 +238,7 @@ def test_include_adds_a_cell_and_its_baseline(registry):
     cells = loads(text, registry).cells
 
     assert [(cell.is_dense, cell.seed) for cell in cells] == [(True, 0), (True, 7), (False, 0), (False, 7)]
-    assert cells[-1].pattern.bank_count == 2
+    assert cells[-1].pattern.banks == 2
 
 
 def test_cells_may_be_listed_without_a_matrix(registry):

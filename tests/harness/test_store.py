@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harness.api import Evaluation, State, StoreError
+from harness.api import EmptySelectionError, Evaluation, State, StoreError
 from harness.store import DamagedStageError, StageRecord, Store, state_digest, write_atomic
 
 KEY = "ab" + 30 * "0"
@@ -49,6 +49,11 @@ def test_a_state_comes_back_as_it_was_written(store):
 
     assert store.read(KEY) == written
     assert state_digest(found) == state_digest(state()) == written.digest
+    for part in ("weights", "masks", "slots", "extra"):
+        before, after = getattr(state(), part), getattr(found, part)
+        assert {name: (array.shape, array.dtype) for name, array in before.items()} == {
+            name: (array.shape, array.dtype) for name, array in after.items()
+        }
 
 
 @given(mask=hnp.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 17))))
@@ -154,7 +159,7 @@ def test_a_store_below_a_file_cannot_be_written(tmp_path):
 
 
 def test_there_is_no_latest_run_in_an_empty_store(store):
-    with pytest.raises(StoreError, match="no run"):
+    with pytest.raises(EmptySelectionError, match="no run"):
         store.latest_run()
 
 

@@ -104,20 +104,20 @@ class BankBalanced(Pattern):
     """Equally many in every bank."""
 
     name: ClassVar[str] = "bank_balanced"
-    bank_count: int | None = Field(default=None, gt=0, alias="banks")
+    banks: int | None = Field(default=None, gt=0)
     bank_size: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _one_of_both(self):
-        if self.bank_count is not None and self.bank_size is not None:
-            raise ValueError(f"expected `banks` or `bank_size`, got both ({self.bank_count} and {self.bank_size})")
+        if self.banks is not None and self.bank_size is not None:
+            raise ValueError(f"expected `banks` or `bank_size`, got both ({self.banks} and {self.bank_size})")
         return self
 
     def parameters(self):
         return self.model_dump(by_alias=True)
 
     def frame(self, rows, cols):
-        banks = self.bank_count or 2
+        banks = self.banks or 2
         if banks > cols:
             raise ShapeError(f"bank_balanced: {banks} banks do not fit {cols} columns; set `banks` to at most {cols}")
         return Frame(banks=banks)

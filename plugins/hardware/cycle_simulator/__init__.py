@@ -8,9 +8,9 @@ from pydantic import Field
 
 from harness.api import HardwareModel, hookimpl
 
-from .._bank import BankMap, ExactRows, Rows  # noqa: TID252  (one kind of plugin: its own shared code)
-from .._engine import BankEngineModel  # noqa: TID252  (one kind of plugin: its own shared code)
-from .._products import Product  # noqa: TID252  (one kind of plugin: its own shared code)
+from .._bank import BankMap, ExactRows, Rows
+from .._engine import BankEngineModel
+from .._products import Product
 
 
 class CycleSimulator(BankEngineModel):

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from harness.api import HardwareModel, hookimpl
 
-from .._bank import BankMap, Rows  # noqa: TID252  (one kind of plugin: its own shared code)
-from .._engine import BankEngineModel  # noqa: TID252  (one kind of plugin: its own shared code)
-from .._expectation import ExpectedRows, bank_fills  # noqa: TID252  (one kind of plugin: its own shared code)
-from .._products import Product  # noqa: TID252  (one kind of plugin: its own shared code)
+from .._bank import BankMap, Rows
+from .._engine import BankEngineModel
+from .._expectation import ExpectedRows, bank_fills
+from .._products import Product
 
 
 class FpgaAnalytic(BankEngineModel):

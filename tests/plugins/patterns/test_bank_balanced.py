@@ -64,8 +64,8 @@ def test_a_full_row_of_a_language_model_in_ragged_banks():
 
 def test_ten_banks_are_the_default():
     assert BankBalanced() == BankBalanced(banks=10)
-    assert BankBalanced().banks(8, 200) == 10
-    assert BankBalanced(bank_size=50).banks(8, 200) == 4
+    assert BankBalanced().banks_per_row(8, 200) == 10
+    assert BankBalanced(bank_size=50).banks_per_row(8, 200) == 4
 
 
 @pytest.mark.parametrize(

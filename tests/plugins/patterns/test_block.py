@@ -57,4 +57,4 @@ def test_a_block_larger_than_the_matrix_is_refused():
 
 
 def test_block_rows_are_not_filled_equally():
-    assert Block().banks(8, 20) is None
+    assert Block().banks_per_row(8, 20) is None

@@ -39,7 +39,7 @@ def test_only_its_own_sparsity_is_a_target():
 
 
 def test_groups_are_banks_to_the_hardware():
-    assert NM().banks(8, 20) == 5
+    assert NM().banks_per_row(8, 20) == 5
 
 
 @pytest.mark.parametrize("parameters", [{"n": 4, "m": 4}, {"n": 5}, {"n": 0}, {"m": 1}])

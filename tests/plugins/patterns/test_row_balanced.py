@@ -33,5 +33,5 @@ def test_it_is_bank_balanced_sparsity_with_one_bank(scores, sparsity):
 
 
 def test_a_row_is_one_bank_and_a_tensor_is_not_shared_out():
-    assert RowBalanced().banks(8, 20) == 1
+    assert RowBalanced().banks_per_row(8, 20) == 1
     assert not RowBalanced.spans_tensors

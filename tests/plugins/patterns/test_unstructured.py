@@ -34,4 +34,4 @@ def test_it_is_block_sparsity_with_blocks_of_one_weight(scores, sparsity):
 
 def test_it_spans_tensors_and_has_no_banks():
     assert Unstructured.spans_tensors
-    assert Unstructured().banks(8, 20) is None
+    assert Unstructured().banks_per_row(8, 20) is None
