@@ -21,7 +21,7 @@ class TorchBackend(Backend):
     def why_unavailable(self) -> str | None:
         """Say how to install PyTorch where it is missing; looks, does not import."""
         if find_spec("torch") is None:
-            return "PyTorch is not installed; run `pip install 'harness[torch]'`"
+            return "PyTorch is not installed; run `pip install '.[torch]'`"
         return None
 
     def versions(self) -> dict[str, str]:

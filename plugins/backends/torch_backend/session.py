@@ -87,7 +87,9 @@ class TorchSession(Session):
             for name, weight in self._weights.items():
                 weight.copy_(_tensor(state.weights[name], weight))
             for name, slot in self._stepper.slots.items():
-                slot.copy_(_tensor(state.slots[name], slot)) if name in state.slots else slot.zero_()
+                slot.zero_()
+                if name in state.slots:
+                    slot.copy_(_tensor(state.slots[name], slot))
         self._masks, self._keep = {}, {}
         self.set_masks(state.masks)
 
