@@ -1,5 +1,7 @@
 """Keras 2 with the TensorFlow Model Optimization Toolkit, whose pruning wrappers hold and apply the masks."""
 
+import ctypes
+import re
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import ClassVar
@@ -23,14 +25,14 @@ class KerasTfmot(Backend):
         missing = [package for module, package in _DISTRIBUTIONS.items() if find_spec(module) is None]
         if not missing:
             return None
-        return f"keras_tfmot needs {', '.join(missing)}, not installed here; run `pip install 'harness[keras]'`"
+        return f"keras_tfmot needs {', '.join(missing)}, not installed here; run `pip install '.[keras]'`"
 
     def versions(self) -> dict[str, str]:
         """Versions of TensorFlow, tf-keras, TF-MOT and NumPy."""
         return {package: _version(package) for package in (*_DISTRIBUTIONS.values(), "numpy")}
 
     def why_not(self, problem: Problem, settings: Settings) -> str | None:
-        """Why bfloat16 is left out."""
+        """Why bfloat16 is left out, or this device cannot be used; TensorFlow is not imported for it."""
         if settings.precision == "bfloat16":
             # Keras' mixed policy casts whole layers, and a wrapper of TF-MOT calls its layer inside its own cast.
             return (
@@ -38,6 +40,16 @@ class KerasTfmot(Backend):
                 "bfloat16 and TF-MOT's wrapper would round the stored weights, got precision=bfloat16; set "
                 "`precision: float32` or take another backend"
             )
+        if settings.device == "cpu":
+            return None
+        if not re.fullmatch(r"cuda(:\d+)?", settings.device):
+            return (
+                f"keras_tfmot: device must be `cpu` or `cuda:N`, got `{settings.device}`; set `device` to one of them"
+            )
+        try:
+            ctypes.CDLL("libcuda.so.1")
+        except OSError:
+            return f"keras_tfmot: device `{settings.device}` needs an NVIDIA driver, none was found; set `device: cpu`"
         return None
 
     def devices(self) -> tuple[Device, ...]:

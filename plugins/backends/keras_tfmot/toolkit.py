@@ -156,6 +156,9 @@ def _wrapper_class(fw: Frameworks) -> type[Wrapper]:
             )
             self.masked: frozenset[int] = frozenset()
 
+        def conditional_mask_update(self) -> Operation:
+            return tf.no_op()  # the schedule never asks for one; its branch would still be traced and optimised
+
         def weight_mask_op(self) -> Operation:
             pairs = [(weight, mask) for weight, mask, _ in self._pruning_vars]
             return tf.group([pairs[place][0].assign(tf.multiply(*pairs[place])) for place in sorted(self.masked)])
