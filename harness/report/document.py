@@ -1,7 +1,7 @@
 """The report as a whole, from the same rows for every rendering."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from harness.api import JsonValue
 from harness.records import DONE, FAILED, PENDING, Record
@@ -134,6 +134,7 @@ def _how_to_read(records: Sequence[Record]) -> Section:
         f"threads: {_several(str(r.threads) for r in records if r.threads is not None)}.",
     ]
     lines += _definitions(records)
+    lines += _hardware(records)
     for task in dict.fromkeys(record.task for record in records):
         facts = _facts([record.facts for record in records if record.task == task])
         if facts:
@@ -159,6 +160,31 @@ def _definitions(records: Sequence[Record]) -> list[str]:
             "model is at hand; ease of use as choices, the hyper-parameters beyond the dense recipe."
         )
     return lines
+
+
+def _hardware(records: Sequence[Record]) -> list[str]:
+    """What each hardware model stands for, and its warnings with the number of cells that have them."""
+    lines = []
+    for label in dict.fromkeys(label for record in records for label in record.hardware):
+        costs = [record.hardware[label] for record in records if "cycles" in record.hardware.get(label, {})]
+        warnings: Counter[str] = Counter()
+        for cost in costs:
+            notes = cost.get("notes")
+            warnings.update(map(str, notes if isinstance(notes, list) else ()))
+        told = list(dict.fromkeys(device for cost in costs if (device := _device(cost))))
+        told += [f"{note} ({count} of {len(costs)} cells)" for note, count in warnings.items()]
+        if told:
+            lines.append(f"{label}: {'; '.join(told)}.")
+    return lines
+
+
+def _device(cost: Mapping[str, JsonValue]) -> str:
+    """Device and clock of a cost, with the clock's origin; empty where the model does not tell them."""
+    details = cost.get("details")
+    device, clock = (details.get("device"), details.get("clock")) if isinstance(details, dict) else (None, None)
+    if not isinstance(device, dict) or not isinstance(clock, dict):
+        return ""
+    return f"{device.get('id')} at {clock.get('value')} MHz ({clock.get('origin')})"
 
 
 def _several(values: Iterable[str]) -> str:

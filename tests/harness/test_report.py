@@ -464,3 +464,14 @@ def test_a_report_loads_neither_scipy_stats_nor_matplotlib_nor_a_framework():
     done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_the_device_its_assumed_clock_and_the_warnings_of_a_hardware_model_are_told():
+    records = grid(patterns=("unstructured",), by=(FINE,), levels=(0.9,), seeds=(0,))
+    details = {"device": {"id": "arria10_gx1150"}, "clock": {"value": 200.0, "origin": "assumed"}}
+    cost = engine(2.0) | {"details": details, "notes": ["compare cycles"]}
+    records[-1] = records[-1].model_copy(update={"hardware": {"fpga_analytic": cost}})
+    text = render(records, format="md", title="t")
+
+    assert "fpga_analytic: arria10_gx1150 at 200.0 MHz (assumed); compare cycles (1 of 2 cells)." in text
+    assert "cycle_simulator(engine=bank):" not in text
