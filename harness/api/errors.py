@@ -69,20 +69,23 @@ class NonFiniteError(HarnessError):
 
 
 class DivergedError(HarnessError):
-    """A training whose loss is no longer finite.
+    """A training whose loss, or whose metric after it, is no longer finite.
 
     Args:
-        step: the 0-based step within the epoch.
+        step: the 0-based step within the epoch; None where an evaluation found it.
         loss: the value met.
+        what: what is not finite.
     """
 
     exit_code = 1
 
-    def __init__(self, step: int, loss: float) -> None:
-        super().__init__(step, loss)
+    def __init__(self, step: int | None, loss: float, what: str = "training loss") -> None:
+        super().__init__(step, loss, what)
         self.step = step
         self.loss = loss
+        self.what = what
 
     def __str__(self) -> str:
         """Say where the training went wrong."""
-        return f"the training loss became {self.loss} at step {self.step} of the epoch; lower the learning rate or clip"
+        place = "" if self.step is None else f" at step {self.step} of the epoch"
+        return f"the {self.what} became {self.loss}{place}; lower the learning rate or clip the gradients"

@@ -29,6 +29,7 @@ from harness.api import (
     Problem,
     Session,
     Settings,
+    Split,
     State,
     StoreError,
     Task,
@@ -134,8 +135,8 @@ class Worker:
         elif stage.kind == "prune":
             assert stage.update is not None
             session.set_masks(self._masker(job, problem)(stage.update, stage.epoch_index, session))
-        valid = _finite(session.evaluate("valid")) if stage.kind in ("train", "prune") else None
-        test = _finite(session.evaluate("test")) if stage.kind == "test" else None
+        valid = _evaluate(problem, session, "valid") if stage.kind in ("train", "prune") else None
+        test = _evaluate(problem, session, "test") if stage.kind == "test" else None
         record = StageRecord(
             key=stage.key,
             parent=stage.parent,
@@ -222,9 +223,11 @@ def _state(store: Store, key: str) -> State:
     return store.state(_record(store, key))
 
 
-def _finite(evaluation: Evaluation) -> Evaluation:
-    if not math.isfinite(evaluation.nats):
-        raise DivergedError(-1, evaluation.nats)
+def _evaluate(problem: Problem, session: Session, split: Split) -> Evaluation:
+    evaluation = session.evaluate(split)
+    value = problem.value(evaluation)
+    if not (math.isfinite(evaluation.nats) and math.isfinite(value)):
+        raise DivergedError(None, value, f"{split} {problem.metric.name}")
     return evaluation
 
 

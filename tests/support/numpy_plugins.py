@@ -135,18 +135,20 @@ class NumpySession(Session):
             progress(step + 1)
         if steps in updates:
             self.set_masks(masker(updates[steps], index, self))
+        if _break_at(index) == "infinite":
+            self._weights[KERNEL][:] = np.inf
         return EpochResult(nats=nats, items=items)
 
     def _misbehave(self, index: int) -> None:
         time.sleep(float(os.environ.get("TOY_SECONDS_PER_EPOCH", "0")))
-        how, _, epoch = os.environ.get("TOY_BREAKS", "").partition("@")
-        if how and index == int(epoch):
-            if how == "killed":
-                os.kill(os.getpid(), 9)
-            if how == "diverged":
-                raise DivergedError(3, float("nan"))
-            if how == "full":
-                raise StoreError("store: no space left")
+        how = _break_at(index)
+        if how == "killed":
+            os.kill(os.getpid(), 9)
+        if how == "diverged":
+            raise DivergedError(3, float("nan"))
+        if how == "full":
+            raise StoreError("store: no space left")
+        if how == "error":
             raise RuntimeError("the toy is broken")
 
     def _gradient(self, batch: Batch) -> tuple[dict[str, np.ndarray], float]:
@@ -163,6 +165,8 @@ class NumpySession(Session):
         return exponentials / exponentials.sum(axis=1, keepdims=True)
 
     def evaluate(self, split: Split) -> Evaluation:
+        if not np.isfinite(self._weights[KERNEL]).all():
+            return Evaluation(nats=float("inf"), items=1, correct=0)
         nats, correct, items = 0.0, 0, 0
         for batch in self.problem.batches(split, 0, np.random.default_rng(0)):
             probabilities = self._probabilities(batch)
@@ -170,6 +174,11 @@ class NumpySession(Session):
             correct += int((probabilities.argmax(axis=1) == batch.targets).sum())
             items += len(batch.targets)
         return Evaluation(nats=nats, items=items, correct=correct)
+
+
+def _break_at(index: int) -> str:
+    how, _, epoch = os.environ.get("TOY_BREAKS", "").partition("@")
+    return how if how and index == int(epoch) else ""
 
 
 class NumpyBackend(Backend):

@@ -189,7 +189,12 @@ def test_states_on_the_way_are_dropped_and_the_finished_models_kept(tmp_path):
 
 @pytest.mark.parametrize(
     ("how", "status", "word"),
-    [("error", "failed", "the toy is broken"), ("killed", "killed", "signal 9"), ("diverged", "diverged", "step 3")],
+    [
+        ("error", "failed", "the toy is broken"),
+        ("killed", "killed", "signal 9"),
+        ("diverged", "diverged", "step 3"),
+        ("infinite", "diverged", "valid accuracy became"),
+    ],
 )
 def test_a_stage_that_breaks_is_a_status_with_its_reason_and_the_rest_is_kept(tmp_path, monkeypatch, how, status, word):
     monkeypatch.setenv("TOY_BREAKS", f"{how}@4")
