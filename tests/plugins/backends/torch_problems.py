@@ -1,4 +1,4 @@
-"""Tiny problems for the PyTorch backend, and plain PyTorch loops that train the same models by other means."""
+"""Tiny problems that the tests of both backends train; no framework is needed to make them."""
 
 from collections.abc import Iterator, Mapping
 
@@ -24,7 +24,7 @@ from harness.api import (
 
 
 class TinyProblem(Problem):
-    """Random but learnable data for any network: the same for every epoch unless `shuffled`."""
+    """Random data with something to learn in it, for any network; every epoch has its own, whatever the seed."""
 
     def __init__(
         self, network, *, steps=12, batch=4, length=5, classes=11, optimiser=None, clip_norm=5.0, rate=1.0, ids=None
