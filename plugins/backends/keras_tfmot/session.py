@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from harness.api import (
 from .build import build
 from .optimiser import Rule, clipped
 from .places import places
-from .toolkit import classes, frameworks
+from .toolkit import classes, frameworks, memory_errors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -127,13 +127,14 @@ class KerasSession(Session):
                 variable.assign(self._tf.where(kept, variable, self._tf.zeros_like(variable)))
         self._select_masked(self._masked | set(masks))
 
+    @functools.cached_property
     def finished(self) -> KerasModel:
         """The model without TF-MOT's wrappers, as `strip_pruning` leaves it; it shares the weights.
 
         Every score and every exported weight is that of this model: masked weights are zero between any two steps, so
         the wrappers have nothing left to do.
         """
-        return self._finished
+        return frameworks().sparsity.strip_pruning(self._model.keras)
 
     def close(self) -> None:
         """Drop the model and its traced functions."""
@@ -142,6 +143,7 @@ class KerasSession(Session):
 
     # --- training ---------------------------------------------------------------------------------------------------
 
+    @memory_errors()
     def train_epoch(self, epoch: Epoch, index: int, masker: Masker, progress: Callable[[int], None]) -> EpochResult:
         """Run one epoch under TF-MOT's callback, which follows the epoch's mask updates.
 
@@ -178,7 +180,7 @@ class KerasSession(Session):
             seeds = self._tf.TensorSpec((len(self._model.dropouts), 2), self._tf.int32)
             rate = self._tf.TensorSpec((), self._tf.float32)
             signature = (*self._batch_signature(), seeds, rate, self._state_signature())
-            self._steps[self._masked] = self._tf.function(self._training_step, input_signature=signature)
+            self._steps[self._masked] = self._traced(self._training_step, signature)
         return self._steps[self._masked]
 
     def _training_step(
@@ -223,6 +225,7 @@ class KerasSession(Session):
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 
+    @memory_errors()
     def gradients(self, batches: int, epoch: int) -> dict[str, NDArray[np.float32]]:
         """The mean gradient of the loss over the first training batches, on the model without wrappers."""
         sums: dict[str, NDArray[np.float64]] = {}
@@ -235,6 +238,7 @@ class KerasSession(Session):
                 sums[name] = sums.get(name, np.float64(0)) + gradient.numpy().astype(np.float64)
         return {name: self._places[name].outward((total / seen).astype(np.float32)) for name, total in sums.items()}
 
+    @memory_errors()
     def evaluate(self, split: Split) -> Evaluation:
         """Totals over a whole split, by the model without wrappers."""
         nats, correct, items, states = 0.0, 0, 0, None
@@ -246,20 +250,14 @@ class KerasSession(Session):
         return Evaluation(nats=nats, items=items, correct=correct if counted else None)
 
     @functools.cached_property
-    def _finished(self) -> KerasModel:
-        return frameworks().sparsity.strip_pruning(self._model.keras)
-
-    @functools.cached_property
     def _gradient_step(self) -> _GradientStep:
         def step(inputs: Tensor, targets: Tensor, states: list[Tensor]) -> tuple[list[Tensor], dict[str, Tensor]]:
             _, after, gradients = self._differentiate(
-                self._finished, inputs, targets, self._no_seeds(), states, training=False
+                self.finished, inputs, targets, self._no_seeds(), states, training=False
             )
             return after, {name: gradients[name] for name in self._model.masks}
 
-        traced: _GradientStep = self._tf.function(
-            step, input_signature=(*self._batch_signature(), self._state_signature())
-        )
+        traced: _GradientStep = self._traced(step, (*self._batch_signature(), self._state_signature()))
         return traced
 
     @functools.cached_property
@@ -267,17 +265,21 @@ class KerasSession(Session):
         tf = self._tf
 
         def step(inputs: Tensor, targets: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-            logits, after = self._forward(self._finished, inputs, self._no_seeds(), states, training=False)
+            logits, after = self._forward(self.finished, inputs, self._no_seeds(), states, training=False)
             entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
             correct = tf.constant(0)
             if self._problem.metric.needs_correct:
                 correct = tf.math.count_nonzero(tf.argmax(logits, axis=-1, output_type=tf.int32) == targets)
             return tf.reduce_sum(tf.cast(entropy, tf.float64)), correct, after
 
-        traced: _EvaluationStep = tf.function(step, input_signature=(*self._batch_signature(), self._state_signature()))
+        traced: _EvaluationStep = self._traced(step, (*self._batch_signature(), self._state_signature()))
         return traced
 
     # --- small things -----------------------------------------------------------------------------------------------
+
+    def _traced(self, step: Callable[..., object], signature: tuple[object, ...]) -> Any:  # what TensorFlow returns
+        # Without autograph, which reads source files while tracing: one edited under a running job would break it.
+        return self._tf.function(step, input_signature=signature, autograph=False)
 
     def _batches(self, split: Split, epoch: int) -> Iterator[Batch]:
         return self._problem.batches(split, epoch, batch_rng(self._settings.seed, epoch))

@@ -89,7 +89,10 @@ def configure(settings: Settings) -> None:
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
     tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 is to mean float32 on a GPU, too
-    tf.config.set_visible_devices(_gpus(settings.device), "GPU")
+    gpus = _gpus(settings.device)
+    tf.config.set_visible_devices(gpus, "GPU")
+    for gpu in gpus:
+        tf.config.experimental.set_memory_growth(gpu, True)  # several workers may share one
 
 
 def _gpus(device: str) -> list[object]:
@@ -104,6 +107,15 @@ def _gpus(device: str) -> list[object]:
             f"), got '{device}'; set `device: cpu` or install tensorflow[and-cuda]"
         )
     return [found[index]]
+
+
+@contextmanager
+def memory_errors() -> Iterator[None]:
+    """Within it, TensorFlow's way of saying that memory has run out becomes Python's."""
+    try:
+        yield
+    except frameworks().tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(error.message) from error
 
 
 @contextmanager

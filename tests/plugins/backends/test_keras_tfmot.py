@@ -341,7 +341,7 @@ def stripped():
     session.train_epoch(
         Epoch(rates=0.5, updates=(MaskUpdate(step=2, sparsity=0.75),)), 0, magnitude_masker(problem), silent
     )
-    wrapped, finished = session._model.keras, session.finished()
+    wrapped, finished = session._model.keras, session.finished
     batch = next(problem.batches("test", 0, None))
     states = [tf.zeros((4, 8))] * 4
     seeds = tf.zeros((3, 2), tf.int32)
@@ -466,6 +466,23 @@ def images():
         "correct": score.correct,
         "items": score.items,
     }
+
+
+@experiment
+def exhausted_memory():
+    import tensorflow as tf
+
+    problem = language(steps=6)
+    session = session_of(problem)
+
+    def greedy(update, index, inner):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[9999,9999]")
+
+    try:
+        session.train_epoch(Epoch(rates=0.1, updates=(MaskUpdate(step=0, sparsity=0.5),)), 0, greedy, silent)
+    except MemoryError as error:
+        return str(error)
+    return "nothing"
 
 
 @experiment
@@ -612,6 +629,9 @@ class TestSession:
 
         assert answer["step"] == 3
         assert "at step 3" in answer["sentence"]
+
+    def test_memory_that_runs_out_is_a_memory_error(self, found):
+        assert "shape[9999,9999]" in found("exhausted_memory")
 
     def test_gradients_are_those_of_a_plain_step(self, found):
         answer = found("gradients_on_the_side")

@@ -1,0 +1,253 @@
+"""The two frameworks train the same model. Each runs in a process of its own, whose script is this file."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from harness_plugins.patterns.bank_balanced import BankBalanced
+from harness_plugins.patterns.block import Block
+from harness_plugins.patterns.n_m import NM
+from harness_plugins.patterns.row_balanced import RowBalanced
+from harness_plugins.patterns.unstructured import Unstructured
+
+from harness.api import SGD, Adam, Batch, Epoch, Gradient, MaskUpdate, Settings, State
+from harness.masking import MaskMaker
+
+PATTERNS = {
+    "unstructured": Unstructured(),
+    "bank_balanced": BankBalanced(bank_size=4),
+    "row_balanced": RowBalanced(),
+    "n_m": NM(),
+    "block": Block(height=2, width=2),
+}
+STEPS = 20
+
+
+def silent(step):
+    """A progress callback."""
+
+
+def backend_named(name):
+    if name == "torch":
+        from harness_plugins.backends.torch_backend import TorchBackend
+
+        return TorchBackend()
+    from harness_plugins.backends.keras_tfmot import KerasTfmot
+
+    return KerasTfmot()
+
+
+def language(**options):
+    """Hidden size 8, two layers, carried state, loss summed over time; words repeat and the gradient is clipped."""
+    from torch_problems import TinyProblem, language_network
+
+    network = language_network(words=12, units=8, layers=2)
+    return TinyProblem(network, steps=STEPS, classes=12, **{"clip_norm": 0.5, "ids": 7, **options})
+
+
+def images(**options):
+    """Convolutions with padding and stride, both poolings, every activation."""
+    from torch_problems import TinyProblem, image_network
+
+    network = image_network()
+    kept = tuple(layer for layer in network.layers if layer.type != "dropout")
+    return TinyProblem(network.model_copy(update={"layers": kept}), steps=STEPS, classes=3, **options)
+
+
+CASES = {
+    "language": lambda: (language(), 1.0),
+    "language_momentum": lambda: (language(optimiser=SGD(momentum=0.9, weight_decay=0.001)), 0.3),
+    "language_adam": lambda: (language(optimiser=Adam()), 0.01),
+    "images": lambda: (images(optimiser=SGD(momentum=0.9), clip_norm=None), 0.1),
+}
+
+
+def matrices(problem):
+    return [tensor for tensor in problem.tensors() if tensor.is_prunable]
+
+
+class Probe:
+    """A problem whose evaluation is one batch, chosen from outside: the way to logits through the interface alone."""
+
+    def __init__(self, problem):
+        self.problem = problem
+        self.batch = None
+
+    def __getattr__(self, name):
+        return getattr(self.problem, name)
+
+    def batches(self, split, epoch, rng):
+        yield self.batch
+
+
+def logits(backend, problem):
+    """Logits of one item, recovered from the losses of every possible target.
+
+    With the weights and the bias of class 0 at zero, its logit is zero, and that of class k is what the loss falls by
+    when k is the target instead.
+    """
+    probe = Probe(problem)
+    weights = problem.initial_weights(3)
+    head = problem.network.layers[-1].name
+    weights[f"{head}.kernel"][0] = 0
+    weights[f"{head}.bias"][0] = 0
+    session = backend.open(probe, Settings())
+    session.load(State(weights))
+    inputs = next(problem.batches("test", 0, None)).inputs[:1]
+    places = inputs.shape[1] if problem.network.is_recurrent else 1
+
+    def nats(place, target):
+        targets = np.zeros((1, places) if problem.network.is_recurrent else (1,), np.int32)
+        targets.reshape(-1)[place] = target
+        probe.batch = Batch(inputs, targets)
+        return session.evaluate("test").nats
+
+    return np.array([[nats(0, 0) - nats(place, k) for k in range(problem.classes)] for place in range(places)])
+
+
+def twenty_steps(session, problem, rate, *, pruned):
+    """Weights before and after one epoch of twenty steps, and its loss."""
+    session.load(State(problem.initial_weights(0)))
+    updates = [(0, 0.25), (10, 0.5), (STEPS, 0.75)] if pruned else []
+    epoch = Epoch(rates=rate, updates=tuple(MaskUpdate(step=step, sparsity=sparsity) for step, sparsity in updates))
+    masker = MaskMaker(Unstructured(), "uniform", matrices(problem), seed=0)
+    result = session.train_epoch(epoch, 0, masker, silent)
+    return session.weights(), np.array([result.nats, result.items])
+
+
+def main(name, out):
+    backend, arrays = backend_named(name), {}
+    for case, make in CASES.items():
+        problem, rate = make()
+        session = backend.open(problem, Settings())
+        for kind in ("dense", "pruned"):
+            weights, loss = twenty_steps(session, problem, rate, pruned=kind == "pruned")
+            arrays |= {f"{case}/{kind}/{tensor}": value for tensor, value in weights.items()}
+            arrays[f"loss/{case}/{kind}"] = loss
+        arrays |= {f"mask/{case}/{tensor}": mask for tensor, mask in session.masks().items()}
+        session.load(State(problem.initial_weights(0)))
+        evaluated = session.evaluate("valid")
+        arrays[f"valid/{case}"] = np.array([evaluated.nats, evaluated.items, evaluated.correct or 0])
+        gradients = session.gradients(3, 0)
+        arrays |= {f"gradient/{case}/{tensor}": value for tensor, value in gradients.items()}
+        if case == "language":
+            arrays |= same_weight_masks(session, problem)
+    arrays["logits/language"] = logits(backend, language())
+    arrays["logits/images"] = logits(backend, images())
+    np.savez(out, **arrays)
+
+
+def same_weight_masks(session, problem):
+    answers = {}
+    for label, pattern in PATTERNS.items():
+        session.load(State(problem.initial_weights(0)))
+        masker = MaskMaker(pattern, "uniform", matrices(problem), seed=0)
+        masks = masker(MaskUpdate(step=0, sparsity=0.5), 0, session)
+        answers |= {f"same/{label}/{tensor}": mask for tensor, mask in masks.items()}
+    scored = MaskMaker(Unstructured(), "global", matrices(problem), seed=0)
+    masks = scored(MaskUpdate(step=0, sparsity=0.5, score=Gradient()), 0, session)
+    return answers | {f"scored/{tensor}": mask for tensor, mask in masks.items()}
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """What the same script found in PyTorch and in Keras, as arrays by name."""
+    folder = tmp_path_factory.mktemp("agreement")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    found = []
+    for name in ("torch", "keras_tfmot"):
+        out = folder / f"{name}.npz"
+        command = [sys.executable, __file__, name, str(out)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        with np.load(out) as file:
+            found.append({key: file[key] for key in file.files})
+    assert found[0].keys() == found[1].keys()
+    return found
+
+
+def start_of(prefix, both):
+    one, other = (
+        {key.removeprefix(prefix): value for key, value in part.items() if key.startswith(prefix)} for part in both
+    )
+    assert one
+    return one, other
+
+
+def relative(one, other):
+    return float(np.linalg.norm(one.astype(np.float64) - other) / np.linalg.norm(other))
+
+
+pytestmark = [pytest.mark.torch, pytest.mark.tensorflow]
+cases = pytest.mark.parametrize("case", list(CASES))
+
+
+@pytest.mark.parametrize("case", ["language", "images"])
+def test_the_same_weights_give_the_same_logits(both, case):
+    one, other = both[0][f"logits/{case}"], both[1][f"logits/{case}"]
+
+    assert np.ptp(one) > 0.05
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
+@cases
+def test_the_same_weights_give_the_same_loss_and_count(both, case):
+    one, other = both[0][f"valid/{case}"], both[1][f"valid/{case}"]
+
+    assert one[0] == pytest.approx(other[0], rel=1e-5)
+    assert one[1:].tolist() == other[1:].tolist()
+
+
+@cases
+def test_the_same_weights_have_the_same_gradients(both, case):
+    one, other = start_of(f"gradient/{case}/", both)
+
+    assert {name for name in one if relative(one[name], other[name]) > 1e-3} == set()
+
+
+@cases
+@pytest.mark.parametrize("kind", ["dense", "pruned"])
+def test_twenty_steps_keep_every_tensor_within_a_thousandth(both, case, kind):
+    one, other = start_of(f"{case}/{kind}/", both)
+
+    assert {name: relative(one[name], other[name]) for name in one if relative(one[name], other[name]) > 1e-3} == {}
+
+
+@cases
+@pytest.mark.parametrize("kind", ["dense", "pruned"])
+def test_twenty_steps_report_the_same_training_loss(both, case, kind):
+    one, other = both[0][f"loss/{case}/{kind}"], both[1][f"loss/{case}/{kind}"]
+
+    assert one[0] == pytest.approx(other[0], rel=1e-4)
+    assert one[1] == other[1]
+
+
+@cases
+def test_both_end_at_the_sparsity_asked_for_with_zeros_in_the_same_places(both, case):
+    one, other = start_of(f"mask/{case}/", both)
+
+    assert all(abs(1 - mask.mean() - 0.75) < 0.05 for mask in one.values())
+    assert {name for name in one if (one[name] != other[name]).any()} == set()
+
+
+@pytest.mark.parametrize("label", list(PATTERNS))
+def test_masks_from_the_same_weights_are_equal_bit_for_bit(both, label):
+    one, other = start_of(f"same/{label}/", both)
+
+    assert all(0.4 < mask.mean() < 0.6 for mask in one.values())
+    assert {name for name in one if one[name].tobytes() != other[name].tobytes()} == set()
+
+
+def test_a_gradient_score_chooses_the_same_weights_in_both(both):
+    one, other = start_of("scored/", both)
+    size = sum(mask.size for mask in one.values())
+
+    assert sum(int(mask.sum()) for mask in one.values()) == sum(int(mask.sum()) for mask in other.values())
+    assert sum(int((one[name] != other[name]).sum()) for name in one) <= 0.01 * size
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
