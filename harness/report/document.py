@@ -128,8 +128,7 @@ def _accuracy(row: StrategyRow, level: float, digits: int, notes: Footnotes) -> 
 def _how_to_read(records: Sequence[Record]) -> Section:
     lines = [
         f"Run {_several(record.run for record in records)}: seeds {_several(str(r.seed) for r in records)}; "
-        f"scope {_several(' + '.join(r.scope) for r in records)}; "
-        f"allocation {_several(r.allocation for r in records if not r.is_dense)}.",
+        f"scope {_several(' + '.join(r.scope) for r in records)}{_allocations(records)}.",
         f"Computed on {_several(r.device for r in records)} in {_several(r.precision for r in records)}; "
         f"threads: {_several(str(r.threads) for r in records if r.threads is not None)}.",
     ]
@@ -144,6 +143,11 @@ def _how_to_read(records: Sequence[Record]) -> Section:
         lines.append(f"Versions: {', '.join(versions)}.")
     lines.append("The same seed gives every cell the same initial weights and the same batches.")
     return Section("How to read this", tuple(lines))
+
+
+def _allocations(records: Sequence[Record]) -> str:
+    pruned = [record.allocation for record in records if not record.is_dense]
+    return f"; allocation {_several(pruned)}" if pruned else ""
 
 
 def _definitions(records: Sequence[Record]) -> list[str]:

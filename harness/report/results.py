@@ -182,6 +182,8 @@ def _statistics_lines(layout: _Layout, margin: float | None) -> list[str]:
     line = f"Differences: to dense{reference}, paired by seed."
     every = f" (n = {sizes[0]} in every row)" if sizes and not layout.with_n else ""
     if max(sizes, default=0) < 2:  # an interval needs two seeds
+        if all(row.setting.is_dense for row in table.rows):
+            return ["n too small: one seed gives no interval."]
         return [line, "n too small: one seed gives no interval and no verdict; differences may be chance."]
     lines = [f"{line} ±: {100 * CONFIDENCE:g} % t interval over n seeds{every}; no ± where n = 1."]
     if margin is None:
