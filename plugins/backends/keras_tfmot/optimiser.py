@@ -6,7 +6,7 @@ and its Adam puts epsilon elsewhere; so the rules are written out here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -15,9 +15,11 @@ from harness.api import SGD, Adam, Optimiser
 from .toolkit import frameworks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-    from tensorflow import Tensor, Variable
+    from tensorflow import IndexedSlices, Tensor, Variable
+
+    Gradient: TypeAlias = Tensor | IndexedSlices
 
 
 class Rule:
@@ -39,14 +41,31 @@ class Rule:
         if isinstance(optimiser, Adam):
             self.slots["t"] = self.tf.Variable(np.float32(0), trainable=False)
 
-    def apply(self, gradients: Mapping[str, Tensor], rate: Tensor) -> None:
-        """Take one step; called inside a traced function."""
-        if isinstance(self.optimiser, Adam):
-            self._adam(self.optimiser, gradients, rate)
-        else:
-            self._sgd(self.optimiser, gradients, rate)
+    @property
+    def takes_rows(self) -> bool:
+        """Whether a step may leave the untouched rows of an embedding alone: no slot and no decay moves them."""
+        return isinstance(self.optimiser, SGD) and not self.optimiser.momentum and not self.optimiser.weight_decay
 
-    def _sgd(self, rule: SGD, gradients: Mapping[str, Tensor], rate: Tensor) -> None:
+    def apply(self, gradients: Mapping[str, Gradient], scale: Tensor, rate: Tensor) -> None:
+        """Take one step along the gradients times `scale`; called inside a traced function."""
+        if self.takes_rows:
+            for name, gradient in gradients.items():
+                self._descend(self.variables[name], gradient, rate * scale)
+            return
+        scaled = {name: scale * gradient for name, gradient in gradients.items()}
+        if isinstance(self.optimiser, Adam):
+            self._adam(self.optimiser, scaled, rate)
+        else:
+            self._momentum(self.optimiser, scaled, rate)
+
+    def _descend(self, weight: Variable, gradient: Gradient, rate: Tensor) -> None:
+        tf = self.tf
+        if isinstance(gradient, tf.IndexedSlices):
+            weight.scatter_sub(tf.IndexedSlices(rate * gradient.values, gradient.indices))
+        else:  # in place; `assign_sub(rate * gradient)` would fill an array of the weight's size first
+            tf.raw_ops.ResourceApplyGradientDescent(var=weight.handle, alpha=rate, delta=gradient)
+
+    def _momentum(self, rule: SGD, gradients: Mapping[str, Tensor], rate: Tensor) -> None:
         for name, gradient in gradients.items():
             weight = self.variables[name]
             step = gradient + rule.weight_decay * weight if rule.weight_decay else gradient
@@ -76,11 +95,36 @@ def slot_names(optimiser: Optimiser) -> tuple[str, ...]:
     return ("momentum",) if optimiser.momentum else ()
 
 
-def clipped(gradients: Mapping[str, Tensor], norm: float | None) -> dict[str, Tensor]:
-    """The gradients, scaled so that their global norm is at most `norm`."""
-    if norm is None:
-        return dict(gradients)
+def dense(gradient: Gradient) -> Tensor:
+    """The gradient as an array of the weight's shape, repeated rows summed."""
+    return frameworks().tf.convert_to_tensor(gradient)
+
+
+def rows_summed(gradient: Gradient) -> Gradient:
+    """The gradient with every touched row of an embedding once.
+
+    TensorFlow lists a repeated word once for every time it occurs, and its norm would count the parts of a sum apart.
+    """
     tf = frameworks().tf
-    found = tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(gradient)) for gradient in gradients.values()]))
-    scale = norm / tf.maximum(found, norm)
-    return {name: scale * gradient for name, gradient in gradients.items()}
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, places = tf.unique(gradient.indices)
+    return tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, places, tf.size(rows)), rows)
+
+
+def masked(gradient: Gradient, mask: Variable) -> Gradient:
+    """The gradient, zero where the mask is."""
+    tf = frameworks().tf
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(tf.gather(mask, gradient.indices) * gradient.values, gradient.indices)
+    return mask * gradient
+
+
+def clip_scale(gradients: Iterable[Gradient], norm: float | None) -> Tensor:
+    """What to multiply gradients by, so that their global norm is at most `norm`; rows must have been summed."""
+    tf = frameworks().tf
+    if norm is None:
+        return tf.constant(1.0)
+    parts = [gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient for gradient in gradients]
+    found = tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(part) for part in parts]))
+    return norm / tf.maximum(found, norm)

@@ -29,7 +29,7 @@ from harness.api import (
 )
 
 from .build import build
-from .optimiser import Rule, clipped
+from .optimiser import Rule, clip_scale, dense, masked, rows_summed
 from .places import places
 from .toolkit import classes, frameworks, memory_errors
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from tensorflow import Tensor, TensorSpec, Variable
     from tf_keras import Model as KerasModel
+
+    from .optimiser import Gradient
 
     _States = list[Tensor]
     _TrainingStep = Callable[[Array, Array, Array, np.float32, _States], tuple[Tensor, _States]]
@@ -187,11 +189,12 @@ class KerasSession(Session):
         self, inputs: Tensor, targets: Tensor, seeds: Tensor, rate: Tensor, states: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         nats, after, gradients = self._differentiate(self._model.keras, inputs, targets, seeds, states, training=True)
-        masks = self._model.masks
-        gradients = {
-            name: masks[name] * gradient if name in self._masked else gradient for name, gradient in gradients.items()
-        }
-        self._rule.apply(clipped(gradients, self._problem.recipe.clip_norm), rate)
+        collect = rows_summed if self._rule.takes_rows else dense
+        gradients = {name: collect(gradient) for name, gradient in gradients.items()}
+        for name in sorted(self._masked):
+            gradients[name] = masked(gradients[name], self._model.masks[name])
+        scale = clip_scale(gradients.values(), self._problem.recipe.clip_norm)
+        self._rule.apply(gradients, scale, rate)
         return nats, after
 
     def _differentiate(
@@ -203,7 +206,7 @@ class KerasSession(Session):
         states: list[Tensor],
         *,
         training: bool,
-    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+    ) -> tuple[Tensor, list[Tensor], dict[str, Gradient]]:
         """Nats of the batch, the states after it, and the gradient of the loss."""
         tf, variables = self._tf, self._model.variables
         with tf.GradientTape() as tape:
@@ -211,9 +214,7 @@ class KerasSession(Session):
             nats = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
             loss = nats / tf.cast(tf.shape(targets)[0], tf.float32)
         found = tape.gradient(loss, list(variables.values()))
-        # An embedding's gradient lists a repeated word once for every time it occurs; made dense, its rows are summed.
-        dense = [tf.convert_to_tensor(gradient) for gradient in found]
-        return nats, after, dict(zip(variables, dense, strict=True))
+        return nats, after, dict(zip(variables, found, strict=True))
 
     def _forward(
         self, model: KerasModel, inputs: Tensor, seeds: Tensor, states: list[Tensor], *, training: bool
@@ -255,7 +256,7 @@ class KerasSession(Session):
             _, after, gradients = self._differentiate(
                 self.finished, inputs, targets, self._no_seeds(), states, training=False
             )
-            return after, {name: gradients[name] for name in self._model.masks}
+            return after, {name: dense(gradients[name]) for name in self._model.masks}
 
         traced: _GradientStep = self._traced(step, (*self._batch_signature(), self._state_signature()))
         return traced
