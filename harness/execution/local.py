@@ -96,9 +96,7 @@ class LocalExecutor:
             slot.jobs.close()
             slot.process.terminate()
         for slot in self._slots:
-            slot.process.join(5)
-            if slot.process.is_alive():
-                slot.process.kill()
+            _reap(slot.process)
         self._slots = []
 
     def _dispatch(self, graph: Graph, ready: set[str], on_start: Callable[[str], None]) -> None:
@@ -148,9 +146,7 @@ class LocalExecutor:
         self._slots.remove(slot)
         slot.jobs.close()
         slot.report.close()
-        slot.process.join(5)
-        if slot.process.is_alive():
-            slot.process.kill()
+        _reap(slot.process)
 
     def _messages(self) -> Iterator[Message]:
         by_report = {slot.report: slot for slot in self._slots if slot.running}
@@ -189,6 +185,13 @@ class LocalExecutor:
                 readers[source] -= 1
             if readers.get(source, 0) == 0 and source in graph.passing:
                 self._store.drop_state(source)
+
+
+def _reap(process: SpawnProcess) -> None:
+    process.join(5)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 def _readers(graph: Graph) -> dict[str, int]:
