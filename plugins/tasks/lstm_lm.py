@@ -63,6 +63,9 @@ PRESETS = {
     ),
 }
 
+# Published: the dense test perplexities in the docstring of the same file.
+PUBLISHED_TEST = {"small": 115.91, "medium": 82.07, "large": 78.29}
+
 
 class LstmLm(Task):
     """Embedding, stacked LSTM layers with carried state, untied softmax; a preset's recipe, each number overridable.
@@ -152,6 +155,8 @@ class LanguageModel(Problem):
             "train": task.train_tokens, "valid": task.eval_tokens, "test": task.eval_tokens,
         }  # fmt: skip
         self._texts = {split: self._cut(split) for split in SPLITS}
+        is_whole = task.corpus == "ptb" and not any(self._cuts.values())
+        self._size, self._is_published = task.size, is_whole and task.settings() == PRESETS[task.size]
         settings = self._settings
         self.network = _network(settings, corpus.vocabulary)
         self.recipe = Recipe(
@@ -194,7 +199,7 @@ class LanguageModel(Problem):
 
     @property
     def facts(self) -> Mapping[str, JsonValue]:
-        """Corpus, tokens, vocabulary, predicted tokens, and for the synthetic corpus the best possible perplexity."""
+        """Corpus, tokens, vocabulary, predicted tokens; the best possible or the published perplexity, where known."""
         tokens: dict[str, JsonValue] = {split: len(text) for split, text in self._texts.items()}
         streams = self._settings.batch * self._settings.steps
         predicted: dict[str, JsonValue] = {
@@ -202,6 +207,12 @@ class LanguageModel(Problem):
             "valid": streams * self._segments("valid"),
             "test": len(self._texts["test"]) - 1,
         }
+        published: dict[str, JsonValue] = {}
+        if self._is_published:
+            published = {
+                "published_dense_test_perplexity": PUBLISHED_TEST[self._size],
+                "published_in": "tensorflow/models @ 086660f, tutorials/rnn/ptb/ptb_word_lm.py",
+            }
         return {
             "corpus": self._corpus.name,
             "tokens": tokens,
@@ -211,6 +222,7 @@ class LanguageModel(Problem):
             "vocabulary_from": "the whole training text",
             "predicted_tokens": predicted,
             **self._corpus.facts,
+            **published,
         }
 
     def initial_weights(self, seed: int) -> dict[str, NDArray[np.float32]]:
