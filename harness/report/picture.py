@@ -35,9 +35,7 @@ def picture(records: Sequence[Record], path: Path) -> None:
     if path.suffix not in _SUFFIXES:
         raise SpecError(f"picture: expected a file ending in {', '.join(_SUFFIXES)}, got {path.name!r}; rename it")
     if find_spec("matplotlib") is None:
-        raise PluginUnavailableError(
-            "picture: matplotlib is needed and not installed; run `pip install '.[plots]'`"
-        )
+        raise PluginUnavailableError("picture: matplotlib is needed and not installed; run `pip install '.[plots]'`")
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
