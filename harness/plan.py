@@ -3,11 +3,14 @@
 `plan` and `run` share this one planner: what `harness plan` lists is what `harness run` does.
 """
 
+import multiprocessing
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from shutil import which
 
 from harness.api import Backend, JsonValue, Pattern, Problem, Settings, Task, Tensor, Train
 from harness.masking import why_skipped
@@ -55,6 +58,7 @@ class Plan:
     Args:
         experiment: what was asked for; problems: its tasks with their data; data_dir: where the data was found.
         store: where stages are kept.
+        devices: where each backend computes.
         cells: in the order of the experiment.
         stages: by key, every parent before its children.
         cached: the records of stages that are there and whole.
@@ -66,16 +70,16 @@ class Plan:
     problems: Mapping[Task, Problem]
     data_dir: Path | None
     store: Store
-    device: str
+    devices: Mapping[Backend, str]
     cells: tuple[PlannedCell, ...]
     stages: Mapping[str, Stage]
     cached: Mapping[str, StageRecord]
     to_run: Mapping[str, str]
     damaged: Mapping[str, str] = field(default_factory=dict)
 
-    def settings(self, seed: int) -> Settings:
-        """How the sessions of a seed compute."""
-        return _settings(self.experiment, self.device, seed)
+    def settings(self, cell: Cell) -> Settings:
+        """How the session of a cell computes."""
+        return _settings(self.experiment, self.devices, cell)
 
     def is_earlier_end(self, stage: Stage) -> bool:
         """Whether the store holds a test score of this stage: it is the end of some experiment's chain."""
@@ -136,21 +140,34 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
     folder = data_folder(data_dir or experiment.data_dir)
     problems = {task: task.load(folder) for task in dict.fromkeys(cell.task for cell in experiment.cells)}
     check(experiment, problems)
-    device = resolve_device(experiment.device)
-    lowering = _Lowering(experiment, problems, device)
+    backends = dict.fromkeys(cell.backend for cell in experiment.cells)
+    devices = {backend: resolve_device(experiment.device, backend) for backend in backends}
+    lowering = _Lowering(experiment, problems, devices)
     cells = tuple(lowering.planned(cell) for cell in experiment.cells)
     stages = {stage.key: stage for planned in cells for stage in planned.stages}
     shelf = Store(store)
     cached, damaged = _cached(shelf, stages)
     to_run = _to_run(shelf, stages, cached, damaged)
-    return Plan(experiment, problems, folder, shelf, device, cells, stages, cached, to_run, damaged)
+    return Plan(experiment, problems, folder, shelf, devices, cells, stages, cached, to_run, damaged)
 
 
-def resolve_device(device: str) -> str:
-    """A real device for `auto`: the first GPU where there is a driver, else the CPU; imports no framework."""
+def resolve_device(device: str, backend: Backend) -> str:
+    """A real device for `auto`: the best that the backend finds; imports no framework into this process.
+
+    Without an NVIDIA driver that is the CPU. With one the backend is asked, in a process of its own, since a framework
+    built for the CPU alone finds no GPU.
+    """
     if device != "auto":
         return device
-    return "cuda:0" if any(Path("/dev").glob("nvidia[0-9]*")) else "cpu"
+    if not has_nvidia_driver() or backend.why_unavailable():
+        return "cpu"
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(backend.devices).result()[0]
+
+
+def has_nvidia_driver() -> bool:
+    """Whether the system shows an NVIDIA device."""
+    return any(Path("/dev").glob("nvidia[0-9]*")) or which("nvidia-smi") is not None
 
 
 def backend_versions(backend: Backend) -> dict[str, str]:
@@ -161,15 +178,22 @@ def backend_versions(backend: Backend) -> dict[str, str]:
         return {str(error.name): "not installed"}
 
 
-def _settings(experiment: Experiment, device: str, seed: int) -> Settings:
-    return Settings(seed=seed, device=device, precision=experiment.precision, threads=experiment.threads)
+def _settings(experiment: Experiment, devices: Mapping[Backend, str], cell: Cell) -> Settings:
+    return Settings(
+        seed=cell.seed,
+        device=devices[cell.backend],
+        precision=experiment.precision,
+        threads=experiment.threads,
+    )
 
 
 class _Lowering:
     """Lowers cells, doing what many cells share once."""
 
-    def __init__(self, experiment: Experiment, problems: Mapping[Task, Problem], device: str) -> None:
-        self._experiment, self._problems, self._device = experiment, problems, device
+    def __init__(
+        self, experiment: Experiment, problems: Mapping[Task, Problem], devices: Mapping[Backend, str]
+    ) -> None:
+        self._experiment, self._problems, self._devices = experiment, problems, devices
         self._roots: dict[tuple[Task, Backend, int], Stage] = {}
         self._scopes: dict[Task, tuple[Tensor, ...]] = {}
         self._skips: dict[tuple[object, ...], str | None] = {}
@@ -210,7 +234,7 @@ class _Lowering:
         place = (cell.task, cell.backend, cell.seed)
         if place not in self._roots:
             versions = backend_versions(cell.backend)
-            settings = _settings(self._experiment, self._device, cell.seed)
+            settings = _settings(self._experiment, self._devices, cell)
             self._roots[place] = root(cell.task, self._problems[cell.task], cell.backend, settings, versions)
         return self._roots[place]
 
@@ -218,7 +242,7 @@ class _Lowering:
         place = (cell.task, cell.backend)
         if place not in self._skips:
             self._skips[place] = cell.backend.why_not(
-                self._problems[cell.task], _settings(self._experiment, self._device, cell.seed)
+                self._problems[cell.task], _settings(self._experiment, self._devices, cell)
             )
         return self._skips[place]
 

@@ -90,7 +90,7 @@ class Collector:
             retrain_epochs=planned.retrain_epochs,
             needs_dense_model=bool(cell.strategy and cell.strategy.needs_dense_model),
             hyper_parameters=cell.strategy.hyper_parameters() if cell.strategy else (),
-            device=plan.device,
+            device=plan.devices[cell.backend],
             precision=experiment.precision,
             threads=experiment.threads,
             stage=planned.end.key if planned.chain else "",

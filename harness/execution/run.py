@@ -127,7 +127,7 @@ class _Run:
 
     def _job(self, planned: PlannedCell, stage: Stage, environment: dict[str, JsonValue]) -> Job:
         cell, plan = planned.cell, self._plan
-        settings = plan.settings(cell.seed)
+        settings = plan.settings(cell)
         return Job(stage, cell.task, cell.backend, settings, plan.data_dir, plan.store.folder, environment)
 
     def _on_start(self, key: str) -> None:

@@ -4,7 +4,7 @@ import pytest
 from harness_plugins.patterns.bank_balanced import BankBalanced
 from harness_plugins.patterns.row_balanced import RowBalanced
 from harness_plugins.patterns.unstructured import Unstructured
-from numpy_plugins import NumpyBackend, ToyTask
+from numpy_plugins import ManyDevices, NumpyBackend, ToyTask
 from toy import FineTuning, Rewinding, experiment
 
 from harness.api import SpecError
@@ -84,8 +84,17 @@ def test_the_detail_lists_every_cell_with_its_labels(tmp_path):
 
 
 def test_a_device_that_is_named_is_taken_as_it_is():
-    assert resolve_device("cuda:3") == "cuda:3"
-    assert resolve_device("auto") in ("cpu", "cuda:0")
+    assert resolve_device("cuda:3", NumpyBackend()) == "cuda:3"
+
+
+@pytest.mark.parametrize(
+    ("backend", "has_driver", "device"),
+    [(ManyDevices(), True, "cuda:1"), (ManyDevices(), False, "cpu"), (NumpyBackend(), True, "cpu")],
+)
+def test_auto_is_the_best_device_that_the_backend_finds(monkeypatch, backend, has_driver, device):
+    monkeypatch.setattr("harness.plan.has_nvidia_driver", lambda: has_driver)
+
+    assert resolve_device("auto", backend) == device
 
 
 def test_a_missing_framework_has_no_version_but_can_be_planned_with():

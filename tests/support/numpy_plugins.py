@@ -194,3 +194,12 @@ class NumpyBackend(Backend):
 
     def open(self, problem: Problem, settings: Settings) -> Session:
         return NumpySession(problem, settings)
+
+
+class ManyDevices(NumpyBackend):
+    """Says that it has seen a GPU."""
+
+    name: ClassVar[str] = "many_devices"
+
+    def devices(self) -> tuple[str, ...]:
+        return ("cuda:1", "cpu")
