@@ -201,7 +201,7 @@ def test_parameters_out_of_range_are_refused(parameters):
 def test_smoke_keeps_the_model_and_is_short(model):
     problem = Lenet(model=model).smoke().load(None)
 
-    assert problem.recipe.epochs == 3
-    assert problem.recipe.steps_per_epoch == 8
+    assert problem.recipe.epochs == load(model=model).recipe.epochs
+    assert problem.recipe.steps_per_epoch == 2
     assert problem.network == load(model=model).network
     assert problem.facts["is_cut"] is True
