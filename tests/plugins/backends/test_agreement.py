@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backend_problems import TinyProblem, image_network, language_network
 from harness_plugins.patterns.bank_balanced import BankBalanced
 from harness_plugins.patterns.block import Block
 from harness_plugins.patterns.n_m import NM
@@ -42,16 +43,12 @@ def backend_named(name):
 
 def language(**options):
     """Hidden size 8, two layers, carried state, loss summed over time; words repeat and the gradient is clipped."""
-    from torch_problems import TinyProblem, language_network
-
     network = language_network(words=12, units=8, layers=2)
     return TinyProblem(network, steps=STEPS, classes=12, **{"clip_norm": 0.5, "ids": 7, **options})
 
 
 def images(**options):
     """Convolutions with padding and stride, both poolings, every activation."""
-    from torch_problems import TinyProblem, image_network
-
     network = image_network()
     kept = tuple(layer for layer in network.layers if layer.type != "dropout")
     return TinyProblem(network.model_copy(update={"layers": kept}), steps=STEPS, classes=3, **options)

@@ -11,11 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backend_problems import (
+    TinyProblem,
+    differing,
+    epochs_of,
+    image_network,
+    language_network,
+    masker_of,
+    saved,
+)
 from harness_plugins.backends.keras_tfmot import KerasTfmot
 from harness_plugins.backends.keras_tfmot.places import places
 from harness_plugins.backends.keras_tfmot.toolkit import configure
 from harness_plugins.patterns.n_m import NM
-from harness_plugins.patterns.unstructured import Unstructured
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +43,6 @@ from harness.api import (
     Settings,
     State,
 )
-from harness.masking import MaskMaker
 
 EXPERIMENTS = {}
 
@@ -63,51 +70,11 @@ def session_of(problem):
 
 @functools.cache
 def language(rate=0.0, layers=1, **options):
-    from torch_problems import TinyProblem, language_network
-
     return TinyProblem(language_network(units=8, rate=rate, layers=layers), **options)
-
-
-def matrices(problem):
-    return [tensor for tensor in problem.tensors() if tensor.is_prunable]
-
-
-def magnitude_masker(problem, pattern=None):
-    return MaskMaker(pattern or Unstructured(), "uniform", matrices(problem), seed=0)
-
-
-def epochs_of(updates, steps, count, rate=1.0):
-    """A table of updates over a whole training, cut into epochs."""
-    cut = [[] for _ in range(count)]
-    for step, sparsity in updates:
-        cut[step // steps].append(MaskUpdate(step=step % steps, sparsity=sparsity))
-    return [Epoch(rates=rate, updates=tuple(part)) for part in cut]
 
 
 def kept(masks):
     return {name: int(mask.sum()) for name, mask in masks.items()}
-
-
-def differing(one, other):
-    """Names of the arrays of two states whose bytes differ."""
-    pairs = []
-    for part in ("weights", "masks", "slots", "extra"):
-        left, right = getattr(one, part), getattr(other, part)
-        assert left.keys() == right.keys(), (left.keys(), right.keys())
-        pairs += [(f"{part}/{name}", left[name], right[name]) for name in left]
-    return [name for name, left, right in pairs if left.tobytes() != right.tobytes() or left.dtype != right.dtype]
-
-
-def saved(state, folder):
-    """The state after a way through files."""
-    parts = {}
-    for part in ("weights", "masks", "slots", "extra"):
-        np.savez(
-            folder / f"{part}.npz", **{name.replace("/", "|"): value for name, value in getattr(state, part).items()}
-        )
-        with np.load(folder / f"{part}.npz") as file:
-            parts[part] = {name.replace("|", "/"): file[name] for name in file.files}
-    return State(**parts)
 
 
 # --- the toolkit's own way --------------------------------------------------------------------------------------------
@@ -162,7 +129,7 @@ def gradual_beside_polynomial_decay():
     steps, rate = 10, 1.0
     problem = language(steps=steps, clip_norm=None)
     start = problem.initial_weights(0)
-    session, masker = session_of(problem), magnitude_masker(problem)
+    session, masker = session_of(problem), masker_of(problem)
     # The toolkit counts its first step 1 where the table counts 0.
     decay = tfmot.sparsity.keras.PolynomialDecay(0.0, 0.75, begin_step=11, end_step=31, power=3, frequency=5)
     theirs = toolkit_model(problem, start, pruning_schedule=decay)
@@ -193,8 +160,6 @@ def gradual_beside_polynomial_decay():
 
 
 def dense_problem(**options):
-    from torch_problems import TinyProblem
-
     layer = Dense(name="output", inputs=8, units=8, input_label="features")
     return TinyProblem(Network(layers=(layer,), input_shape=(8,)), classes=8, clip_norm=None, **options)
 
@@ -229,7 +194,7 @@ def ties():
     session = session_of(problem)
     session.load(State(equal))
     update = MaskUpdate(step=0, sparsity=0.75)
-    session.train_epoch(Epoch(rates=1e-9, updates=(update,)), 0, magnitude_masker(problem), silent)
+    session.train_epoch(Epoch(rates=1e-9, updates=(update,)), 0, masker_of(problem), silent)
     return {"theirs": int(train(batches).sum()), "ours": session.masks()["output.kernel"].ravel().tolist()}
 
 
@@ -248,7 +213,7 @@ def n_of_m():
     after_all = train(batches[1:])
 
     session, seen = session_of(problem), {}
-    masker = magnitude_masker(problem, NM(n=2, m=4))
+    masker = masker_of(problem, NM(n=2, m=4))
 
     def watching(update, index, inner):
         seen["before"] = kept(inner.masks())
@@ -281,7 +246,7 @@ def resumed():
 
     def run(session, part):
         for index in part:
-            session.train_epoch(epochs[index], index, magnitude_masker(problem), silent)
+            session.train_epoch(epochs[index], index, masker_of(problem), silent)
         return session.state()
 
     whole = session_of(problem)
@@ -314,9 +279,9 @@ def masked_weights():
         problem = language(steps=6, optimiser=rule)
         session, rate = session_of(problem), 0.01 if name == "adam" else 0.3
         updates = (MaskUpdate(step=3, sparsity=0.5), MaskUpdate(step=6, sparsity=0.75))
-        session.train_epoch(Epoch(rates=rate, updates=updates), 0, magnitude_masker(problem), silent)
+        session.train_epoch(Epoch(rates=rate, updates=updates), 0, masker_of(problem), silent)
         middle = session.state()
-        session.train_epoch(Epoch(rates=rate), 1, magnitude_masker(problem), silent)
+        session.train_epoch(Epoch(rates=rate), 1, masker_of(problem), silent)
         state = session.state()
         slots = {slot: value for slot, value in state.slots.items() if slot.partition("/")[2] in state.masks}
         masked = [state.weights[tensor][~mask] for tensor, mask in state.masks.items()]
@@ -338,9 +303,7 @@ def stripped():
 
     problem = language(layers=2, steps=6)
     session = session_of(problem)
-    session.train_epoch(
-        Epoch(rates=0.5, updates=(MaskUpdate(step=2, sparsity=0.75),)), 0, magnitude_masker(problem), silent
-    )
+    session.train_epoch(Epoch(rates=0.5, updates=(MaskUpdate(step=2, sparsity=0.75),)), 0, masker_of(problem), silent)
     wrapped, finished = session._model.keras, session.finished
     batch = next(problem.batches("test", 0, None))
     states = [tf.zeros((4, 8))] * 4
@@ -366,9 +329,9 @@ def clipped_step_lengths():
         problem = language(steps=1, clip_norm=0.01, ids=2)
         session = session_of(problem)
         if rule:
-            session.set_masks(magnitude_masker(problem)(MaskUpdate(step=0, sparsity=rule), 0, session))
+            session.set_masks(masker_of(problem)(MaskUpdate(step=0, sparsity=rule), 0, session))
         before = session.weights()
-        session.train_epoch(Epoch(rates=1.0), 0, magnitude_masker(problem), silent)
+        session.train_epoch(Epoch(rates=1.0), 0, masker_of(problem), silent)
         moved = [(value.astype(np.float64) - before[key]) for key, value in session.weights().items()]
         answers[name] = float(np.sqrt(sum((part**2).sum() for part in moved)))
     return answers
@@ -379,7 +342,7 @@ def divergence():
     problem = language(steps=6)
     session = session_of(problem)
     try:
-        session.train_epoch(Epoch(rates=(1.0, 1.0, 3e38, 1.0, 1.0, 1.0)), 0, magnitude_masker(problem), silent)
+        session.train_epoch(Epoch(rates=(1.0, 1.0, 3e38, 1.0, 1.0, 1.0)), 0, masker_of(problem), silent)
     except DivergedError as error:
         return {"step": error.step, "sentence": str(error)}
     return {}
@@ -391,11 +354,11 @@ def gradients_on_the_side():
     session = session_of(problem)
     before = session.weights()
     gradients = session.gradients(1, 0)
-    session.train_epoch(Epoch(rates=1.0), 0, magnitude_masker(problem), silent)
+    session.train_epoch(Epoch(rates=1.0), 0, masker_of(problem), silent)
     step = {name: before[name] - value for name, value in session.weights().items()}
 
     long = language(rate=0.5, steps=6)
-    runs, masker = [], magnitude_masker(long)
+    runs, masker = [], masker_of(long)
     for look in (False, True):
         session = session_of(long)
 
@@ -423,8 +386,6 @@ def gradients_on_the_side():
 
 @experiment
 def evaluation():
-    from torch_problems import TinyProblem, language_network
-
     class Cut(TinyProblem):
         """Two batches of the same streams, whole or cut in the middle."""
 
@@ -440,7 +401,7 @@ def evaluation():
     whole, cut, again = session.evaluate("valid"), session.evaluate("test"), session.evaluate("valid")
     steps = []
     trained = session_of(language(steps=23))
-    result = trained.train_epoch(Epoch(rates=0.1), 0, magnitude_masker(language()), steps.append)
+    result = trained.train_epoch(Epoch(rates=0.1), 0, masker_of(language()), steps.append)
     return {
         "whole": whole.nats, "cut": cut.nats, "items": [whole.items, cut.items], "again": again.nats,
         "correct": whole.correct, "progress": steps, "train": [result.nats, result.items],
@@ -449,15 +410,13 @@ def evaluation():
 
 @experiment
 def images():
-    from torch_problems import TinyProblem, image_network
-
     problem = TinyProblem(image_network(), optimiser=SGD(momentum=0.9), steps=4, classes=3)
     session = session_of(problem)
     start = session.weights()
-    masks = magnitude_masker(problem)(MaskUpdate(step=0, sparsity=0.5), 0, session)
+    masks = masker_of(problem)(MaskUpdate(step=0, sparsity=0.5), 0, session)
     session.set_masks(masks)
     returned = session.masks()
-    session.train_epoch(Epoch(rates=0.1), 0, magnitude_masker(problem), silent)
+    session.train_epoch(Epoch(rates=0.1), 0, masker_of(problem), silent)
     score = session.evaluate("valid")
     return {
         "weights_return": all((start[name] == value).all() for name, value in problem.initial_weights(0).items()),

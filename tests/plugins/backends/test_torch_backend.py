@@ -9,9 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from backend_problems import (
+    TinyProblem,
+    differing,
+    epochs_of,
+    image_network,
+    language_network,
+    masker_of,
+    matrices,
+    saved,
+)
 from harness_plugins.backends.torch_backend import TorchBackend
 from harness_plugins.patterns.bank_balanced import BankBalanced
-from harness_plugins.patterns.unstructured import Unstructured
 
 from harness.api import (
     LSTM,
@@ -32,7 +41,6 @@ from harness.api import (
     Settings,
     State,
 )
-from harness.masking import MaskMaker
 
 EXPERIMENTS = {}
 
@@ -54,8 +62,6 @@ def session_of(problem, seed=0, **settings):
 
 
 def language(**options):
-    from torch_problems import TinyProblem, language_network
-
     network = language_network(
         **{key: options.pop(key) for key in ("words", "units", "rate", "layers") if key in options}
     )
@@ -63,53 +69,12 @@ def language(**options):
 
 
 def images(**options):
-    from torch_problems import TinyProblem, image_network
-
     return TinyProblem(image_network(), classes=3, batch=8, **options)
-
-
-def matrices(problem):
-    return [tensor for tensor in problem.tensors() if tensor.is_prunable]
-
-
-def masker_of(problem, pattern=None):
-    return MaskMaker(pattern or Unstructured(), "uniform", matrices(problem), seed=0)
 
 
 def no_masks(update, index, session):
     """For epochs without updates."""
     raise AssertionError("there is no update")
-
-
-def epochs_of(updates, steps, count, rate=1.0):
-    """A table of updates over a whole training, cut into epochs; one at the very end belongs to the last epoch."""
-    cut = [[] for _ in range(count)]
-    for step, sparsity in updates:
-        index = min(step // steps, count - 1)
-        cut[index].append(MaskUpdate(step=step - index * steps, sparsity=sparsity))
-    return [Epoch(rates=rate, updates=tuple(part)) for part in cut]
-
-
-def differing(one, other):
-    """Names of the arrays of two states whose bytes differ."""
-    pairs = []
-    for part in ("weights", "masks", "slots", "extra"):
-        left, right = getattr(one, part), getattr(other, part)
-        assert left.keys() == right.keys(), (left.keys(), right.keys())
-        pairs += [(f"{part}/{name}", left[name], right[name]) for name in left]
-    return [name for name, left, right in pairs if left.tobytes() != right.tobytes() or left.dtype != right.dtype]
-
-
-def saved(state, folder):
-    """The state after a way through files."""
-    parts = {}
-    for part in ("weights", "masks", "slots", "extra"):
-        np.savez(
-            folder / f"{part}.npz", **{name.replace("/", "|"): value for name, value in getattr(state, part).items()}
-        )
-        with np.load(folder / f"{part}.npz") as file:
-            parts[part] = {name.replace("|", "/"): file[name] for name in file.files}
-    return State(**parts)
 
 
 def largest_difference(ours, theirs):
@@ -251,8 +216,6 @@ def twenty_steps():
 
 @experiment
 def other_networks():
-    from torch_problems import TinyProblem
-
     def embedding(name="embedding"):
         return Embedding(name=name, words=11, features=6)
 

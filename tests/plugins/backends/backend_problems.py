@@ -1,8 +1,9 @@
-"""Tiny problems that the tests of both backends train; no framework is needed to make them."""
+"""Tiny problems that the tests of both backends train, and what they measure; no framework is needed for it."""
 
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from harness_plugins.patterns.unstructured import Unstructured
 
 from harness.api import (
     LSTM,
@@ -14,13 +15,17 @@ from harness.api import (
     Dense,
     Dropout,
     Embedding,
+    Epoch,
     Flatten,
+    MaskUpdate,
     Metric,
     Network,
     Pool2D,
     Problem,
     Recipe,
+    State,
 )
+from harness.masking import MaskMaker
 
 
 class TinyProblem(Problem):
@@ -100,3 +105,42 @@ def image_network():
         ),
         input_shape=(2, 9, 9),
     )
+
+
+def matrices(problem):
+    return [tensor for tensor in problem.tensors() if tensor.is_prunable]
+
+
+def masker_of(problem, pattern=None):
+    return MaskMaker(pattern or Unstructured(), "uniform", matrices(problem), seed=0)
+
+
+def epochs_of(updates, steps, count, rate=1.0):
+    """A table of updates over a whole training, cut into epochs; one at the very end belongs to the last epoch."""
+    cut = [[] for _ in range(count)]
+    for step, sparsity in updates:
+        index = min(step // steps, count - 1)
+        cut[index].append(MaskUpdate(step=step - index * steps, sparsity=sparsity))
+    return [Epoch(rates=rate, updates=tuple(part)) for part in cut]
+
+
+def differing(one, other):
+    """Names of the arrays of two states whose bytes differ."""
+    pairs = []
+    for part in ("weights", "masks", "slots", "extra"):
+        left, right = getattr(one, part), getattr(other, part)
+        assert left.keys() == right.keys(), (left.keys(), right.keys())
+        pairs += [(f"{part}/{name}", left[name], right[name]) for name in left]
+    return [name for name, left, right in pairs if left.tobytes() != right.tobytes() or left.dtype != right.dtype]
+
+
+def saved(state, folder):
+    """The state after a way through files."""
+    parts = {}
+    for part in ("weights", "masks", "slots", "extra"):
+        np.savez(
+            folder / f"{part}.npz", **{name.replace("/", "|"): value for name, value in getattr(state, part).items()}
+        )
+        with np.load(folder / f"{part}.npz") as file:
+            parts[part] = {name.replace("|", "/"): file[name] for name in file.files}
+    return State(**parts)
