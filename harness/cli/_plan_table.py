@@ -40,16 +40,21 @@ def _print_cells(cells: "list[dict[str, JsonValue]]", console: "Console") -> Non
     # An axis on which all cells agree tells nothing in a column.
     axes = [axis for axis in AXES if len({str(cell.get(axis)) for cell in cells}) > 1]
     table = Table(*axes, "epochs", "stages to run", "status", "why", box=None, pad_edge=False, header_style="bold")
+    notes: dict[str, int] = {}  # why cells are skipped: sentences, too long for a column
     for cell in cells:
-        status = str(cell["status"])
+        status, why = str(cell["status"]), str(cell["reason"])
+        if status == "skipped":
+            why = f"note {notes.setdefault(why, len(notes) + 1)}"
         table.add_row(
             *(Text(str(cell.get(axis, ""))) for axis in axes),
             str(cell["total_epochs"]),
             f"{cell['stages_to_run']} of {cell['stages']}",
             Text(status, style=STYLES.get(status, "")),
-            Text(str(cell["reason"])),
+            Text(why),
         )
     console.print(table)
+    for note, number in notes.items():
+        console.print(Text(f"note {number}: {note}"), soft_wrap=True)
 
 
 def _bill(summary: "Mapping[str, JsonValue]") -> list[str]:

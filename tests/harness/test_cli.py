@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from rich.console import Console
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
 from harness import data
 from harness.cli import app
+from harness.cli._plan_table import print_plan
 
 SUPPORT = Path(__file__).parents[1] / "support"
 
@@ -342,6 +344,20 @@ def test_a_cell_is_exported_as_safetensors(finished):
     arrays = load_file(shell.folder / "model.safetensors")
     assert arrays["output.kernel.mask"].mean() == 0.5
     assert not arrays["output.kernel"][~arrays["output.kernel.mask"].astype(bool)].any()
+
+
+def test_a_plan_says_why_cells_are_skipped_in_notes_below_the_table(capsys):
+    reason = "n_m: the nearest reachable sparsity is 0.5"
+    cell = {"pattern": "n_m", "status": "skipped", "reason": reason, "total_epochs": 0, "stages": 0, "stages_to_run": 0}
+    cells = [cell | {"sparsity": sparsity} for sparsity in (0.6, 0.9)]
+    bill = {"cells": 2, "stages": 0, "cached": 0, "stages_to_run": 0, "why": {}, "epochs": 0, "epochs_to_run": 0}
+    print_plan(
+        bill | {"epochs_without_sharing": 0, "sharing_ratio": 1.0, "cells_detail": cells}, Console(), title="grid"
+    )
+    printed = capsys.readouterr().out
+
+    assert printed.count("note 1") == 3
+    assert printed.count(reason) == 1
 
 
 def test_a_plan_lists_cells_stages_and_epochs(finished):
