@@ -4,10 +4,11 @@ from numpy_plugins import NumpyBackend, ToyTask
 from toy import FineTuning, Rewinding, experiment
 
 from harness.api import Settings
-from harness.execution.local import Graph, needed
+from harness.execution.local import Graph, LocalExecutor, needed
 from harness.execution.run import default_workers
 from harness.execution.worker import Job
 from harness.plan import make_plan
+from harness.store import Store
 
 
 def graph(tmp_path, *strategies):
@@ -42,3 +43,14 @@ def test_a_stage_is_as_long_as_the_longest_training_that_hangs_on_it(tmp_path):
 def test_there_are_as_many_workers_as_threads_fit_the_cores():
     assert default_workers(1) >= 1
     assert default_workers(10_000) == 1
+
+
+def test_a_model_is_scored_while_it_is_loaded(tmp_path):
+    plan, made = graph(tmp_path, FineTuning(), Rewinding())
+    started = []
+    store = Store(tmp_path)
+    store.prepare()
+    LocalExecutor(store, workers=1).run(made, started.append, lambda message: None)
+
+    for planned in plan.cells:
+        assert started.index(planned.test.key) == started.index(planned.end.key) + 1
