@@ -78,7 +78,8 @@ def run(
         workers=workers,
         progress=shown.make(progress.value, stderr()),
     )
-    _print_report(result, experiment)
+    note = " (a smoke run: it tests the way, its numbers mean nothing)" if smoke else ""
+    _print_report(result, experiment, title=experiment.name + note)
     for trace in result.traces.values():
         typer.echo(trace, err=True)
     if result.store_error is not None:
@@ -88,15 +89,15 @@ def run(
     return EXIT_CELL_FAILED if any(record.status in FAILED for record in result.records) else 0
 
 
-def _print_report(result: "RunResult", experiment: "Experiment") -> None:
+def _print_report(result: "RunResult", experiment: "Experiment", *, title: str) -> None:
     """Print the report and keep it, as Markdown, beside the records."""
     from harness import report
     from harness.api import StoreError
 
     page = result.folder / "report.md"
-    text = report.render(result.records, format="md", title=experiment.name, margin=experiment.margin)
+    text = report.render(result.records, format="md", title=title, margin=experiment.margin)
     console = stdout()
-    report.render(result.records, format="rich", title=experiment.name, margin=experiment.margin, console=console)
+    report.render(result.records, format="rich", title=title, margin=experiment.margin, console=console)
     try:
         page.write_text(text, encoding="utf-8")
     except OSError as error:

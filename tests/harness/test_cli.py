@@ -190,6 +190,13 @@ def test_progress_can_be_silenced_and_written_as_json(shell):
     assert parsed[0] == "begin" and parsed[-1] == "end" and "finished" in parsed
 
 
+def test_a_smoke_run_says_that_its_numbers_mean_nothing(shell):
+    smoke = shell("run", "experiment.yaml", "--smoke", "--progress", "none", "--store", "smoke")
+
+    assert smoke.returncode == 0
+    assert "its numbers mean nothing" in smoke.stdout.splitlines()[0]
+
+
 def test_only_and_smoke_cut_the_grid(shell):
     shell.spec()
 
