@@ -191,7 +191,7 @@ def test_progress_can_be_silenced_and_written_as_json(shell):
 
 
 def test_a_smoke_run_says_that_its_numbers_mean_nothing(shell):
-    smoke = shell("run", "experiment.yaml", "--smoke", "--progress", "none", "--store", "smoke")
+    smoke = shell.process("run", shell.spec(), "--smoke", "--progress", "none", "--store", "smoke")
 
     assert smoke.returncode == 0
     assert "its numbers mean nothing" in smoke.stdout.splitlines()[0]
