@@ -31,7 +31,7 @@ class RunResult:
         folder: where spec, records and report lie.
         records: one for every planned cell.
         interrupted: whether it was stopped before its end.
-        is_store_full: whether the store could no longer be written.
+        store_error: why the store could no longer be written; None if it could.
         traces: where failed stages failed, by reason.
     """
 
