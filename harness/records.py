@@ -55,6 +55,7 @@ class Record(Frozen):
     Args:
         run: id of the run; cell: id of the cell.
         task, backend, pattern, strategy: labels; the dense baseline has `dense` for pattern and strategy.
+        pattern_name, strategy_name: the plugins behind these labels; empty for the dense baseline.
         task_params, backend_params, pattern_params, strategy_params: the parameters behind the labels.
         scope: what is pruned, as the experiment says; allocation: how the sparsity is spread over it, as a label.
         target_sparsity: what was asked for, 0 for dense; sparsity: what was reached over the scope.
@@ -82,6 +83,8 @@ class Record(Frozen):
     backend: str
     pattern: str = DENSE
     strategy: str = DENSE
+    pattern_name: str = ""
+    strategy_name: str = ""
     task_params: dict[str, JsonValue] = Field(default_factory=dict)
     backend_params: dict[str, JsonValue] = Field(default_factory=dict)
     pattern_params: dict[str, JsonValue] = Field(default_factory=dict)

@@ -73,6 +73,8 @@ class Collector:
             backend=labels["backend"],
             pattern=labels["pattern"],
             strategy=labels["strategy"],
+            pattern_name=cell.pattern.name if cell.pattern else "",
+            strategy_name=cell.strategy.name if cell.strategy else "",
             task_params=cell.task.parameters(),
             backend_params=cell.backend.parameters(),
             pattern_params=cell.pattern.parameters() if cell.pattern else {},

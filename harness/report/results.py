@@ -111,7 +111,7 @@ def _cells(row: Row, layout: _Layout, notes: Footnotes) -> list[str]:
         cells += [""] * (1 + layout.with_reference)
         return cells + _costs(row, layout, notes)
     cells.append(_difference(row.to_dense, row.dense_verdict, row.why_no_dense, layout, notes))
-    if layout.with_reference and setting.pattern == REFERENCE:
+    if layout.with_reference and setting.pattern == layout.table.reference:
         cells.append("")
     elif layout.with_reference:
         cells.append(_difference(row.to_reference, row.reference_verdict, row.why_no_reference, layout, notes))

@@ -10,7 +10,7 @@ from harness.records import DENSE, PENDING, Record
 from harness.statistics import Comparison, Interval, Verdict, compare, interval, verdicts
 
 REFERENCE = "unstructured"
-"""Label of the pattern that the others are compared with under the same strategy."""
+"""The pattern that the others are compared with under the same strategy, whatever its label."""
 
 
 class Setting(NamedTuple):
@@ -98,6 +98,7 @@ class Table:
     Args:
         hardware: labels of the hardware models, in the order met.
         comparisons: how many comparisons the verdicts are corrected for; 0 without verdicts.
+        reference: label of the pattern that the others are compared with.
     """
 
     task: str
@@ -110,6 +111,7 @@ class Table:
     hardware: tuple[str, ...]
     rows: tuple[Row, ...]
     comparisons: int = 0
+    reference: str = REFERENCE
 
     @property
     def backends(self) -> tuple[str, ...]:
@@ -185,7 +187,8 @@ def _table(
     task: str, scope: tuple[str, ...], groups: Mapping[Setting, tuple[Record, ...]], margin: float | None
 ) -> Table:
     rows = {setting: _row(setting, group) for setting, group in groups.items()}
-    rows = {setting: _compared(row, rows, margin) for setting, row in rows.items()}
+    reference = _reference(record for group in groups.values() for record in group)
+    rows = {setting: _compared(row, rows, reference, margin) for setting, row in rows.items()}
     records = [record for group in groups.values() for record in group]
     described = next((record for record in records if record.metric), records[0])
     comparisons = 0
@@ -202,7 +205,13 @@ def _table(
         hardware=tuple(dict.fromkeys(label for record in records for label in record.hardware)),
         rows=_ordered(rows),
         comparisons=comparisons,
+        reference=reference,
     )
+
+
+def _reference(records: Iterable[Record]) -> str:
+    """The label of the reference pattern; its name where no record has it."""
+    return next((record.pattern for record in records if record.pattern_name == REFERENCE), REFERENCE)
 
 
 def _ordered(rows: Mapping[Setting, Row]) -> tuple[Row, ...]:
@@ -287,7 +296,7 @@ def _number(value: JsonValue) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _compared(row: Row, rows: Mapping[Setting, Row], margin: float | None) -> Row:
+def _compared(row: Row, rows: Mapping[Setting, Row], reference: str, margin: float | None) -> Row:
     """The row with its differences; a baseline is not compared with itself."""
     setting = row.setting
     if setting.is_dense:
@@ -295,9 +304,9 @@ def _compared(row: Row, rows: Mapping[Setting, Row], margin: float | None) -> Ro
     dense = Setting(setting.task, (), setting.backend, DENSE, "", DENSE, 0.0)
     to_dense, why_no_dense = _difference(row, rows.get(dense), margin)
     row = replace(row, to_dense=to_dense, why_no_dense=why_no_dense)
-    if setting.pattern == REFERENCE:
+    if setting.pattern == reference:
         return row
-    to_reference, why_no_reference = _difference(row, rows.get(setting._replace(pattern=REFERENCE)), margin)
+    to_reference, why_no_reference = _difference(row, rows.get(setting._replace(pattern=reference)), margin)
     return replace(row, to_reference=to_reference, why_no_reference=why_no_reference)
 
 

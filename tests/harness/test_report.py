@@ -475,3 +475,18 @@ def test_the_device_its_assumed_clock_and_the_warnings_of_a_hardware_model_are_t
 
     assert "fpga_analytic: arria10_gx1150 at 200.0 MHz (assumed); compare cycles (1 of 2 cells)." in text
     assert "cycle_simulator(engine=bank):" not in text
+
+
+def test_the_reference_pattern_is_found_under_a_label_of_its_own():
+    records = [
+        record.model_copy(update={"pattern": "magnitude anywhere", "pattern_name": "unstructured"})
+        if record.pattern == "unstructured"
+        else record
+        for record in grid()
+    ]
+
+    [table] = tables(records)
+
+    assert table.reference == "magnitude anywhere"
+    assert row(records, BANKS, FINE).to_reference == row(grid(), BANKS, FINE).to_reference
+    assert row(records, "magnitude anywhere", FINE).to_reference is None
