@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pluggy
 
-from harness.api import Backend, HardwareModel, Pattern, Strategy, Task
+from harness.api import Backend, Engine, HardwareModel, Pattern, Strategy, Task
 
 hookspec = pluggy.HookspecMarker("harness")
 
@@ -36,4 +36,10 @@ def register_backend() -> type[Backend] | Sequence[type[Backend]]:
 @hookspec
 def register_hardware() -> type[HardwareModel] | Sequence[type[HardwareModel]]:
     """Offer a hardware model: what a set of masked tensors costs."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def register_engine() -> type[Engine] | Sequence[type[Engine]]:
+    """Offer an engine: how the datapath of an accelerator runs one matrix-vector product."""
     raise AssertionError("a specification is never called")

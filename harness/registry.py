@@ -19,6 +19,7 @@ from harness.api import (
     API_VERSION,
     Backend,
     Component,
+    Engine,
     HardwareModel,
     JsonValue,
     Kind,
@@ -35,9 +36,11 @@ GROUP = "harness.plugins"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PLURALS: Mapping[Kind, str] = {
     "task": "tasks", "pattern": "patterns", "strategy": "strategies", "backend": "backends", "hardware": "hardware",
+    "engine": "engines",
 }  # fmt: skip
 BASES: Mapping[Kind, type[Component]] = {
     "task": Task, "pattern": Pattern, "strategy": Strategy, "backend": Backend, "hardware": HardwareModel,
+    "engine": Engine,
 }  # fmt: skip
 
 _OWN = "harness"  # the distribution whose component names are reserved

@@ -11,6 +11,18 @@ from harness.api.backend import (
     batch_rng,
 )
 from harness.api.component import API_VERSION, Component, Frozen, JsonValue, Kind, hookimpl
+from harness.api.engine import (
+    Conditions,
+    Convolution,
+    Engine,
+    EngineShape,
+    Logic,
+    Part,
+    Product,
+    Ram,
+    RamPurpose,
+    Run,
+)
 from harness.api.errors import (
     DataError,
     DivergedError,
@@ -74,12 +86,13 @@ from harness.api.values import Array, Mask, Matrix, keep_count
 
 __all__ = [
     "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "Array", "Axis", "Backend", "Batch", "Component",
-    "Constant", "Conv2D", "Cost", "Cubic", "DataError", "Dense", "Device", "DivergedError", "Dropout", "Embedding",
-    "EmptySelectionError", "Epoch", "EpochResult", "Evaluation", "Flatten", "Frame", "Frozen", "Gradient",
-    "HardwareModel", "HarnessError", "JsonValue", "Kind", "Layer", "LearningRate", "Magnitude", "Mask", "MaskUpdate",
-    "Masker", "Matrix", "Metric", "Network", "NonFiniteError", "Optimiser", "Origin", "Pattern", "Phase",
-    "PluginContractError", "PluginUnavailableError", "Pool2D", "Problem", "Prune", "Random", "Rates", "Recipe",
-    "Rewind", "Role", "Score", "ScoreName", "Session", "Settings", "ShapeError", "Shifted", "SparsitySchedule",
-    "SpecError", "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor", "Train",
-    "UnknownPluginError", "Workload", "batch_rng", "dropout_seed", "hookimpl", "keep_count", "score_named",
+    "Conditions", "Constant", "Conv2D", "Convolution", "Cost", "Cubic", "DataError", "Dense", "Device",
+    "DivergedError", "Dropout", "Embedding", "EmptySelectionError", "Engine", "EngineShape", "Epoch", "EpochResult",
+    "Evaluation", "Flatten", "Frame", "Frozen", "Gradient", "HardwareModel", "HarnessError", "JsonValue", "Kind",
+    "Layer", "LearningRate", "Logic", "Magnitude", "Mask", "MaskUpdate", "Masker", "Matrix", "Metric", "Network",
+    "NonFiniteError", "Optimiser", "Origin", "Part", "Pattern", "Phase", "PluginContractError",
+    "PluginUnavailableError", "Pool2D", "Problem", "Product", "Prune", "Ram", "RamPurpose", "Random", "Rates",
+    "Recipe", "Rewind", "Role", "Run", "Score", "ScoreName", "Session", "Settings", "ShapeError", "Shifted",
+    "SparsitySchedule", "SpecError", "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor",
+    "Train", "UnknownPluginError", "Workload", "batch_rng", "dropout_seed", "hookimpl", "keep_count", "score_named",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from pydantic import JsonValue as JsonValue
 API_VERSION = 1
 """The interface between the harness and its plugins; it grows by one when something a plugin relies on changes."""
 
-Kind = Literal["task", "pattern", "strategy", "backend", "hardware"]
+Kind = Literal["task", "pattern", "strategy", "backend", "hardware", "engine"]
 
 hookimpl = pluggy.HookimplMarker("harness")
 

@@ -1,0 +1,338 @@
+"""Engines: how the datapath of an accelerator runs one matrix-vector product, in which shapes, with which memories.
+
+An engine knows nothing of devices, of training or of the other engines. A hardware model asks it for shapes within a
+budget, runs every product on them, and finds out whether the memories fit.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from harness.api.component import Component
+from harness.api.values import Mask
+
+RamPurpose = Literal["weights", "pointers", "accumulators", "vector", "fifo"]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The geometry of a convolution whose product runs once per output position.
+
+    Args:
+        inputs: input channels; the columns of the product are (inputs, kernel height, kernel width).
+        kernel: height and width.
+        stride: the same in both directions.
+        output: height and width of the output.
+    """
+
+    inputs: int
+    kernel: tuple[int, int]
+    stride: int
+    output: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One tensor of a product: some of its columns.
+
+    Args:
+        tensor: its name.
+        rows, cols: its shape.
+        mask: True where a weight is kept, in the tensor's own row order; None where only `kept` is known.
+        kept: number of weights kept.
+        banks: equally filled banks per row, if any.
+    """
+
+    tensor: str
+    rows: int
+    cols: int
+    mask: Mask | None
+    kept: int
+    banks: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of weights, pruned ones included."""
+        return self.rows * self.cols
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether nothing is pruned."""
+        return self.kept == self.size
+
+    def counts(self, starts: NDArray[np.intp]) -> NDArray[np.int32]:
+        """Weights kept between these columns, row by row; the part must be dense or have a mask.
+
+        Shapes:
+            starts (stretches,), the first being 0 -> (rows, stretches).
+        """
+        if self.is_dense:
+            return np.broadcast_to(np.diff(starts, append=self.cols).astype(np.int32), (self.rows, len(starts)))
+        assert self.mask is not None
+        kept: NDArray[np.int32] = np.add.reduceat(self.mask, starts, axis=1, dtype=np.int32)
+        return kept
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """One matrix-vector product: a layer's matrices side by side, `[W_x | W_h]` for an LSTM layer.
+
+    Engine rows of an LSTM layer are unit-major (row 4u + g), so that the four gates of a unit leave the engine
+    together: a property of the layout, not of the mask.
+
+    Args:
+        layer: the layer's name.
+        parts: its tensors, side by side.
+        units: units of an LSTM layer, None for other layers.
+        pixels: how often the product runs per item (output positions of a convolution).
+        convolution: geometry, where the layer is a convolution and it is known.
+        activation_density: fraction of the vector's elements that are not zero; only engines that skip use it.
+    """
+
+    layer: str
+    parts: tuple[Part, ...]
+    units: int | None = None
+    pixels: int = 1
+    convolution: Convolution | None = None
+    activation_density: float = 1.0
+
+    @cached_property
+    def rows(self) -> int:
+        """Outputs."""
+        return self.parts[0].rows
+
+    @cached_property
+    def cols(self) -> int:
+        """Inputs of all parts together."""
+        return sum(part.cols for part in self.parts)
+
+    @property
+    def size(self) -> int:
+        """Number of weights, pruned ones included."""
+        return self.rows * self.cols
+
+    @cached_property
+    def nnz(self) -> int:
+        """Weights kept."""
+        return sum(part.kept for part in self.parts)
+
+    @property
+    def density(self) -> float:
+        """Fraction of weights kept."""
+        return self.nnz / self.size
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether nothing is pruned."""
+        return self.nnz == self.size
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it is known which weights are kept, not only how many."""
+        return all(part.is_dense or part.mask is not None for part in self.parts)
+
+    @cached_property
+    def offsets(self) -> tuple[int, ...]:
+        """First column of every part, and the end of the last one."""
+        return (0, *np.cumsum([part.cols for part in self.parts]).tolist())
+
+    @cached_property
+    def mask(self) -> Mask:
+        """True where a weight is kept, engine row by engine row; needs `has_masks`; not to be written to.
+
+        Shapes:
+            (rows, cols).
+        """
+        ones = [
+            np.ones((part.rows, part.cols), dtype=np.bool_) if part.mask is None else part.mask for part in self.parts
+        ]
+        if self.units is None:
+            return ones[0] if len(ones) == 1 else np.hstack(ones)
+        gates = self.rows // self.units
+        mask = np.empty((self.units, gates, self.cols), dtype=np.bool_)
+        for kept, left in zip(ones, self.offsets, strict=False):
+            mask[:, :, left : left + kept.shape[1]] = kept.reshape(gates, self.units, -1).swapaxes(0, 1)
+        return mask.reshape(self.rows, self.cols)
+
+    def counts(self, starts: NDArray[np.intp]) -> NDArray[np.int32]:
+        """Weights kept between these columns of the whole product, engine row by engine row.
+
+        The starts must hold the first column of every part.
+
+        Shapes:
+            starts (stretches,) -> (rows, stretches).
+        """
+        pieces = []
+        for part, left in zip(self.parts, self.offsets, strict=False):
+            inside = starts[(starts >= left) & (starts < left + part.cols)] - left
+            pieces.append(part.counts(inside))
+        counts = np.hstack(pieces)
+        if self.units is None:
+            return counts
+        gates = self.rows // self.units
+        return counts.reshape(gates, self.units, -1).swapaxes(0, 1).reshape(counts.shape)
+
+
+@dataclass(frozen=True)
+class EngineShape:
+    """One shape of an engine: its sizes by name, in a fixed order, and the multipliers that they make."""
+
+    sizes: tuple[tuple[str, int], ...]
+    multipliers: int
+
+    def __getitem__(self, name: str) -> int:
+        return dict(self.sizes)[name]
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={size}" for name, size in self.sizes)
+
+
+@dataclass(frozen=True)
+class Ram:
+    """One kind of memory of an engine, for one product.
+
+    Args:
+        purpose: what it holds.
+        width: bits of a word; depth: words; count: how many such memories, each addressed on its own.
+        stacked: whether products lie behind each other in it, so that their depths add up (weights); otherwise products
+            take turns and the deepest decides.
+        small: whether it may be built from distributed RAM (MLAB, LUT).
+    """
+
+    purpose: RamPurpose
+    width: int
+    depth: int
+    count: int
+    stacked: bool = False
+    small: bool = False
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What an engine runs under.
+
+    Args:
+        weight_bits, activation_bits, accumulator_bits: widths.
+        clock_mhz: the clock.
+        bytes_per_cycle: what the off-chip memory delivers per cycle at that clock, None if unknown.
+    """
+
+    weight_bits: int = 16
+    activation_bits: int = 16
+    accumulator_bits: int = 32
+    clock_mhz: float = 200.0
+    bytes_per_cycle: float | None = None
+
+    @property
+    def operand_bits(self) -> int:
+        """Bits that a multiplier takes."""
+        return max(self.weight_bits, self.activation_bits)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One product on one shape of an engine.
+
+    Args:
+        parts: where the cycles go, exact fractions that sum to the total. `fill_drain` is the engine's constant, paid
+            once per product; the rest is paid for every pixel. Names: compute, bank_imbalance, lane_mismatch,
+            empty_rows, tail, pe_imbalance, imbalance (where a model cannot tell them apart), fifo_stall, reduction,
+            memory_stall, launch, fill_drain.
+        rams: its memories.
+        last: cycles of the last rows, which nothing behind them can hide.
+        stored_bits: bits of all weights as stored, indices and padding included; what is streamed if they do not fit.
+        stored_words: values stored, padding included; divided by the non-zeros it says what padding costs.
+        busy: cycles in which each PE works, a histogram's raw data; None where it is not known.
+        fifo_high_water: most entries that ever waited in one FIFO.
+        notes: what a reader must know, as sentences.
+    """
+
+    parts: Mapping[str, Fraction]
+    rams: tuple[Ram, ...] = ()
+    last: Fraction = Fraction(0)
+    stored_bits: Fraction = Fraction(0)
+    stored_words: Fraction = Fraction(0)
+    busy: NDArray[np.int64] | None = field(default=None, compare=False)
+    fifo_high_water: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def cycles(self) -> Fraction:
+        """The sum of the parts."""
+        return sum(self.parts.values(), Fraction(0))
+
+    @property
+    def issue_cycles(self) -> Fraction:
+        """The sum of the parts without `fill_drain`: what one pixel takes once the pipeline is full."""
+        return self.cycles - self.parts.get("fill_drain", Fraction(0))
+
+
+@dataclass(frozen=True)
+class Logic:
+    """Logic of an engine beside its multipliers and memories: indicative, never exact."""
+
+    lut: int
+    ff: int
+
+
+class Engine(Component):
+    """A datapath whose cycles, memories and multipliers follow from a mask and a shape.
+
+    Subclasses are frozen, have a default for every field, and are registered with the hook `register_engine`. Fields
+    that fix a size (`pes`, `lanes`, ...) are None by default: the search then finds them.
+    """
+
+    kind: ClassVar[Literal["engine"]] = "engine"
+    whole_layer: ClassVar[bool] = False
+    """Whether a run covers all pixels of a convolution; otherwise it is one matrix-vector product of them."""
+    shares_operand: ClassVar[bool] = False
+    """Whether neighbouring multipliers share an operand, so that a DSP block may pack two 8-bit products."""
+
+    clock_mhz: float | None = Field(
+        default=None,
+        gt=0,
+        le=2000,
+        description="clock of this engine; None takes what such engines reached, else the device's",
+    )
+
+    @property
+    def streams(self) -> int:
+        """Independent inputs that one run serves at once."""
+        return 1
+
+    def refusal(self, product: Product) -> str | None:
+        """Why this engine cannot run a product, as the end of a sentence; None if it can.
+
+        Example: "it runs masks with N of every M weights, and lstm_0.kernel keeps up to 7 of 8".
+        """
+        return None
+
+    @abstractmethod
+    def shapes(self, products: Sequence[Product], budget: int) -> Sequence[EngineShape]:
+        """Shapes worth trying for these products, each of at most `budget` multipliers; at least one.
+
+        One engine runs all the products, one after another.
+        """
+
+    @abstractmethod
+    def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
+        """The shape that one would build without looking at a mask: to show what the search is worth."""
+
+    @abstractmethod
+    def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
+        """The exact cycles of one product on its real mask, and its memories. Needs `product.has_masks`."""
+
+    @abstractmethod
+    def expect(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
+        """The expected cycles from statistics alone: sizes, non-zeros per part, equally filled banks."""
+
+    def logic(self, shape: EngineShape, conditions: Conditions) -> Logic | None:
+        """LUTs and flip-flops beside multipliers and memories; None where nothing is known of them."""
+        return None
