@@ -125,7 +125,7 @@ class Registry:
         component = self.get(kind, str(given.get("name")))
         parameters = {key: value for key, value in given.items() if key != "name"}
         # As JSON, and strictly: a list is a tuple there, but '10' is no number and `true` no 1.
-        return component.model_validate_json(json.dumps(parameters), strict=True)
+        return component.model_validate_json(json.dumps(parameters), strict=True, context={"create": self.create})
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from harness.api.backend import (
     State,
     batch_rng,
 )
-from harness.api.component import API_VERSION, Component, Frozen, JsonValue, Kind, hookimpl
+from harness.api.component import API_VERSION, Component, Frozen, JsonValue, Kind, hookimpl, nested
 from harness.api.engine import (
     Conditions,
     Convolution,
@@ -82,10 +82,11 @@ from harness.api.program import (
     score_named,
 )
 from harness.api.task import Batch, Evaluation, Metric, Problem, Split, Task
+from harness.api.validation import Check, CheckKind
 from harness.api.values import Array, Mask, Matrix, keep_count
 
 __all__ = [
-    "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "Array", "Axis", "Backend", "Batch", "Component",
+    "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "Array", "Axis", "Backend", "Batch", "Check", "CheckKind", "Component",
     "Conditions", "Constant", "Conv2D", "Convolution", "Cost", "Cubic", "DataError", "Dense", "Device",
     "DivergedError", "Dropout", "Embedding", "EmptySelectionError", "Engine", "EngineShape", "Epoch", "EpochResult",
     "Evaluation", "Flatten", "Frame", "Frozen", "Gradient", "HardwareModel", "HarnessError", "JsonValue", "Kind",
@@ -94,5 +95,5 @@ __all__ = [
     "PluginUnavailableError", "Pool2D", "Problem", "Product", "Prune", "Ram", "RamPurpose", "Random", "Rates",
     "Recipe", "Rewind", "Role", "Run", "Score", "ScoreName", "Session", "Settings", "ShapeError", "Shifted",
     "SparsitySchedule", "SpecError", "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor",
-    "Train", "UnknownPluginError", "Workload", "batch_rng", "dropout_seed", "hookimpl", "keep_count", "score_named",
+    "Train", "UnknownPluginError", "Workload", "batch_rng", "dropout_seed", "hookimpl", "nested", "keep_count", "score_named",
 ]  # fmt: skip

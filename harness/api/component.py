@@ -4,8 +4,10 @@ import json
 from typing import ClassVar, Literal
 
 import pluggy
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic import JsonValue as JsonValue
+
+from harness.api.errors import HarnessError
 
 API_VERSION = 1
 """The interface between the harness and its plugins; it grows by one when something a plugin relies on changes."""
@@ -53,6 +55,29 @@ class Component(Frozen):
     def identity(self) -> dict[str, JsonValue]:
         """What a cache key needs of this component: name, parameters and result version; never the label."""
         return {"name": self.name, "parameters": self.parameters(), "result_version": self.result_version}
+
+
+def nested(kind: Kind, value: object, info: ValidationInfo) -> object:
+    """A component that is the field of another one, from its name or its mapping; for a field's validator.
+
+    The registry that makes the outer component makes the inner one too, and hands itself in as `context["create"]`. Made
+    directly in Python, the field takes a component.
+    """
+    if not isinstance(value, str | dict):
+        return value
+    create = (info.context or {}).get("create")
+    if create is None:
+        raise ValueError(f"a name needs the registry to be looked up; give an object of a class of kind {kind}")
+    try:
+        return create(kind, value)
+    except ValidationError as error:
+        mistakes = (
+            f"{'.'.join(map(str, each['loc'])) or kind}: {each['msg']}, got {each['input']!r}"
+            for each in error.errors(include_url=False)
+        )
+        raise ValueError("; ".join(mistakes)) from error
+    except HarnessError as error:
+        raise ValueError(str(error)) from error
 
 
 def _plain(value: JsonValue) -> str:

@@ -243,10 +243,11 @@ class Run:
     Args:
         parts: where the cycles go, exact fractions that sum to the total. `fill_drain` is the engine's constant, paid
             once per product; the rest is paid for every pixel. Names: compute, bank_imbalance, lane_mismatch,
-            empty_rows, tail, pe_imbalance, imbalance (where a model cannot tell them apart), fifo_stall, reduction,
+            empty_rows, zeros (multiplied for nothing), tail, pe_imbalance, imbalance (where a model cannot tell them apart), fifo_stall, reduction,
             memory_stall, launch, fill_drain.
         rams: its memories.
         last: cycles of the last rows, which nothing behind them can hide.
+        last_rows: how many rows leave together at the end; None means all of them.
         stored_bits: bits of all weights as stored, indices and padding included; what is streamed if they do not fit.
         stored_words: values stored, padding included; divided by the non-zeros it says what padding costs.
         busy: cycles in which each PE works, a histogram's raw data; None where it is not known.
@@ -257,6 +258,7 @@ class Run:
     parts: Mapping[str, Fraction]
     rams: tuple[Ram, ...] = ()
     last: Fraction = Fraction(0)
+    last_rows: int | None = None
     stored_bits: Fraction = Fraction(0)
     stored_words: Fraction = Fraction(0)
     busy: NDArray[np.int64] | None = field(default=None, compare=False)
@@ -324,6 +326,10 @@ class Engine(Component):
     @abstractmethod
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """The shape that one would build without looking at a mask: to show what the search is worth."""
+
+    def least_cycles(self, product: Product, shape: EngineShape) -> int:
+        """A lower bound on the cycles of one run, cheap to compute: the search skips what it rules out."""
+        return -(-product.nnz // max(1, shape.multipliers // self.streams))
 
     @abstractmethod
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:

@@ -1,14 +1,17 @@
 """Hardware models: what a set of masked tensors costs."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from harness.api.component import Component, Frozen, JsonValue
+from harness.api.engine import Engine
 from harness.api.network import Network, Tensor
+from harness.api.validation import Check
 from harness.api.values import Mask
 
 Origin = Literal["measured", "modelled", "published"]
@@ -23,7 +26,9 @@ class Workload:
         tensors: the matrices to cost, in network order.
         masks: by tensor name; a tensor without one is dense.
         banks: equally filled banks per row, by tensor name, where the pattern has them.
-        output_pixels: output positions of a convolution, by layer name.
+        output_pixels: output positions of a convolution, by layer name, where the network does not tell them.
+        kept: number of weights kept, by name of a tensor without mask: enough for models that need no mask.
+        activation_density: fraction of a layer's inputs that are not zero, by layer name; 1 where it is not known.
     """
 
     network: Network
@@ -31,6 +36,8 @@ class Workload:
     masks: Mapping[str, Mask]
     banks: Mapping[str, int] = field(default_factory=dict)
     output_pixels: Mapping[str, int] = field(default_factory=dict)
+    kept: Mapping[str, int] = field(default_factory=dict)
+    activation_density: Mapping[str, float] = field(default_factory=dict)
 
 
 class Cost(Frozen):
@@ -40,26 +47,41 @@ class Cost(Frozen):
         cycles at clock_mhz; latency in microseconds; GOPS = 10^9 operations per second, 1 MAC = 2 operations.
 
     Args:
+        engine: the datapath, and `shape` the sizes that were chosen for it; empty where a model has only one.
         cycles: issue cycles plus the constants of the engine, for the masks given.
-        latency_us: cycles / clock_mhz.
-        dense_cycles: the same tensors, dense, on a dot-product array with equally many multipliers.
+        latency_us: cycles / clock_mhz, of one input.
+        clock_mhz: the clock of this engine; clock_origin: who says so.
+        streams: inputs served at once; steps_per_s: time steps (or items) per second over all of them.
+        dense_cycles: the same tensors, dense, on a dot-product array (`dense_mvm`) with equally many multipliers.
         speedup: dense_cycles / cycles, at equal multipliers and equal clock.
+        engine_dense_cycles: the same tensors, dense, on the same engine in its own best shape; None if it cannot run
+            them.
+        fixed_shape, fixed_cycles: the shape that one would build without looking at a mask, and its cycles.
         gops: operations executed per second (non-zeros only).
         effective_gops: dense-equivalent operations per second.
         multipliers: multipliers of the engine.
-        dsp: DSP blocks; ram_blocks: RAM blocks of the device's kind (ram_kind).
-        fits: whether it fits under the device's ceilings; `limits` says by what fraction.
+        dsp: DSP blocks; ram_blocks: RAM blocks of the device's kind (ram_kind); lut, ff: logic, indicative.
+        resident: whether all weights stay on chip; fits: whether it also stays under the device's ceilings.
         bound_by: what limits it.
-        details: engine, shape, bank map, cycle parts, origin of the clock, assumptions: all that a reader needs.
+        energy_uj: energy per time step or item; None without a calibration.
+        details: cycle parts, layers, memories, limits, origin of the clock, assumptions: all that a reader needs.
         notes: warnings, as sentences.
     """
 
+    engine: str = ""
+    shape: str = ""
     cycles: int
     latency_us: float
     clock_mhz: float
+    clock_origin: str = ""
+    streams: int = 1
+    steps_per_s: float | None = None
     dense_cycles: int
     dense_latency_us: float
     speedup: float
+    engine_dense_cycles: int | None = None
+    fixed_shape: str = ""
+    fixed_cycles: int | None = None
     gops: float
     effective_gops: float
     utilisation: float
@@ -67,8 +89,12 @@ class Cost(Frozen):
     dsp: int
     ram_blocks: int
     ram_kind: str
+    lut: int | None = None
+    ff: int | None = None
+    resident: bool | None = None
     fits: bool
     bound_by: str
+    energy_uj: float | None = None
     origin: Origin = "modelled"
     details: dict[str, JsonValue] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -86,3 +112,30 @@ class HardwareModel(Component):
         Raises:
             HarnessError: the engine cannot run it; the sentence becomes the reason in the report.
         """
+
+    def variants(self, engines: Sequence[type[Engine]]) -> "tuple[HardwareModel, ...]":
+        """The models that an entry of an experiment stands for: one per engine, unless it names one.
+
+        Args:
+            engines: every engine that is installed.
+        """
+        return (self,)
+
+    @classmethod
+    def devices(cls) -> tuple[dict[str, JsonValue], ...]:
+        """The devices that this model knows, a row each, for `harness hardware list`."""
+        return ()
+
+    @classmethod
+    def checks(cls, targets: Path | None = None) -> tuple[Check, ...]:
+        """Compare the model with references: published accelerators, hardware simulations, other models.
+
+        Args:
+            targets: a file of targets to use in place of the built-in one.
+        """
+        return ()
+
+    @classmethod
+    def caveat(cls) -> str:
+        """What the checks do not show, as a sentence; empty if there is nothing to say."""
+        return ""

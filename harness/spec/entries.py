@@ -7,7 +7,16 @@ from typing import cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from harness.api import Component, HarnessError, JsonValue, Kind, PluginUnavailableError, UnknownPluginError
+from harness.api import (
+    Component,
+    Engine,
+    HardwareModel,
+    HarnessError,
+    JsonValue,
+    Kind,
+    PluginUnavailableError,
+    UnknownPluginError,
+)
 from harness.registry import KINDS, PLURALS, Registry
 from harness.spec.document import AXES, explain
 from harness.spec.experiment import DENSE, Allocation, allocation_label
@@ -85,8 +94,14 @@ class Reader:
         return axes
 
     def hardware(self, document: Mapping[str, JsonValue]) -> list[Found]:
-        """The hardware models."""
-        found = self._all("hardware", items(document.get("hardware"), ("hardware",)))
+        """The hardware models, one per engine for an entry that names none."""
+        entries = self._all("hardware", items(document.get("hardware"), ("hardware",)))
+        engines = [cast(type[Engine], self.registry.get("engine", name)) for name in self.registry.names("engine")]
+        found = [
+            Found(variant, entry.path)
+            for entry in entries
+            for variant in cast(HardwareModel, entry.value).variants(engines)
+        ]
         self._refuse_doubles("hardware", found)
         return found
 

@@ -9,17 +9,14 @@ in lockstep every group of M rows takes as long as its slowest. Both are exact: 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import ShapeError
-
-from ._products import Part, Product
+from harness.api import Part, Product, ShapeError
 
 _PROBE_ROWS = 16
 """Rows looked at before a whole mask is searched for equally filled banks: most candidates fail in the first few."""
@@ -35,6 +32,7 @@ class Issue:
         depth: words in the fullest weight RAM.
         words: words in all weight RAMs.
         parts: where the cycles go; they sum to `cycles`.
+        busy: cycles in which each PE works, where that is known.
     """
 
     cycles: Fraction
@@ -42,17 +40,7 @@ class Issue:
     depth: int
     words: Fraction
     parts: dict[str, Fraction]
-
-
-class Rows(Protocol):
-    """What the rows of a product cost on PEs with so many lanes."""
-
-    @property
-    def varies(self) -> bool:
-        """Whether rows or banks differ, so that words need an end-of-row bit."""
-
-    def issue(self, pes: int, *, lockstep: bool) -> Issue:
-        """The cycles on so many PEs."""
+    busy: NDArray[np.int64] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -94,14 +82,15 @@ class Banks:
         Raises:
             ShapeError: more banks are asked for than there are columns.
         """
-        if asked is not None and asked > product.shape.cols:
+        if asked is not None and asked > product.cols:
             raise ShapeError(
-                f"hardware models cut every row into `banks` banks of at least one column, got banks={asked} for the "
-                f"{product.shape.cols} columns of {product.shape.layer!r}; set `banks` to at most {product.shape.cols}"
+                f"engine bank cuts every row into `banks` banks of at least one column, got banks={asked} for the "
+                f"{product.cols} columns of {product.layer!r}; set `banks` to at most {product.cols}"
             )
         self.product = product
         self._asked = asked
         self._fine: tuple[NDArray[np.intp], NDArray[np.int32]] | None = None
+        self._rows: dict[int, ExactRows] = {}
 
     @cached_property
     def natural(self) -> tuple[int | None, ...]:
@@ -115,7 +104,7 @@ class Banks:
 
     def map(self, lanes: int) -> BankMap:
         """The bank map for PEs with so many lanes."""
-        cols = self.product.shape.cols
+        cols = self.product.cols
         if self._asked is not None:
             return BankMap(tuple(split(cols, self._asked)), cols, "as asked for")
         if not any(self.natural):
@@ -126,25 +115,38 @@ class Banks:
         return BankMap(tuple(starts), cols, "the equally filled banks of the mask")
 
     def prepare(self, lanes: Iterable[int]) -> None:
-        """Count once for several numbers of lanes."""
+        """Count once for several numbers of lanes; nothing to count where only statistics are known."""
+        if not self.product.has_masks:
+            return
         starts = {start for lane in lanes for start in self.map(lane).starts} | set(self.product.offsets[:-1])
         edges = np.array(sorted(starts))
         self._fine = edges, self.product.counts(edges)
 
+    def exact(self, lanes: int) -> "ExactRows":
+        """What every row costs on PEs with so many lanes, counted on the masks."""
+        if lanes not in self._rows:
+            self._rows[lanes] = ExactRows(self.counts(self.map(lanes)), lanes)
+        return self._rows[lanes]
+
     def counts(self, bank_map: BankMap) -> NDArray[np.int32]:
-        """Weights kept in every bank of every engine row, (rows, banks); the map must have been prepared."""
-        assert self._fine is not None
+        """Weights kept in every bank of every engine row, (rows, banks)."""
+        starts = np.array(bank_map.starts)
+        if self._fine is None or not np.isin(starts, self._fine[0]).all():
+            known = self.product.offsets[:-1] if self._fine is None else self._fine[0]
+            edges = np.union1d(starts, known)
+            self._fine = edges, self.product.counts(edges)
         edges, fine = self._fine
-        starts = np.searchsorted(edges, bank_map.starts)
-        counts: NDArray[np.int32] = np.add.reduceat(fine, starts, axis=1, dtype=np.int32)
+        counts: NDArray[np.int32] = np.add.reduceat(fine, np.searchsorted(edges, starts), axis=1, dtype=np.int32)
         return counts
 
 
 def _natural(part: Part) -> int | None:
-    if part.mask is None or part.banks == 1 or part.nnz == 0:
+    if part.banks == 1 or part.kept == 0 or part.is_dense:
         return None
     if part.banks is not None:
         return min(part.banks, part.cols)
+    if part.mask is None:
+        return None
     totals = np.count_nonzero(part.mask, axis=1)
     if totals.min() != totals.max():
         return None
@@ -186,6 +188,7 @@ class ExactRows:
         self._nnz = int(counts.sum(dtype=np.int64))
         self._reserved = int((per_wave * used).sum())
         self._idle = int((per_wave * (lanes - used)).sum())
+        self.total = int(self.costs.sum())
         self.varies = bool((counts != counts[0]).any()) or len(set(counts[0].tolist())) > 1
 
     def issue(self, pes: int, *, lockstep: bool) -> Issue:
@@ -197,13 +200,13 @@ class ExactRows:
         grid = padded.reshape(groups, pes)
         busy = grid.sum(axis=0)
         cycles = int(grid.max(axis=1).sum() if lockstep else busy.max())
-        total = int(self.costs.sum())
         return Issue(
             cycles=Fraction(cycles),
             last=Fraction(int(grid[-1].max())),
             depth=int(busy.max()),
-            words=Fraction(total),
-            parts=self._parts(cycles, total, pes),
+            words=Fraction(self.total),
+            parts=self._parts(cycles, self.total, pes),
+            busy=busy,
         )
 
     def _parts(self, cycles: int, total: int, pes: int) -> dict[str, Fraction]:
@@ -219,15 +222,6 @@ class ExactRows:
             "tail": tail,
             "pe_imbalance": gap - tail,
         }
-
-
-def dense_issue(rows: int, cols: int, pes: int, lanes: int) -> Issue:
-    """A dense product on a dot-product array (`dense_mvm`): M rows times N inputs per cycle."""
-    groups, waves = -(-rows // pes), -(-cols // lanes)
-    compute = Fraction(rows * cols, pes * lanes)
-    cycles = Fraction(groups * waves)
-    parts = {"compute": compute, "tail": cycles - compute}
-    return Issue(cycles=cycles, last=Fraction(waves), depth=groups * waves, words=Fraction(rows * waves), parts=parts)
 
 
 def fold(banks: int, most: int) -> set[int]:

@@ -1,80 +1,74 @@
 """An engine of one shape on one device: cycles of every product, memories, multipliers, and whether it fits."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-from harness.api import Frozen
+from harness.api import Conditions, Engine, EngineShape, Frozen, Product, Ram, Run
 
-from ._bank import Issue
 from ._devices import Device
-from ._products import Shape
+from ._products import recurrent
 
 VectorMemory = Literal["auto", "distributed", "block"]
-EngineName = Literal["bank", "dense_mvm"]
+Inputs = Literal["closed_loop", "known_ahead"]
+Copies = Literal["strips", "neighbours"]
+Runner = Callable[[Product, EngineShape, Conditions], Run]
 
 _STREAM_WORDS = 64
 """Words of weight RAM that every PE sets aside for weights streamed from off-chip memory: a burst's worth, twice."""
 
+_CELL_PRODUCTS = 3
+"""Multiplications of one LSTM unit's element-wise part: f * c, i * g and o * tanh(c)."""
+
 
 class Numerics(Frozen):
-    """Widths and constants that a design is costed with.
+    """Widths, constants and the layout that a design is costed with.
 
     Args:
-        weight_bits: bits of a weight.
-        activation_bits: bits of a vector element.
-        elementwise_units: units of the LSTM's element-wise part per cycle.
+        conditions: widths, clock, off-chip bandwidth.
+        elementwise_units: LSTM units updated per cycle.
         elementwise_latency: cycles from a unit's last product to its output.
-        serial_cycles: cycles added to every product, e.g. a launch.
-        clock_mhz: the clock.
-        bytes_per_us: what the off-chip memory delivers, or None if unknown.
+        write_back_cycles: cycles per LSTM layer until its output can be read.
+        launch_us: once per item or time step.
+        layer_us: once per product.
+        chain_us: floor of a recurrent layer's step, whatever its size.
+        inputs: whether the next input depends on the last output.
+        overlap: whether weights are streamed while their product runs.
         vector_memory: what the vector RAMs are made of.
+        pixel_copies: copies of the array that share the weights and work on different output positions.
+        copy_layout: whether the copies sweep strips of their own, or neighbouring positions.
+        load_words: words per cycle that the line buffer takes in for every copy.
     """
 
-    weight_bits: int
-    activation_bits: int
-    elementwise_units: int
-    elementwise_latency: int
-    serial_cycles: int
-    clock_mhz: float
-    bytes_per_us: float | None
-    vector_memory: VectorMemory
+    conditions: Conditions
+    elementwise_units: int = 16
+    elementwise_latency: int = 8
+    write_back_cycles: int = 0
+    launch_us: float = 0.0
+    layer_us: float = 0.0
+    chain_us: float = 0.0
+    inputs: Inputs = "closed_loop"
+    overlap: bool = True
+    vector_memory: VectorMemory = "auto"
+    pixel_copies: int = 1
+    copy_layout: Copies = "strips"
+    load_words: int = 16
 
-    @property
-    def operand_bits(self) -> int:
-        """Bits that a multiplier takes."""
-        return max(self.weight_bits, self.activation_bits)
-
-
-@dataclass(frozen=True)
-class Mapped:
-    """One product laid on an engine.
-
-    Args:
-        shape: the product.
-        nnz: weights kept.
-        issue: its issue cycles and words.
-        lanes: lanes that have a bank.
-        word_bits: bits of one weight word of a PE.
-        vector_words: words of one lane's vector RAM.
-    """
-
-    shape: Shape
-    nnz: int
-    issue: Issue
-    lanes: int
-    word_bits: int
-    vector_words: int
+    def cycles(self, microseconds: float) -> Fraction:
+        """Whole cycles of a time at this clock."""
+        return Fraction(Fraction(microseconds * self.conditions.clock_mhz).limit_denominator(10**6).__ceil__())
 
 
 @dataclass(frozen=True)
 class Layer:
     """The cycles of one product, all of them, and the share of its weights that is streamed from off-chip memory."""
 
-    mapped: Mapped
+    product: Product
+    run: Run
     parts: dict[str, Fraction]
     streamed: Fraction
+    repeats: int
 
     @property
     def cycles(self) -> Fraction:
@@ -89,6 +83,7 @@ class Usage:
     used: int
     available: int
     ceiling: float
+    indicative: bool = False
 
     @property
     def share(self) -> float:
@@ -98,42 +93,36 @@ class Usage:
 
 @dataclass(frozen=True)
 class Memory:
-    """RAM blocks by use, distributed RAM of the vectors, and the share of every product's weights that is streamed."""
+    """RAM blocks by purpose, distributed RAM, and the share of every product's weights that is streamed."""
 
-    weights: int
-    state: int
-    vectors: int
+    blocks_by_purpose: dict[str, int]
     distributed: int
     streamed: tuple[Fraction, ...]
 
     @property
     def blocks(self) -> int:
         """RAM blocks in total."""
-        return self.weights + self.state + self.vectors
+        return sum(self.blocks_by_purpose.values())
 
 
 @dataclass(frozen=True)
 class Design:
     """An engine of one shape with everything that runs on it."""
 
-    engine: EngineName
-    pes: int
-    lanes: int
+    engine: Engine
+    shape: EngineShape
     layers: tuple[Layer, ...]
     memory: Memory
+    multipliers: int
     dsp: int
     usage: dict[str, Usage]
     has_bandwidth: bool
+    launch: Fraction
 
     @property
     def cycles(self) -> Fraction:
         """Cycles of one time step or item."""
-        return sum((layer.cycles for layer in self.layers), Fraction(0))
-
-    @property
-    def multipliers(self) -> int:
-        """Multipliers of the array."""
-        return self.pes * self.lanes
+        return sum((layer.cycles for layer in self.layers), self.launch)
 
     @property
     def is_resident(self) -> bool:
@@ -142,8 +131,8 @@ class Design:
 
     @property
     def is_under_ceilings(self) -> bool:
-        """Whether every resource stays below its ceiling."""
-        return all(usage.share <= 1 for usage in self.usage.values())
+        """Whether every resource that is known exactly stays below its ceiling."""
+        return all(usage.share <= 1 for usage in self.usage.values() if not usage.indicative)
 
     @property
     def fits(self) -> bool:
@@ -152,145 +141,229 @@ class Design:
 
     @property
     def rank(self) -> tuple[bool, Fraction, int, int]:
-        """What a search minimises: that it can run at all, cycles, RAM blocks; at a tie more lanes."""
+        """What a search minimises: that it can run at all, cycles, RAM blocks; at a tie fewer, larger units."""
         runs = self.is_under_ceilings and (self.is_resident or self.has_bandwidth)
-        return not runs, self.cycles, self.memory.blocks, -self.lanes
+        return not runs, self.cycles, self.memory.blocks, self.shape.sizes[0][1]
 
     def parts(self) -> dict[str, Fraction]:
         """Where the cycles go, summed over the layers."""
-        totals: dict[str, Fraction] = {}
+        totals: dict[str, Fraction] = {"launch": self.launch} if self.launch else {}
         for layer in self.layers:
             for name, cycles in layer.parts.items():
                 totals[name] = totals.get(name, Fraction(0)) + cycles
         return totals
 
 
-def fill_drain(lanes: int) -> int:
-    """Cycles that fill and drain the pipeline once: the adder tree and four registers."""
-    return (lanes - 1).bit_length() + 4
-
-
-def elementwise(shape: Shape, issue: Issue, pes: int, numerics: Numerics) -> Fraction:
+def elementwise(product: Product, run: Run, numerics: Numerics) -> Fraction:
     """Cycles of the LSTM's element-wise part that its matrix product does not hide.
 
-    Rows are unit-major, so units leave while later rows are still at work: what stays is the units of the last group of
-    rows, or the backlog if there are too few element-wise units.
+    Rows are unit-major, so units leave while later rows are still at work: what stays is the units of the last rows, or
+    the backlog if there are too few element-wise units.
     """
-    if shape.units is None:
+    if product.units is None:
         return Fraction(0)
-    gates = shape.rows // shape.units
-    first = (-(-shape.rows // pes) - 1) * pes  # first row of the last group
-    last_units = (shape.rows - 1) // gates - first // gates + 1
+    gates = product.rows // product.units
+    first = product.rows - (product.rows if run.last_rows is None else run.last_rows)
+    last_units = (product.rows - 1) // gates - first // gates + 1
     each = numerics.elementwise_units
-    backlog = -(-shape.units // each) - issue.cycles + issue.last
+    backlog = -(-product.units // each) - run.issue_cycles + run.last
     return max(Fraction(-(-last_units // each)), backlog) + numerics.elementwise_latency
 
 
 def design(
-    engine: EngineName,
-    mapped: Sequence[Mapped],
-    pes: int,
-    lanes: int,
+    engine: Engine,
+    shape: EngineShape,
+    products: Sequence[Product],
+    runner: Runner,
     device: Device,
     numerics: Numerics,
+    ram_blocks: int | None = None,
 ) -> Design:
-    """Put products on an engine of M = `pes` by N = `lanes` multipliers.
+    """Put products on an engine of one shape; they run one after another.
 
-    The products run one after another. All weights that fit stay on chip; the others are streamed anew for every item
-    while their product runs.
+    All weights that fit stay on chip; the others are streamed anew for every item while their product runs.
+
+    Args:
+        engine, shape: what is built.
+        products: what runs on it.
+        runner: `engine.simulate` or `engine.expect`.
+        device: what it is built on.
+        numerics: widths and constants.
+        ram_blocks: RAM blocks that it may take, None for those of the device under its ceiling.
     """
-    copies = pes if engine == "bank" else 1  # a dot-product array reads one vector for all rows
-    memory = _memory(mapped, pes, copies, device, numerics)
+    runs = [runner(product, shape, numerics.conditions) for product in products]
+    memory = _memory(products, runs, device, numerics, ram_blocks)
     layers = tuple(
-        Layer(item, _parts(item, pes, lanes, streamed, numerics), streamed)
-        for item, streamed in zip(mapped, memory.streamed, strict=True)
+        _layer(engine, product, run, streamed, shape, runner, numerics)
+        for product, run, streamed in zip(products, runs, memory.streamed, strict=True)
     )
-    products = pes * lanes + 3 * numerics.elementwise_units * any(item.shape.units is not None for item in mapped)
-    packing = int(device.products_per_dsp(numerics.operand_bits).value)
-    dsp = -(-products // packing)
+    is_recurrent = any(product.units is not None for product in products)
+    multipliers = shape.multipliers * numerics.pixel_copies
+    cell = _CELL_PRODUCTS * numerics.elementwise_units * is_recurrent
+    bits = numerics.conditions.operand_bits
+    packing = int(device.products_per_dsp(bits).value)
+    dsp = -(-(multipliers + cell) // packing)
     return Design(
         engine=engine,
-        pes=pes,
-        lanes=lanes,
+        shape=shape,
         layers=layers,
         memory=memory,
+        multipliers=multipliers,
         dsp=dsp,
         usage=_usage(memory, dsp, device),
-        has_bandwidth=numerics.bytes_per_us is not None,
+        has_bandwidth=numerics.conditions.bytes_per_cycle is not None,
+        launch=numerics.cycles(numerics.launch_us),
     )
 
 
-def _parts(item: Mapped, pes: int, lanes: int, streamed: Fraction, numerics: Numerics) -> dict[str, Fraction]:
-    parts = {name: cycles * item.shape.pixels for name, cycles in item.issue.parts.items()}
-    parts["fill_drain"] = Fraction(fill_drain(lanes))
-    parts["elementwise"] = elementwise(item.shape, item.issue, pes, numerics)
-    parts["serial"] = Fraction(numerics.serial_cycles)
-    parts["memory_stall"] = Fraction(0)
-    if streamed and numerics.bytes_per_us is not None:
-        stream_us = float(streamed * item.issue.words * item.word_bits) / 8 / numerics.bytes_per_us
-        stream = Fraction(stream_us * numerics.clock_mhz).__ceil__()
-        parts["memory_stall"] = max(Fraction(0), stream - item.issue.cycles * item.shape.pixels)
-    return parts
+def _layer(
+    engine: Engine,
+    product: Product,
+    run: Run,
+    streamed: Fraction,
+    shape: EngineShape,
+    runner: Runner,
+    numerics: Numerics,
+) -> Layer:
+    repeats = 1 if engine.whole_layer else -(-product.pixels // numerics.pixel_copies)
+    parts = {name: cycles * repeats for name, cycles in run.parts.items() if name != "fill_drain"}
+    parts["fill_drain"] = run.parts.get("fill_drain", Fraction(0))
+    if product.convolution is not None and not engine.whole_layer:
+        parts["line_buffer_stall"] = repeats * max(Fraction(0), _load(product, numerics) - run.issue_cycles)
+    ready = elementwise(product, run, numerics)
+    if product.units is not None and numerics.inputs == "known_ahead":
+        # W_x of the next step runs while this step's units are finished; only W_h waits for them.
+        waiting = runner(recurrent(product), shape, numerics.conditions)
+        tail = parts["fill_drain"] + ready
+        left = max(Fraction(0), waiting.issue_cycles + tail - run.issue_cycles)
+        ready = min(ready, left)
+        parts["fill_drain"] = left - ready
+    parts["elementwise"] = ready
+    parts["write_back"] = Fraction(numerics.write_back_cycles if product.units is not None else 0)
+    parts["layer_overhead"] = numerics.cycles(numerics.layer_us)
+    parts["memory_stall"] = parts.get("memory_stall", Fraction(0)) + _streaming(run, streamed, repeats, numerics)
+    spent = sum(parts.values(), Fraction(0))
+    floor = numerics.cycles(numerics.chain_us) if product.units is not None else Fraction(0)
+    parts["chain_stall"] = max(Fraction(0), floor - spent)
+    used = {name: cycles for name, cycles in parts.items() if cycles or name in run.parts or name == "memory_stall"}
+    return Layer(product, run, used, streamed, repeats)
 
 
-def _memory(mapped: Sequence[Mapped], pes: int, copies: int, device: Device, numerics: Numerics) -> Memory:
-    """One weight RAM per PE: all lanes share one word, and a product begins at the same address in every PE.
+def _load(product: Product, numerics: Numerics) -> Fraction:
+    """Cycles in which the line buffer takes in the new words of one position."""
+    assert product.convolution is not None
+    conv = product.convolution
+    height, width = conv.kernel
+    step = conv.stride * (1 if numerics.copy_layout == "strips" else numerics.pixel_copies)
+    words = conv.inputs * height * min(step, width)
+    return Fraction(-(-words // numerics.load_words))
 
-    What is deeper than the RAM blocks allow is streamed for every item, the deepest product first; the rest stays.
+
+def _streaming(run: Run, streamed: Fraction, repeats: int, numerics: Numerics) -> Fraction:
+    """Cycles spent waiting for weights that are not on chip."""
+    speed = numerics.conditions.bytes_per_cycle
+    if not streamed or speed is None:
+        return Fraction(0)
+    needed = Fraction(float(streamed * run.stored_bits) / 8 / speed).__ceil__()
+    hidden = run.issue_cycles * repeats if numerics.overlap else Fraction(0)
+    return max(Fraction(0), Fraction(needed) - hidden)
+
+
+def _stacked(runs: Sequence[Run]) -> list[Ram]:
+    """The memories that serve all products: stacked ones as deep as all together, others as the largest needs."""
+    found: dict[tuple[str, bool, bool], Ram] = {}
+    for run in runs:
+        for ram in run.rams:
+            place = (ram.purpose, ram.stacked, ram.small)
+            other = found.get(place)
+            if other is None:
+                found[place] = ram
+                continue
+            depth = other.depth + ram.depth if ram.stacked else max(other.depth, ram.depth)
+            found[place] = replace(
+                ram, width=max(other.width, ram.width), depth=depth, count=max(other.count, ram.count)
+            )
+    return list(found.values())
+
+
+def _memory(
+    products: Sequence[Product], runs: Sequence[Run], device: Device, numerics: Numerics, ram_blocks: int | None
+) -> Memory:
+    """Every memory in RAM blocks or distributed RAM; weights last, and what finds no room of them is streamed.
+
+    Weights that are deeper than the RAM blocks allow are streamed for every item, the deepest product first.
     """
-    state = _state_blocks(mapped, device, numerics)
+    rams = _stacked(runs)
+    purposes = {"state": _state_blocks(products, device, numerics)}
     available = int(device.entry.ram.count.value * device.ram.ceiling.value)
-    vectors, distributed = _vectors(mapped, copies, available - state, device, numerics)
-    width = max(item.word_bits for item in mapped)
-    depth = sum(item.issue.depth for item in mapped)
-    room = device.ram.deepest(width, max(0, available - state - vectors) // pes)
-    excess = 0 if depth <= room else depth - max(0, room - _STREAM_WORDS)
-    kept = depth - excess + (_STREAM_WORDS if excess else 0)
-    weights = pes * device.ram.blocks(width, kept)
-    return Memory(weights, state, vectors, distributed, _streamed(mapped, excess))
+    available = available if ram_blocks is None else min(available, ram_blocks)
+    for ram in rams:
+        if not (ram.stacked or ram.small):
+            purposes[ram.purpose] = ram.count * device.ram.blocks(ram.width, ram.depth)
+    for ram in rams:
+        if ram.stacked and ram.purpose != "weights":
+            purposes[ram.purpose] = ram.count * device.ram.blocks(ram.width, ram.depth)
+    distributed = 0
+    copies = numerics.pixel_copies
+    for ram in (ram for ram in rams if ram.small):
+        left = available - sum(purposes.values())
+        small = replace(ram, count=ram.count * copies)
+        blocks, units = _small(small, left, distributed, device, numerics)
+        purposes[ram.purpose] = purposes.get(ram.purpose, 0) + blocks
+        distributed += units
+    weights = next((ram for ram in rams if ram.purpose == "weights"), None)
+    excess = 0
+    if weights is not None:
+        left = max(0, available - sum(purposes.values()))
+        room = device.ram.deepest(weights.width, left // weights.count) if weights.count else 0
+        if weights.depth > room:
+            excess = weights.depth - max(0, room - _STREAM_WORDS)
+        kept = weights.depth - excess + (_STREAM_WORDS if excess else 0)
+        purposes["weights"] = weights.count * device.ram.blocks(weights.width, kept)
+    return Memory({name: blocks for name, blocks in purposes.items() if blocks}, distributed, _streamed(runs, excess))
 
 
-def _streamed(mapped: Sequence[Mapped], excess: int) -> tuple[Fraction, ...]:
+def _streamed(runs: Sequence[Run], excess: int) -> tuple[Fraction, ...]:
     """Share of every product's words that is streamed."""
-    shares = [Fraction(0)] * len(mapped)
-    for index in sorted(range(len(mapped)), key=lambda index: -mapped[index].issue.depth):
-        words = min(excess, mapped[index].issue.depth)
-        shares[index] = Fraction(words, mapped[index].issue.depth)
+    depths = [next((ram.depth for ram in run.rams if ram.purpose == "weights"), 0) for run in runs]
+    shares = [Fraction(0)] * len(runs)
+    for index in sorted(range(len(runs)), key=lambda index: -depths[index]):
+        words = min(excess, depths[index])
+        shares[index] = Fraction(words, depths[index]) if words else Fraction(0)
         excess -= words
     return tuple(shares)
 
 
-def can_be_resident(mapped: Sequence[Mapped], device: Device) -> bool:
-    """Whether the weights have no more bits than the RAM blocks under the ceiling, however many PEs there are."""
-    bits = sum(item.issue.words * item.word_bits for item in mapped)
-    return bits <= int(device.entry.ram.count.value * device.ram.ceiling.value) * int(device.ram.bits_each.value)
+def _state_blocks(products: Iterable[Product], device: Device, numerics: Numerics) -> int:
+    """Cell state and output of every LSTM layer, one RAM each, as wide as the element-wise part reads.
 
-
-def _state_blocks(mapped: Sequence[Mapped], device: Device, numerics: Numerics) -> int:
-    """Cell state and output of every LSTM layer, one RAM each, as wide as the element-wise part reads."""
-    width = numerics.activation_bits * numerics.elementwise_units
-    units = [item.shape.units for item in mapped if item.shape.units is not None]
-    return sum(2 * device.ram.blocks(width, -(-count // numerics.elementwise_units)) for count in units)
-
-
-def _vectors(
-    mapped: Sequence[Mapped], copies: int, blocks_left: int, device: Device, numerics: Numerics
-) -> tuple[int, int]:
-    """RAM blocks and distributed RAM of the vector memories: one per lane and copy, two vectors deep.
-
-    Two, because the next vector is written while this one is read. By default distributed RAM where it suffices, since
-    4,096 small memories would take a RAM block each.
+    Where inputs are known ahead, the partial sums of W_x are stored too.
     """
-    count = copies * max(item.lanes for item in mapped)
-    depth = 2 * max(item.vector_words for item in mapped)
-    blocks = count * device.ram.blocks(numerics.activation_bits, depth)
+    each = numerics.elementwise_units
+    width = numerics.conditions.activation_bits * each
+    blocks = 0
+    for product in products:
+        if product.units is None:
+            continue
+        blocks += 2 * device.ram.blocks(width, -(-product.units // each))
+        if numerics.inputs == "known_ahead":
+            blocks += device.ram.blocks(numerics.conditions.accumulator_bits * each, -(-product.rows // each))
+    return blocks
+
+
+def _small(ram: Ram, blocks_left: int, taken: int, device: Device, numerics: Numerics) -> tuple[int, int]:
+    """RAM blocks and units of distributed RAM of small memories.
+
+    By default distributed RAM where it suffices, since 4,096 small memories would take a RAM block each.
+    """
+    blocks = ram.count * device.ram.blocks(ram.width, ram.depth)
     if numerics.vector_memory == "block" or device.distributed is None:
         return blocks, 0
-    distributed = count * device.distributed.size(numerics.activation_bits, depth)
+    distributed = ram.count * device.distributed.size(ram.width, ram.depth)
     if numerics.vector_memory == "distributed":
         return 0, distributed
     assert device.entry.distributed is not None
-    room = device.entry.distributed.count.value * device.distributed.ceiling.value
+    room = device.entry.distributed.count.value * device.distributed.ceiling.value - taken
     return (blocks, 0) if distributed > room and blocks < blocks_left else (0, distributed)
 
 

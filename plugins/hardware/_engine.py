@@ -1,215 +1,276 @@
-"""What both hardware models share: the fields, the choice of a shape, and the dense baseline."""
+"""What both hardware models share: their fields, the choice of a shape for an engine, and the dense baseline."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Annotated, Self
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator
 
-from harness.api import Cost, HardwareModel, Workload
+from harness.api import (
+    Conditions,
+    Cost,
+    Engine,
+    EngineShape,
+    HardwareModel,
+    JsonValue,
+    Part,
+    Product,
+    SpecError,
+    Workload,
+    nested,
+)
 
-from ._bank import BankMap, Banks, Rows, dense_issue, fold
-from ._design import Design, Mapped, Numerics, VectorMemory, can_be_resident, design
+from ._design import Copies, Design, Inputs, Numerics, Runner, VectorMemory, design
 from ._devices import device
-from ._products import CostedRole, Product, Shape, left_out, products
+from ._products import CostedRole, left_out, products
 from ._report import Choice, report
+from .engines.dense_mvm import DenseMvm
 
-_FREE_LANES = (1, 2, 4, 8, 16, 32, 64)
-"""Lanes tried for a mask without equally filled banks: wide PEs wait for their fullest bank, narrow ones need more
-copies of the vector. Which costs more depends on the mask and the device."""
-
-_DENSE_TRIES = 64
-"""Dense shapes that are laid out in full, fastest first, until one fits."""
-
-_SMALLEST_SHARE = 8
-"""A search for a design that fits gives up below this fraction (1/8) of the multipliers; then weights are streamed."""
+_STREAMED_TRIES = 16
+"""Shapes laid out in full once the best so far waits for weights that do not fit: more multipliers gain little then."""
 
 
-class BankEngineModel(HardwareModel):
-    """A bank engine on an FPGA: M PEs of N lanes that all products of a model share, one after another, at batch 1.
+def _entry(engine: Engine | None) -> JsonValue:
+    return None if engine is None else {"name": engine.name, **engine.parameters()}
 
-    A model without any mask is costed on the dense baseline itself, a dot-product array of equally many multipliers.
-    """
 
-    device: str = Field(default="arria10_gx1150", description="id in the device table")
+EngineField = Annotated[
+    Engine | None,
+    PlainSerializer(_entry),
+    WithJsonSchema({"anyOf": [{"$ref": "#/$defs/engine"}, {"const": "all"}, {"type": "null"}], "default": None}),
+]
+
+
+class EngineModel(HardwareModel):
+    """An engine on an FPGA that all products of a model share, one after another, at batch 1."""
+
+    engine: EngineField = Field(
+        default=None, description="an engine with its parameters; `all` costs a mask on every engine that can run it"
+    )
+    device: str = Field(default="arria10_gx1150", description="id in the device table, or a file that describes one")
     multipliers: int = Field(default=1024, gt=0, description="multipliers that the sparse and the dense array may have")
-    pes: int | None = Field(default=None, gt=0, description="M, processing elements; None searches")
-    lanes: int | None = Field(default=None, gt=0, description="N, lanes of a processing element; None searches")
-    banks: int | None = Field(default=None, gt=0, description="banks per row of every product; None takes the mask's")
-    lockstep: bool = Field(default=False, description="whether all PEs wait for the slowest after every row")
+    ram_blocks: int | None = Field(
+        default=None, gt=0, description="RAM blocks that a design may take; None: the device's"
+    )
     weight_bits: int = Field(default=16, ge=2, le=16, description="bits of a weight")
     activation_bits: int = Field(default=16, ge=2, le=16, description="bits of a vector element")
-    clock_mhz: float | None = Field(default=None, gt=0, le=2000, description="clock; None takes the device's (assumed)")
+    accumulator_bits: int = Field(default=32, ge=8, le=64, description="bits of a sum")
+    clock_mhz: float | None = Field(
+        default=None, gt=0, le=2000, description="clock of every engine; None takes the engine's own, else the device's"
+    )
     bandwidth_gbytes_per_s: float | None = Field(
         default=None, gt=0, description="off-chip bandwidth reached; None takes that of a common board with the device"
     )
+    overlap: bool = Field(default=True, description="whether weights are streamed while their product runs")
     vector_memory: VectorMemory = Field(
         default="auto", description="vectors in distributed RAM, in RAM blocks, or in whichever suffices"
     )
+    inputs: Inputs = Field(
+        default="closed_loop", description="whether the next input depends on the last output, or is known ahead"
+    )
     elementwise_units: int = Field(default=16, gt=0, description="LSTM units updated per cycle (assumed)")
     elementwise_latency: int = Field(default=8, ge=0, description="cycles from a unit's gates to its output (assumed)")
-    serial_cycles: int = Field(default=0, ge=0, description="cycles added to every product, e.g. a launch")
+    write_back_cycles: int = Field(default=0, ge=0, description="cycles per LSTM layer until its output can be read")
+    launch_us: float = Field(default=0.0, ge=0, description="microseconds once per time step or item")
+    layer_us: float = Field(default=0.0, ge=0, description="microseconds added to every product")
+    chain_us: float = Field(default=0.0, ge=0, description="shortest step of a recurrent layer, in microseconds")
+    pixel_copies: int = Field(default=1, gt=0, description="copies of the array on different output positions")
+    copy_layout: Copies = Field(default="strips", description="whether copies sweep strips, or neighbouring positions")
+    load_words: int = Field(default=16, gt=0, description="words per cycle into a copy's line buffer (assumed)")
     roles: tuple[CostedRole, ...] = Field(
         default=("lstm", "conv", "dense", "softmax"), min_length=1, description="roles of the matrices that are costed"
     )
 
+    @field_validator("engine", mode="plain")
+    @classmethod
+    def _made(cls, value: object, info: ValidationInfo) -> Engine | None:
+        found = None if value == "all" else nested("engine", value, info)
+        if found is not None and not isinstance(found, Engine):
+            raise ValueError(f"expected the name of an engine, or a mapping with `name` and parameters, got {value!r}")
+        return found
+
     @field_validator("device")
     @classmethod
     def _known(cls, name: str) -> str:
-        return device(name).id
+        device(name)
+        return name
+
+    def label(self) -> str:
+        """The model's label, and the engine's in brackets."""
+        plain = self.model_copy(update={"engine": None})
+        base = super(EngineModel, plain).label()
+        return base if self.engine is None else f"{base}[{self.engine.label()}]"
+
+    def variants(self, engines: Sequence[type[Engine]]) -> tuple[HardwareModel, ...]:
+        """One model per engine, unless the engine is named."""
+        if self.engine is not None:
+            return (self,)
+        return tuple(self.model_copy(update={"engine": engine()}) for engine in engines)
 
     @abstractmethod
-    def rows(self, product: Product, bank_map: BankMap, counts: NDArray[np.int32], lanes: int) -> Rows:
-        """What the rows of a product cost on PEs with so many lanes.
+    def runner(self, engine: Engine) -> Runner:
+        """How a product runs on an engine: exactly, or by expectation."""
 
-        Shapes:
-            counts (rows, banks): weights kept in every bank of every engine row.
-        """
+    @abstractmethod
+    def check(self, product: Product) -> None:
+        """Raise SpecError if the model lacks something about a product."""
 
     def cost(self, workload: Workload) -> Cost:
         """Cost a workload on the fastest shape of the engine that fits.
 
         Raises:
-            SpecError: there is nothing to cost, or the device is unknown.
+            SpecError: there is nothing to cost, the engine cannot run it, or the device is unknown.
             ShapeError: a mask does not have its tensor's shape, or there are more banks than columns.
         """
-        work = products(workload, self.roles)
-        numerics, budget = self._numerics(), self._budget()
-        dense = dense_design(tuple(product.shape for product in work), budget, self.device, numerics)
-        choice = Choice(
-            model=self.name,
-            device=device(self.device),
-            numerics=numerics,
-            budget=budget,
-            clock_given=self.clock_mhz is not None,
-            shape_given=self.pes is not None and self.lanes is not None,
-            lockstep=self.lockstep,
-        )
-        omitted = left_out(workload, self.roles)
-        if all(product.is_dense for product in work):
-            return report(dense, dense, choice, {}, omitted)
-        banks = [Banks(product, self.banks) for product in work]
-        best = self._search(banks, budget, numerics)
-        maps = {item.product.shape.layer: item.map(best.lanes) for item in banks}
-        return report(best, dense, choice, maps, omitted)
+        return self.cost_products(products(workload, self.roles), left_out(workload, self.roles))
 
-    def _numerics(self) -> Numerics:
-        target = device(self.device)
+    def cost_products(self, work: tuple[Product, ...], omitted: tuple[str, ...] = ()) -> Cost:
+        """Cost products that run one after another; as `cost`. Several engines may share the products' counts."""
+        engine = self.engine
+        if engine is None:
+            raise SpecError(f"{self.name} costs one engine at a time: set `engine`, or take every one of `variants`")
+        for product in work:
+            self.check(product)
+            refusal = engine.refusal(product)
+            if refusal is not None:
+                raise SpecError(f"engine {engine.label()} cannot run {product.layer!r}: {refusal}")
+        clock = self._clock(engine)
+        numerics = self._numerics(clock[0])
+        budget = max(1, self._budget() // numerics.pixel_copies)
+        setting = _Setting(self.device, numerics, self.ram_blocks)
+        shapes = engine.shapes(work, budget)
+        best = _search(engine, work, shapes, self.runner(engine), setting)
+        # An engine of one given shape is compared with a dense array of as many multipliers.
+        equal = best.shape.multipliers // engine.streams if len(shapes) == 1 else budget
+        sizes = tuple(_Sizes.of(product) for product in work)
+        fixed = engine.fixed_shape(work, budget)
+        return report(
+            best,
+            Choice(
+                model=self.name,
+                device=device(self.device),
+                numerics=numerics,
+                budget=self._budget(),
+                clock_origin=clock[1],
+                given=len(shapes) == 1,
+                dense=_dense_design(DenseMvm(), sizes, max(1, equal), setting),
+                engine_dense=_own_dense_design(engine, sizes, budget, setting),
+                fixed=design(engine, fixed, work, self.runner(engine), device(self.device), numerics, self.ram_blocks),
+                omitted=omitted,
+            ),
+        )
+
+    def _clock(self, engine: Engine) -> tuple[float, str]:
+        """The clock in MHz, and who says so."""
+        if self.clock_mhz is not None:
+            return self.clock_mhz, "given"
+        if engine.clock_mhz is not None:
+            return engine.clock_mhz, "given"
+        figure = device(self.device).clock(engine.name)
+        return figure.value, figure.origin
+
+    def _numerics(self, clock_mhz: float) -> Numerics:
         reached = self.bandwidth_gbytes_per_s
+        bytes_per_us = device(self.device).bytes_per_us() if reached is None else reached * 1e3
         return Numerics(
-            weight_bits=self.weight_bits,
-            activation_bits=self.activation_bits,
+            conditions=Conditions(
+                weight_bits=self.weight_bits,
+                activation_bits=self.activation_bits,
+                accumulator_bits=self.accumulator_bits,
+                clock_mhz=clock_mhz,
+                bytes_per_cycle=None if bytes_per_us is None else bytes_per_us / clock_mhz,
+            ),
             elementwise_units=self.elementwise_units,
             elementwise_latency=self.elementwise_latency,
-            serial_cycles=self.serial_cycles,
-            clock_mhz=target.entry.clock_mhz.value if self.clock_mhz is None else self.clock_mhz,
-            bytes_per_us=target.bytes_per_us() if reached is None else reached * 1e3,
+            write_back_cycles=self.write_back_cycles,
+            launch_us=self.launch_us,
+            layer_us=self.layer_us,
+            chain_us=self.chain_us,
+            inputs=self.inputs,
+            overlap=self.overlap,
             vector_memory=self.vector_memory,
+            pixel_copies=self.pixel_copies,
+            copy_layout=self.copy_layout,
+            load_words=self.load_words,
         )
 
     def _budget(self) -> int:
         """Multipliers that both arrays may have: what was asked for, as far as the device has them."""
-        if self.pes is not None and self.lanes is not None:
-            return self.pes * self.lanes
         bits = max(self.weight_bits, self.activation_bits)
         return max(1, min(self.multipliers, device(self.device).most_multipliers(bits) - 3 * self.elementwise_units))
 
-    def _search(self, banks: list[Banks], budget: int, numerics: Numerics) -> Design:
-        """The fastest shape that fits; if none does, the fastest that can run, with weights streamed."""
-        candidates = self._lane_choices(banks, budget)
-        for item in banks:
-            item.prepare(candidates)
-        designs = (found for lanes in candidates for found in self._designs(banks, lanes, budget, numerics))
-        return min(designs, key=_rank)
 
-    def _lane_choices(self, banks: list[Banks], budget: int) -> list[int]:
-        if self.lanes is not None:
-            return [self.lanes]
-        most = max(1, budget // (self.pes or 1))
-        choices = set() if self.banks is None else fold(self.banks, most)
-        if self.banks is None:
-            for item in banks:
-                naturals = [count for count in item.natural if count is not None]
-                for count in {*naturals, sum(naturals)} - {0}:
-                    choices |= fold(count, most)
-                if not naturals and not item.product.is_dense:
-                    choices |= {lanes for lanes in _FREE_LANES if lanes <= most}
-        return sorted(choices)
+@dataclass(frozen=True)
+class _Setting:
+    """What every design of one cost shares."""
 
-    def _designs(self, banks: list[Banks], lanes: int, budget: int, numerics: Numerics) -> Iterator[Design]:
-        """Designs with so many lanes, from many PEs to few, until one fits."""
-        rows = []
-        for item in banks:
-            bank_map = item.map(lanes)
-            rows.append((item.product, bank_map, self.rows(item.product, bank_map, item.counts(bank_map), lanes)))
-        for pes in self._pe_choices(banks, lanes, budget):
-            mapped = [_mapped(*row, lanes, pes, lockstep=self.lockstep, weight_bits=self.weight_bits) for row in rows]
-            found = design("bank", mapped, pes, lanes, device(self.device), numerics)
-            yield found
-            if found.fits or not can_be_resident(mapped, device(self.device)):
-                return
-
-    def _pe_choices(self, banks: list[Banks], lanes: int, budget: int) -> list[int]:
-        """The most PEs that the budget allows, then the fewest for every larger number of row groups."""
-        if self.pes is not None:
-            return [self.pes]
-        rows = max(item.product.shape.rows for item in banks)
-        top = max(1, min(budget // lanes, rows))
-        smallest = -(-top // _SMALLEST_SHARE)
-        groups = range(-(-rows // top), -(-rows // smallest) + 1)
-        return sorted({top} | {-(-rows // count) for count in groups}, reverse=True)
+    device: str
+    numerics: Numerics
+    ram_blocks: int | None
 
 
-def _rank(found: Design) -> tuple[object, ...]:
-    return found.rank
+@dataclass(frozen=True)
+class _Sizes:
+    """A product without its masks: what the dense baseline depends on."""
+
+    layer: str
+    rows: int
+    cols: tuple[int, ...]
+    units: int | None
+    pixels: int
+    convolution: object
+
+    @classmethod
+    def of(cls, product: Product) -> Self:
+        """The sizes of a product."""
+        cols = tuple(part.cols for part in product.parts)
+        return cls(product.layer, product.rows, cols, product.units, product.pixels, product.convolution)
+
+    def dense(self) -> Product:
+        """The product with every weight kept."""
+        parts = tuple(Part(f"{self.layer}.{i}", self.rows, n, None, self.rows * n) for i, n in enumerate(self.cols))
+        return Product(self.layer, parts, self.units, self.pixels, self.convolution)  # type: ignore[arg-type]  # hashable form
 
 
-def _mapped(
-    product: Product, bank_map: BankMap, rows: Rows, lanes: int, pes: int, *, lockstep: bool, weight_bits: int
-) -> Mapped:
-    used = min(lanes, bank_map.count)
-    waves = -(-bank_map.count // lanes)
-    index_bits = 0 if product.is_dense else (bank_map.longest - 1).bit_length()
-    # Where counts vary, a word says whether it ends its row and which wave it belongs to.
-    flags = 1 + (waves - 1).bit_length() if rows.varies else 0
-    return Mapped(
-        shape=product.shape,
-        nnz=product.nnz,
-        issue=rows.issue(pes, lockstep=lockstep),
-        lanes=used,
-        word_bits=used * (weight_bits + index_bits) + flags,
-        vector_words=waves * bank_map.longest,
-    )
+def _search(
+    engine: Engine, work: Sequence[Product], shapes: Sequence[EngineShape], runner: Runner, setting: _Setting
+) -> Design:
+    """The fastest shape that fits; if none does, the fastest that can run, with weights streamed.
 
+    Shapes are laid out in the order of the least that they can take, until that is more than what was found.
+    """
 
-@lru_cache(maxsize=64)
-def dense_design(shapes: tuple[Shape, ...], budget: int, device_id: str, numerics: Numerics) -> Design:
-    """The dense baseline: the best M x N dot-product array with at most `budget` multipliers."""
-    target = device(device_id)
-    most_rows, most_cols = max(shape.rows for shape in shapes), max(shape.cols for shape in shapes)
-    sizes = [(min(budget // lanes, most_rows), lanes) for lanes in range(1, min(budget, most_cols) + 1)]
+    def least(shape: EngineShape) -> int:
+        copies = 1 if engine.whole_layer else setting.numerics.pixel_copies
+        return sum(engine.least_cycles(p, shape) * (1 if engine.whole_layer else -(-p.pixels // copies)) for p in work)
 
-    def issue_cycles(size: tuple[int, int]) -> int:
-        return sum(-(-shape.rows // size[0]) * -(-shape.cols // size[1]) * shape.pixels for shape in shapes)
-
-    found = []
-    for pes, lanes in sorted(sizes, key=issue_cycles)[:_DENSE_TRIES]:
-        mapped = [_mapped_dense(shape, pes, lanes, numerics.weight_bits) for shape in shapes]
-        found.append(design("dense_mvm", mapped, pes, lanes, target, numerics))
-        if found[-1].fits:
+    bounds = [least(shape) for shape in shapes]
+    best: Design | None = None
+    streamed = 0
+    for place in sorted(range(len(shapes)), key=lambda place: bounds[place]):
+        if best is not None and not best.rank[0] and (bounds[place] >= best.cycles or streamed >= _STREAMED_TRIES):
             break
-    return min(found, key=_rank)
+        found = design(
+            engine, shapes[place], work, runner, device(setting.device), setting.numerics, setting.ram_blocks
+        )
+        if best is None or found.rank < best.rank:
+            best = found
+        streamed += not best.is_resident
+    assert best is not None  # an engine offers at least one shape
+    return best
 
 
-def _mapped_dense(shape: Shape, pes: int, lanes: int, weight_bits: int) -> Mapped:
-    used = min(lanes, shape.cols)
-    return Mapped(
-        shape=shape,
-        nnz=shape.size,
-        issue=dense_issue(shape.rows, shape.cols, pes, lanes),
-        lanes=used,
-        word_bits=used * weight_bits,
-        vector_words=-(-shape.cols // lanes),
-    )
+@lru_cache(maxsize=256)
+def _dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, setting: _Setting) -> Design:
+    """Dense products on an engine, in its best shape within the budget; an expectation is exact where nothing varies."""
+    work = tuple(size.dense() for size in sizes)
+    return _search(engine, work, engine.shapes(work, budget), engine.expect, setting)
+
+
+def _own_dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, setting: _Setting) -> Design | None:
+    """The same on the engine of the cost, None if it refuses dense products."""
+    if any(engine.refusal(size.dense()) is not None for size in sizes):
+        return None
+    return _dense_design(engine, sizes, budget, setting)

@@ -16,8 +16,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from ._bank import BankMap, Issue, wave_starts
-from ._products import Product
+from harness.api import Product
+
+from ._bank import BankMap, Banks, Issue, wave_starts
 
 Probabilities = NDArray[np.float64]
 
@@ -149,23 +150,38 @@ class ExpectedRows:
         )
 
 
-def bank_fills(product: Product, bank_map: BankMap, counts: NDArray[np.int32]) -> tuple[BankFill, ...]:
+def bank_fills(banks: Banks, bank_map: BankMap) -> tuple[BankFill, ...]:
     """What the statistics of a product say of every bank.
 
     A bank whose count is the same in every row has that count; any other has the density of its tensor (of the tensors
-    it spans, by columns).
+    it spans, by columns). Without masks, the banks that a tensor is said to have are taken as equally filled where
+    their count comes out whole.
     """
-    least, most = counts.min(axis=0).tolist(), counts.max(axis=0).tolist()
+    product = banks.product
+    if product.has_masks:
+        counts = banks.counts(bank_map)
+        least, most = counts.min(axis=0).tolist(), counts.max(axis=0).tolist()
+    else:
+        least = most = [_told(product, start) for start in bank_map.starts]
     fills = []
     for start, length, low, high in zip(bank_map.starts, bank_map.lengths, least, most, strict=True):
-        density = _density(product, start, start + length)
-        fills.append(BankFill(length, density, low if low == high else None))
+        fills.append(BankFill(length, _density(product, start, start + length), low if low == high else None))
     return tuple(fills)
+
+
+def _told(product: Product, start: int) -> int | None:
+    """The count of the bank that starts here, as far as the number of non-zeros and of banks tell it."""
+    index = max(i for i, left in enumerate(product.offsets[:-1]) if left <= start)
+    part = product.parts[index]
+    if part.is_dense or part.banks is None:
+        return None
+    count, rest = divmod(part.kept, part.rows * part.banks)
+    return None if rest else count
 
 
 def _density(product: Product, start: int, end: int) -> float:
     kept = 0.0
     for part, left in zip(product.parts, product.offsets, strict=False):
         overlap = max(0, min(end, left + part.cols) - max(start, left))
-        kept += overlap * part.nnz / (part.rows * part.cols)
+        kept += overlap * part.kept / part.size
     return kept / (end - start)

@@ -1,32 +1,33 @@
 """The cycles of an engine on the real masks, exactly."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import Field
+from harness.api import Engine, HardwareModel, Product, SpecError, hookimpl
 
-from harness.api import HardwareModel, hookimpl
-
-from .._bank import BankMap, ExactRows, Rows
-from .._engine import BankEngineModel
-from .._products import Product
+from .._design import Runner
+from .._engine import EngineModel
 
 
-class CycleSimulator(BankEngineModel):
-    """Exact cycles of a bank engine, counted on the masks in closed form.
+class CycleSimulator(EngineModel):
+    """Exact cycles of an engine on the real masks: closed forms and recurrences, equal to ticking every cycle.
 
     Units: cycles; latency in microseconds at clock_mhz.
-    Assumes: see `details["assumptions"]` of a cost; together they make a lower bound on latency.
+    Assumes: RAM reads never collide and no overhead beyond the parts listed: a lower bound on latency.
     """
 
     name: ClassVar[str] = "cycle_simulator"
 
-    engine: Literal["bank"] = Field(default="bank", description="the engine that is simulated")
+    def runner(self, engine: Engine) -> Runner:
+        """Count on the masks."""
+        return engine.simulate
 
-    def rows(self, product: Product, bank_map: BankMap, counts: NDArray[np.int32], lanes: int) -> Rows:
-        """Row costs counted on the masks."""
-        return ExactRows(counts, lanes)
+    def check(self, product: Product) -> None:
+        """Raise SpecError without masks."""
+        if not product.has_masks:
+            raise SpecError(
+                f"cycle_simulator counts on masks, got only the number of non-zeros of {product.layer!r}; "
+                "give masks, or take fpga_analytic"
+            )
 
 
 @hookimpl

@@ -1,34 +1,32 @@
-"""The bank engine on an FPGA, from statistics of the masks alone."""
+"""The cycles of an engine on an FPGA, from statistics of the masks alone."""
 
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
+from harness.api import Engine, HardwareModel, Product, hookimpl
 
-from harness.api import HardwareModel, hookimpl
-
-from .._bank import BankMap, Rows
-from .._engine import BankEngineModel
-from .._expectation import ExpectedRows, bank_fills
-from .._products import Product
+from .._design import Runner
+from .._engine import EngineModel
 
 
-class FpgaAnalytic(BankEngineModel):
-    """Expected cycles of a bank engine, with RAM blocks and DSPs of a real device.
+class FpgaAnalytic(EngineModel):
+    """Expected cycles of an engine, with RAM blocks and DSPs of a real device, from statistics alone.
 
     Uses the density of every tensor and, where it is the same in every row, the count of every bank. Equally filled
     banks therefore cost exactly what the cycle simulator finds; for other masks the kept weights are taken as
     independent of each other, which holds for unstructured masks and is too optimistic for weights pruned in blocks.
 
     Units: cycles; latency in microseconds at clock_mhz.
-    Assumes: see `details["assumptions"]` of a cost; together they make a lower bound on latency.
+    Assumes: RAM reads never collide and no overhead beyond the parts listed: a lower bound on latency.
     """
 
     name: ClassVar[str] = "fpga_analytic"
 
-    def rows(self, product: Product, bank_map: BankMap, counts: NDArray[np.int32], lanes: int) -> Rows:
-        """Row costs expected from the fill of the banks."""
-        return ExpectedRows(bank_fills(product, bank_map, counts), lanes, product.shape.rows, product.nnz)
+    def runner(self, engine: Engine) -> Runner:
+        """Expect from statistics."""
+        return engine.expect
+
+    def check(self, product: Product) -> None:
+        """Nothing is needed beyond the number of non-zeros."""
 
 
 @hookimpl
