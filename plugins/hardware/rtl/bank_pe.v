@@ -1,0 +1,117 @@
+// One processing element of the bank engine: N lanes, one kept weight per lane and cycle.
+//
+// A weight word holds, from the top: end of row, wave, and for every lane an index and a value. Lane n reads its own
+// vector RAM at {wave, index}: bank `wave * N + n` of the row. Lanes without a weight in this word hold value 0.
+// A result appears ceil(log2 N) + 3 cycles after the word that ends its row was issued.
+module bank_pe #(
+    parameter N = 16,
+    parameter WIDTH = 16,
+    parameter INDEX_BITS = 5,
+    parameter WAVE_BITS = 3,
+    parameter SUM_BITS = 48,
+    parameter DEPTH_BITS = 9,
+    parameter WORD_BITS = 1 + WAVE_BITS + N * (INDEX_BITS + WIDTH)
+) (
+    input wire clk,
+    input wire start,
+    input wire [DEPTH_BITS:0] count,
+    // In lockstep a PE keeps the word that ends its row until every PE has come that far.
+    input wire lockstep,
+    input wire together,
+    output wire at_end,
+    input wire weight_write,
+    input wire [DEPTH_BITS-1:0] weight_address,
+    input wire [WORD_BITS-1:0] weight_data,
+    input wire vector_write,
+    input wire [WAVE_BITS+INDEX_BITS-1:0] vector_address,
+    input wire [N*WIDTH-1:0] vector_data,
+    output reg result_valid,
+    output reg signed [SUM_BITS-1:0] result
+);
+  localparam LANE_BITS = INDEX_BITS + WIDTH;
+  localparam LEVELS = $clog2(N);
+  localparam STAGES = LEVELS + 2;  // vector read, multiplier, adder tree
+
+  wire valid, finished;
+  wire [WORD_BITS-1:0] word;
+  wire last = word[WORD_BITS-1];
+  wire [WAVE_BITS-1:0] wave = word[WORD_BITS-2-:WAVE_BITS];
+  wire issue = valid && !(lockstep && last && !together);
+
+  assign at_end = finished || (valid && last);
+
+  stream #(
+      .WIDTH(WORD_BITS),
+      .DEPTH_BITS(DEPTH_BITS)
+  ) weights (
+      .clk(clk),
+      .start(start),
+      .count(count),
+      .write(weight_write),
+      .write_address(weight_address),
+      .write_data(weight_data),
+      .take(issue),
+      .valid(valid),
+      .word(word),
+      .finished(finished)
+  );
+
+  wire [N*2*WIDTH-1:0] products;
+  genvar lane;
+  generate
+    for (lane = 0; lane < N; lane = lane + 1) begin : lanes
+      wire [LANE_BITS-1:0] entry = word[lane*LANE_BITS+:LANE_BITS];
+      wire [WIDTH-1:0] read;
+      wire signed [WIDTH-1:0] operand = read;
+      reg signed [WIDTH-1:0] weight;
+      reg signed [2*WIDTH-1:0] product;
+
+      ram #(
+          .WIDTH(WIDTH),
+          .DEPTH_BITS(WAVE_BITS + INDEX_BITS)
+      ) vector (
+          .clk(clk),
+          .write(vector_write),
+          .write_address(vector_address),
+          .write_data(vector_data[lane*WIDTH+:WIDTH]),
+          .read(issue),
+          .read_address({wave, entry[LANE_BITS-1:WIDTH]}),
+          .read_data(read)
+      );
+      always @(posedge clk) begin
+        weight <= entry[WIDTH-1:0];
+        product <= weight * operand;
+      end
+      assign products[lane*2*WIDTH+:2*WIDTH] = product;
+    end
+  endgenerate
+
+  wire signed [SUM_BITS-1:0] sum;
+  adder_tree #(
+      .N(N),
+      .IN(2 * WIDTH),
+      .OUT(SUM_BITS)
+  ) tree (
+      .clk(clk),
+      .terms(products),
+      .sum(sum)
+  );
+
+  // What is known of a word travels beside it: bit 0 is the word issued in the last cycle.
+  reg [STAGES-1:0] issued, ends;
+  reg signed [SUM_BITS-1:0] partial;
+  wire signed [SUM_BITS-1:0] total = partial + sum;
+
+  always @(posedge clk) begin
+    issued <= {issued[STAGES-2:0], issue};
+    ends <= {ends[STAGES-2:0], issue && last};
+    result_valid <= ends[STAGES-1];
+    result <= total;
+    if (start) begin
+      issued  <= 0;
+      ends <= 0;
+      partial <= 0;
+      result_valid <= 0;
+    end else if (issued[STAGES-1]) partial <= ends[STAGES-1] ? 0 : total;
+  end
+endmodule

@@ -1,0 +1,122 @@
+// One processing element of the column-FIFO engine: works off the kept weights of one column after another.
+//
+// A weight word holds, from the top: end of column, row within the PE, value; a column without a kept weight is one
+// dummy word of value 0. The activation of a column waits in a FIFO of up to 2**FIFO_BITS entries until the PE takes
+// the column up, which frees the entry. Sums stand in a RAM; a sum written in the last cycle is forwarded.
+module column_pe #(
+    parameter WIDTH = 16,
+    parameter ROW_BITS = 7,
+    parameter SUM_BITS = 48,
+    parameter DEPTH_BITS = 9,
+    parameter FIFO_BITS = 3,
+    parameter WORD_BITS = 1 + ROW_BITS + WIDTH
+) (
+    input wire clk,
+    input wire start,
+    input wire [DEPTH_BITS:0] count,
+    input wire weight_write,
+    input wire [DEPTH_BITS-1:0] weight_address,
+    input wire [WORD_BITS-1:0] weight_data,
+    // Entries to use, at most 2**FIFO_BITS, and whether "full" sees an entry freed in the same cycle.
+    input wire [FIFO_BITS:0] fifo_depth,
+    input wire full_sees_pop,
+    input wire push,
+    input wire signed [WIDTH-1:0] activation,
+    output wire full,
+    output wire idle,
+    // Reads a sum, whose place is zero two cycles later; only while idle.
+    input wire drain,
+    input wire [ROW_BITS-1:0] drain_row,
+    output wire signed [SUM_BITS-1:0] drained
+);
+  wire word_valid, finished;
+  wire [WORD_BITS-1:0] word;
+  wire last = word[WORD_BITS-1];
+
+  reg signed [WIDTH-1:0] waiting[0:(1<<FIFO_BITS)-1];
+  reg [FIFO_BITS-1:0] head, tail;
+  reg [FIFO_BITS:0] entries;
+  reg signed [WIDTH-1:0] held;
+  reg busy;
+
+  // A column's first weight is issued in the cycle in which its entry leaves the FIFO.
+  wire issue = word_valid && (busy || entries != 0);
+  wire pop = issue && !busy;
+  wire signed [WIDTH-1:0] operand = busy ? held : waiting[head];
+
+  assign full = entries == fifo_depth && !(full_sees_pop && pop);
+
+  stream #(
+      .WIDTH(WORD_BITS),
+      .DEPTH_BITS(DEPTH_BITS)
+  ) weights (
+      .clk(clk),
+      .start(start),
+      .count(count),
+      .write(weight_write),
+      .write_address(weight_address),
+      .write_data(weight_data),
+      .take(issue),
+      .valid(word_valid),
+      .word(word),
+      .finished(finished)
+  );
+
+  always @(posedge clk) begin
+    if (push) waiting[tail] <= activation;
+    if (start) begin
+      head <= 0;
+      tail <= 0;
+      entries <= 0;
+      busy <= 0;
+    end else begin
+      if (push) tail <= tail + 1'b1;
+      if (pop) head <= head + 1'b1;
+      if (push != pop) entries <= push ? entries + 1'b1 : entries - 1'b1;
+      if (issue) busy <= !last;
+    end
+    if (pop) held <= waiting[head];
+  end
+
+  // Operands, product, read-modify-write of the sum.
+  reg valid_1, valid_2, valid_3, clear;
+  reg [ROW_BITS-1:0] row_1, row_2, row_3, clear_row;
+  reg signed [WIDTH-1:0] weight_1, operand_1;
+  reg signed [2*WIDTH-1:0] product;
+  reg signed [SUM_BITS-1:0] sum_3;
+  wire [SUM_BITS-1:0] stored;
+  // The RAM was read while the word before this one was being written.
+  wire signed [SUM_BITS-1:0] previous = valid_3 && row_3 == row_2 ? sum_3 : stored;
+  wire signed [SUM_BITS-1:0] sum = previous + {{(SUM_BITS - 2 * WIDTH) {product[2*WIDTH-1]}}, product};
+
+  assign idle = finished && !valid_1 && !valid_2;
+  assign drained = stored;
+
+  ram #(
+      .WIDTH(SUM_BITS),
+      .DEPTH_BITS(ROW_BITS)
+  ) sums (
+      .clk(clk),
+      .write(valid_2 || clear),
+      .write_address(clear ? clear_row : row_2),
+      .write_data(clear ? {SUM_BITS{1'b0}} : sum),
+      .read(valid_1 || drain),
+      .read_address(drain ? drain_row : row_1),
+      .read_data(stored)
+  );
+
+  always @(posedge clk) begin
+    valid_1 <= issue && !start;
+    row_1 <= word[WIDTH+:ROW_BITS];
+    weight_1 <= word[WIDTH-1:0];
+    operand_1 <= operand;
+    valid_2 <= valid_1 && !start;
+    row_2 <= row_1;
+    product <= weight_1 * operand_1;
+    valid_3 <= valid_2 && !start;
+    row_3 <= row_2;
+    sum_3 <= sum;
+    clear <= drain;
+    clear_row <= drain_row;
+  end
+endmodule
