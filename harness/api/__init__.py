@@ -86,14 +86,15 @@ from harness.api.validation import Check, CheckKind
 from harness.api.values import Array, Mask, Matrix, keep_count
 
 __all__ = [
-    "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "Array", "Axis", "Backend", "Batch", "Check", "CheckKind", "Component",
-    "Conditions", "Constant", "Conv2D", "Convolution", "Cost", "Cubic", "DataError", "Dense", "Device",
-    "DivergedError", "Dropout", "Embedding", "EmptySelectionError", "Engine", "EngineShape", "Epoch", "EpochResult",
-    "Evaluation", "Flatten", "Frame", "Frozen", "Gradient", "HardwareModel", "HarnessError", "JsonValue", "Kind",
-    "Layer", "LearningRate", "Logic", "Magnitude", "Mask", "MaskUpdate", "Masker", "Matrix", "Metric", "Network",
-    "NonFiniteError", "Optimiser", "Origin", "Part", "Pattern", "Phase", "PluginContractError",
+    "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "Array", "Axis", "Backend", "Batch", "Check",
+    "CheckKind", "Component", "Conditions", "Constant", "Conv2D", "Convolution", "Cost", "Cubic", "DataError",
+    "Dense", "Device", "DivergedError", "Dropout", "Embedding", "EmptySelectionError", "Engine", "EngineShape",
+    "Epoch", "EpochResult", "Evaluation", "Flatten", "Frame", "Frozen", "Gradient", "HardwareModel", "HarnessError",
+    "JsonValue", "Kind", "Layer", "LearningRate", "Logic", "Magnitude", "Mask", "MaskUpdate", "Masker", "Matrix",
+    "Metric", "Network", "NonFiniteError", "Optimiser", "Origin", "Part", "Pattern", "Phase", "PluginContractError",
     "PluginUnavailableError", "Pool2D", "Problem", "Product", "Prune", "Ram", "RamPurpose", "Random", "Rates",
     "Recipe", "Rewind", "Role", "Run", "Score", "ScoreName", "Session", "Settings", "ShapeError", "Shifted",
     "SparsitySchedule", "SpecError", "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor",
-    "Train", "UnknownPluginError", "Workload", "batch_rng", "dropout_seed", "hookimpl", "nested", "keep_count", "score_named",
+    "Train", "UnknownPluginError", "Workload", "batch_rng", "dropout_seed", "hookimpl", "keep_count", "nested",
+    "score_named",
 ]  # fmt: skip

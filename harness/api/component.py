@@ -60,8 +60,8 @@ class Component(Frozen):
 def nested(kind: Kind, value: object, info: ValidationInfo) -> object:
     """A component that is the field of another one, from its name or its mapping; for a field's validator.
 
-    The registry that makes the outer component makes the inner one too, and hands itself in as `context["create"]`. Made
-    directly in Python, the field takes a component.
+    The registry that makes the outer component makes the inner one too, and hands its `create` in through the context.
+    Made directly in Python, the field takes a component.
     """
     if not isinstance(value, str | dict):
         return value

@@ -184,7 +184,8 @@ def design(
     All weights that fit stay on chip; the others are streamed anew for every item while their product runs.
 
     Args:
-        engine, shape: what is built.
+        engine: what is built.
+        shape: in which sizes.
         products: what runs on it.
         runner: `engine.simulate` or `engine.expect`.
         device: what it is built on.

@@ -264,7 +264,7 @@ def _search(
 
 @lru_cache(maxsize=256)
 def _dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, setting: _Setting) -> Design:
-    """Dense products on an engine, in its best shape within the budget; an expectation is exact where nothing varies."""
+    """Dense products on an engine, in its best shape within the budget; an expectation is exact if nothing varies."""
     work = tuple(size.dense() for size in sizes)
     return _search(engine, work, engine.shapes(work, budget), engine.expect, setting)
 
