@@ -7,6 +7,7 @@ and real memories round widths up. A format that cannot hold a mask is listed wi
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import numpy as np
@@ -163,6 +164,40 @@ def most_per_group(mask: Mask) -> dict[int, int]:
     return found
 
 
+def smallest_n_m(mask: Mask, weight_bits: int) -> tuple[int, int] | None:
+    """N and M with the fewest bits among those that a mask obeys with N < M; None if it obeys none."""
+    worth = [(kept, group) for group, kept in most_per_group(mask).items() if kept < group]
+    return min(worth, key=lambda pair: Fraction(pair[0] * (weight_bits + index_bits(pair[1])), pair[1]), default=None)
+
+
+def check_groups(mask: Mask, kept: int, group: int) -> None:
+    """Pass if every `group` neighbouring columns keep at most `kept` weights.
+
+    Raises:
+        ShapeError: the groups do not divide the columns, or one keeps more.
+    """
+    rows, cols = mask.shape
+    if group < 1 or cols % group:
+        raise ShapeError(f"n_m: M must divide the {cols} columns, got M={group}; choose a divisor")
+    counts = mask.reshape(rows, cols // group, group).sum(axis=2)
+    if counts.max() > kept:
+        row, place = np.argwhere(counts > kept)[0].tolist()
+        raise ShapeError(
+            f"n_m: every {group} columns may keep {kept} weights, but group {place} of row {row} keeps "
+            f"{int(counts[row, place])}; choose a larger N or another format"
+        )
+
+
+def kept_blocks(mask: Mask, height: int, width: int) -> Mask:
+    """Which blocks keep a weight.
+
+    Shapes:
+        mask (rows, cols) -> (rows / height, cols / width).
+    """
+    rows, cols = mask.shape
+    return np.asarray(mask.reshape(rows // height, height, cols // width, width).any(axis=(1, 3)))
+
+
 def padding_entries(mask: Mask, run_bits: int) -> int:
     """Zeros that run-length coding stores, because a run of 2^run_bits zeros does not fit one length.
 
@@ -296,34 +331,15 @@ def _csb(view: _View) -> _Answer:
 
 
 def _n_m(view: _View) -> _Answer:
-    found = most_per_group(view.mask) if view.n_m is None else {view.n_m[1]: group_filling(view.mask, *view.n_m)}
-    worth = {group: kept for group, kept in found.items() if kept < group}
-    if not worth:
+    found = smallest_n_m(view.mask, view.weight_bits) if view.n_m is None else view.n_m
+    if found is None:
         return f"no group of a power of two that divides {view.cols} columns always drops a weight"
-    bits = {group: view.size // group * kept * (view.weight_bits + index_bits(group)) for group, kept in worth.items()}
-    group = min(bits, key=lambda size: bits[size])
-    slots = view.size // group * worth[group]
+    kept, group = found
+    if view.n_m is not None:
+        check_groups(view.mask, kept, group)
+    slots = view.size // group * kept
     padding = "" if slots == view.nnz else f", {slots - view.nnz} of {slots} slots are padding"
-    return bits[group], f"{worth[group]}:{group}{padding}"
-
-
-def group_filling(mask: Mask, kept: int, group: int) -> int:
-    """`kept`, if every `group` neighbouring columns keep at most so many weights.
-
-    Raises:
-        ShapeError: the groups do not divide the columns, or one keeps more.
-    """
-    rows, cols = mask.shape
-    if group < 1 or cols % group:
-        raise ShapeError(f"n_m: M must divide the {cols} columns, got M={group}; choose a divisor")
-    counts = mask.reshape(rows, cols // group, group).sum(axis=2)
-    if counts.max() > kept:
-        row, place = np.argwhere(counts > kept)[0].tolist()
-        raise ShapeError(
-            f"n_m: every {group} columns may keep {kept} weights, but group {place} of row {row} keeps "
-            f"{int(counts[row, place])}; choose a larger N or another format"
-        )
-    return kept
+    return slots * (view.weight_bits + index_bits(group)), f"{kept}:{group}{padding}"
 
 
 def _mcbbs(view: _View) -> _Answer:
@@ -349,7 +365,7 @@ def _clustered(view: _View, mask: Mask, width: int, what: str) -> _Answer:
 
 def _block(view: _View) -> _Answer:
     height, width = view.whole if view.block is None else view.block
-    if view.rows % height or view.cols % width:
+    if min(height, width) < 1 or view.rows % height or view.cols % width:
         raise ShapeError(f"block: {height} x {width} must divide {view.rows} x {view.cols}; choose divisors")
     if height * width == 1:
         return "no block larger than one weight is kept or dropped whole"
@@ -361,16 +377,6 @@ def _block(view: _View) -> _Answer:
     return bits, f"{height} x {width}" + (
         f", {padding} of {count * height * width} slots are padding" if padding else ""
     )
-
-
-def kept_blocks(mask: Mask, height: int, width: int) -> Mask:
-    """Which blocks keep a weight.
-
-    Shapes:
-        mask (rows, cols) -> (rows / height, cols / width).
-    """
-    rows, cols = mask.shape
-    return np.asarray(mask.reshape(rows // height, height, cols // width, width).any(axis=(1, 3)))
 
 
 def _run_length(view: _View) -> _Answer:

@@ -1,0 +1,472 @@
+"""Pruned matrices packed for storage and for RTL, and read back exactly.
+
+One `.npz` holds any number of matrices, each in one format, beside `meta`, a JSON text; nothing is pickled. Indices are
+stored in the narrowest unsigned type, values as they are. Memory files for `$readmemh` hold the same arrays as words of
+exactly the bits that hardware has; there, floats are quantised, and a manifest says by which scale.
+"""
+
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import array_files, storage
+from harness.api.component import JsonValue
+from harness.api.errors import DataError, SpecError
+from harness.api.values import Array, Mask
+
+PackedFormat = Literal["csb", "csr", "bitmap", "n_m", "block"]
+FORMATS: tuple[PackedFormat, ...] = get_args(PackedFormat)
+
+_META, _VERSION = "meta", 1
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """One matrix in one format.
+
+    Args:
+        format: its name; `dense` for an array of any shape that is kept as it is.
+        shape: of the matrix.
+        arrays: by name, `values` among them; the shapes are those of `docs/storage.md`.
+        sizes: what the shapes follow from: banks and kept (csb), kept and group (n_m), height and width (block).
+    """
+
+    format: str
+    shape: tuple[int, ...]
+    arrays: Mapping[str, Array]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def index_bits(self) -> int:
+        """Bits of one index; 0 where there is none."""
+        last = {
+            "csb": -(-self.shape[1] // self.sizes["banks"]) if "banks" in self.sizes else 0,
+            "csr": self.shape[-1],
+            "n_m": self.sizes.get("group", 0),
+            "block": self.shape[-1] // self.sizes.get("width", 1),
+        }
+        return storage.index_bits(last.get(self.format, 0))
+
+
+def pack(
+    matrix: Array,
+    form: PackedFormat,
+    *,
+    mask: Mask | None = None,
+    banks: int | None = None,
+    n_m: tuple[int, int] | None = None,
+    block: tuple[int, int] | None = None,
+) -> Packed:
+    """A matrix in a format.
+
+    Args:
+        matrix: the weights; those outside the mask are taken as zero.
+        form: the format.
+        mask: True where a weight is kept; None takes every weight that is not zero.
+        banks, n_m, block: as for `storage.sizes`; None looks at the mask.
+
+    Shapes:
+        matrix, mask (rows, cols).
+
+    Raises:
+        SpecError, ShapeError: the format cannot hold this mask; the sentence says where and what to do instead.
+    """
+    kept = storage.checked(np.asarray(matrix != 0) if mask is None else mask)
+    if form == "csb":
+        return _pack_csb(matrix, kept, banks)
+    if form == "n_m":
+        return _pack_n_m(matrix, kept, n_m)
+    if form == "block":
+        return _pack_block(matrix, kept, block)
+    return _pack_csr(matrix, kept) if form == "csr" else _pack_bitmap(matrix, kept)
+
+
+def keep(array: Array) -> Packed:
+    """An array of any shape as it is: biases, and matrices that nobody pruned."""
+    return Packed("dense", array.shape, {"values": array})
+
+
+def unpack(packed: Packed) -> Array:
+    """The matrix, exactly.
+
+    Shapes:
+        -> packed.shape.
+
+    Raises:
+        DataError: the arrays do not fit each other.
+    """
+    try:
+        matrix = _UNPACK[packed.format](packed)
+    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:
+        raise DataError(
+            f"packed {packed.format} of shape {packed.shape}: expected arrays that describe a matrix, got "
+            f"{ {name: array.shape for name, array in packed.arrays.items()} } ({error}); export it again"
+        ) from None
+    return matrix
+
+
+def write_packed(matrices: Mapping[str, Packed], metadata: Mapping[str, str]) -> bytes:
+    """The content of a packed `.npz`: the same matrices give the same bytes."""
+    arrays: dict[str, Array] = {}
+    entries: list[JsonValue] = []
+    for number, (name, packed) in enumerate(matrices.items()):
+        arrays |= {f"{number}.{part}": array for part, array in packed.arrays.items()}
+        entries.append(
+            {"name": name, "format": packed.format, "shape": list(packed.shape), "sizes": dict(packed.sizes)}
+        )
+    meta = {"packed": _VERSION, "matrices": entries, "metadata": dict(metadata)}
+    arrays[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return stream.getvalue()
+
+
+def read_packed(path: Path) -> dict[str, Array]:
+    """The matrices of a packed `.npz`, by name, exactly as they were packed.
+
+    Shapes:
+        (rows, cols) = (outputs, inputs) each; biases (rows,).
+
+    Raises:
+        SpecError: the file cannot be read.
+        DataError: it is no packed file, or a damaged one.
+    """
+    arrays = array_files.read_npz(path)
+    if not is_packed(arrays):
+        raise DataError(
+            f"{path}: expected packed matrices, got {', '.join(arrays) or 'nothing'}; `harness export` writes them"
+        )
+    return {name: unpack(packed) for name, packed in packed_of(path, arrays).items()}
+
+
+def is_packed(arrays: Mapping[str, Array]) -> bool:
+    """Whether an archive is one of ours."""
+    meta = arrays.get(_META)
+    return meta is not None and meta.dtype == np.uint8 and meta.tobytes().startswith(b'{"packed"')
+
+
+def packed_of(path: Path, arrays: Mapping[str, Array]) -> dict[str, Packed]:
+    """The matrices of a packed archive, still packed.
+
+    Raises:
+        DataError: its description is damaged, of another version, or declares too large a matrix.
+    """
+    try:
+        meta = json.loads(arrays[_META].tobytes())
+        if meta["packed"] != _VERSION:
+            raise ValueError(f"version {meta['packed']}, this harness reads {_VERSION}")
+        found = {}
+        for number, entry in enumerate(meta["matrices"]):
+            shape = tuple(int(extent) for extent in entry["shape"])
+            array_files.check_size(path, entry["name"], shape, array_files.MOST_WEIGHTS)
+            prefix = f"{number}."
+            parts = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+            sizes = {str(name): int(size) for name, size in entry["sizes"].items()}
+            found[str(entry["name"])] = Packed(str(entry["format"]), shape, parts, sizes)
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: expected packed matrices, got a damaged description ({error}); export it again"
+        ) from None
+    return found
+
+
+def _narrow(indices: Array, last: int) -> Array:
+    return indices.astype(np.min_scalar_type(max(last, 0)))
+
+
+def _pack_csb(matrix: Array, mask: Mask, banks: int | None) -> Packed:
+    count = storage.even_banks(mask) if banks is None else banks
+    where = f"rows keep {_spread(mask)} weights" if count is None else storage.uneven(mask, count)
+    if count is None or where is not None:
+        raise SpecError(
+            f"csb: every bank of every row must keep equally many weights, but {where}; pack it as csr or bitmap"
+        )
+    rows, cols = mask.shape
+    kept = int(np.count_nonzero(mask)) // (rows * count)
+    places = np.nonzero(mask)[1].reshape(rows, count, kept) - storage.split(cols, count)[None, :, None]
+    values = matrix[mask].reshape(rows, count, kept)
+    longest = -(-cols // count)
+    arrays = {
+        "values": np.ascontiguousarray(values.swapaxes(1, 2)),  # (rows, kept, banks): the first of every bank, ...
+        "indices": _narrow(np.ascontiguousarray(places.swapaxes(1, 2)), longest - 1),
+    }
+    return Packed("csb", mask.shape, arrays, {"banks": count, "kept": kept})
+
+
+def _spread(mask: Mask) -> str:
+    totals = np.count_nonzero(mask, axis=1)
+    return f"{totals.min()} (row {totals.argmin()}) to {totals.max()} (row {totals.argmax()})"
+
+
+def _unpack_csb(packed: Packed) -> Array:
+    rows, cols = packed.shape
+    banks, kept = packed.sizes["banks"], packed.sizes["kept"]
+    starts = storage.split(cols, banks)
+    indices = _unsigned(packed.arrays["indices"]).reshape(rows, kept, banks)
+    _below(indices, np.diff(starts, append=cols))
+    return _scattered(packed, (indices + starts).reshape(rows, -1), packed.arrays["values"].reshape(rows, -1))
+
+
+def _pack_csr(matrix: Array, mask: Mask) -> Packed:
+    counts = np.count_nonzero(mask, axis=1)
+    pointers = np.concatenate([[0], np.cumsum(counts)])
+    arrays = {
+        "values": matrix[mask],  # (nnz,)
+        "indices": _narrow(np.nonzero(mask)[1], mask.shape[1] - 1),  # (nnz,)
+        "pointers": _narrow(pointers, int(pointers[-1])),  # (rows + 1,)
+    }
+    return Packed("csr", mask.shape, arrays)
+
+
+def _unpack_csr(packed: Packed) -> Array:
+    rows, cols = packed.shape
+    indices = _unsigned(packed.arrays["indices"])
+    _below(indices, cols)
+    matrix = np.zeros((rows, cols), packed.arrays["values"].dtype)
+    matrix[_owners(packed.arrays["pointers"], rows, len(indices)), indices] = packed.arrays["values"]
+    return matrix
+
+
+def _owners(pointers: Array, rows: int, entries: int) -> NDArray[np.intp]:
+    """The row of every entry."""
+    pointers = _unsigned(pointers)
+    counts = np.diff(pointers)
+    if len(pointers) != rows + 1 or pointers[0] != 0 or pointers[-1] != entries or (counts < 0).any():
+        raise ValueError("the pointers do not rise from 0 to the number of entries")
+    return np.repeat(np.arange(rows), counts)
+
+
+def _pack_bitmap(matrix: Array, mask: Mask) -> Packed:
+    # Column c is bit c % 8 of byte c // 8, as a memory that is 8 columns wide has it.
+    bits = np.packbits(mask, axis=1, bitorder="little")  # (rows, ceil(cols / 8))
+    return Packed("bitmap", mask.shape, {"values": matrix[mask], "bits": bits})
+
+
+def _unpack_bitmap(packed: Packed) -> Array:
+    rows, cols = packed.shape
+    bits = packed.arrays["bits"].astype(np.uint8).reshape(rows, -(-cols // 8))
+    mask = np.unpackbits(bits, axis=1, count=cols, bitorder="little").astype(np.bool_)
+    values = packed.arrays["values"]
+    if len(values) != np.count_nonzero(mask):
+        raise ValueError(f"{np.count_nonzero(mask)} bits are set for {len(values)} values")
+    matrix = np.zeros((rows, cols), values.dtype)
+    matrix[mask] = values
+    return matrix
+
+
+def _pack_n_m(matrix: Array, mask: Mask, n_m: tuple[int, int] | None) -> Packed:
+    found = storage.smallest_n_m(mask, 16) if n_m is None else n_m
+    if found is None:
+        raise SpecError(
+            f"n_m: some weight of every M columns must be dropped, M a power of two that divides {mask.shape[1]}, but "
+            "there is no such M; pack it as csr or bitmap"
+        )
+    kept, group = found
+    storage.check_groups(mask, kept, group)
+    rows, cols = mask.shape
+    tiles = mask.reshape(rows, cols // group, group)
+    # A group that keeps fewer is padded with zeros at places that it does not keep, so that places rise and differ.
+    chosen = np.sort(np.argsort(~tiles, axis=2, kind="stable")[:, :, :kept], axis=2)  # (rows, groups, kept)
+    values = np.take_along_axis(np.where(mask, matrix, matrix.dtype.type(0)).reshape(tiles.shape), chosen, axis=2)
+    return Packed(
+        "n_m", mask.shape, {"values": values, "indices": _narrow(chosen, group - 1)}, {"kept": kept, "group": group}
+    )
+
+
+def _unpack_n_m(packed: Packed) -> Array:
+    rows, cols = packed.shape
+    kept, group = packed.sizes["kept"], packed.sizes["group"]
+    indices = _unsigned(packed.arrays["indices"]).reshape(rows, cols // group, kept)
+    _below(indices, group)
+    columns = indices + np.arange(0, cols, group)[None, :, None]
+    return _scattered(packed, columns.reshape(rows, -1), packed.arrays["values"].reshape(rows, -1))
+
+
+def _pack_block(matrix: Array, mask: Mask, block: tuple[int, int] | None) -> Packed:
+    height, width = storage.whole_block(mask) if block is None else block
+    rows, cols = mask.shape
+    if min(height, width) < 1 or rows % height or cols % width:
+        raise SpecError(f"block: {height} x {width} must divide {rows} x {cols}; choose divisors")
+    if height * width == 1:
+        raise SpecError(
+            "block: weights must be kept or dropped in blocks, but some stand alone; pack it as csr or bitmap"
+        )
+    blocks = storage.kept_blocks(mask, height, width)
+    tiles = np.where(mask, matrix, matrix.dtype.type(0)).reshape(rows // height, height, cols // width, width)
+    inner = _pack_csr(blocks.astype(np.uint8), blocks).arrays
+    arrays = {
+        "values": tiles.swapaxes(1, 2)[blocks],  # (kept blocks, height, width)
+        "indices": inner["indices"],
+        "pointers": inner["pointers"],
+    }
+    return Packed("block", mask.shape, arrays, {"height": height, "width": width})
+
+
+def _unpack_block(packed: Packed) -> Array:
+    rows, cols = packed.shape
+    height, width = packed.sizes["height"], packed.sizes["width"]
+    indices = _unsigned(packed.arrays["indices"])
+    _below(indices, cols // width)
+    tiles = np.zeros((rows // height, cols // width, height, width), packed.arrays["values"].dtype)
+    tiles[_owners(packed.arrays["pointers"], rows // height, len(indices)), indices] = packed.arrays["values"]
+    return tiles.swapaxes(1, 2).reshape(rows, cols)
+
+
+def _unpack_dense(packed: Packed) -> Array:
+    return packed.arrays["values"].reshape(packed.shape)
+
+
+def _unsigned(indices: Array) -> NDArray[np.int64]:
+    """Indices that may be added to."""
+    if indices.dtype.kind != "u":
+        raise ValueError(f"indices are {indices.dtype}, not unsigned")
+    return indices.astype(np.int64)
+
+
+def _below(indices: NDArray[np.int64], ends: NDArray[np.intp] | int) -> None:
+    if (indices >= ends).any():
+        raise ValueError(f"index {int(indices.max())} is beyond the end")
+
+
+def _scattered(packed: Packed, columns: NDArray[np.int64], values: Array) -> Array:
+    matrix = np.zeros(packed.shape, values.dtype)
+    np.put_along_axis(matrix, columns, values, axis=1)
+    return matrix
+
+
+_UNPACK: Mapping[str, Callable[[Packed], Array]] = {
+    "csb": _unpack_csb,
+    "csr": _unpack_csr,
+    "bitmap": _unpack_bitmap,
+    "n_m": _unpack_n_m,
+    "block": _unpack_block,
+    "dense": _unpack_dense,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Quantised:
+    """Weights as integers: `scale` x integer is the weight that hardware has."""
+
+    integers: NDArray[np.int64]
+    scale: float
+
+
+def quantised(values: Array, weight_bits: int) -> Quantised:
+    """Weights as signed integers of so many bits, symmetric around zero, ties to even.
+
+    Integers are taken as they are, with scale 1.
+
+    Raises:
+        SpecError: an integer does not fit, or the width is out of range.
+        DataError: a weight is NaN or infinite.
+    """
+    if not 2 <= weight_bits <= 32:
+        raise SpecError(
+            f"memory files hold weights of 2 to 32 bits, got `weight_bits` of {weight_bits}; choose among them"
+        )
+    most = (1 << (weight_bits - 1)) - 1
+    if values.dtype.kind in "iub":
+        integers = values.astype(np.int64)
+        if integers.size and not -most - 1 <= integers.min() <= integers.max() <= most:
+            raise SpecError(
+                f"memory files of {weight_bits}-bit weights hold {-most - 1} to {most}, got {integers.min()} to "
+                f"{integers.max()}; raise `weight_bits`"
+            )
+        return Quantised(integers, 1.0)
+    floats = values.astype(np.float64)
+    if not np.isfinite(floats).all():
+        raise DataError("memory files hold finite weights, got NaN or infinity; repair the weights")
+    largest = float(np.abs(floats).max(initial=0.0))
+    scale = largest / most if largest else 1.0
+    return Quantised(np.rint(floats / scale).astype(np.int64), scale)
+
+
+def memory_files(
+    name: str, packed: Packed, *, weight_bits: int = 16, pes: int | None = None, lanes: int | None = None
+) -> dict[str, str]:
+    """Files for `$readmemh` by file name, and a manifest in JSON that says what a word is.
+
+    Every array of the packed matrix is one file, one element per line, negative values in two's complement. With `pes`
+    and `lanes`, CSB has a file per processing element too, one line per cycle of the bank engine: row r is on PE r mod
+    pes, its words are ordered by wave (`lanes` neighbouring banks), then by place in the bank, and lane l takes the
+    bits from l x (weight_bits + index_bits) on: the weight below, its index above. Lanes without a bank hold zeros.
+
+    Args:
+        name: of the tensor; file names begin with it.
+        packed: the matrix.
+        weight_bits: bits of a weight.
+        pes, lanes: shape of the bank engine.
+
+    Raises:
+        SpecError: a width or shape cannot be had, or `pes` and `lanes` are given for another format than CSB.
+    """
+    if (pes is None) != (lanes is None) or (pes is not None and packed.format != "csb"):
+        raise SpecError(
+            f"memory files per PE need format csb, `pes` and `lanes`; got {packed.format}, {pes} and {lanes}"
+        )
+    weights = quantised(packed.arrays["values"], weight_bits)
+    words = {"values": (weights.integers, weight_bits)} | {
+        part: (array.astype(np.int64), _width(packed, part))
+        for part, array in packed.arrays.items()
+        if part != "values"
+    }
+    base = re.sub(r"[^\w.-]", "_", name)
+    texts = {f"{base}.{part}.hex": _hex(array.ravel().tolist(), bits) for part, (array, bits) in words.items()}
+    widths: dict[str, JsonValue] = {part: bits for part, (_, bits) in words.items()}
+    if pes is not None and lanes is not None:
+        width = lanes * (weight_bits + packed.index_bits)
+        widths["pe"] = width
+        for pe, lines in enumerate(_pe_words(packed, weights.integers, weight_bits, pes, lanes)):
+            texts[f"{base}.pe{pe}.hex"] = _hex(lines, width)
+    manifest: dict[str, JsonValue] = {
+        "tensor": name,
+        "format": packed.format,
+        "shape": list(packed.shape),
+        "sizes": dict(packed.sizes),
+        "arrays": {part: list(array.shape) for part, (array, _) in words.items()},
+        "word_bits": widths,
+        "scale": weights.scale,
+    }
+    return texts | {f"{base}.json": json.dumps(manifest, indent=2) + "\n"}
+
+
+def _width(packed: Packed, part: str) -> int:
+    if part == "bits":
+        return 8
+    if part == "pointers":
+        return max(1, storage.index_bits(math.prod(packed.arrays["indices"].shape) + 1))
+    return max(1, packed.index_bits)
+
+
+def _hex(words: Iterable[int], bits: int) -> str:
+    digits, every = -(-bits // 4), (1 << bits) - 1
+    return "".join(f"{word & every:0{digits}x}\n" for word in words)
+
+
+def _pe_words(packed: Packed, values: NDArray[np.int64], weight_bits: int, pes: int, lanes: int) -> list[list[int]]:
+    """The wide words of every processing element."""
+    if min(pes, lanes) < 1:
+        raise SpecError(f"memory files per PE need at least one PE and one lane, got {pes} and {lanes}")
+    rows, kept, banks = values.shape
+    waves = -(-banks // lanes)
+    fields = (values & ((1 << weight_bits) - 1)) | (packed.arrays["indices"].astype(np.int64) << weight_bits)
+    padded = np.zeros((rows, kept, waves * lanes), dtype=np.int64)
+    padded[:, :, :banks] = fields
+    ordered = padded.reshape(rows, kept, waves, lanes).swapaxes(1, 2).reshape(rows, waves * kept, lanes)
+    step = weight_bits + packed.index_bits
+    return [
+        [
+            sum(word << (lane * step) for lane, word in enumerate(line))
+            for line in ordered[pe::pes].reshape(-1, lanes).tolist()
+        ]
+        for pe in range(pes)
+    ]
