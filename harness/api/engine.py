@@ -18,7 +18,7 @@ from pydantic import Field
 from harness.api.component import Component
 from harness.api.values import Mask
 
-RamPurpose = Literal["weights", "pointers", "accumulators", "vector", "fifo"]
+RamPurpose = Literal["weights", "pointers", "accumulators", "vector", "fifo", "state"]
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,11 @@ from typing import Literal
 
 from harness.api import Conditions, Engine, EngineShape, Frozen, Product, Ram, Run
 
-from ._devices import Device
+from ._devices import Device, Usage
+from ._placement import Placement, SmallMemory, deepest, place
 from ._products import recurrent
+from ._resources import LogicEstimate, logic, logic_usage
 
-VectorMemory = Literal["auto", "distributed", "block"]
 Inputs = Literal["closed_loop", "known_ahead"]
 Copies = Literal["strips", "neighbours"]
 Runner = Callable[[Product, EngineShape, Conditions], Run]
@@ -20,6 +21,13 @@ _STREAM_WORDS = 64
 
 _CELL_PRODUCTS = 3
 """Multiplications of one LSTM unit's element-wise part: f * c, i * g and o * tanh(c)."""
+
+
+class Budget(Frozen):
+    """What a design may take beside multipliers; None: what the device has under its ceilings."""
+
+    ram_blocks: int | None = None
+    luts: int | None = None
 
 
 class Numerics(Frozen):
@@ -50,7 +58,7 @@ class Numerics(Frozen):
     chain_us: float = 0.0
     inputs: Inputs = "closed_loop"
     overlap: bool = True
-    vector_memory: VectorMemory = "auto"
+    vector_memory: SmallMemory = "auto"
     pixel_copies: int = 1
     copy_layout: Copies = "strips"
     load_words: int = 16
@@ -77,32 +85,16 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Usage:
-    """How much of one resource is used, and how much there is under the ceiling."""
-
-    used: int
-    available: int
-    ceiling: float
-    indicative: bool = False
-
-    @property
-    def share(self) -> float:
-        """Fraction of the ceiling."""
-        return self.used / (self.available * self.ceiling) if self.available else float(self.used > 0)
-
-
-@dataclass(frozen=True)
 class Memory:
-    """RAM blocks by purpose, distributed RAM, and the share of every product's weights that is streamed."""
+    """Where every memory lies, and the share of every product's weights that is streamed."""
 
-    blocks_by_purpose: dict[str, int]
-    distributed: int
+    placement: Placement
     streamed: tuple[Fraction, ...]
 
     @property
     def blocks(self) -> int:
-        """RAM blocks in total."""
-        return sum(self.blocks_by_purpose.values())
+        """RAM blocks in total, of all kinds together."""
+        return sum(sum(purposes.values()) for purposes in self.placement.blocks.values())
 
 
 @dataclass(frozen=True)
@@ -115,6 +107,7 @@ class Design:
     memory: Memory
     multipliers: int
     dsp: int
+    logic: LogicEstimate | None
     usage: dict[str, Usage]
     has_bandwidth: bool
     launch: Fraction
@@ -131,8 +124,8 @@ class Design:
 
     @property
     def is_under_ceilings(self) -> bool:
-        """Whether every resource that is known exactly stays below its ceiling."""
-        return all(usage.share <= 1 for usage in self.usage.values() if not usage.indicative)
+        """Whether every resource stays below its ceiling, the estimated logic included."""
+        return all(usage.fits for usage in self.usage.values())
 
     @property
     def fits(self) -> bool:
@@ -177,7 +170,7 @@ def design(
     runner: Runner,
     device: Device,
     numerics: Numerics,
-    ram_blocks: int | None = None,
+    budget: Budget,
 ) -> Design:
     """Put products on an engine of one shape; they run one after another.
 
@@ -190,20 +183,24 @@ def design(
         runner: `engine.simulate` or `engine.expect`.
         device: what it is built on.
         numerics: widths and constants.
-        ram_blocks: RAM blocks that it may take, None for those of the device under its ceiling.
+        budget: what it may take beside multipliers.
     """
     runs = [runner(product, shape, numerics.conditions) for product in products]
-    memory = _memory(products, runs, device, numerics, ram_blocks)
+    memory = _memory(products, runs, device, numerics)
     layers = tuple(
         _layer(engine, product, run, streamed, shape, runner, numerics)
         for product, run, streamed in zip(products, runs, memory.streamed, strict=True)
     )
-    is_recurrent = any(product.units is not None for product in products)
     multipliers = shape.multipliers * numerics.pixel_copies
-    cell = _CELL_PRODUCTS * numerics.elementwise_units * is_recurrent
-    bits = numerics.conditions.operand_bits
-    packing = int(device.products_per_dsp(bits).value)
-    dsp = -(-(multipliers + cell) // packing)
+    dsp = _dsp(engine, products, multipliers, device, numerics)
+    estimate = _logic(engine, shape, multipliers, numerics)
+    usage = {"dsp": device.usage("dsp", dsp), **memory.placement.usage}
+    if estimate is not None:
+        usage |= logic_usage(estimate.high, memory.placement, device)
+    if budget.ram_blocks is not None:
+        usage["ram_budget"] = Usage(memory.blocks, budget.ram_blocks, 1.0)
+    if budget.luts is not None and estimate is not None:
+        usage["lut_budget"] = Usage(estimate.high.lut, budget.luts, 1.0)
     return Design(
         engine=engine,
         shape=shape,
@@ -211,10 +208,32 @@ def design(
         memory=memory,
         multipliers=multipliers,
         dsp=dsp,
-        usage=_usage(memory, dsp, device),
+        logic=estimate,
+        usage=usage,
         has_bandwidth=numerics.conditions.bytes_per_cycle is not None,
         launch=numerics.cycles(numerics.launch_us),
     )
+
+
+def _dsp(engine: Engine, products: Sequence[Product], multipliers: int, device: Device, numerics: Numerics) -> int:
+    """DSP blocks of the array and of the LSTM's element-wise part, which shares no operand."""
+    bits = numerics.conditions.operand_bits
+    is_recurrent = any(product.units is not None for product in products)
+    array = device.products_per_dsp(bits, shares_operand=engine.shares_operand).value
+    cell = device.products_per_dsp(bits).value
+    cell_products = _CELL_PRODUCTS * numerics.elementwise_units * is_recurrent
+    if array == cell:
+        return -(-(multipliers + cell_products) // int(array))
+    return -(-multipliers // int(array)) + -(-cell_products // int(cell))
+
+
+def _logic(engine: Engine, shape: EngineShape, multipliers: int, numerics: Numerics) -> LogicEstimate | None:
+    """What the engine itself says, else what synthesised templates of its kind say."""
+    own = engine.logic(shape, numerics.conditions)
+    if own is not None:
+        return LogicEstimate(own, own, f"engine {engine.name}, indicative")
+    pes = dict(shape.sizes).get("pes", 1) * numerics.pixel_copies
+    return logic(engine.name, multipliers=multipliers, pes=pes, bits=numerics.conditions.operand_bits)
 
 
 def _layer(
@@ -287,41 +306,25 @@ def _stacked(runs: Sequence[Run]) -> list[Ram]:
     return list(found.values())
 
 
-def _memory(
-    products: Sequence[Product], runs: Sequence[Run], device: Device, numerics: Numerics, ram_blocks: int | None
-) -> Memory:
+def _memory(products: Sequence[Product], runs: Sequence[Run], device: Device, numerics: Numerics) -> Memory:
     """Every memory in RAM blocks or distributed RAM; weights last, and what finds no room of them is streamed.
 
     Weights that are deeper than the RAM blocks allow are streamed for every item, the deepest product first.
     """
-    rams = _stacked(runs)
-    purposes = {"state": _state_blocks(products, device, numerics)}
-    available = int(device.entry.ram.count.value * device.ram.ceiling.value)
-    available = available if ram_blocks is None else min(available, ram_blocks)
-    for ram in rams:
-        if not (ram.stacked or ram.small):
-            purposes[ram.purpose] = ram.count * device.ram.blocks(ram.width, ram.depth)
-    for ram in rams:
-        if ram.stacked and ram.purpose != "weights":
-            purposes[ram.purpose] = ram.count * device.ram.blocks(ram.width, ram.depth)
-    distributed = 0
     copies = numerics.pixel_copies
-    for ram in (ram for ram in rams if ram.small):
-        left = available - sum(purposes.values())
-        small = replace(ram, count=ram.count * copies)
-        blocks, units = _small(small, left, distributed, device, numerics)
-        purposes[ram.purpose] = purposes.get(ram.purpose, 0) + blocks
-        distributed += units
-    weights = next((ram for ram in rams if ram.purpose == "weights"), None)
-    excess = 0
-    if weights is not None:
-        left = max(0, available - sum(purposes.values()))
-        room = device.ram.deepest(weights.width, left // weights.count) if weights.count else 0
-        if weights.depth > room:
-            excess = weights.depth - max(0, room - _STREAM_WORDS)
-        kept = weights.depth - excess + (_STREAM_WORDS if excess else 0)
-        purposes["weights"] = weights.count * device.ram.blocks(weights.width, kept)
-    return Memory({name: blocks for name, blocks in purposes.items() if blocks}, distributed, _streamed(runs, excess))
+    rams = _stacked(runs)
+    others = [replace(ram, count=ram.count * copies) if ram.small else ram for ram in rams if ram.purpose != "weights"]
+    others += _states(products, numerics)
+    weights = [ram for ram in rams if ram.purpose == "weights"]
+    everything = place([*others, *weights], device, small=numerics.vector_memory)
+    if not weights or all(everything.usage[kind].fits for kind in everything.blocks):
+        return Memory(everything, (Fraction(0),) * len(runs))
+    (ram,) = weights
+    free = place(others, device, small=numerics.vector_memory).free
+    room = deepest(ram.width, ram.count, free, device)
+    excess = ram.depth - max(0, room - _STREAM_WORDS)
+    kept = replace(ram, depth=ram.depth - excess + _STREAM_WORDS)
+    return Memory(place([*others, kept], device, small=numerics.vector_memory), _streamed(runs, excess))
 
 
 def _streamed(runs: Sequence[Run], excess: int) -> tuple[Fraction, ...]:
@@ -335,46 +338,17 @@ def _streamed(runs: Sequence[Run], excess: int) -> tuple[Fraction, ...]:
     return tuple(shares)
 
 
-def _state_blocks(products: Iterable[Product], device: Device, numerics: Numerics) -> int:
+def _states(products: Iterable[Product], numerics: Numerics) -> list[Ram]:
     """Cell state and output of every LSTM layer, one RAM each, as wide as the element-wise part reads.
 
     Where inputs are known ahead, the partial sums of W_x are stored too.
     """
-    each = numerics.elementwise_units
-    width = numerics.conditions.activation_bits * each
-    blocks = 0
+    each, conditions = numerics.elementwise_units, numerics.conditions
+    found = []
     for product in products:
         if product.units is None:
             continue
-        blocks += 2 * device.ram.blocks(width, -(-product.units // each))
+        found.append(Ram("state", conditions.activation_bits * each, -(-product.units // each), 2))
         if numerics.inputs == "known_ahead":
-            blocks += device.ram.blocks(numerics.conditions.accumulator_bits * each, -(-product.rows // each))
-    return blocks
-
-
-def _small(ram: Ram, blocks_left: int, taken: int, device: Device, numerics: Numerics) -> tuple[int, int]:
-    """RAM blocks and units of distributed RAM of small memories.
-
-    By default distributed RAM where it suffices, since 4,096 small memories would take a RAM block each.
-    """
-    blocks = ram.count * device.ram.blocks(ram.width, ram.depth)
-    if numerics.vector_memory == "block" or device.distributed is None:
-        return blocks, 0
-    distributed = ram.count * device.distributed.size(ram.width, ram.depth)
-    if numerics.vector_memory == "distributed":
-        return 0, distributed
-    assert device.entry.distributed is not None
-    room = device.entry.distributed.count.value * device.distributed.ceiling.value - taken
-    return (blocks, 0) if distributed > room and blocks < blocks_left else (0, distributed)
-
-
-def _usage(memory: Memory, dsp: int, device: Device) -> dict[str, Usage]:
-    entry = device.entry
-    usage = {
-        "dsp": Usage(dsp, int(entry.dsp.count.value), device.dsp.ceiling.value),
-        entry.ram.kind: Usage(memory.blocks, int(entry.ram.count.value), device.ram.ceiling.value),
-    }
-    if entry.distributed is not None and device.distributed is not None:
-        available = int(entry.distributed.count.value)
-        usage[entry.distributed.kind] = Usage(memory.distributed, available, device.distributed.ceiling.value)
-    return usage
+            found.append(Ram("accumulators", conditions.accumulator_bits * each, -(-product.rows // each), 1))
+    return found

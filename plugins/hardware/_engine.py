@@ -22,8 +22,9 @@ from harness.api import (
     nested,
 )
 
-from ._design import Copies, Design, Inputs, Numerics, Runner, VectorMemory, design
+from ._design import Budget, Copies, Design, Inputs, Numerics, Runner, design
 from ._devices import device
+from ._placement import SmallMemory
 from ._products import CostedRole, left_out, products
 from ._report import Choice, report
 from .engines.dense_mvm import DenseMvm
@@ -54,6 +55,9 @@ class EngineModel(HardwareModel):
     ram_blocks: int | None = Field(
         default=None, gt=0, description="RAM blocks that a design may take; None: the device's"
     )
+    luts: int | None = Field(
+        default=None, gt=0, description="LUTs that a design may take (estimated); None: the device's"
+    )
     weight_bits: int = Field(default=16, ge=2, le=16, description="bits of a weight")
     activation_bits: int = Field(default=16, ge=2, le=16, description="bits of a vector element")
     accumulator_bits: int = Field(default=32, ge=8, le=64, description="bits of a sum")
@@ -64,7 +68,7 @@ class EngineModel(HardwareModel):
         default=None, gt=0, description="off-chip bandwidth reached; None takes that of a common board with the device"
     )
     overlap: bool = Field(default=True, description="whether weights are streamed while their product runs")
-    vector_memory: VectorMemory = Field(
+    vector_memory: SmallMemory = Field(
         default="auto", description="vectors in distributed RAM, in RAM blocks, or in whichever suffices"
     )
     inputs: Inputs = Field(
@@ -138,8 +142,9 @@ class EngineModel(HardwareModel):
                 raise SpecError(f"engine {engine.label()} cannot run {product.layer!r}: {refusal}")
         clock = self._clock(engine)
         numerics = self._numerics(clock[0])
+        limits = Budget(ram_blocks=self.ram_blocks, luts=self.luts)
         budget = max(1, self._budget() // numerics.pixel_copies)
-        setting = _Setting(self.device, numerics, self.ram_blocks)
+        setting = _Setting(self.device, numerics, limits)
         shapes = engine.shapes(work, budget)
         best = _search(engine, work, shapes, self.runner(engine), setting)
         # An engine of one given shape is compared with a dense array of as many multipliers.
@@ -157,7 +162,7 @@ class EngineModel(HardwareModel):
                 given=len(shapes) == 1,
                 dense=_dense_design(DenseMvm(), sizes, max(1, equal), setting),
                 engine_dense=_own_dense_design(engine, sizes, budget, setting),
-                fixed=design(engine, fixed, work, self.runner(engine), device(self.device), numerics, self.ram_blocks),
+                fixed=design(engine, fixed, work, self.runner(engine), device(self.device), numerics, limits),
                 omitted=omitted,
             ),
         )
@@ -208,7 +213,7 @@ class _Setting:
 
     device: str
     numerics: Numerics
-    ram_blocks: int | None
+    budget: Budget
 
 
 @dataclass(frozen=True)
@@ -252,9 +257,7 @@ def _search(
     for place in sorted(range(len(shapes)), key=lambda place: bounds[place]):
         if best is not None and not best.rank[0] and (bounds[place] >= best.cycles or streamed >= _STREAMED_TRIES):
             break
-        found = design(
-            engine, shapes[place], work, runner, device(setting.device), setting.numerics, setting.ram_blocks
-        )
+        found = design(engine, shapes[place], work, runner, device(setting.device), setting.numerics, setting.budget)
         if best is None or found.rank < best.rank:
             best = found
         streamed += not best.is_resident

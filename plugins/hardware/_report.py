@@ -1,14 +1,16 @@
 """From a design and its baselines to the cost that a report shows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
 
-from harness.api import Cost, JsonValue
+from harness.api import Cost, JsonValue, RamPurpose
 
-from ._design import Design, Layer, Numerics, Usage
-from ._devices import Device
+from ._design import Design, Layer, Numerics
+from ._devices import Device, Usage
+from ._resources import Energy, energy
 
 _CONSTANT_PARTS = ("fill_drain", "elementwise", "write_back", "layer_overhead", "launch", "chain_stall")
 
@@ -78,10 +80,13 @@ def report(best: Design, choice: Choice) -> Cost:
         multipliers=best.multipliers,
         dsp=best.dsp,
         ram_blocks=best.memory.blocks,
-        ram_kind=choice.device.entry.ram.kind,
+        ram_kind=" + ".join(kind for kind, used in best.memory.placement.blocks.items() if used) or _ram_kind(choice),
+        lut=None if best.logic is None else best.logic.high.lut,
+        ff=None if best.logic is None else best.logic.high.ff,
         resident=best.is_resident,
         fits=best.fits,
         bound_by=_bound_by(best),
+        energy_uj=_energy(best, choice, latency_us).uj_per_step,
         details=_details(best, choice),
         notes=tuple(_notes(best, choice)),
     )
@@ -124,7 +129,12 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
         "parts": {name: _number(value) for name, value in best.parts().items()},
         "ideal_cycles": -(-executed * best.engine.streams // best.multipliers),
         "layers": {layer.product.layer: _layer(layer) for layer in best.layers},
-        "ram": {**best.memory.blocks_by_purpose, "distributed": best.memory.distributed},
+        "ram": {
+            **{kind: _plain(purposes) for kind, purposes in best.memory.placement.blocks.items()},
+            "distributed": _plain(best.memory.placement.distributed),
+        },
+        "logic": _logic(best),
+        "energy": _energy(best, choice, best.cycles.__ceil__() / choice.numerics.conditions.clock_mhz).why,
         "limits": {kind: _limit(usage) for kind, usage in best.usage.items()},
         "clock": {"value": choice.numerics.conditions.clock_mhz, "origin": choice.clock_origin},
         "device": {"id": choice.device.id, "family": choice.device.entry.family},
@@ -138,6 +148,32 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
         "engine_dense": None if choice.engine_dense is None else {"shape": str(choice.engine_dense.shape)},
         "speedup_compute_only": round(_compute_speedup(best, dense), 6),
     }
+
+
+def _ram_kind(choice: Choice) -> str:
+    return choice.device.entry.ram.kind
+
+
+def _energy(best: Design, choice: Choice, latency_us: float) -> Energy:
+    return energy(
+        best.engine.name,
+        choice.device,
+        latency_us=latency_us,
+        multipliers=best.multipliers,
+        clock_mhz=choice.numerics.conditions.clock_mhz,
+        streams=best.engine.streams,
+    )
+
+
+def _plain(counts: Mapping[RamPurpose, int]) -> dict[str, JsonValue]:
+    return {str(purpose): count for purpose, count in counts.items()}
+
+
+def _logic(best: Design) -> JsonValue:
+    if best.logic is None:
+        return None
+    low, high = best.logic.low, best.logic.high
+    return {"lut": [low.lut, high.lut], "ff": [low.ff, high.ff], "source": best.logic.source}
 
 
 def _number(value: Fraction) -> float:
@@ -189,8 +225,9 @@ def _notes(best: Design, choice: Choice) -> list[str]:
         f"{best.engine.label()} {best.shape} does not fit {choice.device.id}: {usage.used} {kind} of "
         f"{usage.available} with a ceiling of {usage.ceiling:.0%}"
         for kind, usage in best.usage.items()
-        if usage.share > 1 and not usage.indicative
+        if not usage.fits
     ]
+    notes += best.memory.placement.notes
     streamed = [f"{float(layer.streamed):.0%} of {layer.product.layer}" for layer in best.layers if layer.streamed]
     if streamed:
         speed = choice.numerics.conditions.bytes_per_cycle
