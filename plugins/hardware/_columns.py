@@ -208,19 +208,37 @@ def run_padding(mask: Mask, pes: int, index_bits: int, trailing_runs: TrailingRu
     return padding
 
 
-def by_group(entries: Counts, groups: int) -> NDArray[np.integer]:
-    """Entries per PE in the order in which the groups broadcast their columns; the last ones may be padding.
+def broadcast_order(
+    cols: int, groups: int, live: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Which column every group broadcasts when, and how many it has; what stands behind a group's last is column 0.
+
+    Args:
+        cols: columns of the matrix, dealt to the groups in turn.
+        groups: groups of PEs.
+        live: columns whose vector element is not zero; None for all.
 
     Shapes:
-        entries (pes, cols) -> (ceil(cols / groups), groups, pes).
+        live (cols,) -> (most columns of a group, groups), (groups,).
     """
-    pes, cols = entries.shape
-    steps = -(-cols // groups)
-    turned = np.zeros((steps * groups, pes), dtype=entries.dtype)
-    turned[:cols] = entries.T
-    return turned.reshape(steps, groups, pes)
+    columns = np.arange(cols) if live is None else np.flatnonzero(live)
+    lengths = np.bincount(columns % groups, minlength=groups)
+    by_group = columns[np.argsort(columns % groups, kind="stable")]
+    order = np.zeros((groups, int(lengths.max())), dtype=np.intp)
+    order[np.arange(order.shape[1]) < lengths[:, None]] = by_group
+    return order.T, lengths
 
 
-def group_lengths(cols: int, groups: int) -> NDArray[np.int64]:
-    """Columns of every group."""
-    return np.array([(cols - group + groups - 1) // groups for group in range(groups)], dtype=np.int64)
+def scan_idle(order: NDArray[np.intp], lengths: NDArray[np.intp], width: int) -> NDArray[np.intp]:
+    """Cycles lost before every broadcast if `width` vector elements are searched per cycle for one that is not zero.
+
+    A cycle is lost for every stretch of `width` elements of the group that are all zero; those behind the last
+    broadcast cost nothing.
+
+    Shapes:
+        order (columns, groups), lengths (groups,) as of `broadcast_order` -> (columns, groups).
+    """
+    stretch = order // order.shape[1] // width
+    idle: NDArray[np.intp] = np.maximum(np.diff(stretch, axis=0, prepend=-1) - 1, 0)
+    idle[np.arange(len(order))[:, None] >= lengths] = 0
+    return idle

@@ -1,0 +1,80 @@
+"""Masks drawn from statistics: what a mask with so many weights kept, or so many per bank, looks like on average.
+
+Drawn rather than computed where a cost has no closed form. The random numbers have 16 bits, so that a chance is off by
+at most 2^-16; the number of weights kept is exact.
+"""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api import Mask, Part, Product
+
+_ENOUGH_WEIGHTS = 2_000_000
+_MOST_DRAWS = 8
+_STEPS = 1 << 16
+
+Statistics = tuple[int, tuple[tuple[int, int, int | None], ...]]
+"""Rows, and of every part its columns, weights kept and banks."""
+
+
+def statistics(product: Product) -> Statistics:
+    """All that a drawn product shares with the real one."""
+    return product.rows, tuple((part.cols, part.kept, part.banks) for part in product.parts)
+
+
+def draws(given: Statistics) -> int:
+    """How many masks give a steady mean: one of a large matrix, several of a small one."""
+    rows, parts = given
+    size = rows * sum(cols for cols, _, _ in parts)
+    return max(1, min(_MOST_DRAWS, _ENOUGH_WEIGHTS // size))
+
+
+@lru_cache(maxsize=16)
+def drawn(given: Statistics, seed: int) -> Product:
+    """A product with these statistics whose masks are random; the same for the same seed.
+
+    A part with banks keeps equally many weights in every bank of every row; any other keeps its weights anywhere.
+    """
+    rows, stated = given
+    rng = np.random.default_rng(seed)
+    parts = [
+        Part(f"part_{index}", rows, cols, _mask(rng, rows, cols, kept, banks), kept, banks)
+        for index, (cols, kept, banks) in enumerate(stated)
+    ]
+    return Product("drawn", tuple(parts))
+
+
+def _mask(rng: np.random.Generator, rows: int, cols: int, kept: int, banks: int | None) -> Mask:
+    if banks is None or kept % (rows * banks) or kept == rows * cols:
+        return _anywhere(rng, rows * cols, kept).reshape(rows, cols)
+    short, longer = divmod(cols, banks)
+    quota = kept // (rows * banks)
+    left = _balanced(rng, rows, longer, short + 1, quota)
+    right = _balanced(rng, rows, banks - longer, short, quota)
+    return np.hstack([left, right])
+
+
+def _words(rng: np.random.Generator, size: int) -> NDArray[np.uint16]:
+    return np.frombuffer(rng.bytes(2 * size), dtype=np.uint16)
+
+
+def _anywhere(rng: np.random.Generator, size: int, kept: int) -> Mask:
+    """So many of `size`, every choice equally likely."""
+    mask: Mask = _words(rng, size) < round(kept / size * _STEPS)
+    excess = int(np.count_nonzero(mask)) - kept
+    if excess:
+        others = np.flatnonzero(mask == (excess > 0))
+        mask[rng.choice(others, abs(excess), replace=False, shuffle=False)] = excess < 0
+    return mask
+
+
+def _balanced(rng: np.random.Generator, rows: int, banks: int, length: int, quota: int) -> Mask:
+    """So many of every bank: column by column, each kept with the chance of what its bank still needs."""
+    need = np.full(rows * banks, quota, dtype=np.uint32)
+    mask = np.empty((length, rows * banks), dtype=np.bool_)
+    for column, kept in enumerate(mask):
+        np.less(_words(rng, rows * banks) * np.uint32(length - column), need * np.uint32(_STEPS), out=kept)
+        need -= kept
+    return np.ascontiguousarray(mask.T).reshape(rows, banks * length)
