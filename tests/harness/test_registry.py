@@ -342,7 +342,7 @@ def test_rows_come_by_kind_and_name():
     rows = [(row.kind, row.name) for row in discover().rows]
 
     kinds = [kind for kind, _ in rows]
-    assert kinds == sorted(kinds, key=["task", "pattern", "strategy", "backend", "hardware"].index)
+    assert kinds == sorted(kinds, key=["task", "pattern", "strategy", "backend", "hardware", "engine"].index)
     assert [name for kind, name in rows if kind == "pattern"] == sorted(
         name for kind, name in rows if kind == "pattern"
     )

@@ -578,11 +578,16 @@ hardware:
   - {name: fpga_analytic, device: arria10_gx1150}
   - {name: cycle_simulator, engine: bank}
 """
-    experiment = loads(text, discover())
+    registry = discover()
+    experiment = loads(text, registry)
 
     assert sum(cell.is_dense for cell in experiment.cells) == 4
     assert sum(not cell.is_dense for cell in experiment.cells) == 4 * 3 * 3 * 4
-    assert len(experiment.hardware) == 2
+    # The first model names no engine: it is costed on every one that is installed.
+    assert [model.label() for model in experiment.hardware] == [
+        *(f"fpga_analytic[{engine}]" for engine in registry.names("engine")),
+        "cycle_simulator[bank]",
+    ]
 
 
 # --- the documents ----------------------------------------------------------------------------------------------------

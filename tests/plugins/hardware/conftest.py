@@ -1,8 +1,9 @@
 """Masks and workloads that the hardware tests share."""
 
+import numpy as np
 import pytest
 
-from harness.api import LSTM, Dense, Embedding, Network, Workload
+from harness.api import LSTM, Dense, Embedding, Network, Part, Product, Workload
 
 
 def bank_balanced_mask(rng, rows, banks, size, kept):
@@ -43,6 +44,19 @@ def matrix_workload(mask, banks=None):
     )
 
 
+def product_of(*masks, banks=None, units=None, **rest):
+    """One product whose parts have these masks; they are taken as they are, all-True ones too."""
+    parts = tuple(
+        Part(f"part_{index}", *mask.shape, mask, int(np.count_nonzero(mask)), banks) for index, mask in enumerate(masks)
+    )
+    return Product("layer", parts, units, **rest)
+
+
+def dense_product(rows, cols, units=None, **rest):
+    """One product without masks that keeps every weight."""
+    return Product("layer", (Part("part_0", rows, cols, None, rows * cols),), units, **rest)
+
+
 class Make:
     """The functions above, for tests, which cannot import a conftest."""
 
@@ -50,6 +64,8 @@ class Make:
     language_model = staticmethod(language_model)
     lstm_workload = staticmethod(lstm_workload)
     matrix_workload = staticmethod(matrix_workload)
+    product_of = staticmethod(product_of)
+    dense_product = staticmethod(dense_product)
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from harness_plugins.hardware._bank import Banks, ExactRows
 from harness_plugins.hardware._expectation import BankFill, ExpectedRows, bank_fills, expected_cycles, row_distribution
-from harness_plugins.hardware._products import Part, Product, Shape
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.api import Part, Product
+
 
 def product_of(mask):
-    return Product(Shape("layer", *mask.shape), (Part("kernel", *mask.shape, mask, None),))
+    return Product("layer", (Part("kernel", *mask.shape, mask, int(mask.sum())),))
 
 
 def both(mask, pes, lanes, n_banks, lockstep):
@@ -23,7 +24,7 @@ def both(mask, pes, lanes, n_banks, lockstep):
     bank_map = banks.map(lanes)
     counts = banks.counts(bank_map)
     exact = ExactRows(counts, lanes).issue(pes, lockstep=lockstep)
-    fills = bank_fills(product, bank_map, counts)
+    fills = bank_fills(banks, bank_map)
     expected = ExpectedRows(fills, lanes, len(mask), product.nnz).issue(pes, lockstep=lockstep)
     return float(exact.cycles), float(expected.cycles)
 
@@ -119,7 +120,7 @@ def test_a_column_that_is_full_in_every_row_is_known_not_guessed():
     product = product_of(mask)
     banks = Banks(product, 2)
     banks.prepare([2])
-    fills = bank_fills(product, banks.map(2), banks.counts(banks.map(2)))
+    fills = bank_fills(banks, banks.map(2))
 
     assert [fill.count for fill in fills] == [4, 0]
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from harness_plugins.hardware._products import left_out, products
+from harness_plugins.hardware._products import dense, left_out, products, recurrent
 
-from harness.api import LSTM, Conv2D, HarnessError, Network, ShapeError, Workload
+from harness.api import LSTM, Conv2D, Convolution, HarnessError, Network, Pool2D, ShapeError, Workload
 
 ALL = ("lstm", "conv", "dense", "softmax")
 
@@ -10,7 +10,7 @@ ALL = ("lstm", "conv", "dense", "softmax")
 def test_kernel_and_recurrent_kernel_of_a_layer_are_one_product(make):
     (product,) = products(make.lstm_workload(8), ALL)
 
-    assert (product.shape.rows, product.shape.cols, product.shape.units) == (32, 16, 8)
+    assert (product.rows, product.cols, product.units) == (32, 16, 8)
     assert [part.tensor for part in product.parts] == ["lstm_0.kernel", "lstm_0.recurrent_kernel"]
     assert product.is_dense
 
@@ -19,7 +19,7 @@ def test_an_embedding_is_a_look_up_and_is_left_out(make):
     network = make.language_model(8, words=11)
     workload = Workload(network, network.tensors(), {})
 
-    assert [product.shape.layer for product in products(workload, ALL)] == ["lstm_0", "lstm_1", "softmax"]
+    assert [product.layer for product in products(workload, ALL)] == ["lstm_0", "lstm_1", "softmax"]
     assert left_out(workload, ALL) == ("embedding.table",)
 
 
@@ -27,7 +27,7 @@ def test_roles_choose_what_is_costed(make):
     network = make.language_model(8, words=11)
     workload = Workload(network, network.tensors(), {})
 
-    assert [product.shape.layer for product in products(workload, ("softmax",))] == ["softmax"]
+    assert [product.layer for product in products(workload, ("softmax",))] == ["softmax"]
 
 
 def test_a_workload_without_a_matrix_of_the_roles_is_refused(make):
@@ -52,25 +52,41 @@ def test_one_tensor_of_an_lstm_layer_can_be_costed_alone(make):
     workload = make.lstm_workload(8)
     (product,) = products(Workload(workload.network, workload.tensors[1:2], {}), ALL)
 
-    assert (product.shape.cols, product.shape.units) == (8, 8)
+    assert (product.cols, product.units) == (8, 8)
 
 
-def convolution():
-    layer = Conv2D(name="conv", inputs=3, outputs=4, kernel=(5, 5), padding=2, input_label="image")
-    return Network(layers=(layer,), input_shape=(3, 28, 28))
+def convolutions(input_shape=(3, 28, 28)):
+    layers = (
+        Conv2D(name="first", inputs=3, outputs=4, kernel=(5, 5), padding=2, input_label="image"),
+        Pool2D(size=2),
+        Conv2D(name="second", inputs=4, outputs=6, kernel=(3, 5), stride=2, input_label="first.channels"),
+    )
+    return Network(layers=layers, input_shape=input_shape)
 
 
-def test_a_convolution_runs_once_per_output_position():
-    network = convolution()
-    (product,) = products(Workload(network, network.tensors(), {}, output_pixels={"conv": 784}), ALL)
+def test_a_convolution_runs_once_per_output_position_of_its_network():
+    network = convolutions()
+    first, second = products(Workload(network, network.tensors(), {}), ALL)
 
-    assert (product.shape.rows, product.shape.cols, product.shape.pixels) == (4, 75, 784)
+    assert (first.rows, first.cols, first.pixels) == (4, 75, 784)
+    assert first.convolution == Convolution(inputs=3, kernel=(5, 5), stride=1, output=(28, 28))
+    assert (second.rows, second.cols, second.pixels) == (6, 60, 6 * 5)  # 14 x 14 behind the pool
+    assert second.convolution == Convolution(inputs=4, kernel=(3, 5), stride=2, output=(6, 5))
+
+
+def test_output_positions_may_be_given_where_the_network_does_not_tell_them():
+    network = convolutions(input_shape=())
+    pixels = {"first": 784, "second": 30}
+    first, second = products(Workload(network, network.tensors(), {}, output_pixels=pixels), ALL)
+
+    assert (first.pixels, second.pixels) == (784, 30)
+    assert first.convolution is None
 
 
 def test_a_convolution_of_unknown_output_size_is_refused():
-    network = convolution()
+    network = convolutions(input_shape=())
 
-    with pytest.raises(HarnessError, match="need the output positions of 'conv'"):
+    with pytest.raises(HarnessError, match="need the output positions of 'first'"):
         products(Workload(network, network.tensors(), {}), ALL)
 
 
@@ -78,4 +94,41 @@ def test_units_follow_from_the_axis_and_not_from_the_name():
     layer = LSTM(name="cell", inputs=3, units=5, input_label="x")
     (product,) = products(Workload(Network(layers=(layer,)), layer.tensors(), {}), ALL)
 
-    assert (product.shape.layer, product.shape.units) == ("cell", 5)
+    assert (product.layer, product.units) == ("cell", 5)
+
+
+def test_the_number_of_weights_kept_is_enough_where_there_is_no_mask(make):
+    workload = make.lstm_workload(8)
+    told = {"lstm_0.kernel": 40}
+    (product,) = products(Workload(workload.network, workload.tensors, {}, kept=told, banks={"lstm_0.kernel": 2}), ALL)
+
+    assert (product.nnz, product.has_masks) == (40 + 32 * 8, False)
+    assert [part.banks for part in product.parts] == [2, None]
+
+
+def test_a_recorded_activation_density_reaches_the_product(make):
+    workload = make.lstm_workload(8)
+    told = Workload(workload.network, workload.tensors, {}, activation_density={"lstm_0": 0.25})
+    (product,) = products(told, ALL)
+
+    assert product.activation_density == dense(product).activation_density == 0.25
+
+
+def test_the_recurrent_part_of_a_layer_is_its_last_tensor(make):
+    (product,) = products(make.lstm_workload(8, lambda rows, cols: np.eye(rows, cols, dtype=bool)), ALL)
+    waiting = recurrent(product)
+
+    assert (waiting.rows, waiting.cols, waiting.units, waiting.nnz) == (32, 8, 8, 8)
+    assert [part.tensor for part in waiting.parts] == ["lstm_0.recurrent_kernel"]
+
+
+def test_the_mask_of_a_product_is_unit_major_with_its_tensors_side_by_side(make):
+    rng = np.random.default_rng(0)
+    (product,) = products(make.lstm_workload(3, lambda rows, cols: rng.random((rows, cols)) < 0.5), ALL)
+    kernel, recurrent_kernel = (part.mask for part in product.parts)
+
+    for unit in range(3):
+        for gate in range(4):
+            expected = np.concatenate([kernel[gate * 3 + unit], recurrent_kernel[gate * 3 + unit]])
+            assert (product.mask[4 * unit + gate] == expected).all()
+    assert (product.counts(np.array([0, 3])).sum(axis=0) == [kernel.sum(), recurrent_kernel.sum()]).all()
