@@ -11,7 +11,7 @@ CheckKind = Literal["accept", "arithmetic", "calibrate", "report"]
 
 accept: the model was not fitted to this figure; a gate.
 arithmetic: a gate on units and bookkeeping; says nothing of the model.
-calibrate: a gate passed with a fitted parameter, which is named; shows that the model can hold the point, proves nothing.
+calibrate: a gate passed with a fitted parameter, which is named: the model can hold the point, no more.
 report: printed with its error, no gate.
 """
 
