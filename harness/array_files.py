@@ -8,8 +8,9 @@ import math
 import zipfile
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 
@@ -26,6 +27,29 @@ _SAFETENSORS = {
     "BOOL": "?", "U8": "u1", "I8": "i1", "U16": "<u2", "I16": "<i2", "U32": "<u4", "I32": "<i4", "U64": "<u8",
     "I64": "<i8", "F16": "<f2", "F32": "<f4", "F64": "<f8",
 }  # fmt: skip
+
+
+Orientation = Literal["rows_out", "rows_in"]
+"""(outputs, inputs), or (inputs, outputs); four axes are (out, in, height, width) or (height, width, in, out)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """An array of a file.
+
+    Args:
+        name: as in the file.
+        kept: True where it is not zero, in its own shape.
+        orientation: as far as the file says.
+        lstm: the LSTM layer it belongs to and whether it is the recurrent matrix, as far as the file says.
+        is_lookup: whether the file says that its rows are looked up.
+    """
+
+    name: str
+    kept: Mask
+    orientation: Orientation | None = None
+    lstm: tuple[str, bool] | None = None
+    is_lookup: bool = False
 
 
 def checked_file(path: Path, most: int) -> Path:
@@ -123,7 +147,7 @@ def read_safetensors(path: Path, most: int = MOST_WEIGHTS) -> dict[str, Array]:
     from safetensors import SafetensorError, deserialize
 
     try:
-        found = deserialize(_bytes(path, most))
+        found = deserialize(_bytes(path, most))  # type: ignore[no-untyped-call]  # safetensors has no types for it
     except SafetensorError as error:
         raise DataError(f"{path}: expected safetensors, got a damaged file ({error}); write it again") from None
     arrays: dict[str, Array] = {}
@@ -246,7 +270,7 @@ def kept(path: Path, name: str, array: Array) -> Mask:
         return array.astype(np.bool_)
     if array.dtype.kind not in "iuf":
         raise DataError(f"{path}: expected numbers or booleans, got {name!r} of type {array.dtype}; convert it")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():  # type: ignore[call-overload]  # kind is checked
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise DataError(f"{path}: expected finite weights, got NaN or infinity in {name!r}; repair it or give its mask")
     return np.asarray(array != 0)
 

@@ -1,15 +1,12 @@
-"""Pruned matrices packed for storage and for RTL, and read back exactly.
+"""Pruned matrices packed, and read back exactly.
 
 One `.npz` holds any number of matrices, each in one format, beside `meta`, a JSON text; nothing is pickled. Indices are
-stored in the narrowest unsigned type, values as they are. Memory files for `$readmemh` hold the same arrays as words of
-exactly the bits that hardware has; there, floats are quantised, and a manifest says by which scale.
+stored in the narrowest unsigned type, values as they are.
 """
 
 import io
 import json
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
@@ -71,7 +68,9 @@ def pack(
         matrix: the weights; those outside the mask are taken as zero.
         form: the format.
         mask: True where a weight is kept; None takes every weight that is not zero.
-        banks, n_m, block: as for `storage.sizes`; None looks at the mask.
+        banks: banks per row of csb; None takes the largest number that are filled equally.
+        n_m: N and M; None takes those with the fewest bits.
+        block: rows and columns of a block; None takes the largest that is kept or dropped whole.
 
     Shapes:
         matrix, mask (rows, cols).
@@ -350,123 +349,3 @@ _UNPACK: Mapping[str, Callable[[Packed], Array]] = {
     "block": _unpack_block,
     "dense": _unpack_dense,
 }
-
-
-@dataclass(frozen=True, eq=False)
-class Quantised:
-    """Weights as integers: `scale` x integer is the weight that hardware has."""
-
-    integers: NDArray[np.int64]
-    scale: float
-
-
-def quantised(values: Array, weight_bits: int) -> Quantised:
-    """Weights as signed integers of so many bits, symmetric around zero, ties to even.
-
-    Integers are taken as they are, with scale 1.
-
-    Raises:
-        SpecError: an integer does not fit, or the width is out of range.
-        DataError: a weight is NaN or infinite.
-    """
-    if not 2 <= weight_bits <= 32:
-        raise SpecError(
-            f"memory files hold weights of 2 to 32 bits, got `weight_bits` of {weight_bits}; choose among them"
-        )
-    most = (1 << (weight_bits - 1)) - 1
-    if values.dtype.kind in "iub":
-        integers = values.astype(np.int64)
-        if integers.size and not -most - 1 <= integers.min() <= integers.max() <= most:
-            raise SpecError(
-                f"memory files of {weight_bits}-bit weights hold {-most - 1} to {most}, got {integers.min()} to "
-                f"{integers.max()}; raise `weight_bits`"
-            )
-        return Quantised(integers, 1.0)
-    floats = values.astype(np.float64)
-    if not np.isfinite(floats).all():
-        raise DataError("memory files hold finite weights, got NaN or infinity; repair the weights")
-    largest = float(np.abs(floats).max(initial=0.0))
-    scale = largest / most if largest else 1.0
-    return Quantised(np.rint(floats / scale).astype(np.int64), scale)
-
-
-def memory_files(
-    name: str, packed: Packed, *, weight_bits: int = 16, pes: int | None = None, lanes: int | None = None
-) -> dict[str, str]:
-    """Files for `$readmemh` by file name, and a manifest in JSON that says what a word is.
-
-    Every array of the packed matrix is one file, one element per line, negative values in two's complement. With `pes`
-    and `lanes`, CSB has a file per processing element too, one line per cycle of the bank engine: row r is on PE r mod
-    pes, its words are ordered by wave (`lanes` neighbouring banks), then by place in the bank, and lane l takes the
-    bits from l x (weight_bits + index_bits) on: the weight below, its index above. Lanes without a bank hold zeros.
-
-    Args:
-        name: of the tensor; file names begin with it.
-        packed: the matrix.
-        weight_bits: bits of a weight.
-        pes, lanes: shape of the bank engine.
-
-    Raises:
-        SpecError: a width or shape cannot be had, or `pes` and `lanes` are given for another format than CSB.
-    """
-    if (pes is None) != (lanes is None) or (pes is not None and packed.format != "csb"):
-        raise SpecError(
-            f"memory files per PE need format csb, `pes` and `lanes`; got {packed.format}, {pes} and {lanes}"
-        )
-    weights = quantised(packed.arrays["values"], weight_bits)
-    words = {"values": (weights.integers, weight_bits)} | {
-        part: (array.astype(np.int64), _width(packed, part))
-        for part, array in packed.arrays.items()
-        if part != "values"
-    }
-    base = re.sub(r"[^\w.-]", "_", name)
-    texts = {f"{base}.{part}.hex": _hex(array.ravel().tolist(), bits) for part, (array, bits) in words.items()}
-    widths: dict[str, JsonValue] = {part: bits for part, (_, bits) in words.items()}
-    if pes is not None and lanes is not None:
-        width = lanes * (weight_bits + packed.index_bits)
-        widths["pe"] = width
-        for pe, lines in enumerate(_pe_words(packed, weights.integers, weight_bits, pes, lanes)):
-            texts[f"{base}.pe{pe}.hex"] = _hex(lines, width)
-    manifest: dict[str, JsonValue] = {
-        "tensor": name,
-        "format": packed.format,
-        "shape": list(packed.shape),
-        "sizes": dict(packed.sizes),
-        "arrays": {part: list(array.shape) for part, (array, _) in words.items()},
-        "word_bits": widths,
-        "scale": weights.scale,
-    }
-    return texts | {f"{base}.json": json.dumps(manifest, indent=2) + "\n"}
-
-
-def _width(packed: Packed, part: str) -> int:
-    if part == "bits":
-        return 8
-    if part == "pointers":
-        return max(1, storage.index_bits(math.prod(packed.arrays["indices"].shape) + 1))
-    return max(1, packed.index_bits)
-
-
-def _hex(words: Iterable[int], bits: int) -> str:
-    digits, every = -(-bits // 4), (1 << bits) - 1
-    return "".join(f"{word & every:0{digits}x}\n" for word in words)
-
-
-def _pe_words(packed: Packed, values: NDArray[np.int64], weight_bits: int, pes: int, lanes: int) -> list[list[int]]:
-    """The wide words of every processing element."""
-    if min(pes, lanes) < 1:
-        raise SpecError(f"memory files per PE need at least one PE and one lane, got {pes} and {lanes}")
-    rows, kept, banks = values.shape
-    waves = -(-banks // lanes)
-    fields = (values & ((1 << weight_bits) - 1)) | (packed.arrays["indices"].astype(np.int64) << weight_bits)
-    padded = np.zeros((rows, kept, waves * lanes), dtype=np.int64)
-    padded[:, :, :banks] = fields
-    ordered = padded.reshape(rows, kept, waves, lanes).swapaxes(1, 2).reshape(rows, waves * kept, lanes)
-    step = weight_bits + packed.index_bits
-    return [
-        [
-            sum(word << (lane * step) for lane, word in enumerate(line))
-            for line in ordered[pe::pes].reshape(-1, lanes).tolist()
-        ]
-        for pe in range(pes)
-    ]

@@ -118,7 +118,7 @@ def bank_counts(mask: Mask, banks: int) -> NDArray[np.int32]:
     """
     cols = mask.shape[1]
     if not 1 <= banks <= cols:
-        raise SpecError(f"csb: `banks` must be 1 to {cols}, the columns of the matrix, got {banks}")
+        raise SpecError(f"`banks` must be 1 to {cols}, the columns of the matrix, got {banks}")
     counts: NDArray[np.int32] = np.add.reduceat(mask, split(cols, banks), axis=1, dtype=np.int32)
     return counts
 
