@@ -97,7 +97,7 @@ class DspKind(Frozen):
                 return self.products_w27
             widest = 27 if self.products_w27 is not None else int(self.most_bits.value)
             raise SpecError(
-                f"a DSP block of this device multiplies up to {widest} bits, got {bits}; narrow the operands"
+                f"a DSP block of this device multiplies operands of up to {widest} bits, got {bits}; narrow them"
             )
         found = [self.products_w16]
         if bits <= 8:

@@ -32,11 +32,12 @@ class UnknownDeviceError(SpecError, ValueError):
 
 @dataclass(frozen=True)
 class Usage:
-    """How much of one resource is used, and how much there is under the ceiling."""
+    """How much of one resource is used, and how much there is under the ceiling; logic is `indicative` only."""
 
     used: int
     available: int
     ceiling: float
+    indicative: bool = False
 
     @property
     def share(self) -> float:
@@ -93,9 +94,10 @@ class Device:
             found[entry.distributed.kind] = (entry.distributed.count, self.distributed.ceiling)
         return {kind: Usage(0, int(count.value), ceiling.value) for kind, (count, ceiling) in found.items()}
 
-    def usage(self, kind: str, used: int) -> Usage:
+    def usage(self, kind: str, used: int, *, indicative: bool = False) -> Usage:
         """So much of a resource in use."""
-        return replace(self.resources[kind], used=used)
+        limit = self.resources[kind]
+        return Usage(used, limit.available, limit.ceiling, indicative)
 
     def products_per_dsp(self, bits: int, *, shares_operand: bool = False) -> Figure:
         """Products per DSP block and cycle for operands of so many bits.

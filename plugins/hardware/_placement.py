@@ -23,30 +23,36 @@ class Placement:
         blocks: RAM blocks by kind and purpose; every kind of the device is there.
         distributed: distributed RAM by purpose, in the device's unit (MLABs or LUTs).
         usage: of every kind of RAM, distributed RAM included.
+        free: blocks of every kind that may still be taken.
+        fits: whether no kind takes more than it may.
         notes: what was decided, as sentences.
     """
 
     blocks: Mapping[str, Mapping[RamPurpose, int]]
     distributed: Mapping[RamPurpose, int]
     usage: Mapping[str, Usage]
+    free: Mapping[str, int]
+    fits: bool
     notes: tuple[str, ...] = ()
 
     @property
-    def fits(self) -> bool:
-        """Whether every kind stays under its ceiling."""
-        return all(usage.fits for usage in self.usage.values())
-
-    @property
-    def free(self) -> dict[str, int]:
-        """Blocks of every kind that are left under the ceiling."""
-        return {kind: max(0, self.usage[kind].room - self.usage[kind].used) for kind in self.blocks}
+    def taken(self) -> int:
+        """RAM blocks of all kinds together."""
+        return sum(number for purposes in self.blocks.values() for number in purposes.values())
 
     def of(self, purpose: RamPurpose) -> int:
         """Blocks for a purpose, of all kinds together."""
         return sum(purposes.get(purpose, 0) for purposes in self.blocks.values())
 
 
-def place(rams: Sequence[Ram], device: Device, *, small: SmallMemory = "auto") -> Placement:
+def place(
+    rams: Sequence[Ram],
+    device: Device,
+    *,
+    small: SmallMemory = "auto",
+    ram_blocks: int | None = None,
+    beside: Placement | None = None,
+) -> Placement:
     """Lay memories out.
 
     Small memories go to distributed RAM as far as its ceiling allows, first those that save most blocks for what they
@@ -54,87 +60,115 @@ def place(rams: Sequence[Ram], device: Device, *, small: SmallMemory = "auto") -
     kind, first those that need fewest blocks there for those they free. Copies of one memory may be split.
 
     Args:
-        rams: the memories, stacked already: as deep as they must be.
+        rams: the memories, stacked already: as deep as they must be; one without a bit takes nothing.
         device: what they are laid out on.
         small: what the small ones are made of.
+        ram_blocks: blocks of the preferred kind that may be taken, None for those under its ceiling.
+        beside: memories that have their place already and keep it; the result holds both.
     """
-    distributed, rest = _distributed(rams, device, small)
-    blocks, notes = _blocks(rest, device)
-    used = {kind: sum(purposes.values()) for kind, purposes in blocks.items()}
-    if device.entry.distributed is not None:
-        used[device.entry.distributed.kind] = sum(distributed.values())
-    usage = {}
-    for kind, number in used.items():
-        limit = device.resources[kind]
-        usage[kind] = Usage(number, limit.available, limit.ceiling)
-    return Placement(blocks, distributed, usage, notes)
+    rooms = {kind: usage.room for kind, usage in device.resources.items()}
+    if ram_blocks is not None:
+        rooms[device.entry.ram.kind] = min(rooms[device.entry.ram.kind], ram_blocks)
+    placed = _Places(device, rooms)
+    if beside is not None:
+        placed.start_from(beside)
+    built = [ram for ram in rams if ram.width * ram.depth * ram.count]
+    placed.blocks_for(placed.distribute(built, small))
+    return placed.result()
 
 
-def _distributed(rams: Sequence[Ram], device: Device, small: SmallMemory) -> tuple[dict[RamPurpose, int], _Waiting]:
-    """What goes to distributed RAM, and what is left for blocks."""
-    taken: dict[RamPurpose, int] = {}
-    kind, ladder = device.entry.distributed, device.distributed
-    if kind is None or ladder is None or small == "block":
-        return taken, [(ram, ram.count) for ram in rams]
-    rest = [(ram, ram.count) for ram in rams if not ram.small]
-    sized = [(ram, ladder.size(ram.width, ram.depth)) for ram in rams if ram.small]
-    if len(sized) > 1:
-        sized.sort(key=lambda item: -device.ram.blocks(item[0].width, item[0].depth) / item[1])
-    room = device.resources[kind.kind].room
-    for ram, units in sized:
-        copies = ram.count if small == "distributed" else min(ram.count, room // units)
-        if copies:
-            taken[ram.purpose] = taken.get(ram.purpose, 0) + copies * units
-            room -= copies * units
-        if copies < ram.count:
-            rest.append((ram, ram.count - copies))
-    return taken, rest
+class _Places:
+    """Memories being laid out: what is taken so far, and what is left of every kind."""
 
+    def __init__(self, device: Device, rooms: Mapping[str, int]) -> None:
+        self._device = device
+        self._rooms = rooms
+        self._left = dict(rooms)
+        self._blocks: dict[str, dict[RamPurpose, int]] = {kind: {} for kind in device.rams}
+        self._distributed: dict[RamPurpose, int] = {}
+        self._notes: list[str] = []
 
-def _blocks(waiting: _Waiting, device: Device) -> tuple[dict[str, dict[RamPurpose, int]], tuple[str, ...]]:
-    """RAM blocks by kind and purpose, and what was moved away from the preferred kind."""
-    preferred, *others = device.rams
-    blocks: dict[str, dict[RamPurpose, int]] = {kind: {} for kind in device.rams}
-    ladder, notes = device.ram, []
-    needed = sum(copies * ladder.blocks(ram.width, ram.depth) for ram, copies in waiting)
-    room = device.resources[preferred].room
-    excess = needed - room
-    for kind in others:
-        if excess <= 0:
-            break
-        waiting, moved = _move(waiting, excess, device, kind)
-        for ram, copies, freed in moved:
-            _add(blocks[kind], ram, copies * device.rams[kind].blocks(ram.width, ram.depth))
-            excess -= freed
-            notes.append(
-                f"{copies} of {ram.count} {ram.purpose} memories lie in {kind}: {preferred} alone would need {needed} "
-                f"of the {room} under its ceiling"
-            )
-    for ram, copies in waiting:
-        _add(blocks[preferred], ram, copies * ladder.blocks(ram.width, ram.depth))
-    return blocks, tuple(notes)
+    def start_from(self, other: Placement) -> None:
+        """Take over what has its place already."""
+        self._notes += other.notes
+        for kind, purposes in other.blocks.items():
+            for purpose, number in purposes.items():
+                self._take(kind, self._blocks[kind], purpose, number)
+        if self._device.entry.distributed is not None:
+            for purpose, number in other.distributed.items():
+                self._take(self._device.entry.distributed.kind, self._distributed, purpose, number)
 
+    def distribute(self, rams: Sequence[Ram], small: SmallMemory) -> _Waiting:
+        """Put small memories into distributed RAM; what is left for blocks."""
+        kind, ladder = self._device.entry.distributed, self._device.distributed
+        if kind is None or ladder is None or small == "block":
+            return [(ram, ram.count) for ram in rams]
+        rest = [(ram, ram.count) for ram in rams if not ram.small]
+        sized = [(ram, ladder.size(ram.width, ram.depth)) for ram in rams if ram.small]
+        if len(sized) > 1:
+            sized.sort(key=lambda item: -self._device.ram.blocks(item[0].width, item[0].depth) / item[1])
+        for ram, units in sized:
+            most = max(0, self._left[kind.kind]) // units
+            copies = ram.count if small == "distributed" else min(ram.count, most)
+            self._take(kind.kind, self._distributed, ram.purpose, copies * units)
+            if copies < ram.count:
+                rest.append((ram, ram.count - copies))
+        return rest
 
-def _move(waiting: _Waiting, excess: int, device: Device, kind: str) -> tuple[_Waiting, list[tuple[Ram, int, int]]]:
-    """What stays, and (memory, copies moved to a kind, blocks freed) until the excess is gone or the kind is full."""
-    here, there = device.ram, device.rams[kind]
-    room, stays, moved = device.resources[kind].room, [], []
-    sized = [(ram, copies, here.blocks(ram.width, ram.depth)) for ram, copies in waiting]
-    sized.sort(key=lambda item: there.blocks(item[0].width, item[0].depth) / item[2])
-    for ram, copies, frees in sized:
-        costs = there.blocks(ram.width, ram.depth)
-        going = min(copies, max(0, -(-excess // frees)), room // costs)
-        if going:
-            moved.append((ram, going, going * frees))
-            excess -= going * frees
-            room -= going * costs
-        if going < copies:
-            stays.append((ram, copies - going))
-    return stays, moved
+    def blocks_for(self, waiting: _Waiting) -> None:
+        """Put memories into RAM blocks: of the preferred kind, and of the others what overflows there."""
+        preferred, *others = self._device.rams
+        ladder = self._device.ram
+        needed = sum(copies * ladder.blocks(ram.width, ram.depth) for ram, copies in waiting)
+        for kind in others:
+            if needed > self._left[preferred]:
+                waiting, moved, freed = self._move(waiting, needed - self._left[preferred], kind)
+                self._notes += [
+                    f"{what} lie in {kind}: {preferred} has {self._left[preferred]} blocks left for the {needed} needed"
+                    for what in moved
+                ]
+                needed -= freed
+        for ram, copies in waiting:
+            number = copies * ladder.blocks(ram.width, ram.depth)
+            self._take(preferred, self._blocks[preferred], ram.purpose, number)
 
+    def _move(self, waiting: _Waiting, excess: int, kind: str) -> tuple[_Waiting, list[str], int]:
+        """Move memories to a kind until the excess is gone or it is full: what stays, what moved, blocks freed."""
+        here, there = self._device.ram, self._device.rams[kind]
+        stays, moved, freed = [], [], 0
+        sized = [
+            (ram, copies, here.blocks(ram.width, ram.depth), there.blocks(ram.width, ram.depth))
+            for ram, copies in waiting
+        ]
+        sized.sort(key=lambda item: item[3] / item[2])
+        for ram, copies, frees, costs in sized:
+            going = min(copies, max(0, -(-(excess - freed) // frees)), max(0, self._left[kind]) // costs)
+            if going:
+                self._take(kind, self._blocks[kind], ram.purpose, going * costs)
+                moved.append(f"{going} of {ram.count} {ram.purpose} memories")
+                freed += going * frees
+            if going < copies:
+                stays.append((ram, copies - going))
+        return stays, moved, freed
 
-def _add(blocks: dict[RamPurpose, int], ram: Ram, number: int) -> None:
-    blocks[ram.purpose] = blocks.get(ram.purpose, 0) + number
+    def _take(self, kind: str, taken: dict[RamPurpose, int], purpose: RamPurpose, number: int) -> None:
+        if number:
+            taken[purpose] = taken.get(purpose, 0) + number
+            self._left[kind] -= number
+
+    def result(self) -> Placement:
+        """Everything placed so far."""
+        kinds = list(self._blocks)
+        if self._device.entry.distributed is not None:
+            kinds.append(self._device.entry.distributed.kind)
+        return Placement(
+            blocks=self._blocks,
+            distributed=self._distributed,
+            usage={kind: self._device.usage(kind, self._rooms[kind] - self._left[kind]) for kind in kinds},
+            free={kind: max(0, self._left[kind]) for kind in self._blocks},
+            fits=all(self._left[kind] >= 0 for kind in kinds),
+            notes=tuple(self._notes),
+        )
 
 
 def deepest(width: int, count: int, free: Mapping[str, int], device: Device) -> int:

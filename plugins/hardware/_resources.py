@@ -85,7 +85,10 @@ def logic_usage(used: Logic, placement: Placement, device: Device) -> dict[str, 
     kind = device.entry.logic.kind
     cells = used.lut if kind == "lut" else used.lut * _ALM_PER_LUT
     memory = 0.0 if device.distributed is None else sum(placement.distributed.values()) * device.distributed.cells.value
-    return {kind: device.usage(kind, round(cells + memory)), "ff": device.usage("ff", used.ff)}
+    return {
+        kind: device.usage(kind, round(cells + memory), indicative=True),
+        "ff": device.usage("ff", used.ff, indicative=True),
+    }
 
 
 @dataclass(frozen=True)
