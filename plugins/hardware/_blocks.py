@@ -1,8 +1,16 @@
-"""Blocks of a mask: how many are kept in every row of blocks, and the largest ones into which masks fall apart."""
+"""Blocks of a mask: which are kept, the largest ones into which masks fall apart, and how they load parallel arrays.
+
+Row i of blocks, with n(i) kept ones, runs on array i mod A. Arrays on their own finish after the largest sum of n over
+their rows; in lockstep every group of A rows takes as long as its slowest.
+
+Only the number of kept blocks is needed to expect that: blocks that lie anywhere in a tensor make n(i) binomial, and so
+is every sum of them.
+"""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,11 +36,14 @@ class KeptBlocks:
     """Blocks of one tensor that hold a kept weight.
 
     Args:
-        total: how many there are.
+        down, across: rows of blocks, and blocks in each.
+        total: how many of them hold one.
         inside: weights inside them, pruned ones included.
         per_row: how many each row of blocks has; None where only `total` is known.
     """
 
+    down: int
+    across: int
     total: int
     inside: int
     per_row: NDArray[np.int64] | None
@@ -74,15 +85,56 @@ def any_of(mask: Mask, size: int) -> Mask:
     return found
 
 
-def expected_largest(draws: Sequence[tuple["Counts", int]]) -> float:
-    """The expected maximum of independent counts: so many draws of each distribution."""
-    drawn = [(counts, number) for counts, number in draws if number]
-    low = max(counts.low for counts, _ in drawn)
-    high = max(counts.low + len(counts.mass) for counts, _ in drawn)
-    below = np.ones(high - low)
-    for counts, number in drawn:
-        below *= counts.cumulated(low, high) ** number
-    return low + float((1 - below).sum())
+@dataclass(frozen=True, eq=False)
+class Load:
+    """What arrays are given to do, in blocks; array by array where that is known.
+
+    Args:
+        slowest: blocks after which the last array is done.
+        deepest: blocks that the fullest array stores.
+        imbalance: what `slowest` has beyond the mean of the arrays, by cause.
+    """
+
+    slowest: Fraction
+    deepest: int
+    imbalance: dict[str, Fraction]
+    each: NDArray[np.int64] | None = None
+
+
+def counted_load(kept: Sequence[KeptBlocks], arrays: int, *, lockstep: bool) -> Load:
+    """The exact load of so many arrays; the tensors lie side by side, and all of them must be known row by row."""
+    per_row = [tensor.per_row for tensor in kept if tensor.per_row is not None]
+    assert len(per_row) == len(kept)
+    rows, total = len(per_row[0]), sum(tensor.total for tensor in kept)
+    groups = -(-rows // arrays)
+    padded = np.zeros(groups * arrays, dtype=np.int64)
+    padded[:rows] = np.sum(per_row, axis=0)
+    grid = padded.reshape(groups, arrays)
+    each: NDArray[np.int64] = grid.sum(axis=0)
+    slowest = Fraction(int(grid.max(axis=1).sum() if lockstep else each.max()))
+    gap = slowest - Fraction(total, arrays)
+    tail = min(gap, (groups - Fraction(rows, arrays)) * Fraction(total, rows))
+    return Load(slowest, int(each.max()), {"tail": tail, "pe_imbalance": gap - tail}, each)
+
+
+def expected_load(kept: Sequence[KeptBlocks], arrays: int, *, lockstep: bool) -> Load:
+    """The load to expect if the kept blocks of every tensor lie anywhere in it."""
+    rows = kept[0].down
+    groups, more = divmod(rows, arrays)
+
+    def load(count: int) -> Counts:
+        counts = Counts(0, np.ones(1))
+        for tensor in kept:
+            counts = counts.plus(binomial(count * tensor.across, tensor.total / (rows * tensor.across)))
+        return counts
+
+    alone = slowest = expected_largest([(load(groups), arrays - more), (load(groups + 1), more)])
+    if lockstep:
+        one = load(1)
+        slowest = groups * expected_largest([(one, arrays)]) + (expected_largest([(one, more)]) if more else 0.0)
+    mean = Fraction(sum(tensor.total for tensor in kept), arrays)
+    expected = max(mean, Fraction(slowest).limit_denominator(1 << 20))  # never below it by a rounding error
+    return Load(expected, math.ceil(alone - 1e-6), {"imbalance": expected - mean})
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,19 +168,30 @@ def binomial(trials: int, chance: float) -> Counts:
     return Counts(low, mass / mass.sum())
 
 
+def expected_largest(draws: Sequence[tuple[Counts, int]]) -> float:
+    """The expected maximum of independent counts: so many draws of each distribution."""
+    drawn = [(counts, number) for counts, number in draws if number]
+    low = max(counts.low for counts, _ in drawn)
+    high = max(counts.low + len(counts.mass) for counts, _ in drawn)
+    below = np.ones(high - low)
+    for counts, number in drawn:
+        below *= counts.cumulated(low, high) ** number
+    return low + float((1 - below).sum())
+
+
 def _counted(part: Part, block: BlockSize) -> KeptBlocks:
     (height, width), (rows, cols) = block, (part.rows, part.cols)
     down, across = -(-rows // height), -(-cols // width)
     if part.is_dense:
-        return KeptBlocks(down * across, part.size, np.full(down, across))
+        return KeptBlocks(down, across, down * across, part.size, np.full(down, across))
     if part.mask is None:
         total = min(-(-part.kept // (height * width)), down * across)
-        return KeptBlocks(total, part.kept, None)
+        return KeptBlocks(down, across, total, part.kept, None)
     kept = any_of(any_of(part.mask, height).T, width).T  # (down, across)
     per_row = np.count_nonzero(kept, axis=1)
     columns = np.count_nonzero(kept[:, :-1], axis=1) * width + kept[:, -1] * (cols - (across - 1) * width)
     inside = int(columns[:-1].sum()) * height + int(columns[-1]) * (rows - (down - 1) * height)
-    return KeptBlocks(int(per_row.sum()), inside, per_row)
+    return KeptBlocks(down, across, int(per_row.sum()), inside, per_row)
 
 
 def _grid(part: Part) -> BlockSize:

@@ -1,17 +1,14 @@
 """The block engine: arrays that take one kept block of the matrix after another."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, PositiveInt
 
 from harness.api import Conditions, Engine, EngineShape, Product, Ram, Run, hookimpl
 
-from .._blocks import BlockSize, Counts, KeptBlocks, binomial, expected_largest, kept_blocks, largest_block
+from .._blocks import BlockSize, KeptBlocks, Load, counted_load, expected_load, kept_blocks, largest_block
 from .bank import fill_drain
 
 _LANE_CHOICES = 5
@@ -19,16 +16,6 @@ _LANE_CHOICES = 5
 
 _MORE_GROUPS = (Fraction(1), Fraction(4, 3), Fraction(2))
 """Smaller numbers of arrays that are tried: those with so many times the groups of block rows."""
-
-
-@dataclass(frozen=True)
-class _Issue:
-    """Cycles without the constant of the pipeline, and words in the fullest weight RAM."""
-
-    cycles: Fraction
-    depth: int
-    imbalance: dict[str, Fraction]
-    busy: NDArray[np.int64] | None = None
 
 
 class Block(Engine):
@@ -43,6 +30,9 @@ class Block(Engine):
 
     Assumes: a vector of its own for every array, delivered `bw` elements at a time; sums of a row of blocks stay in
         the array until it is done.
+
+    Source:
+        Narang et al., "Block-Sparse Recurrent Neural Networks", arXiv 1711.02782: the pattern; the array is our own.
     """
 
     name: ClassVar[str] = "block"
@@ -92,41 +82,45 @@ class Block(Engine):
         return -(-blocks * _cycles_per_block(shape) // shape["arrays"])
 
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
-        """Exact: every block row is so many blocks of equal length."""
-        rows = sum((kept.per_row for kept in _kept(product, shape) if kept.per_row is not None), np.zeros(1, np.int64))
-        return self._run(product, shape, conditions, _counted(rows * _cycles_per_block(shape), shape, self.lockstep))
+        """Exact: every row of blocks is so many blocks of equal length."""
+        kept = _kept(product, shape)
+        load = counted_load(kept, shape["arrays"], lockstep=self.lockstep)
+        return self._run(product, shape, conditions, kept, load)
 
     def expect(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
-        """Expected: each tensor's kept blocks lie anywhere in it, so that those of a block row are binomial."""
-        return self._run(product, shape, conditions, _expected(product, shape, self.lockstep))
-
-    def _run(self, product: Product, shape: EngineShape, conditions: Conditions, issue: _Issue) -> Run:
-        (height, width), arrays, lanes = _block(shape), shape["arrays"], shape["lanes"]
+        """Expected: each tensor's kept blocks lie anywhere in it."""
         kept = _kept(product, shape)
-        blocks, inside = sum(part.total for part in kept), sum(part.inside for part in kept)
-        words, slots = blocks * _cycles_per_block(shape), arrays * lanes
-        deep = -(-_block_rows(product, height) // arrays)
-        across = sum(-(-part.cols // width) for part in product.parts)
-        index_bits = (across - 1).bit_length() + (deep - 1).bit_length()
+        load = expected_load(kept, shape["arrays"], lockstep=self.lockstep)
+        return self._run(product, shape, conditions, kept, load)
+
+    def _run(
+        self, product: Product, shape: EngineShape, conditions: Conditions, kept: list[KeptBlocks], load: Load
+    ) -> Run:
+        (height, width), arrays, lanes, each = _block(shape), shape["arrays"], shape["lanes"], _cycles_per_block(shape)
+        blocks, inside = sum(tensor.total for tensor in kept), sum(tensor.inside for tensor in kept)
+        values, slots = blocks * each * lanes, arrays * lanes
+        across, deep = sum(tensor.across for tensor in kept), -(-kept[0].down // arrays)
+        index_bits = max(1, (across - 1).bit_length() + (deep - 1).bit_length())
+        deepest = max(1, load.deepest)
         return Run(
             parts={
                 "compute": Fraction(product.nnz, slots),
                 "zeros": Fraction(inside - product.nnz, slots),
-                "lane_mismatch": Fraction(words * lanes - inside, slots),
-                **issue.imbalance,
+                "lane_mismatch": Fraction(values - inside, slots),
+                **{name: blocks_more * each for name, blocks_more in load.imbalance.items()},
                 "fill_drain": Fraction(fill_drain(min(lanes, width))),
             },
             rams=(
-                Ram("weights", lanes * conditions.weight_bits, max(1, issue.depth), arrays, stacked=True),
-                Ram("pointers", max(1, index_bits), max(1, issue.depth // _cycles_per_block(shape)), arrays, True),
+                Ram("weights", lanes * conditions.weight_bits, deepest * each, arrays, stacked=True),
+                Ram("pointers", index_bits, deepest, arrays, stacked=True, small=True),
                 # The next vector is written while this one is read.
                 Ram("vector", width * conditions.activation_bits, 2 * across, arrays, small=True),
                 Ram("accumulators", height * conditions.accumulator_bits, deep, arrays, small=True),
             ),
-            last=issue.cycles,
-            stored_bits=Fraction(words * lanes * conditions.weight_bits + blocks * index_bits),
-            stored_words=Fraction(words * lanes),
-            busy=issue.busy,
+            last=load.slowest * each,
+            stored_bits=Fraction(values * conditions.weight_bits + blocks * index_bits),
+            stored_words=Fraction(values),
+            busy=None if load.each is None else load.each * each,
             notes=self._notes(product, shape, inside),
         )
 
@@ -161,41 +155,6 @@ class Block(Engine):
         rows = max(_block_rows(product, block[0]) for product in products)
         top = min(most, rows)
         return [top, *(-(-rows // int(-(-rows // top) * more)) for more in _MORE_GROUPS)]
-
-
-def _counted(costs: NDArray[np.int64], shape: EngineShape, lockstep: bool) -> _Issue:
-    """The exact cycles of block rows that take so long."""
-    arrays, rows = shape["arrays"], len(costs)
-    groups = -(-rows // arrays)
-    padded = np.zeros(groups * arrays, dtype=np.int64)
-    padded[:rows] = costs
-    grid = padded.reshape(groups, arrays)
-    busy: NDArray[np.int64] = grid.sum(axis=0)
-    total, cycles = int(costs.sum()), Fraction(int(grid.max(axis=1).sum() if lockstep else busy.max()))
-    gap = cycles - Fraction(total, arrays)
-    tail = min(gap, (groups - Fraction(rows, arrays)) * Fraction(total, rows))
-    return _Issue(cycles, int(busy.max()), {"tail": tail, "pe_imbalance": gap - tail}, busy)
-
-
-def _expected(product: Product, shape: EngineShape, lockstep: bool) -> _Issue:
-    height, width = _block(shape)
-    arrays, kept, each = shape["arrays"], _kept(product, shape), _cycles_per_block(shape)
-    groups, more = divmod(_block_rows(product, height), arrays)
-
-    def load(rows: int) -> Counts:
-        counts = binomial(0, 0.0)
-        for part, blocks in zip(product.parts, kept, strict=True):
-            across = -(-part.cols // width)
-            counts = counts.plus(binomial(rows * across, blocks.total / (across * _block_rows(product, height))))
-        return counts
-
-    alone = expected_largest([(load(groups), arrays - more), (load(groups + 1), more)])
-    together = alone
-    if lockstep:
-        together = groups * expected_largest([(load(1), arrays)]) + (expected_largest([(load(1), more)]) if more else 0)
-    mean = Fraction(sum(part.total for part in kept), arrays)
-    cycles = each * max(mean, Fraction(together).limit_denominator(1 << 20))
-    return _Issue(cycles, each * int(np.ceil(alone - 1e-6)), {"imbalance": cycles - each * mean})
 
 
 def _kept(product: Product, shape: EngineShape) -> list[KeptBlocks]:

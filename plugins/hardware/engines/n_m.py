@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import ClassVar, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,23 +10,11 @@ from pydantic import Field, model_validator
 
 from harness.api import Conditions, Engine, EngineShape, Part, Product, Ram, Run, hookimpl
 
+from .._groups import GROUPS, group_fill, mean_fill, most_in_a_group, smallest_group
 from .bank import fill_drain
-
-_GROUPS = (2, 4, 8, 16, 32)
-"""M that are looked for in a mask; one that suits a mask makes every larger one suit it too, with N in proportion."""
-
-_PROBE_ROWS = 16
-"""Rows looked at before a whole mask: where it is not N:M, the first few show it."""
 
 _BUDGETS = ((Fraction(1), 10), (Fraction(3, 4), 4), (Fraction(1, 2), 4), (Fraction(1, 4), 2))
 """Shares of the budget, and how many of the fastest shapes within each are tried."""
-
-
-class Fill(NamedTuple):
-    """Fewest and most weights kept in a group; the most counts the ragged last group of a row, the fewest does not."""
-
-    least: int
-    most: int
 
 
 class NM(Engine):
@@ -39,6 +26,8 @@ class NM(Engine):
     takes as long as a 2:4 mask. Groups with more, those of a dense tensor, pass ceil(kept / n) times.
 
     Groups begin anew with every tensor; the last group of a row may have fewer columns, never more weights.
+
+    Assumes: one copy of the vector reaches all PEs in a cycle, which a large array needs registers for.
 
     Source:
         Mishra et al., "Accelerating Sparse Deep Neural Networks", arXiv 2104.08378: the format; the array is our own.
@@ -119,13 +108,13 @@ class NM(Engine):
             return None
         if self.n is not None and self.m is not None:
             fill = group_fill(part, self.m)
-            most = _mean_fill(part, self.m) if fill is None else fill.most
+            most = mean_fill(part, self.m) if fill is None else fill.most
             if most <= self.n:
                 return None
             return f"it is set to {self.n} of every {self.m} weights, and {part.tensor} keeps up to {most} of {self.m}"
-        if _smallest_group(part) is not None:
+        if smallest_group(part) is not None:
             return None
-        needs = f"it runs masks with N of every {', '.join(map(str, _GROUPS[:-1]))} or {_GROUPS[-1]} weights"
+        needs = f"it runs masks with N of every {', '.join(map(str, GROUPS[:-1]))} or {GROUPS[-1]} weights"
         fill = group_fill(part, 4)
         if fill is None:
             return f"{needs}, and of {part.tensor} it is known only how many are kept; set its `n` and `m`"
@@ -136,9 +125,9 @@ class NM(Engine):
         if self.n is not None and self.m is not None:
             return self.n, self.m
         parts = [part for product in products for part in product.parts if not part.is_dense]
-        m = max((_smallest_group(part) or 1 for part in parts), default=1)
+        m = max((smallest_group(part) or 1 for part in parts), default=1)
         m = m if m > 1 else 4
-        return max((_most(part, m) for part in parts), default=m), m
+        return max((most_in_a_group(part, m) for part in parts), default=m), m
 
     def _splits(self, products: Sequence[Product], m: int, budget: int) -> list[tuple[int, int]]:
         """(pes, lanes) within a budget, fastest first, of equally fast ones those with fewer multipliers."""
@@ -155,60 +144,12 @@ class NM(Engine):
         return [(int(pes[index]), int(lanes[index])) for index in order]
 
 
-def group_fill(part: Part, size: int) -> Fill | None:
-    """How many weights the groups of `size` columns keep; None where only their number in the tensor is known."""
-    if part.is_dense:
-        return Fill(min(size, part.cols), min(size, part.cols))
-    if part.mask is None:
-        banks = part.banks or 0
-        even = banks > 0 and banks * size == part.cols and part.kept % (part.rows * banks) == 0
-        return Fill(*[part.kept // (part.rows * banks)] * 2) if even else None
-    known = _FILLS.setdefault(part, {})
-    if size not in known:
-        known[size] = _counted(part.mask, size)
-    return known[size]
-
-
-def _counted(mask: NDArray[np.bool_], size: int) -> Fill:
-    rows, cols = mask.shape
-    counts = np.zeros((rows, -(-cols // size)), dtype=np.uint8 if size < 256 else np.int32)
-    for offset in range(min(size, cols)):
-        column = mask[:, offset::size]
-        counts[:, : column.shape[1]] += column
-    whole = counts[:, : cols // size]
-    return Fill(int(whole.min()) if whole.size else int(counts.max()), int(counts.max()))
-
-
-def _smallest_group(part: Part) -> int | None:
-    """The smallest M that suits a mask: equally many weights in every whole group, and no more in a last one."""
-    for size in _GROUPS:
-        if part.mask is not None and not part.is_dense and not _suits(_counted(part.mask[:_PROBE_ROWS], size)):
-            continue
-        fill = group_fill(part, size)
-        if fill is not None and _suits(fill):
-            return size
-    return None
-
-
-def _suits(fill: Fill) -> bool:
-    return fill.least == fill.most
-
-
-def _most(part: Part, size: int) -> int:
-    """The most weights of a group, at least one: an empty group still takes its slots."""
-    fill = group_fill(part, size)
-    return max(1, _mean_fill(part, size) if fill is None else fill.most)
-
-
-def _mean_fill(part: Part, size: int) -> int:
-    """Weights of a group if all are filled equally."""
-    return -(-part.kept // (part.rows * -(-part.cols // size)))
-
-
 def _slots(product: Product, shape: EngineShape) -> NDArray[np.int64]:
     """Cycles of every group of a row: n for every pass."""
     n, m = shape["n"], shape["m"]
-    return np.concatenate([np.full(-(-part.cols // m), n * -(-_most(part, m) // n)) for part in product.parts])
+    return np.concatenate(
+        [np.full(-(-part.cols // m), n * -(-most_in_a_group(part, m) // n)) for part in product.parts]
+    )
 
 
 def _row_cycles(slots: NDArray[np.int64], lanes: int) -> int:
@@ -218,10 +159,6 @@ def _row_cycles(slots: NDArray[np.int64], lanes: int) -> int:
 
 def _shape(pes: int, lanes: int, n: int, m: int) -> EngineShape:
     return EngineShape((("pes", pes), ("lanes", lanes), ("n", n), ("m", m)), pes * lanes)
-
-
-_FILLS: WeakKeyDictionary[Part, dict[int, Fill]] = WeakKeyDictionary()
-"""Fills of groups, kept as long as their tensor: many shapes share them."""
 
 
 @hookimpl
