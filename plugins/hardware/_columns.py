@@ -15,6 +15,7 @@ side load the groups equally; the rows go to the PEs of a group in turn.
 """
 
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 from typing import Literal
 
@@ -60,6 +61,22 @@ class ColumnRun:
     def fifo_stall(self) -> int:
         """Cycles that FIFOs without end would save."""
         return self.cycles - int(self.unlimited.max())
+
+    @property
+    def fill(self) -> int:
+        """The cycle in which the first broadcast reaches the PEs."""
+        return min(1, self.cycles)
+
+    def parts(self, nonzeros: int, entries: int) -> dict[str, Fraction]:
+        """Where the cycles without the fill go, per PE; `entries` are the `nonzeros` and what pads their indices."""
+        pes, work = self.busy.size, int(self.busy.sum())
+        return {
+            "compute": Fraction(nonzeros, pes),
+            "index_padding": Fraction(entries - nonzeros, pes),
+            "empty_columns": Fraction(work - entries, pes),
+            "pe_imbalance": int(self.unlimited.max()) - self.fill - Fraction(work, pes),
+            "fifo_stall": Fraction(self.fifo_stall),
+        }
 
 
 def column_cycles(

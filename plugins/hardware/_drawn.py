@@ -4,14 +4,16 @@ Drawn rather than computed where a cost has no closed form. The random numbers h
 at most 2^-16; the number of weights kept is exact.
 """
 
+from collections.abc import Sequence
+from fractions import Fraction
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import Mask, Part, Product
+from harness.api import Mask, Part, Product, Run
 
-_ENOUGH_WEIGHTS = 2_000_000
+_ENOUGH_WEIGHTS = 6_000_000
 _MOST_DRAWS = 8
 _STEPS = 1 << 16
 
@@ -44,6 +46,24 @@ def drawn(given: Statistics, seed: int) -> Product:
         for index, (cols, kept, banks) in enumerate(stated)
     ]
     return Product("drawn", tuple(parts))
+
+
+def mean_of(runs: Sequence[Run]) -> Run:
+    """The mean of the same product's runs on one shape; its memories are those of the first."""
+    first = runs[0]
+    return Run(
+        parts={name: _mean([run.parts[name] for run in runs]) for name in first.parts},
+        rams=first.rams,
+        last=_mean([run.last for run in runs]),
+        last_rows=first.last_rows,
+        stored_bits=_mean([run.stored_bits for run in runs]),
+        stored_words=_mean([run.stored_words for run in runs]),
+        notes=first.notes,
+    )
+
+
+def _mean(values: Sequence[Fraction]) -> Fraction:
+    return sum(values, Fraction(0)) / len(values)
 
 
 def _mask(rng: np.random.Generator, rows: int, cols: int, kept: int, banks: int | None) -> Mask:

@@ -1,6 +1,6 @@
 """The column engine: columns are broadcast to PEs with FIFOs, which work off the kept weights of their rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
@@ -13,9 +13,9 @@ from pydantic import Field, model_validator
 
 from harness.api import Conditions, Engine, EngineShape, Product, Run, hookimpl, keep_count
 
+from .._column_expectation import fullest_load
 from .._column_memory import ColumnLayout
 from .._columns import (
-    ColumnRun,
     FullFlag,
     TrailingRuns,
     broadcast_order,
@@ -24,7 +24,7 @@ from .._columns import (
     run_padding,
     scan_idle,
 )
-from .._drawn import Statistics, drawn, draws, statistics
+from .._drawn import Statistics, drawn, draws, mean_of, statistics
 
 PIPELINE = 6
 """Cycles of registers between the first broadcast and the last sum, if the sums stay where they are."""
@@ -140,8 +140,12 @@ class ColumnFifo(Engine):
             lengths=lengths,
         )
         taken = slice(None) if live is None else live
-        words = int(counts[:, taken].sum(dtype=np.int64)), int(entries[:, taken].sum(dtype=np.int64))
-        parts = _parts(ran, *words, _reduction(product, pes, groups))
+        reduction = _reduction(product, pes, groups)
+        parts = {
+            **ran.parts(int(counts[:, taken].sum(dtype=np.int64)), int(entries[:, taken].sum(dtype=np.int64))),
+            "reduction": Fraction(reduction),
+            "fill_drain": Fraction(ran.fill + (DRAIN if reduction else PIPELINE)),
+        }
         layout = ColumnLayout(
             rows=product.rows,
             cols=product.cols,
@@ -158,7 +162,7 @@ class ColumnFifo(Engine):
             parts=parts,
             rams=memory.rams,
             # Every sum is complete only when the last column is; the reduction then delivers P rows per cycle.
-            last=issue - max(0, _reduction(product, pes, groups) - 1),
+            last=issue - max(0, reduction - 1),
             last_rows=None if groups == 1 else product.rows - (-(-product.rows // pes) - 1) * pes,
             stored_bits=Fraction(memory.stored_bits),
             stored_words=Fraction(memory.stored_words),
@@ -168,8 +172,17 @@ class ColumnFifo(Engine):
         )
 
     def expect(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
-        """The mean over masks drawn from the statistics: FIFOs of finite depth have no closed form."""
+        """The load of the fullest PE in closed form where there is one; the rest on masks drawn from the statistics.
+
+        Full FIFOs, the padding of runs and equally filled banks have no closed form.
+        """
         return _expected(self, statistics(product), product.activation_density, shape, conditions)
+
+    def fullest_load(self, product: Product, shape: EngineShape) -> float | None:
+        """Expected cycles of the fullest PE, None where there is no closed form."""
+        if self.index_bits is not None or not self.empty_column_cycles or self._live(product) is not None:
+            return None
+        return fullest_load(statistics(product), shape["pes"], shape["groups"])
 
     def _live(self, product: Product) -> NDArray[np.bool_] | None:
         """Columns that are broadcast; None where all are."""
@@ -209,45 +222,19 @@ def _estimate(product: Product, pes: int, groups: int) -> float:
     return load + spread + _reduction(product, pes, groups)
 
 
-def _parts(ran: ColumnRun, nonzeros: int, entries: int, reduction: int) -> dict[str, Fraction]:
-    """Where the cycles go; the first broadcast reaches the PEs after a cycle of fill."""
-    slots = ran.busy.size
-    work = int(ran.busy.sum())
-    fill = min(1, ran.cycles)
-    return {
-        "compute": Fraction(nonzeros, slots),
-        "index_padding": Fraction(entries - nonzeros, slots),
-        "empty_columns": Fraction(work - entries, slots),
-        "pe_imbalance": int(ran.unlimited.max()) - fill - Fraction(work, slots),
-        "fifo_stall": Fraction(ran.fifo_stall),
-        "reduction": Fraction(reduction),
-        "fill_drain": Fraction(fill + (DRAIN if reduction else PIPELINE)),
-    }
-
-
 @lru_cache(maxsize=256)
 def _expected(
     engine: ColumnFifo, given: Statistics, activation_density: float, shape: EngineShape, conditions: Conditions
 ) -> Run:
-    runs = [
-        engine.simulate(replace(drawn(given, seed), activation_density=activation_density), shape, conditions)
-        for seed in range(draws(given))
-    ]
-    first = runs[0]
-    return Run(
-        parts={name: _mean(run.parts[name] for run in runs) for name in first.parts},
-        rams=first.rams,
-        last=_mean(run.last for run in runs),
-        last_rows=first.last_rows,
-        stored_bits=_mean(run.stored_bits for run in runs),
-        stored_words=_mean(run.stored_words for run in runs),
-        notes=first.notes,
-    )
-
-
-def _mean(values: Iterable[Fraction]) -> Fraction:
-    listed = list(values)
-    return sum(listed, Fraction(0)) / len(listed)
+    masks = [replace(drawn(given, seed), activation_density=activation_density) for seed in range(draws(given))]
+    run = mean_of([engine.simulate(mask, shape, conditions) for mask in masks])
+    fullest = engine.fullest_load(masks[0], shape)
+    if fullest is None:
+        return run
+    work = run.parts["compute"] + run.parts["empty_columns"]
+    imbalance = max(Fraction(0), Fraction(fullest).limit_denominator(1 << 20) - work)
+    gained = imbalance - run.parts["pe_imbalance"]
+    return replace(run, parts={**run.parts, "pe_imbalance": imbalance}, last=run.last + gained)
 
 
 @hookimpl
