@@ -174,7 +174,7 @@ def _cycles_per_block(shape: EngineShape) -> int:
 
 
 def _shape(block: BlockSize, arrays: int, lanes: int) -> EngineShape:
-    sizes = (("block_rows", block[0]), ("block_cols", block[1]), ("arrays", arrays), ("lanes", lanes))
+    sizes = (("arrays", arrays), ("lanes", lanes), ("block_rows", block[0]), ("block_cols", block[1]))
     return EngineShape(sizes, arrays * lanes)
 
 

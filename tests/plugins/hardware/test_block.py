@@ -26,7 +26,7 @@ def product_of(*masks, units=None):
 
 
 def shape_of(block, arrays, lanes):
-    sizes = (("block_rows", block[0]), ("block_cols", block[1]), ("arrays", arrays), ("lanes", lanes))
+    sizes = (("arrays", arrays), ("lanes", lanes), ("block_rows", block[0]), ("block_cols", block[1]))
     return EngineShape(sizes, arrays * lanes)
 
 
@@ -224,7 +224,7 @@ def test_fixed_sizes_win_over_the_budget():
 
     engine = Block(arrays=6, lanes=3)
     assert {str(shape) for shape in (*engine.shapes([product], 4), engine.fixed_shape([product], 4))} == {
-        "block_rows=4 block_cols=4 arrays=6 lanes=3"
+        "arrays=6 lanes=3 block_rows=4 block_cols=4"
     }
 
 

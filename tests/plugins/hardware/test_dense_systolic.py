@@ -26,7 +26,7 @@ def ticking_tile(weights, vectors):
     """One output-stationary tile: operands enter at the left and upper edge, skewed, and move one PE per cycle.
 
     Shapes:
-        weights (high, inputs), vectors (inputs, wide) -> cycles until every PE has had its last pair, sums (high, wide).
+        weights (high, inputs), vectors (inputs, wide) -> cycles until every PE has had its last pair, and its sums.
     """
     (high, inputs), wide = weights.shape, vectors.shape[1]
     right, down, sums = np.zeros((high, wide)), np.zeros((high, wide)), np.zeros((high, wide))
@@ -42,7 +42,7 @@ def ticking_tile(weights, vectors):
 
 
 def ticking_array(weights, vectors, high, wide):
-    """Cycles and result of tile after tile; a tile at the edge is filled up with ones, for the array is clocked whole."""
+    """Cycles and result of tile after tile; one at the edge is filled up with ones, for the array is clocked whole."""
     clock, result = 0, np.zeros((len(weights), vectors.shape[1]))
     for top in range(0, len(weights), high):
         for left in range(0, vectors.shape[1], wide):
