@@ -177,8 +177,8 @@ def check_groups(mask: Mask, kept: int, group: int) -> None:
         ShapeError: the groups do not divide the columns, or one keeps more.
     """
     rows, cols = mask.shape
-    if group < 1 or cols % group:
-        raise ShapeError(f"n_m: M must divide the {cols} columns, got M={group}; choose a divisor")
+    if group < 1 or cols % group or not 0 <= kept <= group:
+        raise ShapeError(f"n_m: M must divide the {cols} columns and be at least N, got {kept}:{group}; choose others")
     counts = mask.reshape(rows, cols // group, group).sum(axis=2)
     if counts.max() > kept:
         row, place = np.argwhere(counts > kept)[0].tolist()

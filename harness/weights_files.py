@@ -20,7 +20,7 @@ from harness.api.values import Array, Mask
 from harness.array_files import MOST_WEIGHTS, Found, Orientation
 
 Layout = Literal["auto", "rows_out", "rows_in"]
-"""How matrices lie: (outputs, inputs), or (inputs, outputs) as Keras has them; auto asks the file, else takes the first."""
+"""How matrices lie: (outputs, inputs), or (inputs, outputs) as Keras has them; auto asks the file first."""
 
 SUFFIXES = (".npz", ".safetensors", ".mtx", ".smtx", ".onnx")
 
@@ -119,8 +119,8 @@ def read_weights(
     made = _Layers(layout, dict(output_sizes or {})).of(_with_masks(found.arrays))
     if not made:
         raise DataError(
-            f"{path}: expected a matrix of masks or weights, got {', '.join(found.skipped) or 'no array'}; name another "
-            "file"
+            f"{path}: expected a matrix of masks or weights, got {', '.join(found.skipped) or 'no array'}; name "
+            "another file"
         )
     known = {tensor.name for layer in made for tensor in layer.tensors} | {layer.name for layer in made}
     for option, given in (("output sizes", output_sizes), ("banks", banks)):

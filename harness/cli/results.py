@@ -9,6 +9,17 @@ import typer
 from harness.cli._common import DEFAULT_STORE, StoreOption, guarded, stdout, write_text
 
 
+class ExportFormat(StrEnum):
+    """The forms of an exported cell."""
+
+    safetensors = "safetensors"
+    csb = "csb"
+    csr = "csr"
+    bitmap = "bitmap"
+    n_m = "n_m"
+    block = "block"
+
+
 class ReportFormat(StrEnum):
     """The forms of a report, all from the same rows."""
 
@@ -115,13 +126,44 @@ def export(
     cell: Annotated[str, typer.Argument(help="Id of a cell, as records.json and `harness plan --json` give it.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The file.", show_default="CELL.safetensors"),
+        typer.Option("--output", "-o", metavar="FILE", help="The file.", show_default="CELL.safetensors or CELL.npz"),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
+    form: Annotated[
+        ExportFormat, typer.Option("--format", "-f", help="safetensors, or how pruned matrices are packed (.npz).")
+    ] = ExportFormat.safetensors,
+    banks: Annotated[
+        int | None,
+        typer.Option("--banks", min=1, help="Banks per row of csb.", show_default="what each mask has"),
+    ] = None,
+    memories: Annotated[
+        Path | None,
+        typer.Option("--hex", metavar="DIR", help="Write memory files for RTL ($readmemh), too.", show_default=False),
+    ] = None,
+    weight_bits: Annotated[int, typer.Option("--weight-bits", min=2, max=32, help="Bits of a weight there.")] = 16,
+    pes: Annotated[
+        int | None,
+        typer.Option("--pes", min=1, help="PEs of the bank engine: one memory file for each.", show_default=False),
+    ] = None,
+    lanes: Annotated[int | None, typer.Option("--lanes", min=1, help="Lanes of each PE.", show_default=False)] = None,
 ) -> None:
-    """Write the pruned weights and masks of a cell as safetensors."""
-    from harness.execution.export import export as export_cell
+    """Write the pruned weights of a cell: as safetensors with masks, or packed."""
+    from harness.api import SpecError
+    from harness.execution import export as exporting
+    from harness.packing import FORMATS
 
-    path = output or Path(f"{cell}.safetensors")
-    export_cell(store, cell, path)
-    typer.echo(f"wrote {path}")
+    if form is ExportFormat.safetensors:
+        given = {"--banks": banks, "--hex": memories, "--pes": pes, "--lanes": lanes}
+        extra = ", ".join(option for option, value in given.items() if value is not None)
+        if extra:
+            raise SpecError(f"export: {extra} are for packed formats, got safetensors; add e.g. --format csb")
+        path = output or Path(f"{cell}.safetensors")
+        exporting.export(store, cell, path)
+    else:
+        if memories is None and (pes is not None or lanes is not None):
+            raise SpecError("export: --pes and --lanes shape memory files, got no folder for them; add --hex DIR")
+        path = output or Path(f"{cell}.npz")
+        packed = next(name for name in FORMATS if name == form.value)
+        how = exporting.Packing(packed, banks, memories, weight_bits, pes, lanes)
+        exporting.export_packed(store, cell, path, how)
+    typer.echo(f"wrote {path}" + (f" and memory files in {memories}" if memories is not None else ""))

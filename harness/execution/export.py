@@ -1,13 +1,15 @@
-"""Hand out a finished cell: its pruned weights and its masks, in one safetensors file."""
+"""Hand out a finished cell: weights and masks in one safetensors file, or its matrices packed for storage and RTL."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save
 
-from harness import records
-from harness.api import EmptySelectionError, SpecError, StoreError
+from harness import memory_files, packing, records
+from harness.api import EmptySelectionError, SpecError, State, StoreError
+from harness.packing import PackedFormat
 from harness.records import Record
 from harness.store import Store, write_atomic
 
@@ -34,6 +36,27 @@ def find(store: Store, cell: str) -> Record:
     return next(iter(matching.values()))
 
 
+@dataclass(frozen=True)
+class Packing:
+    """How a cell's pruned matrices are packed.
+
+    Args:
+        format: of every pruned matrix; what nobody pruned is kept as it is.
+        banks: banks per row of csb; None takes what each mask has.
+        memories: folder for memory files, or None for none.
+        weight_bits: bits of a weight in them.
+        pes: processing elements of the bank engine that they are for, or None for files without its shape.
+        lanes: lanes of each, likewise.
+    """
+
+    format: PackedFormat
+    banks: int | None = None
+    memories: Path | None = None
+    weight_bits: int = 16
+    pes: int | None = None
+    lanes: int | None = None
+
+
 def export(store: Path, cell: str, path: Path) -> Record:
     """Write weights and masks of a finished cell.
 
@@ -50,6 +73,53 @@ def export(store: Path, cell: str, path: Path) -> Record:
         SpecError, EmptySelectionError: the id fits several cells, or none.
         StoreError: the cell is not finished, its state is not kept, or the file cannot be written.
     """
+    record, state = _finished(store, cell)
+    arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = dict(state.weights)
+    arrays.update({f"{name}.mask": mask for name, mask in state.masks.items()})
+    _write(path, save(arrays, _described(record)))
+    return record
+
+
+def export_packed(store: Path, cell: str, path: Path, how: Packing) -> Record:
+    """Write the matrices of a finished cell, packed; `harness.packing.read_packed` restores them exactly.
+
+    Args:
+        store: the store's folder.
+        cell: id of a cell, or its beginning.
+        path: the `.npz` file to write.
+        how: the format, and memory files beside it.
+
+    Returns:
+        The cell's record.
+
+    Raises:
+        SpecError, EmptySelectionError: the id fits several cells, or none; the format cannot hold a mask.
+        StoreError: the cell is not finished, its state is not kept, or a file cannot be written.
+    """
+    record, state = _finished(store, cell)
+    if not state.masks:
+        raise SpecError(f"export: cell {record.cell} is dense, so there is nothing to pack; export it as safetensors")
+    packed = {name: packing.keep(weights) for name, weights in state.weights.items()}
+    for name, mask in state.masks.items():
+        try:
+            packed[name] = packing.pack(state.weights[name], how.format, mask=mask, banks=how.banks)
+        except SpecError as error:
+            raise SpecError(f"export: {name}: {error}") from None
+    # Everything is made before anything is written: a refusal leaves no half of an export.
+    files = {path: packing.write_packed(packed, _described(record))}
+    if how.memories is not None:
+        for name in state.masks:
+            texts = memory_files.memory_files(
+                name, packed[name], weight_bits=how.weight_bits, pes=how.pes, lanes=how.lanes
+            )
+            files |= {how.memories / file: text.encode() for file, text in texts.items()}
+    for file, content in files.items():
+        _write(file, content)
+    return record
+
+
+def _finished(store: Path, cell: str) -> tuple[Record, State]:
+    """The record and the state of a finished cell."""
     shelf = Store(store)
     record = find(shelf, cell)
     stage = shelf.read(record.stage) if record.stage else None
@@ -57,9 +127,11 @@ def export(store: Path, cell: str, path: Path) -> Record:
         raise StoreError(
             f"export: cell {record.cell} ({record.status}) has no finished model in {store}; run its experiment again"
         )
-    state = shelf.state(stage)
-    arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = dict(state.weights)
-    arrays.update({f"{name}.mask": mask for name, mask in state.masks.items()})
+    return record, shelf.state(stage)
+
+
+def _described(record: Record) -> dict[str, str]:
+    """Which cell a file comes from."""
     described = (
         "run",
         "cell",
@@ -73,10 +145,13 @@ def export(store: Path, cell: str, path: Path) -> Record:
         "metric",
     )
     values = record.model_dump(mode="json")
-    metadata = {name: str(values[name]) for name in described} | {"value": json.dumps(record.value), "stage": stage.key}
+    metadata = {name: str(values[name]) for name in described}
+    return metadata | {"value": json.dumps(record.value), "stage": record.stage}
+
+
+def _write(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, save(arrays, metadata))
+        write_atomic(path, content)
     except OSError as error:
-        raise StoreError(f"export: {path} cannot be written ({error.strerror}); name another file with -o") from None
-    return record
+        raise StoreError(f"export: {path} cannot be written ({error.strerror}); name another place") from None
