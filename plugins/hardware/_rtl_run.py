@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache as cached
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +35,10 @@ _FILES: dict[Bench, tuple[str, ...]] = {
 
 _COMMANDS: dict[Simulator, tuple[str, ...]] = {"verilator": ("verilator", "g++", "make"), "icarus": ("iverilog", "vvp")}
 
+_VERSION_FLAGS: dict[Simulator, tuple[str, ...]] = {"verilator": ("--version",), "icarus": ("-V",)}
+
+_OLDEST_VERILATOR = 5
+
 # The benches' own widths: `localparam`s of bank_bench.v and column_bench.v.
 _VALUE_BITS, _SUM_BITS = 16, 48
 _BANK_INDEX_BITS, _BANK_WAVE_BITS, _BANK_DEPTH_BITS, _BANK_ROW_BITS = 6, 4, 12, 14
@@ -52,21 +57,43 @@ class RtlRun:
     Args:
         cycles: clock edges from the start to the last result.
         wrong: results that are missing, too many, or another number than the integer dot product.
-        simulator: what ran it.
         summed: clock edges from the start to the last accumulated product, before partial sums are added up; equal to
             `cycles` where nothing follows.
     """
 
     cycles: int
     wrong: int
-    simulator: Simulator
     summed: int
 
 
 def find_simulator() -> Simulator | None:
-    """The simulator to use: Verilator, else Icarus, else None; looks at PATH only."""
+    """The simulator to use: Verilator 5 or later, else Icarus, else None."""
     found = (name for name, commands in _COMMANDS.items() if all(map(shutil.which, commands)))
-    return next(found, None)
+    return next((name for name in found if _is_recent(name)), None)
+
+
+def simulator_version(simulator: Simulator) -> str:
+    """Its name and number, e.g. `Verilator 5.006`.
+
+    Raises:
+        HarnessError: it does not say.
+    """
+    command = shutil.which(_COMMANDS[simulator][0]) or _COMMANDS[simulator][0]
+    said = _said_of_itself(command, *_VERSION_FLAGS[simulator])
+    found = re.search(r"(Verilator|Icarus Verilog)\D*([\d.]+)", said)
+    if found is None:
+        raise HarnessError(f"{simulator} should print its version, got {said.strip()[:100]!r}; check its installation")
+    return " ".join(found.groups())
+
+
+@cached
+def _said_of_itself(*command: str) -> str:
+    return _call(command, None)
+
+
+def _is_recent(simulator: Simulator) -> bool:
+    """Verilator runs a bench that is written in Verilog since version 5."""
+    return simulator != "verilator" or int(simulator_version(simulator).split()[1].split(".")[0]) >= _OLDEST_VERILATOR
 
 
 def default_cache() -> Path:
@@ -89,7 +116,8 @@ def run_bank(
 
     Args:
         mask: True where a weight is kept.
-        pes, lanes: the shape, built if it is not in the cache.
+        pes: processing elements.
+        lanes: lanes of each; a shape is built if it is not in the cache.
         banks: banks per row, cut as the bank map of the model cuts them.
         lockstep: whether PEs wait for the slowest after every row.
         seed: of the operands.
@@ -140,7 +168,8 @@ def run_column(
 
     Args:
         mask: True where a weight is kept; column j goes to group j mod `groups`, row r to PE r mod `pes`.
-        groups, pes: the shape, built if it is not in the cache.
+        groups: groups of columns.
+        pes: processing elements of each group; a shape is built if it is not in the cache.
         depth: FIFO slots.
         full_flag: whether "full" sees a slot that is freed in the same cycle.
         seed: of the operands.
@@ -180,8 +209,8 @@ def _operands(mask: Mask, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int6
     """Weights, zero where pruned and nowhere else, and a vector: the whole range of 16-bit numbers."""
     generator = np.random.default_rng(seed)
     top = 1 << (_VALUE_BITS - 1)
-    weights = generator.integers(1, top, mask.shape) * generator.choice([-1, 1], mask.shape) * mask
-    return weights, generator.integers(-top, top, mask.shape[1])
+    weights = generator.integers(1, top, mask.shape) * (1 - 2 * generator.integers(2, size=mask.shape)) * mask
+    return np.asarray(weights), generator.integers(-top, top, mask.shape[1:])
 
 
 def _bank_row(row: NDArray[np.int64], starts: list[int], lanes: int) -> list[int]:
@@ -253,7 +282,9 @@ class _Built:
         with tempfile.TemporaryDirectory(prefix="harness-rtl-") as folder:
             for name, text in files.items():
                 Path(folder, f"{name}.hex").write_text(text)
-            arguments = [f"+{name}={name}.hex" for name in files] + [f"+{key}={value}" for key, value in numbers.items()]
+            arguments = [f"+{name}={name}.hex" for name in files] + [
+                f"+{key}={value}" for key, value in numbers.items()
+            ]
             printed = _call([*self.command, *arguments], Path(folder))
         answer = _ANSWER.search(printed)
         if answer is None:
@@ -262,7 +293,7 @@ class _Built:
                 "check the simulator's version"
             )
         cycles, summed, wrong = answer.groups()
-        return RtlRun(int(cycles), int(wrong), self.simulator, int(summed or cycles))
+        return RtlRun(int(cycles), int(wrong), int(summed or cycles))
 
 
 def _build(bench: Bench, sizes: Mapping[str, int], cache: Path | None, simulator: Simulator | None) -> _Built:
@@ -274,7 +305,8 @@ def _build(bench: Bench, sizes: Mapping[str, int], cache: Path | None, simulator
             "recorded cycles"
         )
     sources = [SOURCES / f"{name}.v" for name in _FILES[bench]]
-    digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
+    contents = [simulator_version(simulator).encode(), *(source.read_bytes() for source in sources)]
+    digest = hashlib.sha256(b"".join(contents)).hexdigest()[:12]
     shape = "x".join(map(str, sizes.values()))
     target = (cache or default_cache()) / f"{bench}-{shape}-{simulator}-{digest}"
     if not target.exists():
@@ -304,7 +336,7 @@ def _compile_command(
     ]  # fmt: skip
 
 
-def _call(command: Sequence[str], folder: Path) -> str:
+def _call(command: Sequence[str], folder: Path | None) -> str:
     """What a program prints.
 
     Raises:
@@ -313,7 +345,9 @@ def _call(command: Sequence[str], folder: Path) -> str:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_LONGEST_S, check=True)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise HarnessError(f"{Path(command[0]).name} should run to its end, got: {error}; check its installation") from error
+        raise HarnessError(
+            f"{Path(command[0]).name} should run to its end, got: {error}; check its installation"
+        ) from error
     except subprocess.CalledProcessError as error:
         said = (error.stderr or error.stdout).strip()[-500:]
         raise HarnessError(

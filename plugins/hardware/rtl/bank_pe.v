@@ -86,11 +86,10 @@ module bank_pe #(
     end
   endgenerate
 
-  wire signed [SUM_BITS-1:0] sum;
+  wire signed [2*WIDTH+LEVELS-1:0] sum;
   adder_tree #(
       .N(N),
-      .IN(2 * WIDTH),
-      .OUT(SUM_BITS)
+      .WIDTH(2 * WIDTH)
   ) tree (
       .clk(clk),
       .terms(products),
@@ -100,6 +99,7 @@ module bank_pe #(
   // What is known of a word travels beside it: bit 0 is the word issued in the last cycle.
   reg [STAGES-1:0] issued, ends;
   reg signed [SUM_BITS-1:0] partial;
+  // Signed operands: the narrower sum is extended by its sign.
   wire signed [SUM_BITS-1:0] total = partial + sum;
 
   always @(posedge clk) begin
@@ -108,7 +108,7 @@ module bank_pe #(
     result_valid <= ends[STAGES-1];
     result <= total;
     if (start) begin
-      issued  <= 0;
+      issued <= 0;
       ends <= 0;
       partial <= 0;
       result_valid <= 0;

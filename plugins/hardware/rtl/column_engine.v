@@ -107,12 +107,12 @@ module column_engine #(
     if (start) running <= 1;
     else if (clear || summed) running <= 0;
     if (clear || summed) begin
-      draining   <= 1;
-      drain_row  <= 0;
+      draining <= 1;
+      drain_row <= 0;
       drain_left <= rows_per_pe - 1'b1;
     end else if (draining) begin
-      draining   <= drain_left != 0;
-      drain_row  <= drain_row + 1'b1;
+      draining <= drain_left != 0;
+      drain_row <= drain_row + 1'b1;
       drain_left <= drain_left - 1'b1;
     end
     if (start) draining <= 0;
