@@ -55,3 +55,8 @@ class Check(Frozen):
     source: str = ""
     place: str = ""
     note: str = ""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the target was read in its source; one that is recalled or derived is never called published."""
+        return self.published is not None and self.origin == "read"

@@ -19,6 +19,16 @@ class Target:
     source: str
     place: str
 
+    def share(self) -> float:
+        """The value of a figure that must be a fraction.
+
+        Raises:
+            ValueError: it is 1 or more.
+        """
+        if self.value >= 1:
+            raise ValueError(f"{self.place} must be a fraction below 1, got {self.value:g}")
+        return self.value
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -49,9 +59,10 @@ class Targets:
         content = _load(path)
         if content.get("version") != 1:
             raise self._wrong("version", "1", content.get("version"), "write `version: 1`")
-        self._sources = content.get("sources", {})
-        if not isinstance(self._sources, dict):
-            raise self._wrong("sources", "a mapping of names to texts", self._sources, "list the sources by name")
+        sources = content.get("sources", {})
+        if not isinstance(sources, dict):
+            raise self._wrong("sources", "a mapping of names to texts", sources, "list the sources by name")
+        self._sources: dict[str, object] = sources
         self._accelerators = self._by_id(content.get("accelerators"), "accelerators")
         gates = content.get("gates")
         rules = gates.get("rules") if isinstance(gates, dict) else None
@@ -97,7 +108,7 @@ class Targets:
         """
         found = rule.tolerance
         if name is not None:
-            found = found.get(name) if isinstance(found, Mapping) else None
+            found = found.get(name) if isinstance(found, dict) else None
         place = f"{rule.place}.tolerance" + (f".{name}" if name else "")
         return self._positive(found, place, "give the largest relative error allowed, e.g. 0.10")
 
@@ -119,7 +130,8 @@ class Targets:
             wanted = f"one of {', '.join(get_args(FigureOrigin))}"
             raise self._wrong(f"accelerators.{place.rsplit('.', 1)[0]}.origin", wanted, origin, "name the origin")
         source = str(group.get("source", ""))
-        return Target(value, _origin(origin), str(self._sources.get(source, source)), place)
+        quoted = " (as quoted by somebody else)" if group.get("via") == "secondary" else ""
+        return Target(value, _origin(origin), str(self._sources.get(source, source)) + quoted, place)
 
     def _positive(self, found: object, place: str, way_out: str) -> float:
         if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found <= 0:
@@ -194,7 +206,8 @@ def allowed(rule: Rule, targets: Targets) -> float | None:
 
 
 def _load(path: Path) -> Mapping[str, object]:
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     try:
         content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))

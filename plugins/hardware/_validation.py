@@ -39,7 +39,11 @@ def checks(targets: Path | None = None) -> tuple[Check, ...]:
 def _evaluated(rule: Rule, targets: Targets) -> list[Check]:
     """The checks of one rule; exactly one, failed, where nothing evaluates it."""
     evaluation = EVALUATIONS.get(rule.id)
-    found = [] if evaluation is None else evaluation(rule, targets)
+    why = f"nothing here knows the rule {rule.id!r}" if evaluation is None else "the file has no row for it"
+    try:
+        found = [] if evaluation is None else evaluation(rule, targets)
+    except ValueError as error:  # figures that no model takes
+        found, why = [], str(error)
     if found:
         return found
     return [
@@ -49,6 +53,6 @@ def _evaluated(rule: Rule, targets: Targets) -> list[Check]:
             what=rule.target,
             gate="must be evaluated",
             passed=False,
-            note=f"not evaluated: nothing here knows the rule {rule.id!r}, or the file has no row for it",
+            note=f"not evaluated: {why}",
         )
     ]
