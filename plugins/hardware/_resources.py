@@ -1,6 +1,6 @@
 """Logic, indicative and with its range, and energy, only where a board power was published."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.api import Logic
 
@@ -8,25 +8,38 @@ from ._devices import Device, Figure, Usage
 from ._placement import Placement
 
 _SYNTHESISED_BITS = 16
-"""Operand width of the templates below; other widths are scaled in proportion (assumed)."""
+"""Operand width of the templates below. Narrower operands save next to nothing: 351 LUTs become 373 with 8 bits."""
 
-_LANE_LUT, _LANE_FF = (18, 21), (19, 22)
-"""Per lane of a bank engine with multipliers in DSP blocks: yosys 0.23, xc7, one PE of 16 or 64 lanes and 4 x 16 lanes.
 
-On UltraScale+ yosys leaves the DSP blocks' pipeline registers outside and finds up to 37 LUTs and 86 flip-flops; vendor
-tools do not."""
+@dataclass(frozen=True)
+class _Template:
+    """LUTs and flip-flops (least, most) per lane, and per PE for its control, of either kind."""
 
-_PE_CONTROL = 60
-"""LUTs, and as many flip-flops, per PE: 339 and 1,187 LUTs with 16 and 64 lanes leave 56 for none, rounded up."""
+    lane_lut: tuple[int, int]
+    lane_ff: tuple[int, int]
+    control: tuple[int, int]
+    note: str
+
+
+_BANK = _Template((17, 21), (17, 22), (30, 80), "one-PE templates of 1 to 64 lanes and an array of 4 x 16")
+"""Our PE takes 68, 149, 351 and 1,165 LUTs and 73, 159, 371 and 1,213 flip-flops with 1, 4, 16 and 64 lanes (yosys
+0.23, xc7, multipliers in DSP blocks); earlier templates 305 to 339 with 16 and 1,320 with 4 x 16. On UltraScale+ yosys
+leaves the DSP blocks' pipeline registers outside, up to 37 LUTs and 86 flip-flops per lane: not in the range."""
+
+_COLUMN = _Template((115, 265), (110, 160), (0, 0), "one-PE templates of several depths, the adders of groups left out")
+"""Our PE takes 163 LUTs and 130 flip-flops; 116 LUTs with 8 rows, a FIFO of 2 and sums of 32 bits, 264 with 1,024 rows,
+a FIFO of 32 and 8,192 weights (yosys 0.23, xc7)."""
+
+_BORROWED = replace(_BANK, note="the bank engine's lanes, which are the same but for indices")
+
+_TEMPLATES = {"bank": _BANK, "dense_mvm": _BORROWED, "column_fifo": _COLUMN}
+"""Engines whose lanes have been synthesised; nothing is known of others."""
 
 _PRODUCT_LUT, _PRODUCT_FF = (93, 134), (45, 111)
 """Per multiplier made of LUTs, after routing on XC7Z020, width not stated (working paper on tap banking)."""
 
 _ALM_PER_LUT = 0.92
-"""620 ALUTs / 2 per ALM / 339 LUTs: the same one-PE template for Cyclone 10 GX and for xc7, yosys 0.23, rounded up."""
-
-_SAME_LANES = {"bank": "", "dense_mvm": "; taken from the bank engine, whose lanes are the same but for indices"}
-"""Engines whose lanes have been synthesised, and what to say of those that borrow the figures."""
+"""620 ALUTs / 2 per ALM / 339 LUTs: one and the same template for Cyclone 10 GX and for xc7, yosys 0.23, rounded up."""
 
 
 @dataclass(frozen=True)
@@ -49,27 +62,24 @@ def logic(engine: str, *, multipliers: int, pes: int, bits: int, lut_multipliers
         lut_multipliers: how many multipliers are made of LUTs because the DSP blocks run out.
 
     Assumes:
-        proportional to the operand width; routing, shell and memory controllers are not counted. Predictors without
-        synthesis are off by 10 to 30 %.
+        as much for narrow operands as for 16 bits; routing, shell and memory controllers are not counted. Predictors
+        without synthesis are off by 10 to 30 %.
 
     Source:
         yosys 0.23 on one-PE templates; LUT multipliers from a published design on XC7Z020.
     """
-    if engine not in _SAME_LANES:
+    template = _TEMPLATES.get(engine)
+    if template is None:
         return None
-    scale = bits / _SYNTHESISED_BITS
+    lanes = -(-multipliers * max(bits, _SYNTHESISED_BITS) // _SYNTHESISED_BITS)
     low, high = (
         Logic(
-            lut=round(multipliers * _LANE_LUT[end] * scale)
-            + end * pes * _PE_CONTROL
-            + lut_multipliers * _PRODUCT_LUT[end],
-            ff=round(multipliers * _LANE_FF[end] * scale)
-            + end * pes * _PE_CONTROL
-            + lut_multipliers * _PRODUCT_FF[end],
+            lut=lanes * template.lane_lut[end] + pes * template.control[end] + lut_multipliers * _PRODUCT_LUT[end],
+            ff=lanes * template.lane_ff[end] + pes * template.control[end] + lut_multipliers * _PRODUCT_FF[end],
         )
         for end in (0, 1)
     )
-    return LogicEstimate(low, high, f"yosys 0.23 on one-PE templates, indicative{_SAME_LANES[engine]}")
+    return LogicEstimate(low, high, f"yosys 0.23 on xc7, indicative: {template.note}")
 
 
 def split_multipliers(products: int, bits: int, device: Device, *, shares_operand: bool = False) -> tuple[int, int]:
