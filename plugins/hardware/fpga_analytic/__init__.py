@@ -1,9 +1,11 @@
 """The cycles of an engine on an FPGA, from statistics of the masks alone."""
 
+from pathlib import Path
 from typing import ClassVar
 
-from harness.api import Engine, HardwareModel, Product, hookimpl
+from harness.api import Check, Engine, HardwareModel, JsonValue, Product, hookimpl
 
+from .._catalogue import CatalogueRow, catalogue
 from .._design import Runner
 from .._engine import EngineModel
 
@@ -27,6 +29,46 @@ class FpgaAnalytic(EngineModel):
 
     def check(self, product: Product) -> None:
         """Nothing is needed beyond the number of non-zeros."""
+
+    @classmethod
+    def devices(cls) -> tuple[dict[str, JsonValue], ...]:
+        """All devices and boards of the table, figures with value, origin and source."""
+        return tuple(_device_row(row) for row in catalogue())
+
+    @classmethod
+    def checks(cls, targets: Path | None = None) -> tuple[Check, ...]:
+        """Every rule of the table of accelerators, or of a file like it."""
+        from .._validation import checks
+
+        return checks(targets)
+
+    @classmethod
+    def caveat(cls) -> str:
+        """What no rule can show."""
+        from .._validation import CAVEAT
+
+        return CAVEAT
+
+
+def _device_row(row: CatalogueRow) -> dict[str, JsonValue]:
+    """A row of the catalogue as JSON; a figure is a mapping of value, origin and source."""
+    rams: dict[str, JsonValue] = {kind: count.plain() for kind, count in row.rams}
+    off_chip: JsonValue = None
+    if row.off_chip is not None and row.off_chip_kind is not None:
+        off_chip = {row.off_chip_kind: row.off_chip.plain()}
+    return {
+        "device": row.id,
+        "family": row.family,
+        "DSP": row.dsp.plain(),
+        "multipliers": {"16-bit": row.multipliers_w16, "8-bit": row.multipliers_w8},
+        "RAM_blocks": rams,
+        "logic": {row.logic_kind: row.logic.plain()},
+        "FF": row.ff.plain(),
+        "off-chip_GB/s": off_chip,
+        "MHz": row.clock.plain(),
+        "dies": None if row.dies is None else row.dies.plain(),
+        "chip": row.chip,
+    }
 
 
 @hookimpl

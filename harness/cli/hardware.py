@@ -1,0 +1,368 @@
+"""`hardware list`, `cost`, `sweep`, `validate`: what masks cost on accelerators, without any training."""
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli._common import EXIT_CELL_FAILED, EXIT_GATE, JsonOption, guarded, print_json, stderr, stdout
+
+if TYPE_CHECKING:
+    from harness.api import JsonValue
+    from harness.hardware_costs import Entry, Request
+    from harness.hardware_workload import Given
+
+app = typer.Typer(help="Cost masks on accelerators, sweep their designs, check the models.", no_args_is_help=True)
+
+
+class Layout(StrEnum):
+    """How matrices lie in a file."""
+
+    auto = "auto"
+    rows_out = "rows_out"
+    rows_in = "rows_in"
+
+
+class Inputs(StrEnum):
+    """When the next input of a recurrent layer is known."""
+
+    closed_loop = "closed_loop"
+    known_ahead = "known_ahead"
+
+
+FileArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        help="Masks or weights (.npz, .safetensors, .mtx, .smtx, .onnx), or layers by size (.yaml).",
+        show_default=False,
+    ),
+]
+WorkloadOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--workload", metavar="FILE", help="Layers by size and density (.yaml); no masks.", show_default=False
+    ),
+]
+EngineOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--engine",
+        metavar="NAME[:k=v,...]|FILE",
+        help="An engine with its parameters, or a YAML file that has them; may be repeated.",
+        show_default="all engines",
+    ),
+]
+ModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="A hardware model, or `all`; may be repeated.",
+        show_default="the first that can: exact with masks, else from statistics",
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME|FILE", help="A device of `hardware list`, or a file.", show_default=False),
+]
+LayoutOption = Annotated[Layout, typer.Option("--layout", help="How matrices lie where the file does not say.")]
+BanksOption = Annotated[
+    int | None,
+    typer.Option("--banks", min=1, help="Equally filled banks per row of every pruned matrix.", show_default=False),
+]
+OutputSizeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--output-size",
+        metavar="LAYER=HxW",
+        help="Output of a convolution; may be repeated.",
+        show_default=False,
+    ),
+]
+ActivationOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--activation-density",
+        metavar="[LAYER=]D",
+        help="Fraction of inputs that are not zero, of all layers or of one; may be repeated.",
+        show_default="1",
+    ),
+]
+MultipliersOption = Annotated[
+    int | None, typer.Option("--multipliers", help="Budget of multipliers.", show_default=False)
+]
+WeightBitsOption = Annotated[
+    int | None, typer.Option("--weight-bits", help="Bits of a weight.", show_default="the model's")
+]
+ActBitsOption = Annotated[
+    int | None, typer.Option("--act-bits", help="Bits of a vector element.", show_default="the model's")
+]
+AccBitsOption = Annotated[int | None, typer.Option("--acc-bits", help="Bits of a sum.", show_default="the model's")]
+BandwidthOption = Annotated[
+    float | None,
+    typer.Option("--bandwidth", help="Off-chip bandwidth reached, GB/s.", show_default="the device's"),
+]
+InputsOption = Annotated[
+    Inputs | None,
+    typer.Option("--inputs", help="Whether the next input waits for the last output.", show_default="closed_loop"),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="Any other parameter of the model; may be repeated.", show_default=False
+    ),
+]
+
+
+@app.command("list")
+@guarded
+def list_hardware(as_json: JsonOption = False) -> None:
+    """List engines and devices, every figure with its origin."""
+    from harness.hardware_costs import device_rows, engine_rows
+    from harness.registry import discover
+
+    registry = discover()
+    engines, devices = engine_rows(registry), device_rows(registry)
+    if as_json:
+        print_json({"engines": engines, "devices": devices})
+        return
+    from harness import hardware_tables
+
+    hardware_tables.show(stdout(), [hardware_tables.engine_table(engines), hardware_tables.device_table(devices)])
+
+
+@app.command()
+@guarded
+def cost(
+    file: FileArgument = None,
+    workload: WorkloadOption = None,
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    layout: LayoutOption = Layout.auto,
+    banks: BanksOption = None,
+    output_size: OutputSizeOption = None,
+    activation_density: ActivationOption = None,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Inputs, one after another or over streams.")] = 1,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Time steps of every input.")] = 1,
+    multipliers: MultipliersOption = None,
+    weight_bits: WeightBitsOption = None,
+    act_bits: ActBitsOption = None,
+    acc_bits: AccBitsOption = None,
+    clock: Annotated[
+        float | None, typer.Option("--clock", help="Clock of every engine, MHz.", show_default="each engine's own")
+    ] = None,
+    bandwidth: BandwidthOption = None,
+    inputs: InputsOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Cost masks, weights or a description of layers on every engine that can run them."""
+    from harness import hardware_costs as costs
+    from harness.registry import discover
+
+    given = _given(file, workload, layout, banks, output_size, activation_density)
+    parameters = _parameters(
+        settings, device=device, multipliers=multipliers, weight_bits=weight_bits, activation_bits=act_bits,
+        accumulator_bits=acc_bits, clock_mhz=clock, bandwidth_gbytes_per_s=bandwidth, inputs=inputs,
+    )  # fmt: skip
+    registry = discover()
+    request = _request(registry.names("hardware"), model, engine, parameters)
+    report = costs.report(registry, given.workload, request, costs.Load(batch, steps), given.told())
+    if as_json:
+        print_json(report.plain())
+    else:
+        from harness import hardware_tables
+
+        hardware_tables.show(stdout(), list(hardware_tables.cost_parts(report)))
+    return 0 if report.is_costed else EXIT_CELL_FAILED
+
+
+@app.command()
+@guarded
+def sweep(
+    file: FileArgument = None,
+    workload: WorkloadOption = None,
+    engine: EngineOption = None,
+    model: ModelOption = None,
+    device: DeviceOption = None,
+    layout: LayoutOption = Layout.auto,
+    banks: BanksOption = None,
+    output_size: OutputSizeOption = None,
+    activation_density: ActivationOption = None,
+    multipliers: Annotated[
+        str, typer.Option("--multipliers", "--sizes", metavar="N,...", help="Budgets; each has its own best shape.")
+    ] = "256,512,1024,2048,4096",
+    fifo_depth: Annotated[
+        str, typer.Option("--fifo-depth", metavar="D,...", help="FIFO depths, for engines that have a FIFO.")
+    ] = "1,2,4,8,16",
+    clock: Annotated[
+        str | None,
+        typer.Option("--clock", metavar="MHZ,...", help="Clocks of every engine.", show_default="each engine's own"),
+    ] = None,
+    weight_bits: WeightBitsOption = None,
+    act_bits: ActBitsOption = None,
+    acc_bits: AccBitsOption = None,
+    bandwidth: BandwidthOption = None,
+    inputs: InputsOption = None,
+    settings: SetOption = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write every design to .csv or .json, or draw them to .svg, .png or .pdf; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print every design, not only the best ones.")] = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Vary budget, FIFO depth and clock; print the designs that no other beats."""
+    from harness import hardware_sweep
+    from harness.registry import discover
+
+    grid = hardware_sweep.Grid(
+        hardware_sweep.whole_numbers(multipliers, "--multipliers"),
+        hardware_sweep.whole_numbers(fifo_depth, "--fifo-depth"),
+        () if clock is None else hardware_sweep.numbers(clock, "--clock"),
+    )
+    for path in output or ():
+        hardware_sweep.check_output(path)
+    given = _given(file, workload, layout, banks, output_size, activation_density)
+    parameters = _parameters(
+        settings, device=device, weight_bits=weight_bits, activation_bits=act_bits, accumulator_bits=acc_bits,
+        bandwidth_gbytes_per_s=bandwidth, inputs=inputs,
+    )  # fmt: skip
+    registry = discover()
+    request = _request(registry.names("hardware"), model, engine, parameters)
+    points = hardware_sweep.sweep(registry, given.workload, request, grid)
+    for path in output or ():
+        hardware_sweep.write(points, path)
+        stderr().print(f"wrote {path}", soft_wrap=True)
+    if as_json:
+        print_json([hardware_sweep.point_json(point) for point in points])
+    else:
+        from harness import hardware_tables
+
+        hardware_tables.show(stdout(), [hardware_tables.sweep_table(points, everything=everything)])
+    return 0 if any(point.row.cost for point in points) else EXIT_CELL_FAILED
+
+
+@app.command()
+@guarded
+def validate(
+    targets: Annotated[
+        Path | None,
+        typer.Option(
+            "--targets", metavar="FILE", help="Targets to hold the models to.", show_default="the built-in ones"
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Hold the models to published accelerators, simulated hardware and each other; exit 6 if a gate fails."""
+    from harness import hardware_checks as checking
+    from harness.registry import discover
+
+    registry = discover()
+    checks = checking.all_checks(registry, targets)
+    counts, caveats = checking.summary(checks), checking.caveats(registry)
+    if as_json:
+        rows = [check.model_dump(mode="json") for check in checks]
+        print_json({"checks": rows, "counts": counts, "caveats": list(caveats)})
+    else:
+        from harness import hardware_tables
+
+        sentence = ", ".join(f"{count} {word}" for word, count in counts.items())
+        hardware_tables.show(stdout(), [hardware_tables.check_table(checks), *caveats, sentence])
+    return EXIT_GATE if counts["failed"] else 0
+
+
+def _given(
+    file: Path | None,
+    workload: Path | None,
+    layout: Layout,
+    banks: int | None,
+    output_size: list[str] | None,
+    activation_density: list[str] | None,
+) -> "Given":
+    """What is to be costed, from the one file that the command names."""
+    from harness.api import SpecError
+    from harness.hardware_workload import read_given
+
+    path = workload or file
+    if path is None or (workload is not None and file is not None):
+        got = "none" if path is None else f"{file} and {workload}"
+        raise SpecError(f"expected one FILE of masks or weights, or one --workload, got {got}; name one of the two")
+    return read_given(
+        path,
+        layout=layout.value,
+        banks=banks,
+        output_sizes={name: _size(name, text) for name, text in _by_layer(output_size, "--output-size").items()},
+        activation_density={
+            name: _fraction(text) for name, text in _by_layer(activation_density, "--activation-density").items()
+        },
+    )
+
+
+def _by_layer(texts: list[str] | None, option: str) -> dict[str, str]:
+    """`LAYER=value` texts by layer; a value alone is told under the empty name."""
+    from harness.api import SpecError
+
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, _, value = text.rpartition("=")
+        if name in found:
+            raise SpecError(f"{option}: expected every layer once, got {text!r} again; remove one")
+        found[name] = value
+    return found
+
+
+def _size(name: str, text: str) -> tuple[int, int]:
+    from harness.api import SpecError
+
+    height, cross, width = text.partition("x")
+    if not (name and cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise SpecError(f"--output-size: expected LAYER=HEIGHTxWIDTH, such as conv_0=28x28, got {f'{name}={text}'!r}")
+    return int(height), int(width)
+
+
+def _fraction(text: str) -> float:
+    from harness.api import SpecError
+
+    try:
+        return float(text)
+    except ValueError:
+        raise SpecError(
+            f"--activation-density: expected a fraction such as 0.4, got {text!r}; write a number"
+        ) from None
+
+
+def _parameters(settings: list[str] | None, **options: "JsonValue") -> "Entry":
+    """The parameters of the models that the command names."""
+    from harness.api import SpecError
+    from harness.hardware_costs import assignments
+
+    given: Entry = {name: value for name, value in options.items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise SpecError(f"{name}: expected a finite number, got {value}; write another")
+    for text in settings or ():
+        for name, value in assignments(text, "--set").items():
+            if name in given:
+                raise SpecError(f"--set: expected every parameter once, got {name!r} twice; remove one")
+            given[name] = value
+    return given
+
+
+def _request(
+    known: tuple[str, ...], models: list[str] | None, engines: list[str] | None, parameters: Mapping[str, "JsonValue"]
+) -> "Request":
+    from harness.hardware_costs import Request, engine_entry
+
+    wanted = known if models and "all" in models else tuple(dict.fromkeys(models or ()))
+    return Request(wanted, tuple(engine_entry(text) for text in engines or ()), parameters)
