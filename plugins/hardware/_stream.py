@@ -1,8 +1,11 @@
 """How long a stream of (value, index) pairs takes, and the start-up time and rate that two measured points give."""
 
 from dataclasses import dataclass
-from math import sqrt
+from math import prod, sqrt
 from statistics import NormalDist
+
+_REACH, _STEPS = 6, 256
+"""Standard deviations within which a normal sum is taken to lie, and the steps of the integral over them."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,24 @@ def fit(first: tuple[float, float], second: tuple[float, float]) -> StreamFit:
     return StreamFit(start_up_us=short - few / rate, pairs_per_us=rate)
 
 
-def expected_largest(mean: float, deviation: float, count: int) -> float:
-    """The expected largest of so many independent sums, by Blom's approximation of normal order statistics."""
-    if count == 1 or deviation == 0:
-        return mean
-    return mean + deviation * NormalDist().inv_cdf((count - 0.375) / (count + 0.25))
+def expected_largest(*groups: tuple[float, float, int]) -> float:
+    """The expected largest of independent sums, taken as normal.
+
+    Args:
+        groups: mean, standard deviation and number of sums of equal distribution.
+    """
+    low = min(mean - _REACH * deviation for mean, deviation, _ in groups)
+    high = max(mean + _REACH * deviation for mean, deviation, _ in groups)
+    step = (high - low) / _STEPS
+    points = (low + (index + 0.5) * step for index in range(_STEPS))
+    return low + step * sum(1 - prod(_below(point, *group) for group in groups) for point in points)
+
+
+def _below(point: float, mean: float, deviation: float, count: int) -> float:
+    """The probability that all sums of a group are below a point."""
+    if deviation == 0:
+        return float(point >= mean)
+    return NormalDist(mean, deviation).cdf(point) ** count
 
 
 def binomial_deviation(trials: float, chance: float) -> float:

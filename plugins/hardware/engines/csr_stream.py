@@ -68,10 +68,13 @@ class CsrStream(Engine):
     def expect(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """The same with the expected load of the fullest channel."""
         channels = shape["channels"]
-        cells = -(-product.rows // channels) * product.cols  # weights of a channel with the most rows
-        fullest = product.rows % channels or channels
-        deviation = binomial_deviation(cells, product.density)
-        expected = expected_largest(cells * product.density, deviation, fullest)
+        share, more = divmod(product.rows, channels)  # `more` channels have one row more than the others
+        loads = []
+        for rows, count in ((share, channels - more), (share + 1, more)):
+            if count:
+                mean = rows * product.cols * product.density
+                loads.append((mean, binomial_deviation(rows * product.cols, product.density), count))
+        expected = expected_largest(*loads)
         most = max(Fraction(product.nnz, channels), Fraction(min(float(product.nnz), expected)))
         return self._run(product, shape, conditions, most, Fraction(product.nnz, product.rows), None)
 

@@ -205,10 +205,14 @@ def test_figures_that_no_model_takes_fail_with_the_reason(tmp_path):
 
 def test_a_report_turned_into_a_gate_is_a_gate(tmp_path):
     data = only(content(), "spartus")
-    data["gates"]["rules"][0] |= {"kind": "accept", "tolerance": 0.1}
+    rule(data).update(kind="accept", tolerance=0.1)
     (check,) = checks(written(tmp_path, data))
 
     assert check.passed is False and check.gate == "within 10 %"
+
+
+def rule(data):
+    return data["gates"]["rules"][0]
 
 
 def broken(change):
@@ -224,17 +228,17 @@ def broken(change):
         (lambda data, by: data.pop("gates"), "expected a list with at least one entry at gates.rules, got nothing"),
         (lambda data, by: data.update(accelerators={}), "at accelerators, got {}"),
         (lambda data, by: by["ese"].pop("nnz"), "expected a figure at accelerators.ese.nnz, got nothing"),
-        (lambda data, by: by["ese"]["nnz"].update(value="many"), "number above 0 at accelerators.ese.nnz.value, got 'many'"),
+        (lambda data, by: by["ese"]["nnz"].update(value="many"), "0 at accelerators.ese.nnz.value, got 'many'"),
         (lambda data, by: by["ese"]["nnz"].update(value=0), "number above 0 at accelerators.ese.nnz.value, got 0"),
-        (lambda data, by: by["ese"]["nnz"].update(value=True), "number above 0 at accelerators.ese.nnz.value, got True"),
+        (lambda data, by: by["ese"]["nnz"].update(value=True), "0 at accelerators.ese.nnz.value, got True"),
         (lambda data, by: by["ese"]["nnz"].update(origin="heard"), "at accelerators.ese.nnz.origin, got 'heard'"),
         (lambda data, by: by["ese"].update(id="else"), "expected an entry 'ese' at accelerators, got 'else, "),
         (lambda data, by: by["ese"].update(id="bbs"), "expected a name of its own at accelerators[1].id, got 'bbs'"),
-        (lambda data, by: by["hisparse"]["points"].update(rows=[[1]]), "expected 2 values, sparsity, gops, at hisparse.points"),
-        (lambda data, by: by["hisparse"]["points"].pop("columns"), "expected `columns` and at least one of `rows` at hisp"),
-        (lambda data, by: data["gates"]["rules"][0].update(kind="maybe"), "at gates.rules.ese_ideal.kind, got 'maybe'"),
-        (lambda data, by: data["gates"]["rules"][0].update(tolerance="tight"), "at gates.rules.ese_ideal.tolerance, got 'tight'"),
-        (lambda data, by: data["gates"]["rules"].append("x"), "expected a mapping with an `id` at gates.rules[2], got 'x'"),
+        (lambda data, by: by["hisparse"]["points"].update(rows=[[1]]), "2 values, sparsity, gops, at hisparse.points"),
+        (lambda data, by: by["hisparse"]["points"].pop("columns"), "`columns` and at least one of `rows` at hisparse"),
+        (lambda data, by: rule(data).update(kind="maybe"), "at gates.rules.ese_ideal.kind, got 'maybe'"),
+        (lambda data, by: rule(data).update(tolerance="tight"), "at gates.rules.ese_ideal.tolerance, got 'tight'"),
+        (lambda data, by: data["gates"]["rules"].append("x"), "mapping with an `id` at gates.rules[2], got 'x'"),
         (lambda data, by: data.update(sources=["a"]), "expected a mapping of names to texts at sources"),
     ],
 )  # fmt: skip
@@ -259,7 +263,7 @@ def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path, text, message):
     path = tmp_path / "targets.yaml"
     path.write_bytes(text)
 
-    with pytest.raises(SpecError, match="targets.yaml") as error:
+    with pytest.raises(SpecError, match=r"targets\.yaml") as error:
         checks(path)
     assert message in str(error.value)
 
