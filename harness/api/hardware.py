@@ -17,9 +17,9 @@ from harness.api.values import Mask
 Origin = Literal["measured", "modelled", "published"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Workload:
-    """The matrices of one model and which of their weights are kept.
+    """The matrices of one model and which of their weights are kept; not to be changed once made.
 
     Args:
         network: the layers.
@@ -52,8 +52,10 @@ class Cost(Frozen):
         latency_us: cycles / clock_mhz, of one input.
         clock_mhz: the clock of this engine; clock_origin: who says so.
         streams: inputs served at once; steps_per_s: time steps (or items) per second over all of them.
-        dense_cycles: the same tensors, dense, on a dot-product array (`dense_mvm`) with equally many multipliers.
-        speedup: dense_cycles / cycles, at equal multipliers and equal clock.
+        exact: whether cycles were counted on the masks; otherwise they are an expectation.
+        dense_cycles: the same tensors, dense, on a dot-product array (`baseline`) with equally many multipliers.
+        speedup: dense_cycles * streams / cycles, at equal multipliers and equal clock: for an engine that serves several
+            inputs at once a ratio of throughputs.
         engine_dense_cycles: the same tensors, dense, on the same engine in its own best shape; None if it cannot run
             them.
         fixed_shape, fixed_cycles: the shape that one would build without looking at a mask, and its cycles.
@@ -76,6 +78,8 @@ class Cost(Frozen):
     clock_origin: str = ""
     streams: int = 1
     steps_per_s: float | None = None
+    exact: bool = False
+    baseline: str = ""
     dense_cycles: int
     dense_latency_us: float
     speedup: float
@@ -112,6 +116,10 @@ class HardwareModel(Component):
         Raises:
             HarnessError: the engine cannot run it; the sentence becomes the reason in the report.
         """
+
+    def group(self) -> str:
+        """The label that the variants of one entry share: tables compare the engines under it."""
+        return self.label()
 
     def variants(self, engines: Sequence[type[Engine]]) -> "tuple[HardwareModel, ...]":
         """The models that an entry of an experiment stands for: one per engine, unless it names one.

@@ -146,11 +146,12 @@ class Collector:
         for model in self.plan.experiment.hardware:
             place = (digest, model.label())
             if place not in self._costs:
+                found: dict[str, JsonValue] = {"model": model.group()}
                 try:
-                    cost = Cost.model_validate(model.cost(workload))
-                    self._costs[place] = cost.model_dump(mode="json")
+                    found |= Cost.model_validate(model.cost(workload)).model_dump(mode="json")
                 except HarnessError as error:
-                    self._costs[place] = {"reason": str(error)}
+                    found["reason"] = str(error)
+                self._costs[place] = found
             costs[model.label()] = self._costs[place]
         return costs
 

@@ -7,6 +7,7 @@ from harness.api import JsonValue
 from harness.records import DONE, FAILED, PENDING, Record
 from harness.report import formats
 from harness.report.comparison import StrategyRow, strategies
+from harness.report.engines import engines
 from harness.report.formats import MISFIT, Footnotes
 from harness.report.page import Column, Document, Grid, Section
 from harness.report.results import results
@@ -35,6 +36,7 @@ def build(records: Sequence[Record], *, title: str, margin: float | None, compac
         compared = strategies(table)
         if compared:
             sections.append(_strategies(table, compared))
+        sections += engines(table, compact)
     sections.append(_how_to_read(records))
     return Document(title, tuple(sections))
 
@@ -167,19 +169,35 @@ def _definitions(records: Sequence[Record]) -> list[str]:
 
 
 def _hardware(records: Sequence[Record]) -> list[str]:
-    """What each hardware model stands for, and its warnings with the number of cells that have them."""
+    """What each hardware model stands for, and its warnings with the number of costs that have them."""
+    models: dict[str, list[Mapping[str, JsonValue]]] = {}
+    for record in records:
+        for label, cost in record.hardware.items():
+            if "cycles" in cost:
+                models.setdefault(str(cost.get("model", label)), []).append(cost)
     lines = []
-    for label in dict.fromkeys(label for record in records for label in record.hardware):
-        costs = [record.hardware[label] for record in records if "cycles" in record.hardware.get(label, {})]
+    for model, costs in models.items():
         warnings: Counter[str] = Counter()
-        for cost in costs:
-            notes = cost.get("notes")
+        for each in costs:
+            notes = each.get("notes")
             warnings.update(map(str, notes if isinstance(notes, list) else ()))
-        told = list(dict.fromkeys(device for cost in costs if (device := _device(cost))))
-        told += [f"{note} ({count} of {len(costs)} cells)" for note, count in warnings.items()]
+        told = [_devices(costs)] if any(map(_device, costs)) else []
+        told += [f"{note} ({count} of {len(costs)} costs)" for note, count in warnings.items()]
         if told:
-            lines.append(f"{label}: {'; '.join(told)}.")
+            lines.append(f"{model}: {'; '.join(told)}.")
     return lines
+
+
+def _devices(costs: Sequence[Mapping[str, JsonValue]]) -> str:
+    """Devices and clocks, with the clock's origin and the engines that have it."""
+    engines: dict[str, dict[str, None]] = {}
+    for cost in costs:
+        engines.setdefault(_device(cost), {})[str(cost.get("engine") or "")] = None
+    return ", ".join(
+        device + (f": {', '.join(names)}" if any(names) and len(engines) > 1 else "")
+        for device, names in engines.items()
+        if device
+    )
 
 
 def _device(cost: Mapping[str, JsonValue]) -> str:

@@ -60,16 +60,18 @@ def _columns(layout: _Layout) -> list[Column]:
     columns.append(Column("to\ndense"))
     if layout.with_reference:
         columns.append(Column("to\nunstr." if layout.compact else f"to {REFERENCE}"))
-    for label in table.hardware:
-        columns += _hardware_columns(label, layout.compact)
+    for model, labels in table.models.items():
+        columns += _hardware_columns(model, len(labels) > 1, layout.compact)
     return columns
 
 
-def _hardware_columns(label: str, compact: bool) -> list[Column]:
+def _hardware_columns(model: str, several: bool, compact: bool) -> list[Column]:
     if compact:
-        broken = label.replace("_", "_\n", 1).replace("(", "\n(", 1)
-        return [Column(f"{broken}\nµs", part="second"), Column("speed-\nup", part="second")]
-    return [Column(f"{label}\n{quantity}") for quantity in ("µs", "speed-up", "fits")]
+        broken = model.replace("_", "_\n", 1).replace("(", "\n(", 1)
+        columns = [Column(f"{broken}\nµs", part="second"), Column("speed-\nup", part="second")]
+        return columns + [Column("on", "label", part="second")] * several
+    columns = [Column(f"{model}\n{quantity}") for quantity in ("µs", "speed-up", "fits")]
+    return columns + [Column(f"{model}\nfastest on", "label")] * several
 
 
 def _groups(table: Table) -> dict[int, str]:
@@ -120,8 +122,10 @@ def _cells(row: Row, layout: _Layout, notes: Footnotes) -> list[str]:
 
 def _costs(row: Row, layout: _Layout, notes: Footnotes) -> list[str]:
     cells: list[str] = []
-    for label in layout.table.hardware:
-        cells += _hardware(row, row.hardware.get(label, HardwareCell()), layout.compact, notes)
+    for labels in layout.table.models.values():
+        cell = row.fastest(labels)
+        cells += _hardware(row, cell, layout.compact, notes)
+        cells += [cell.engine] * (len(labels) > 1)
     return cells
 
 

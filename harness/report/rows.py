@@ -32,7 +32,7 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class HardwareCell:
-    """A row's cost on one hardware model: means over seeds, or why there is none.
+    """A row's cost on one engine of a hardware model: means over seeds, or why there is none.
 
     Units: microseconds and cycles per time step (or item); speed-up over a dense array with equal multipliers.
     """
@@ -42,6 +42,8 @@ class HardwareCell:
     speedup: float | None = None
     fits: bool | None = None
     reason: str = ""
+    engine: str = ""
+    is_baseline: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,18 @@ class Row:
     why_no_dense: str = ""
     why_no_reference: str = ""
 
+    def fastest(self, labels: Sequence[str]) -> HardwareCell:
+        """The cost on the fastest of these engines: of those that fit if any does; a dense row's on the baseline.
+
+        Where none could run it, the reasons together.
+        """
+        cells = [self.hardware[label] for label in labels if label in self.hardware]
+        costed = [cell for cell in cells if cell.latency_us is not None]
+        if not costed:
+            return HardwareCell(reason="; ".join(dict.fromkeys(cell.reason for cell in cells if cell.reason)))
+        is_dense = self.setting.is_dense
+        return min(costed, key=lambda cell: (is_dense and not cell.is_baseline, cell.fits is False, cell.latency_us))
+
     @property
     def is_complete(self) -> bool:
         """Whether every planned seed has a result."""
@@ -96,7 +110,8 @@ class Table:
     """The rows of one task and scope, dense first, then in the order of the plan.
 
     Args:
-        hardware: labels of the hardware models, in the order met.
+        hardware: labels of the hardware models, one per engine, in the order met.
+        models: the same under the label that the engines of one model share.
         comparisons: how many comparisons the verdicts are corrected for; 0 without verdicts.
         reference: label of the pattern that the others are compared with.
     """
@@ -109,6 +124,7 @@ class Table:
     digits: int
     best_possible: float | None
     hardware: tuple[str, ...]
+    models: Mapping[str, tuple[str, ...]]
     rows: tuple[Row, ...]
     comparisons: int = 0
     reference: str = REFERENCE
@@ -203,10 +219,20 @@ def _table(
         digits=described.digits,
         best_possible=next((r.best_possible for r in records if r.best_possible is not None), None),
         hardware=tuple(dict.fromkeys(label for record in records for label in record.hardware)),
+        models=_models(records),
         rows=_ordered(rows),
         comparisons=comparisons,
         reference=reference,
     )
+
+
+def _models(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
+    """Labels of the hardware models by what their engines share."""
+    models: dict[str, dict[str, None]] = {}
+    for record in records:
+        for label, cost in record.hardware.items():
+            models.setdefault(str(cost.get("model", label)), {})[label] = None
+    return {model: tuple(labels) for model, labels in models.items()}
 
 
 def _reference(records: Iterable[Record]) -> str:
@@ -289,6 +315,8 @@ def _cost(done: Sequence[Record], label: str) -> HardwareCell:
         cycles=_mean(_number(cost.get("cycles")) for cost in costed),
         speedup=_mean(_number(cost.get("speedup")) for cost in costed),
         fits=all(cost["fits"] is True for cost in costed) if all("fits" in cost for cost in costed) else None,
+        engine=str(costed[0].get("engine", "")),
+        is_baseline=bool(costed[0].get("baseline")) and costed[0].get("engine") == costed[0].get("baseline"),
     )
 
 

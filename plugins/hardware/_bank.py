@@ -97,10 +97,30 @@ class Banks:
         """Equally filled banks of every part, where it has more than one."""
         return tuple(_natural(part) for part in self.product.parts)
 
-    @property
-    def natural_total(self) -> int | None:
-        """Equally filled banks of the whole row, if every part has them."""
-        return None if None in self.natural else sum(count for count in self.natural if count is not None)
+    @cached_property
+    def even(self) -> NDArray[np.int32] | None:
+        """Weights kept in every bank of every row, if they are the same in all rows and banks of a part; else None.
+
+        Shapes:
+            (banks,).
+        """
+        if self._asked is not None:
+            return None
+        kept: list[int] = []
+        for part, count in zip(self.product.parts, self.natural, strict=True):
+            if count is None:
+                return None
+            each, rest = divmod(part.kept, part.rows * count)
+            if rest or (part.mask is not None and not _is_even(part, count, each)):
+                return None
+            kept += [each] * count
+        return np.array(kept, dtype=np.int32)
+
+    def even_row(self, lanes: int) -> int | None:
+        """Cycles of every row on PEs with so many lanes, if all banks of a part keep the same count; else None."""
+        if self.even is None:
+            return None
+        return max(1, int(np.maximum.reduceat(self.even, wave_starts(len(self.even), lanes)).sum()))
 
     def map(self, lanes: int) -> BankMap:
         """The bank map for PEs with so many lanes."""
@@ -125,7 +145,9 @@ class Banks:
     def exact(self, lanes: int) -> "ExactRows":
         """What every row costs on PEs with so many lanes, counted on the masks."""
         if lanes not in self._rows:
-            self._rows[lanes] = ExactRows(self.counts(self.map(lanes)), lanes)
+            rows, even = self.product.rows, self.even
+            counts = self.counts(self.map(lanes)) if even is None else even[None]
+            self._rows[lanes] = ExactRows(counts, lanes, repeat=1 if even is None else rows)
         return self._rows[lanes]
 
     def counts(self, bank_map: BankMap) -> NDArray[np.int32]:
@@ -171,8 +193,13 @@ def wave_starts(banks: int, lanes: int) -> NDArray[np.intp]:
 class ExactRows:
     """Row costs counted on real masks."""
 
-    def __init__(self, counts: NDArray[np.int32], lanes: int) -> None:
+    def __init__(self, counts: NDArray[np.int32], lanes: int, repeat: int = 1) -> None:
         """Cost every row.
+
+        Args:
+            counts: weights kept in every bank.
+            lanes: lanes of a PE.
+            repeat: how many rows each row of the counts stands for.
 
         Shapes:
             counts (rows, banks).
@@ -182,10 +209,10 @@ class ExactRows:
         used = np.diff(starts, append=banks)  # (waves,) lanes that have a bank
         peaks = np.maximum.reduceat(counts, starts, axis=1)  # (rows, waves)
         self.lanes = lanes
-        self.costs: NDArray[np.int64] = np.maximum(1, peaks.sum(axis=1, dtype=np.int64))
-        per_wave = peaks.sum(axis=0, dtype=np.int64)
-        self._empty = int((peaks.sum(axis=1) == 0).sum())
-        self._nnz = int(counts.sum(dtype=np.int64))
+        self.costs: NDArray[np.int64] = np.repeat(np.maximum(1, peaks.sum(axis=1, dtype=np.int64)), repeat)
+        per_wave = repeat * peaks.sum(axis=0, dtype=np.int64)
+        self._empty = repeat * int((peaks.sum(axis=1) == 0).sum())
+        self._nnz = repeat * int(counts.sum(dtype=np.int64))
         self._reserved = int((per_wave * used).sum())
         self._idle = int((per_wave * (lanes - used)).sum())
         self.total = int(self.costs.sum())

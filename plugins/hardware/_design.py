@@ -186,12 +186,12 @@ def design(
         budget: what it may take beside multipliers.
     """
     runs = [runner(product, shape, numerics.conditions) for product in products]
-    memory = _memory(products, runs, device, numerics)
+    memory = _memory(products, runs, device, numerics, 1 if engine.whole_layer else numerics.pixel_copies)
     layers = tuple(
         _layer(engine, product, run, streamed, shape, runner, numerics)
         for product, run, streamed in zip(products, runs, memory.streamed, strict=True)
     )
-    multipliers = shape.multipliers * numerics.pixel_copies
+    multipliers = shape.multipliers * (1 if engine.whole_layer else numerics.pixel_copies)
     dsp = _dsp(engine, products, multipliers, device, numerics)
     estimate = _logic(engine, shape, multipliers, numerics)
     usage = {"dsp": device.usage("dsp", dsp), **memory.placement.usage}
@@ -306,12 +306,13 @@ def _stacked(runs: Sequence[Run]) -> list[Ram]:
     return list(found.values())
 
 
-def _memory(products: Sequence[Product], runs: Sequence[Run], device: Device, numerics: Numerics) -> Memory:
+def _memory(
+    products: Sequence[Product], runs: Sequence[Run], device: Device, numerics: Numerics, copies: int
+) -> Memory:
     """Every memory in RAM blocks or distributed RAM; weights last, and what finds no room of them is streamed.
 
     Weights that are deeper than the RAM blocks allow are streamed for every item, the deepest product first.
     """
-    copies = numerics.pixel_copies
     rams = _stacked(runs)
     others = [replace(ram, count=ram.count * copies) if ram.small else ram for ram in rams if ram.purpose != "weights"]
     others += _states(products, numerics)

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, Self
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator
 
@@ -29,7 +29,7 @@ from ._products import CostedRole, left_out, products
 from ._report import Choice, report
 from .engines.dense_mvm import DenseMvm
 
-_STREAMED_TRIES = 16
+_STREAMED_TRIES = 64
 """Shapes laid out in full once the best so far waits for weights that do not fit: more multipliers gain little then."""
 
 
@@ -46,6 +46,9 @@ EngineField = Annotated[
 
 class EngineModel(HardwareModel):
     """An engine on an FPGA that all products of a model share, one after another, at batch 1."""
+
+    exact: ClassVar[bool] = False
+    """Whether cycles are counted on the masks."""
 
     engine: EngineField = Field(
         default=None, description="an engine with its parameters; `all` costs a mask on every engine that can run it"
@@ -101,11 +104,14 @@ class EngineModel(HardwareModel):
         device(name)
         return name
 
+    def group(self) -> str:
+        """The model's label, whatever the engine."""
+        plain = self.model_copy(update={"engine": None})
+        return super(EngineModel, plain).label()
+
     def label(self) -> str:
         """The model's label, and the engine's in brackets."""
-        plain = self.model_copy(update={"engine": None})
-        base = super(EngineModel, plain).label()
-        return base if self.engine is None else f"{base}[{self.engine.label()}]"
+        return self.group() if self.engine is None else f"{self.group()}[{self.engine.label()}]"
 
     def variants(self, engines: Sequence[type[Engine]]) -> tuple[HardwareModel, ...]:
         """One model per engine, unless the engine is named."""
@@ -148,7 +154,7 @@ class EngineModel(HardwareModel):
         shapes = engine.shapes(work, budget)
         best = _search(engine, work, shapes, self.runner(engine), setting)
         # An engine of one given shape is compared with a dense array of as many multipliers.
-        equal = best.shape.multipliers // engine.streams if len(shapes) == 1 else budget
+        equal = best.shape.multipliers if len(shapes) == 1 else budget
         sizes = tuple(_Sizes.of(product) for product in work)
         fixed = engine.fixed_shape(work, budget)
         return report(
@@ -159,8 +165,9 @@ class EngineModel(HardwareModel):
                 numerics=numerics,
                 budget=self._budget(),
                 clock_origin=clock[1],
+                exact=self.exact,
                 given=len(shapes) == 1,
-                dense=_dense_design(DenseMvm(), sizes, max(1, equal), setting),
+                dense=_dense_design(DenseMvm(), sizes, equal, setting),
                 engine_dense=_own_dense_design(engine, sizes, budget, setting),
                 fixed=design(engine, fixed, work, self.runner(engine), device(self.device), numerics, limits),
                 omitted=omitted,

@@ -2,6 +2,7 @@
 
 from itertools import groupby
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -10,13 +11,24 @@ from harness.api import Convolution, Part, Product, ShapeError, SpecError, Tenso
 CostedRole = Literal["lstm", "dense", "softmax", "conv"]
 
 
+_PRODUCTS: WeakKeyDictionary[Workload, dict[tuple[CostedRole, ...], tuple[Product, ...]]] = WeakKeyDictionary()
+"""Products, kept as long as their workload: engines and models share what is counted on them."""
+
+
 def products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Product, ...]:
-    """The products of a workload, in network order.
+    """The products of a workload, in network order; the same objects for the same workload.
 
     Raises:
         SpecError: nothing is left to cost, or a convolution's output positions are unknown.
         ShapeError: a mask has another shape than its tensor.
     """
+    known = _PRODUCTS.setdefault(workload, {})
+    if roles not in known:
+        known[roles] = _products(workload, roles)
+    return known[roles]
+
+
+def _products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Product, ...]:
     chosen = [tensor for tensor in workload.tensors if tensor.cols is not None and tensor.role in roles]
     if not chosen:
         given = ", ".join(f"{tensor.name} ({tensor.role})" for tensor in workload.tensors) or "no tensors"

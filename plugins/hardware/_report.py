@@ -32,6 +32,7 @@ class Choice:
         model: the hardware model.
         device, numerics, budget: what it ran on.
         clock_origin: who says what the clock is.
+        exact: whether cycles were counted on the masks.
         given: whether the shape was given and not searched.
         dense: the dense products on a dot-product array of as many multipliers.
         engine_dense: the dense products on the same engine, None if it refuses them.
@@ -44,6 +45,7 @@ class Choice:
     numerics: Numerics
     budget: int
     clock_origin: str
+    exact: bool
     given: bool
     dense: Design
     engine_dense: Design | None
@@ -68,9 +70,11 @@ def report(best: Design, choice: Choice) -> Cost:
         clock_origin=choice.clock_origin,
         streams=streams,
         steps_per_s=streams * 1e6 / latency_us,
+        exact=choice.exact,
+        baseline=choice.dense.engine.name,
         dense_cycles=dense_cycles,
         dense_latency_us=dense_cycles / clock,
-        speedup=dense_cycles / cycles,
+        speedup=streams * dense_cycles / cycles,
         engine_dense_cycles=None if choice.engine_dense is None else choice.engine_dense.cycles.__ceil__(),
         fixed_shape=str(choice.fixed.shape),
         fixed_cycles=choice.fixed.cycles.__ceil__(),

@@ -473,7 +473,7 @@ def test_the_device_its_assumed_clock_and_the_warnings_of_a_hardware_model_are_t
     records[-1] = records[-1].model_copy(update={"hardware": {"fpga_analytic": cost}})
     text = render(records, format="md", title="t")
 
-    assert "fpga_analytic: arria10_gx1150 at 200.0 MHz (assumed); compare cycles (1 of 2 cells)." in text
+    assert "fpga_analytic: arria10_gx1150 at 200.0 MHz (assumed); compare cycles (1 of 2 costs)." in text
     assert "cycle_simulator(engine=bank):" not in text
 
 

@@ -16,6 +16,7 @@ class CycleSimulator(EngineModel):
     """
 
     name: ClassVar[str] = "cycle_simulator"
+    exact: ClassVar[bool] = True
 
     def runner(self, engine: Engine) -> Runner:
         """Count on the masks."""

@@ -16,6 +16,9 @@ _FREE_LANES = (1, 2, 4, 8, 16, 32, 64)
 """Lanes tried for a mask without equally filled banks: wide PEs wait for their fullest bank, narrow ones need more
 copies of the vector. Which costs more depends on the mask and the device."""
 
+_MOST_LANES = 32
+"""Numbers of lanes tried for equally filled banks, those with the fewest cycles first."""
+
 _SMALLEST_SHARE = 8
 """Shapes below this fraction (1/8) of the budget are not tried."""
 
@@ -45,7 +48,8 @@ class Bank(Engine):
         """Lanes onto which the banks fold, or 1 to 64; with each the most PEs, then fewer for more groups of rows."""
         candidates = self._lane_choices(products, budget)
         for product in products:
-            self._banks(product).prepare(candidates)
+            if self._banks(product).even is None:
+                self._banks(product).prepare(candidates)
         return [
             _shape(pes, lanes) for lanes in candidates for pes in self._pe_choices(products, max(1, budget // lanes))
         ]
@@ -57,6 +61,9 @@ class Bank(Engine):
 
     def least_cycles(self, product: Product, shape: EngineShape) -> int:
         """The mean over PEs of what their rows take."""
+        even = self._banks(product).even_row(shape["lanes"])
+        if even is not None:
+            return -(-product.rows // shape["pes"]) * even
         if not product.has_masks:
             return super().least_cycles(product, shape)
         return -(-self._exact(product, shape["lanes"]).total // shape["pes"])
@@ -125,7 +132,13 @@ class Bank(Engine):
                 choices |= fold(count, most)
             if len(naturals) < len(natural):
                 choices |= {lanes for lanes in _FREE_LANES if lanes <= most}
-        return sorted(choices)
+
+        def cycles(lanes: int) -> int:
+            groups = [-(-product.rows // max(1, min(product.rows, most // lanes))) for product in products]
+            rows = [self._banks(product).even_row(lanes) or 0 for product in products]
+            return sum(each * row for each, row in zip(groups, rows, strict=True))
+
+        return sorted(sorted(choices, key=cycles)[:_MOST_LANES])
 
     def _pe_choices(self, products: Sequence[Product], most: int) -> Iterator[int]:
         """The most PEs that the budget allows, then the fewest for every larger number of row groups."""

@@ -1,0 +1,292 @@
+"""The tables of engines: every pattern on every engine that can run it, each pair in its own best shape."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.api import JsonValue
+from harness.records import DENSE, Record
+from harness.report import formats
+from harness.report.formats import MISFIT
+from harness.report.page import Column, Grid, Section
+from harness.report.rows import Table
+
+_Cost = Mapping[str, JsonValue]
+
+_FAR_BEHIND = 20.0
+"""Times the cycles of the best beyond which a terminal's table leaves a pair out."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One pattern at one sparsity on one engine, over all strategies, backends and seeds.
+
+    Args:
+        pattern, sparsity: the masks; `dense` and 0 for the baseline.
+        engine: the engine's label.
+        costs: one per cell that could be costed.
+        reasons: why the others could not.
+    """
+
+    pattern: str
+    sparsity: float
+    engine: str
+    costs: tuple[_Cost, ...]
+    reasons: tuple[str, ...]
+
+    @property
+    def cycles(self) -> float | None:
+        """Mean cycles over the cells."""
+        return _mean(self.costs, "cycles")
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits its device in every cell."""
+        return all(cost.get("fits") is not False for cost in self.costs)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Which columns a table has.
+
+    Args:
+        labels: of the model whose cycles decide.
+        others: name and labels of the models that are shown beside it, by engine.
+        compact: fewer columns, and engines far behind the best are named below the table.
+    """
+
+    labels: tuple[str, ...]
+    others: Mapping[str, tuple[str, ...]]
+    compact: bool
+
+
+def engines(table: Table, compact: bool) -> list[Section]:
+    """The sections of a table's hardware models; none where no model compares engines.
+
+    A compact report shows one table, of the model that counts on masks if there is one, with the cycles of the others
+    beside it.
+    """
+    several = {model: labels for model, labels in table.models.items() if len(labels) > 1}
+    if not several:
+        return []
+    if not compact:
+        return [_section(table, model, _Layout(labels, {}, compact)) for model, labels in several.items()]
+    main = next((model for model, labels in several.items() if _is_exact(table, labels)), next(iter(several)))
+    others = {model: labels for model, labels in several.items() if model != main}
+    return [_section(table, main, _Layout(several[main], others, compact))]
+
+
+def pairs(table: Table, labels: Sequence[str]) -> list[Pair]:
+    """Every pattern and sparsity of a table on every engine of one model; dense first, the fastest engine first."""
+    groups: dict[tuple[str, float], list[Record]] = {}
+    for row in table.rows:
+        setting = row.setting
+        groups.setdefault((setting.pattern, setting.target_sparsity), []).extend(r for r in row.records if r.is_done)
+    found = []
+    for (pattern, sparsity), records in groups.items():
+        of_group = [_pair(pattern, sparsity, label, records) for label in labels]
+        of_group.sort(key=lambda pair: (pair.cycles is None, not pair.fits, pair.cycles or 0.0))
+        found += of_group
+    return found
+
+
+def _pair(pattern: str, sparsity: float, label: str, records: Sequence[Record]) -> Pair:
+    costs = [record.hardware[label] for record in records if label in record.hardware]
+    good = tuple(cost for cost in costs if "cycles" in cost)
+    reasons = tuple(dict.fromkeys(str(cost["reason"]) for cost in costs if "reason" in cost))
+    return Pair(pattern, sparsity, _engine(label), good, reasons)
+
+
+def _engine(label: str) -> str:
+    """The engine in the label of a model's variant."""
+    return label.partition("[")[2].removesuffix("]") or label
+
+
+def _is_exact(table: Table, labels: Sequence[str]) -> bool:
+    records = [record for row in table.rows for record in row.records]
+    return any(record.hardware.get(label, {}).get("exact") is True for record in records for label in labels)
+
+
+def _section(table: Table, model: str, layout: _Layout) -> Section:
+    found = pairs(table, layout.labels)
+    best = {sparsity: _best([pair for pair in found if pair.sparsity == sparsity]) for sparsity in _sparsities(found)}
+    beside = [{(p.pattern, p.sparsity, p.engine): p for p in pairs(table, labels)} for labels in layout.others.values()]
+    rows: list[tuple[str, ...]] = []
+    groups: dict[int, str] = {}
+    behind: dict[str, list[str]] = {}
+    last = None
+    for pair in found:
+        if pair.cycles is None:
+            continue
+        factor = pair.cycles / (best[pair.sparsity] or pair.cycles)
+        if layout.compact and factor > _FAR_BEHIND:
+            behind.setdefault(pair.engine, []).append(f"{pair.pattern} {pair.cycles:,.0f}")
+            continue
+        if (pair.pattern, pair.sparsity) != last:
+            last = (pair.pattern, pair.sparsity)
+            groups[len(rows)] = _masks(pair)
+        others = [_cycles(each.get((pair.pattern, pair.sparsity, pair.engine))) for each in beside]
+        rows.append(tuple(_cells(pair, factor, others, layout.compact)))
+    grid = Grid(
+        columns=tuple(_columns(layout)),
+        rows=tuple(rows),
+        groups=groups if layout.compact else {},
+        caption=tuple(_caption(found)),
+        notes=tuple(_behind(behind) + _refused(found, layout.compact)),
+    )
+    return Section(f"Engines, {model}: {table.task}", (), grid)
+
+
+def _masks(pair: Pair) -> str:
+    return pair.pattern if pair.pattern == DENSE else f"{pair.pattern} at {formats.level(pair.sparsity)}"
+
+
+def _cycles(pair: Pair | None) -> str:
+    return formats.DASH if pair is None or pair.cycles is None else f"{pair.cycles:,.0f}"
+
+
+def _columns(layout: _Layout) -> list[Column]:
+    columns = [Column("pattern\n  engine", "label", "key")]
+    if not layout.compact:
+        columns = [Column("pattern", "label"), Column("asked\n%"), Column("engine", "label")]
+    columns.append(Column("cycles", part="key"))
+    columns += [Column(model.replace("_", "_\n", 1) + "\ncycles") for model in layout.others]
+    columns += [
+        Column("break-\neven"), Column("to\ndense"), Column("to own\ndense"), Column("fixed-\nshape\ncycles"),
+        Column("used\n%"), Column("best shape", "label"),
+        Column("µs", part="second"), Column("MHz", part="second"), Column("steps/s", part="second"),
+        Column("multi-\npliers", part="second"), Column("DSP", part="second"), Column("RAM\nblocks", part="second"),
+        Column("bound by", "label", part="second"),
+    ]  # fmt: skip
+    if layout.compact:
+        return columns
+    extra = [Column("fixed shape", "label"), Column("LUT (est.)"), Column("µJ"), Column("fits"), Column("clock")]
+    return columns + extra
+
+
+def _cells(pair: Pair, factor: float, others: Sequence[str], compact: bool) -> list[str]:
+    first = pair.costs[0]
+    shapes = dict.fromkeys(str(cost.get("shape")) for cost in pair.costs)
+    own = _ratio(pair, "engine_dense_cycles")
+    cells = [f"  {pair.engine}"] if compact else [pair.pattern, formats.asked(pair.sparsity), pair.engine]
+    cells += [
+        _cycles(pair) + formats.misfit(pair.fits),
+        *others,
+        f"{factor:.2f}",
+        formats.speedup(_mean(pair.costs, "speedup") or 0.0),
+        formats.DASH if own is None else formats.speedup(own),
+        f"{_mean(pair.costs, 'fixed_cycles') or 0:,.0f}",
+        f"{100 * (_mean(pair.costs, 'utilisation') or 0.0):.0f}",
+        next(iter(shapes)) + (" ..." if len(shapes) > 1 else ""),
+        formats.latency(_mean(pair.costs, "latency_us") or 0.0),
+        f"{_mean(pair.costs, 'clock_mhz') or 0:.0f}",
+        f"{_mean(pair.costs, 'steps_per_s') or 0:,.0f}",
+        _spread(pair, "multipliers"),
+        _spread(pair, "dsp"),
+        _spread(pair, "ram_blocks"),
+        ", ".join(dict.fromkeys(str(cost.get("bound_by", "")) for cost in pair.costs)),
+    ]
+    if compact:
+        return cells
+    energy = _mean(pair.costs, "energy_uj")
+    return [
+        *cells, str(first.get("fixed_shape", "")), _spread(pair, "lut"),
+        formats.DASH if energy is None else f"{energy:.2f}", "yes" if pair.fits else "no",
+        str(first.get("clock_origin", "")),
+    ]  # fmt: skip
+
+
+def _caption(found: Sequence[Pair]) -> list[str]:
+    lines = [
+        "Every pattern on every engine that can run it, each pair in its own best shape within one budget of "
+        f"multipliers; means over cells, batch 1; ... other cells took other shapes; {MISFIT} does not fit its device.",
+        "break-even: cycles over those of the fastest at this sparsity; a clock higher by so much draws level. "
+        "to dense: over a dot-product array with equally many multipliers; to own dense: over the same engine, dense. "
+        "fixed shape: cycles in the shape that one would build without looking at a mask.",
+    ]
+    launched = dict.fromkeys(pair.engine for pair in found if any(_launch(cost) > 0 for cost in pair.costs))
+    if launched:
+        lines.append(f"With the start-up times of published systems: {', '.join(launched)}; all others without any.")
+    return lines + _findings(found)
+
+
+def _launch(cost: _Cost) -> float:
+    details = cost.get("details")
+    parts = details.get("parts") if isinstance(details, dict) else None
+    launch = parts.get("launch") if isinstance(parts, dict) else None
+    return float(launch) if isinstance(launch, int | float) else 0.0
+
+
+def _behind(behind: Mapping[str, Sequence[str]]) -> list[str]:
+    if not behind:
+        return []
+    told = "; ".join(f"{engine}: {', '.join(patterns)}" for engine, patterns in behind.items())
+    return [f"More than {_FAR_BEHIND:g} times the cycles of the best, and left out above: {told}."]
+
+
+def _findings(found: Sequence[Pair]) -> list[str]:
+    """Which pattern is fastest, on which engine, at every sparsity."""
+    lines = []
+    for sparsity in _sparsities(found):
+        fastest: dict[str, Pair] = {}
+        for pair in found:
+            if pair.sparsity != sparsity or pair.pattern == DENSE or pair.cycles is None or not pair.fits:
+                continue
+            if pair.pattern not in fastest or pair.cycles < (fastest[pair.pattern].cycles or 0):
+                fastest[pair.pattern] = pair
+        if len(fastest) > 1:
+            order = sorted(fastest.values(), key=lambda pair: pair.cycles or 0)
+            told = [
+                f"{pair.pattern} {pair.cycles:,.0f} on {pair.engine} ({_mean(pair.costs, 'fixed_cycles') or 0:,.0f})"
+                for pair in order
+            ]
+            lines.append(
+                f"Cycles of each pattern on its own best engine at {formats.level(sparsity)} (in brackets those of the "
+                f"fixed shape): {', '.join(told)}."
+            )
+    return lines
+
+
+def _refused(found: Sequence[Pair], compact: bool) -> list[str]:
+    """Engines that cannot run a pattern; a whole report has the reasons."""
+    if compact:
+        engines: dict[str, dict[str, None]] = {}
+        for pair in found:
+            if pair.reasons:
+                engines.setdefault(pair.engine, {})[pair.pattern] = None
+        told = "; ".join(f"{engine}: {', '.join(patterns)}" for engine, patterns in engines.items())
+        return [f"Cannot run (reasons in the Markdown report): {told}."] if told else []
+    reasons: dict[str, dict[str, None]] = {}
+    for pair in found:
+        for reason in pair.reasons:
+            reasons.setdefault(reason, {})[pair.pattern] = None
+    return [f"{', '.join(patterns)}: {reason}" for reason, patterns in reasons.items()]
+
+
+def _best(found: Sequence[Pair]) -> float | None:
+    fitting = [pair.cycles for pair in found if pair.cycles is not None and pair.fits]
+    every = [pair.cycles for pair in found if pair.cycles is not None]
+    return min(fitting or every, default=None)
+
+
+def _sparsities(found: Sequence[Pair]) -> list[float]:
+    return sorted(dict.fromkeys(pair.sparsity for pair in found))
+
+
+def _numbers(costs: Sequence[_Cost], name: str) -> list[float]:
+    values = [cost.get(name) for cost in costs]
+    return [float(value) for value in values if isinstance(value, int | float)]
+
+
+def _mean(costs: Sequence[_Cost], name: str) -> float | None:
+    values = _numbers(costs, name)
+    return sum(values) / len(values) if values else None
+
+
+def _ratio(pair: Pair, name: str) -> float | None:
+    own, cycles = _mean(pair.costs, name), pair.cycles
+    return None if own is None or not cycles else own / cycles
+
+
+def _spread(pair: Pair, name: str) -> str:
+    values = [round(value) for value in _numbers(pair.costs, name)]
+    return formats.spread(min(values), max(values)) if values else formats.DASH
