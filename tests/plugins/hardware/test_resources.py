@@ -2,6 +2,7 @@ import pytest
 from harness_plugins.hardware._devices import device
 from harness_plugins.hardware._placement import place
 from harness_plugins.hardware._resources import energy, logic, logic_usage, split_multipliers
+from harness_plugins.hardware._rtl import recorded
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,6 +41,45 @@ def test_the_range_of_a_wide_bank_array_is_no_wider_than_a_third():
     found = logic("bank", multipliers=64 * 50, pes=64, bits=16)
 
     assert found.high.lut < 4 / 3 * found.low.lut
+
+
+def template(name, family):
+    (found,) = (one for one in recorded().synthesis if (one.template, one.family) == (name, family))
+    return found
+
+
+@pytest.mark.parametrize(("name", "engine", "lanes"), [("bank_pe", "bank", 16), ("column_pe", "column_fifo", 1)])
+def test_the_stated_range_holds_what_was_recorded_of_our_own_templates(name, engine, lanes):
+    synthesised, found = template(name, "xc7"), logic(engine, multipliers=lanes, pes=1, bits=16)
+
+    assert found.low.lut <= synthesised.lut <= found.high.lut
+    assert found.low.ff <= synthesised.ff <= found.high.ff
+
+
+def test_the_bank_template_takes_the_blocks_and_dsps_that_the_device_model_says():
+    rams = [Ram("weights", 4 + 16 * 21, 512, 1), Ram("vector", 16, 256, 16)]
+
+    placed, synthesised = place(rams, device("xc7z020")), template("bank_pe", "xc7")
+
+    assert placed.taken == synthesised.ram_18k + 2 * synthesised.ram_36k == 26
+    assert split_multipliers(16, 16, device("xc7z020")) == (synthesised.multipliers, 0)
+
+
+def test_the_column_template_takes_the_blocks_and_small_memories_that_the_device_model_says():
+    rams = [Ram("weights", 24, 512, 1), Ram("accumulators", 48, 128, 1), Ram("fifo", 16, 8, 1, small=True)]
+
+    placed, synthesised = place(rams, device("xc7z020")), template("column_pe", "xc7")
+
+    assert placed.taken == synthesised.ram_18k + 2 * synthesised.ram_36k == 3
+    assert placed.distributed == {"fifo": 4 * synthesised.lut_ram}
+
+
+@pytest.mark.parametrize("name", ["bank_pe", "column_pe"])
+def test_a_look_up_table_counts_no_less_of_an_alm_than_synthesis_found(name):
+    alms_per_lut = template(name, "cyclonev").lut / 2 / template(name, "xc7").lut
+    usage = logic_usage(Logic(lut=1000, ff=0), place([], device("arria10_gx1150")), device("arria10_gx1150"))
+
+    assert alms_per_lut * 1000 <= usage["alm"].used <= 1000
 
 
 def test_engines_that_nobody_has_synthesised_have_no_logic():
