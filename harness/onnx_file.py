@@ -16,6 +16,9 @@ from harness.array_files import Found, Orientation, check_size, checked_file, ke
 _ONNX_GATES = [0, 2, 3, 1]
 """Where i, f, g, o stand among the gates i, o, f, c of ONNX."""
 
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_ELEMENT_WISE = ("Add", "Sub", "Mul", "Div", "Pow", "Where", "Clip", "PRelu")
+
 _FLIPPED: dict[Orientation | None, Orientation | None] = {"rows_out": "rows_in", "rows_in": "rows_out", None: None}
 
 
@@ -123,18 +126,20 @@ def _uses(nodes: Sequence[_Node]) -> dict[str, _Use]:
 
 
 def _found(name: str, array: Array, use: _Use | None, path: Path) -> Iterator[Found]:
-    operator = "" if use is None else use.node.op_type
+    operator, place = ("", 0) if use is None else (use.node.op_type, use.place)
+    if operator in _ELEMENT_WISE or (operator == "Gemm" and place == 2) or (operator in _RECURRENT and place > 2):
+        return  # biases, however many axes they have
     mask = kept(path, name, array)
     if mask.ndim != 3:
         yield Found(name, mask, _orientation(use), is_lookup=operator == "Gather")
-    elif use is not None and operator in ("LSTM", "GRU", "RNN") and use.place in (1, 2):
+    elif use is not None and operator in _RECURRENT and place in (1, 2):
         for direction, matrix in enumerate(mask):
             layer = (use.node.name or use.node.output[0] or name) + ("", "_reverse")[direction]
             if operator == "LSTM" and len(matrix) % 4 == 0:
                 gates = matrix.reshape(4, -1, matrix.shape[1])[_ONNX_GATES].reshape(matrix.shape)
-                yield Found(f"{layer}.{'_WR'[use.place]}", gates, "rows_out", lstm=(layer, use.place == 2))
+                yield Found(f"{layer}.{'_WR'[place]}", gates, "rows_out", lstm=(layer, place == 2))
             else:
-                yield Found(f"{layer}.{'_WR'[use.place]}", matrix, "rows_out")
+                yield Found(f"{layer}.{'_WR'[place]}", matrix, "rows_out")
 
 
 def _orientation(use: _Use | None) -> Orientation | None:

@@ -1,5 +1,7 @@
 """Bits of every format, against cases worked by hand and the reference table."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,7 +33,7 @@ def banked(rows, cols, banks, kept, seed=0):
     mask = np.zeros((rows, cols), dtype=bool)
     edges = [*split(cols, banks).tolist(), cols]
     for row in mask:
-        for left, right in zip(edges, edges[1:], strict=False):
+        for left, right in pairwise(edges):
             row[rng.choice(np.arange(left, right), kept, replace=False)] = True
     return mask
 
@@ -187,7 +189,9 @@ def test_masks_that_keep_nothing_or_everything_have_an_answer(kept):
     assert best(sizes(mask)).bits == (16 * 24 if kept else 0)
 
 
-@pytest.mark.parametrize("options", [{"banks": 9}, {"n_m": (1, 3)}, {"n_m": (1, 4)}, {"block": (3, 3)}, {"block": (0, 1)}])
+@pytest.mark.parametrize(
+    "options", [{"banks": 9}, {"n_m": (1, 3)}, {"n_m": (1, 4)}, {"block": (3, 3)}, {"block": (0, 1)}]
+)
 def test_a_hint_that_does_not_suit_is_a_reason(options):
     mask = np.ones((4, 8), dtype=bool)
     name = {"banks": "csb", "n_m": "n_m", "block": "block"}[next(iter(options))]
