@@ -99,7 +99,9 @@ class CsrStream(Engine):
         stored_bits = product.nnz * stretch * self.pair_bits
         delivered = conditions.bytes_per_cycle
         reading = Fraction(0) if delivered is None else stored_bits / (8 * Fraction(delivered))
-        notes = () if delivered is not None else ("off-chip bandwidth is not known: pairs are taken to arrive in time",)
+        notes = ["pairs are read from off-chip memory for every product"]
+        if delivered is None:
+            notes.append("off-chip bandwidth is not known: pairs are taken to arrive in time")
         return Run(
             parts={
                 "compute": compute,
@@ -114,7 +116,7 @@ class CsrStream(Engine):
             stored_bits=stored_bits,
             stored_words=product.nnz * stretch,
             busy=None if loads is None else loads // pairs,
-            notes=notes,
+            notes=tuple(notes),
         )
 
     def _rams(self, product: Product, shape: EngineShape, conditions: Conditions) -> tuple[Ram, ...]:

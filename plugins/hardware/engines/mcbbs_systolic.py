@@ -99,6 +99,10 @@ class McbbsSystolic(Engine):
         columns = self.pe_columns or min(7, pes)
         return self._shape(self.pe_rows or max(1, min(24, pes // columns)), columns)
 
+    def least_cycles(self, product: Product, shape: EngineShape) -> int:
+        """What all multipliers together must do for all pixels."""
+        return -(-product.nnz * product.pixels // shape.multipliers)
+
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """The latency formula with the clusters counted on the mask; exact in what it models, as banks are equal."""
         taps = _taps(product)
@@ -233,12 +237,8 @@ def _rams(array: Array, numbers: Numbers, window: Window, index_bits: int) -> tu
     values = WEIGHTS_PER_BLOCK * array.block
     return (
         Ram("vector", block_bits, max(deep, 2 * single), array.columns),
-        Ram(
-            "weights",
-            8 * values + values // array.cluster * index_bits,
-            2 * BUFFER_BYTES // values,
-            array.rows,
-        ),
+        # Not "weights": that is what stays on chip, and here nothing does.
+        Ram("fifo", 8 * values + values // array.cluster * index_bits, 2 * BUFFER_BYTES // values, array.rows),
         Ram("accumulators", block_bits, deep, array.columns),
     )
 
@@ -254,7 +254,10 @@ def _busy(found: Latency, array: Array, outputs: int) -> NDArray[np.int64]:
 
 
 def _notes(found: Latency, delivered: float | None) -> tuple[str, ...]:
-    notes = [f"tiles of {found.tile[1]} rows and {found.tile[0]} pixels per PE column"]
+    notes = [
+        f"tiles of {found.tile[1]} rows and {found.tile[0]} pixels per PE column",
+        "weights are read from off-chip memory for every tile",
+    ]
     if delivered is None:
         notes.append("off-chip bandwidth is not known: weights are taken to arrive in time")
     return tuple(notes)

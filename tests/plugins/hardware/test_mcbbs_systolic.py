@@ -187,7 +187,8 @@ def test_laws(rows, ranges, kept, side, kernel, stride, budget, bandwidth):
         found = engine.simulate(product, shape, conditions)
         assert shape.multipliers <= max(budget, 2)  # never less than one PE
         assert all(cycles >= 0 for cycles in found.parts.values())
-        assert found.cycles * shape.multipliers >= product.nnz * product.pixels
+        assert found.cycles >= engine.least_cycles(product, shape)
+        assert engine.least_cycles(product, shape) * shape.multipliers >= product.nnz * product.pixels
         assert found.busy.max(initial=0) <= found.cycles
         assert found.busy.sum() * 2 >= product.nnz * product.pixels
         assert found.stored_words >= product.nnz

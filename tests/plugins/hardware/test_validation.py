@@ -2,7 +2,7 @@ import copy
 from pathlib import Path
 
 import pytest
-from harness_plugins.hardware import _validation
+from harness_plugins.hardware import _rtl, _validation
 from harness_plugins.hardware._validation import CAVEAT, DEFAULT_TARGETS, checks
 from harness_plugins.hardware._validation_layers import macs, resnet50, vgg16
 from ruamel.yaml import YAML
@@ -271,3 +271,21 @@ def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path, text, message):
 def test_a_missing_file_is_refused():
     with pytest.raises(SpecError, match=r"No such file or directory; check the path"):
         checks(Path("nowhere.yaml"))
+
+
+def test_both_rules_of_our_own_verilog_hold_on_the_recorded_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(_rtl, "find_simulator", lambda: None)
+    bank, column = checks(written(tmp_path, only(content(), "rtl_bank", "rtl_column")))
+
+    assert (bank.model, column.model) == ("bank", "column_fifo")
+    assert bank.passed and column.passed and bank.modelled == column.modelled == 0
+    assert "as recorded" in bank.source
+
+
+@pytest.mark.parametrize(("deviation", "wrong"), [(1, 0), (0, 1)])
+def test_verilog_that_departs_from_the_model_fails(tmp_path, monkeypatch, deviation, wrong):
+    answer = _rtl.RtlCheck("bank", 3, 7, "7", deviation, wrong, is_live=True, simulator="none")
+    monkeypatch.setattr(_rtl, "rtl_bank_check", lambda: answer)
+    (check,) = checks(written(tmp_path, only(content(), "rtl_bank")))
+
+    assert check.passed is False and check.gate == "0 cycles beyond one constant, 0 wrong products"
