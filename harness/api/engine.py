@@ -161,6 +161,12 @@ class Product:
             mask[:, :, left : left + kept.shape[1]] = kept.reshape(gates, self.units, -1).swapaxes(0, 1)
         return mask.reshape(self.rows, self.cols)
 
+    @cached_property
+    def row_counts(self) -> NDArray[np.int32]:
+        """Weights kept in every engine row; needs `has_masks`."""
+        counts: NDArray[np.int32] = self.counts(np.array(self.offsets[:-1])).sum(axis=1, dtype=np.int32)
+        return counts
+
     def counts(self, starts: NDArray[np.intp]) -> NDArray[np.int32]:
         """Weights kept between these columns of the whole product, engine row by engine row.
 
