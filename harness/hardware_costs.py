@@ -291,11 +291,18 @@ def cost(candidate: Candidate, workload: Workload) -> Row:
 
 
 def fastest(rows: Sequence[Row]) -> Row | None:
-    """The row with the shortest latency among those that fit the device; among all, if none fits."""
+    """The row with the shortest latency among the designs that can be built; among all, if none can."""
     costed = [(row.cost, place) for place, row in enumerate(rows) if row.cost is not None]
     if not costed:
         return None
-    return rows[min(costed, key=lambda each: (not each[0].fits, each[0].latency_us, each[0].ram_blocks))[1]]
+    return rows[min(costed, key=lambda each: (not can_run(each[0]), each[0].latency_us, each[0].ram_blocks))[1]]
+
+
+def can_run(cost: Cost) -> bool:
+    """Whether a design fits, or streams what does not fit with the waiting counted."""
+    parts = cost.details.get("parts")
+    waits = parts.get("memory_stall") if isinstance(parts, dict) else None
+    return cost.fits or (cost.resident is False and bool(waits))
 
 
 def clock_ratio(row: Row, reference: Row | None) -> float | None:

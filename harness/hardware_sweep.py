@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api import Cost, JsonValue, PluginUnavailableError, SpecError, StoreError, Workload
-from harness.hardware_costs import Entry, Request, Row, engine_classes, model_classes
+from harness.hardware_costs import Entry, Request, Row, can_run, engine_classes, model_classes
 from harness.hardware_costs import costs as costs_of
 from harness.registry import Registry
 
@@ -60,7 +60,7 @@ class Point:
         row: what it costs, or why it cannot run the workload.
         budget: multipliers it may have; the shape takes at most as many.
         fifo_depth: None for engines without FIFO.
-        fronts: resources for which nothing that fits is both faster and smaller.
+        fronts: resources for which no design that can be built is both faster and smaller.
     """
 
     row: Row
@@ -114,19 +114,23 @@ def _same(point: Point) -> tuple[object, ...]:
 
 
 def _with_fronts(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The points with the fronts they lie on; only designs that fit are on one, and models are not compared."""
+    """The points with the fronts they lie on: only designs that can be built, and models are not compared."""
     marked = []
     for point in points:
-        rivals = [each.row.cost for each in points if each.row.cost and each.row.model == point.row.model]
+        rivals = [
+            each.row.cost
+            for each in points
+            if each.row.cost and each.row.model == point.row.model and can_run(each.row.cost)
+        ]
         marked.append(replace(point, fronts=tuple(_fronts(point.row.cost, rivals))))
     return tuple(marked)
 
 
 def _fronts(cost: Cost | None, rivals: Sequence[Cost]) -> Iterator[str]:
-    if cost is None or not cost.fits:
+    if cost is None or not can_run(cost):
         return
     for name, resource in RESOURCES.items():
-        if not any(_beats(rival, cost, resource) for rival in rivals if rival.fits):
+        if not any(_beats(rival, cost, resource) for rival in rivals):
             yield name
 
 

@@ -1,14 +1,16 @@
 """What `harness hardware` prints for people: the rows of costs, sweeps, devices and checks as tables."""
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from harness.api import Check, Cost, JsonValue
+from harness.api import Check, CheckKind, Cost, JsonValue
 from harness.hardware_checks import has_failed
 from harness.hardware_costs import Load, Report, Row, Stored, clock_ratio, fastest
 from harness.hardware_sweep import Point
@@ -25,6 +27,16 @@ _MEANINGS: Mapping[str, str] = {
     "measured": "measured here", "simulated": "simulated here", "assumed": "assumed", "given": "given by you",
     "published": "published",
 }  # fmt: skip
+
+_PROVES: Mapping[CheckKind, str] = {
+    "accept": "the model was not fitted to these figures",
+    "arithmetic": "units and bookkeeping, nothing of the model",
+    "calibrate": "a parameter was fitted, so the model can hold the point: no proof",
+    "report": "shown with its error, nothing to hold",
+}
+
+_WIDEST = 10_000
+"""Columns of a table that is being measured."""
 
 _MOST_STORED = 40
 """Matrices whose formats are printed; JSON has all of them."""
@@ -55,26 +67,45 @@ def _first(origin: str) -> str:
 
 
 def show(console: Console, parts: Sequence[Titled | str]) -> None:
-    """Print tables and sentences, a blank line between them."""
+    """Print tables and sentences, a blank line between them; a table too wide for the console is never cut."""
     for number, part in enumerate(parts):
         if number:
             console.print()
-        console.print(_rendered(part))
+        if isinstance(part, str):
+            console.print(Text(part))
+            continue
+        console.print(Text(part.heading, style="bold"))
+        console.print(part.table, width=max(console.width, _least_width(console, part.table)), crop=False)
+        for line in part.lines:
+            console.print(Text(line))
 
 
-def _rendered(part: Titled | str) -> RenderableType:
-    if isinstance(part, str):
-        return Text(part)
-    return Group(Text(part.heading, style="bold"), part.table, *(Text(line) for line in part.lines))
+def _least_width(console: Console, table: Table) -> int:
+    """Columns that a table needs if only the columns that may wrap are broken."""
+    for column in table.columns:
+        if column.no_wrap:
+            cells = [column.header, *column.cells]
+            column.min_width = max(Measurement.get(console, console.options, cell).maximum for cell in cells)
+    return Measurement.get(console, console.options.update(max_width=_WIDEST), table).minimum
 
 
-def _table(*columns: str, left: int = 1) -> Table:
-    """A table whose first `left` columns are text."""
+def _table(*columns: str, left: int = 1, wraps: int | None = None) -> Table:
+    """A table whose first `left` columns are text; only the column `wraps` is ever broken."""
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
+    height = max(column.count("\n") for column in columns)
     for place, column in enumerate(columns):
-        is_text = place < left
-        table.add_column(Text(column), justify="left" if is_text else "right", no_wrap=not is_text, vertical="bottom")
+        table.add_column(
+            Text("\n" * (height - column.count("\n")) + column),
+            justify="left" if place < left else "right",
+            no_wrap=place != wraps,
+            overflow="fold",
+        )
     return table
+
+
+def _factor(number: float) -> str:
+    """A factor; one that two digits would show as nothing is told as small."""
+    return "<0.01×" if 0 < number < 0.005 else f"{number:.2f}×"
 
 
 # --- cost -----------------------------------------------------------------------------------------------------------
@@ -128,8 +159,8 @@ def _speeds(rows: Sequence[Row], model: str, reference: Row | None) -> Titled:
             f"{cost.clock_mhz:g}{mark(cost.clock_origin)}",
             f"{cost.latency_us:.2f}",
             DASH if cost.steps_per_s is None else f"{cost.steps_per_s:.0f}",
-            f"{cost.speedup:.2f}×",
-            DASH if cost.engine_dense_cycles is None else f"{cost.engine_dense_cycles / cost.cycles:.2f}×",
+            _factor(cost.speedup),
+            DASH if cost.engine_dense_cycles is None else _factor(cost.engine_dense_cycles / cost.cycles),
             DASH if cost.fixed_cycles is None else str(cost.fixed_cycles),
             DASH if ratio is None else f"{ratio:.2f}",
             f"{100 * cost.utilisation:.1f}",
@@ -278,13 +309,13 @@ def engine_table(rows: Sequence[Mapping[str, JsonValue]]) -> Titled:
 
 def device_table(rows: Sequence[Mapping[str, JsonValue]]) -> Titled:
     """Devices, every figure with the mark of its origin."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    for column in columns:
-        table.add_column(Text(column.replace("_", " ")))
+    columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("chip", "family")))
+    table = _table(*(column.replace("_", "\n") for column in columns), left=len(columns))
     origins: list[str] = []
     for row in rows:
-        table.add_row(*(Text(_figure(row.get(column), origins)) for column in columns))
+        cells = [_figure(row.get(column), origins) for column in columns]
+        below = row.get("chip") or row.get("family")  # a board names its chip, a chip its family
+        table.add_row(Text(cells[0] + (f"\n  {below}" if below else "")), *map(Text, cells[1:]))
     return Titled("devices", table, tuple(filter(None, [legend(origins)])))
 
 
@@ -304,25 +335,32 @@ def _figure(value: JsonValue, origins: list[str]) -> str:
 # --- validate -------------------------------------------------------------------------------------------------------
 
 
-def check_table(checks: Sequence[Check]) -> Titled:
-    """Every figure of every rule: what was modelled, what was published, and whether the gate between them holds."""
-    table = _table("rule", "kind", "figure", "model", "gate", "modelled", "target", "unit", "error", "", left=5)
+def check_parts(checks: Sequence[Check]) -> Iterator[Titled | str]:
+    """Every figure of every rule, one table per kind of rule: what each kind proves is its heading."""
     notes = Footnotes()
+    for kind, proves in _PROVES.items():
+        found = [check for check in checks if check.kind == kind]
+        if found:
+            yield Titled(f"{kind}: {proves}", _checks(found, notes))
+    origins = legend([check.origin or "" for check in checks if check.published is not None])
+    yield "\n".join(filter(None, [origins, *notes.lines()]))
+
+
+def _checks(checks: Sequence[Check], notes: Footnotes) -> Table:
+    table = _table("rule", "figure", "modelled", "target", "unit", "error", "gate", "", left=2, wraps=1)
     for check in checks:
+        remarks = _remarks(check)
         table.add_row(
             Text(check.id),
-            check.kind,
-            Text(check.what + (notes.mark(_remarks(check)) if _remarks(check) else "")),
-            Text(check.model or DASH),
-            Text(check.gate or DASH),
+            Text(f"{check.what}{f' · {check.model}' if check.model else ''}{notes.mark(remarks) if remarks else ''}"),
             _figures(check.modelled),
             _figures(check.published) + (mark(check.origin) if check.origin and check.published is not None else ""),
             Text(check.unit),
             DASH if check.error is None else f"{100 * check.error:+.1f} %",
+            Text("\n".join(textwrap.wrap(check.gate, 22)) or DASH),
             Text(outcome(check), style={"failed": "bold red", "held": "green"}.get(outcome(check), "")),
         )
-    origins = legend([check.origin or "" for check in checks if check.published is not None])
-    return Titled("rules", table, (*filter(None, [origins]), *notes.lines()))
+    return table
 
 
 def outcome(check: Check) -> str:
@@ -366,8 +404,9 @@ def sweep_table(points: Sequence[Point], *, everything: bool) -> Titled:
             "".join(name[0] for name in point.fronts) or DASH,
         )
     lines = [
-        f"{len(shown)} of {len(costed)} designs" + ("" if everything else "; the others are beaten, or do not fit"),
-        "front: nothing that fits is both faster and smaller in (m)ultipliers, (R)AM blocks, (D)SP",
+        f"{len(shown)} of {len(costed)} designs"
+        + ("" if everything else "; the others are beaten, or cannot be built"),
+        "front: no other design is both as fast and as small in (m)ultipliers, (R)AM blocks, (D)SP",
         *filter(None, [legend([cost.clock_origin for _, cost in shown])]),
         *(f"{point.row.engine} – {point.row.reason}" for point in points if point.row.cost is None),
     ]

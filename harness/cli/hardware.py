@@ -278,7 +278,7 @@ def validate(
         from harness import hardware_tables
 
         sentence = ", ".join(f"{count} {word}" for word, count in counts.items())
-        hardware_tables.show(stdout(), [hardware_tables.check_table(checks), *caveats, sentence])
+        hardware_tables.show(stdout(), [*hardware_tables.check_parts(checks), *caveats, sentence])
     return EXIT_GATE if counts["failed"] else 0
 
 

@@ -58,16 +58,16 @@ def _device_row(row: CatalogueRow) -> dict[str, JsonValue]:
         off_chip = {row.off_chip_kind: row.off_chip.plain()}
     return {
         "device": row.id,
+        "chip": None if row.chip == row.id else row.chip,
         "family": row.family,
         "DSP": row.dsp.plain(),
-        "multipliers": {"16-bit": row.multipliers_w16, "8-bit": row.multipliers_w8},
+        "multipliers": {"w16": row.multipliers_w16, "w8": row.multipliers_w8},
         "RAM_blocks": rams,
         "logic": {row.logic_kind: row.logic.plain()},
         "FF": row.ff.plain(),
         "off-chip_GB/s": off_chip,
         "MHz": row.clock.plain(),
         "dies": None if row.dies is None else row.dies.plain(),
-        "chip": row.chip,
     }
 
 
