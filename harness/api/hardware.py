@@ -54,8 +54,8 @@ class Cost(Frozen):
         streams: inputs served at once; steps_per_s: time steps (or items) per second over all of them.
         exact: whether cycles were counted on the masks; otherwise they are an expectation.
         dense_cycles: the same tensors, dense, on a dot-product array (`baseline`) with equally many multipliers.
-        speedup: dense_cycles * streams / cycles, at equal multipliers and equal clock: for an engine that serves several
-            inputs at once a ratio of throughputs.
+        speedup: dense_cycles * streams / cycles, at equal multipliers and equal clock: for an engine that serves
+            several inputs at once a ratio of throughputs.
         engine_dense_cycles: the same tensors, dense, on the same engine in its own best shape; None if it cannot run
             them.
         fixed_shape, fixed_cycles: the shape that one would build without looking at a mask, and its cycles.

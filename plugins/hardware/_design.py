@@ -10,7 +10,7 @@ from harness.api import Conditions, Engine, EngineShape, Frozen, Product, Ram, R
 from ._devices import Device, Usage
 from ._placement import Placement, SmallMemory, deepest, place
 from ._products import recurrent
-from ._resources import LogicEstimate, logic, logic_usage
+from ._resources import LogicEstimate, logic, logic_usage, split_multipliers
 
 Inputs = Literal["closed_loop", "known_ahead"]
 Copies = Literal["strips", "neighbours"]
@@ -44,6 +44,7 @@ class Numerics(Frozen):
         inputs: whether the next input depends on the last output.
         overlap: whether weights are streamed while their product runs.
         vector_memory: what the vector RAMs are made of.
+        lut_multipliers: whether multipliers beyond the DSP blocks are made of LUTs.
         pixel_copies: copies of the array that share the weights and work on different output positions.
         copy_layout: whether the copies sweep strips of their own, or neighbouring positions.
         load_words: words per cycle that the line buffer takes in for every copy.
@@ -59,6 +60,7 @@ class Numerics(Frozen):
     inputs: Inputs = "closed_loop"
     overlap: bool = True
     vector_memory: SmallMemory = "auto"
+    lut_multipliers: bool = False
     pixel_copies: int = 1
     copy_layout: Copies = "strips"
     load_words: int = 16
@@ -186,19 +188,18 @@ def design(
         budget: what it may take beside multipliers.
     """
     runs = [runner(product, shape, numerics.conditions) for product in products]
-    memory = _memory(products, runs, device, numerics, 1 if engine.whole_layer else numerics.pixel_copies)
+    copies = 1 if engine.whole_layer else numerics.pixel_copies
+    memory = _memory(products, runs, device, numerics, copies, budget.ram_blocks)
     layers = tuple(
         _layer(engine, product, run, streamed, shape, runner, numerics)
         for product, run, streamed in zip(products, runs, memory.streamed, strict=True)
     )
-    multipliers = shape.multipliers * (1 if engine.whole_layer else numerics.pixel_copies)
-    dsp = _dsp(engine, products, multipliers, device, numerics)
-    estimate = _logic(engine, shape, multipliers, numerics)
+    multipliers = shape.multipliers * copies
+    dsp, from_luts = _dsp(engine, products, multipliers, device, numerics)
+    estimate = _logic(engine, shape, multipliers, from_luts, numerics)
     usage = {"dsp": device.usage("dsp", dsp), **memory.placement.usage}
     if estimate is not None:
         usage |= logic_usage(estimate.high, memory.placement, device)
-    if budget.ram_blocks is not None:
-        usage["ram_budget"] = Usage(memory.blocks, budget.ram_blocks, 1.0)
     if budget.luts is not None and estimate is not None:
         usage["lut_budget"] = Usage(estimate.high.lut, budget.luts, 1.0)
     return Design(
@@ -215,25 +216,37 @@ def design(
     )
 
 
-def _dsp(engine: Engine, products: Sequence[Product], multipliers: int, device: Device, numerics: Numerics) -> int:
-    """DSP blocks of the array and of the LSTM's element-wise part, which shares no operand."""
+def _dsp(
+    engine: Engine, products: Sequence[Product], multipliers: int, device: Device, numerics: Numerics
+) -> tuple[int, int]:
+    """DSP blocks of the array and of the LSTM's element-wise part; and the multipliers made of LUTs instead."""
     bits = numerics.conditions.operand_bits
     is_recurrent = any(product.units is not None for product in products)
-    array = device.products_per_dsp(bits, shares_operand=engine.shares_operand).value
-    cell = device.products_per_dsp(bits).value
-    cell_products = _CELL_PRODUCTS * numerics.elementwise_units * is_recurrent
-    if array == cell:
-        return -(-(multipliers + cell_products) // int(array))
-    return -(-multipliers // int(array)) + -(-cell_products // int(cell))
+    cell = _CELL_PRODUCTS * numerics.elementwise_units * is_recurrent
+    shares = engine.shares_operand
+    if numerics.lut_multipliers:
+        return split_multipliers(multipliers + cell, bits, device, shares_operand=shares)
+    array = device.products_per_dsp(bits, shares_operand=shares).value
+    single = device.products_per_dsp(bits).value  # the element-wise part shares no operand
+    if array == single:
+        return -(-(multipliers + cell) // int(array)), 0
+    return -(-multipliers // int(array)) + -(-cell // int(single)), 0
 
 
-def _logic(engine: Engine, shape: EngineShape, multipliers: int, numerics: Numerics) -> LogicEstimate | None:
+def _logic(
+    engine: Engine, shape: EngineShape, multipliers: int, from_luts: int, numerics: Numerics
+) -> LogicEstimate | None:
     """What the engine itself says, else what synthesised templates of its kind say."""
     own = engine.logic(shape, numerics.conditions)
     if own is not None:
         return LogicEstimate(own, own, f"engine {engine.name}, indicative")
-    pes = dict(shape.sizes).get("pes", 1) * numerics.pixel_copies
-    return logic(engine.name, multipliers=multipliers, pes=pes, bits=numerics.conditions.operand_bits)
+    return logic(
+        engine.name,
+        multipliers=multipliers,
+        pes=dict(shape.sizes).get("pes", 1) * dict(shape.sizes).get("groups", 1) * numerics.pixel_copies,
+        bits=numerics.conditions.operand_bits,
+        lut_multipliers=from_luts,
+    )
 
 
 def _layer(
@@ -307,25 +320,34 @@ def _stacked(runs: Sequence[Run]) -> list[Ram]:
 
 
 def _memory(
-    products: Sequence[Product], runs: Sequence[Run], device: Device, numerics: Numerics, copies: int
+    products: Sequence[Product],
+    runs: Sequence[Run],
+    device: Device,
+    numerics: Numerics,
+    copies: int,
+    ram_blocks: int | None,
 ) -> Memory:
     """Every memory in RAM blocks or distributed RAM; weights last, and what finds no room of them is streamed.
 
     Weights that are deeper than the RAM blocks allow are streamed for every item, the deepest product first.
     """
     rams = _stacked(runs)
-    others = [replace(ram, count=ram.count * copies) if ram.small else ram for ram in rams if ram.purpose != "weights"]
-    others += _states(products, numerics)
+    others_rams = [
+        replace(ram, count=ram.count * copies) if ram.small else ram for ram in rams if ram.purpose != "weights"
+    ]
+    others_rams += _states(products, numerics)
     weights = [ram for ram in rams if ram.purpose == "weights"]
-    everything = place([*others, *weights], device, small=numerics.vector_memory)
-    if not weights or all(everything.usage[kind].fits for kind in everything.blocks):
-        return Memory(everything, (Fraction(0),) * len(runs))
+    others = place(others_rams, device, small=numerics.vector_memory, ram_blocks=ram_blocks)
+    if not weights:
+        return Memory(others, (Fraction(0),) * len(runs))
     (ram,) = weights
-    free = place(others, device, small=numerics.vector_memory).free
-    room = deepest(ram.width, ram.count, free, device)
+    everything = place(weights, device, ram_blocks=ram_blocks, beside=others)
+    if all(everything.usage[kind].fits for kind in everything.blocks):
+        return Memory(everything, (Fraction(0),) * len(runs))
+    room = deepest(ram.width, ram.count, others.free, device)
     excess = ram.depth - max(0, room - _STREAM_WORDS)
     kept = replace(ram, depth=ram.depth - excess + _STREAM_WORDS)
-    return Memory(place([*others, kept], device, small=numerics.vector_memory), _streamed(runs, excess))
+    return Memory(place([kept], device, ram_blocks=ram_blocks, beside=others), _streamed(runs, excess))
 
 
 def _streamed(runs: Sequence[Run], excess: int) -> tuple[Fraction, ...]:

@@ -23,7 +23,7 @@ from harness.api import (
 )
 
 from ._design import Budget, Copies, Design, Inputs, Numerics, Runner, design
-from ._devices import device
+from ._devices import Device, device
 from ._placement import SmallMemory
 from ._products import CostedRole, left_out, products
 from ._report import Choice, report
@@ -73,6 +73,12 @@ class EngineModel(HardwareModel):
     overlap: bool = Field(default=True, description="whether weights are streamed while their product runs")
     vector_memory: SmallMemory = Field(
         default="auto", description="vectors in distributed RAM, in RAM blocks, or in whichever suffices"
+    )
+    lut_multipliers: bool = Field(
+        default=False, description="whether multipliers beyond the DSP blocks are made of LUTs"
+    )
+    memory_controllers: int = Field(
+        default=0, ge=0, description="memory controllers to deduct from a bare device, whose shell brings none"
     )
     inputs: Inputs = Field(
         default="closed_loop", description="whether the next input depends on the last output, or is known ahead"
@@ -150,7 +156,8 @@ class EngineModel(HardwareModel):
         numerics = self._numerics(clock[0])
         limits = Budget(ram_blocks=self.ram_blocks, luts=self.luts)
         budget = max(1, self._budget() // numerics.pixel_copies)
-        setting = _Setting(self.device, numerics, limits)
+        target = self._target()
+        setting = _Setting(target, numerics, limits)
         shapes = engine.shapes(work, budget)
         best = _search(engine, work, shapes, self.runner(engine), setting)
         # An engine of one given shape is compared with a dense array of as many multipliers.
@@ -161,7 +168,7 @@ class EngineModel(HardwareModel):
             best,
             Choice(
                 model=self.name,
-                device=device(self.device),
+                device=target,
                 numerics=numerics,
                 budget=self._budget(),
                 clock_origin=clock[1],
@@ -169,7 +176,7 @@ class EngineModel(HardwareModel):
                 given=len(shapes) == 1,
                 dense=_dense_design(DenseMvm(), sizes, equal, setting),
                 engine_dense=_own_dense_design(engine, sizes, budget, setting),
-                fixed=design(engine, fixed, work, self.runner(engine), device(self.device), numerics, limits),
+                fixed=design(engine, fixed, work, self.runner(engine), target, numerics, limits),
                 omitted=omitted,
             ),
         )
@@ -180,12 +187,15 @@ class EngineModel(HardwareModel):
             return self.clock_mhz, "given"
         if engine.clock_mhz is not None:
             return engine.clock_mhz, "given"
-        figure = device(self.device).clock(engine.name)
+        figure = self._target().clock(engine.name)
         return figure.value, figure.origin
+
+    def _target(self) -> Device:
+        return _derated(device(self.device), self.memory_controllers)
 
     def _numerics(self, clock_mhz: float) -> Numerics:
         reached = self.bandwidth_gbytes_per_s
-        bytes_per_us = device(self.device).bytes_per_us() if reached is None else reached * 1e3
+        bytes_per_us = self._target().bytes_per_us() if reached is None else reached * 1e3
         return Numerics(
             conditions=Conditions(
                 weight_bits=self.weight_bits,
@@ -203,6 +213,7 @@ class EngineModel(HardwareModel):
             inputs=self.inputs,
             overlap=self.overlap,
             vector_memory=self.vector_memory,
+            lut_multipliers=self.lut_multipliers,
             pixel_copies=self.pixel_copies,
             copy_layout=self.copy_layout,
             load_words=self.load_words,
@@ -210,15 +221,26 @@ class EngineModel(HardwareModel):
 
     def _budget(self) -> int:
         """Multipliers that both arrays may have: what was asked for, as far as the device has them."""
+        if self.lut_multipliers:
+            return self.multipliers
         bits = max(self.weight_bits, self.activation_bits)
-        return max(1, min(self.multipliers, device(self.device).most_multipliers(bits) - 3 * self.elementwise_units))
+        return max(1, min(self.multipliers, self._target().most_multipliers(bits) - 3 * self.elementwise_units))
+
+
+@lru_cache(maxsize=64)
+def _derated(found: Device, controllers: int) -> Device:
+    """A device less the memory controllers that its shell does not bring."""
+    if not controllers:
+        return found
+    off_chip = found.entry.off_chip
+    return found.less_controllers("hbm" if off_chip is not None and off_chip.kind == "hbm" else "ddr4", controllers)
 
 
 @dataclass(frozen=True)
 class _Setting:
     """What every design of one cost shares."""
 
-    device: str
+    device: Device
     numerics: Numerics
     budget: Budget
 
@@ -264,7 +286,7 @@ def _search(
     for place in sorted(range(len(shapes)), key=lambda place: bounds[place]):
         if best is not None and not best.rank[0] and (bounds[place] >= best.cycles or streamed >= _STREAMED_TRIES):
             break
-        found = design(engine, shapes[place], work, runner, device(setting.device), setting.numerics, setting.budget)
+        found = design(engine, shapes[place], work, runner, setting.device, setting.numerics, setting.budget)
         if best is None or found.rank < best.rank:
             best = found
         streamed += not best.is_resident
