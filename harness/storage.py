@@ -129,6 +129,8 @@ def even_banks(mask: Mask) -> int | None:
     kept = int(totals[0])
     if (totals != kept).any():
         return None
+    if kept == mask.shape[1]:
+        return kept
     fits = (banks for banks in range(kept, 1, -1) if kept % banks == 0 and _is_even(mask, banks, kept // banks))
     return next(fits, 1)
 
@@ -203,13 +205,15 @@ def padding_entries(mask: Mask, run_bits: int) -> int:
 
     Columns are read from the top; runs restart at every column and a run at the end of a column is not padded.
     """
-    rows = mask.shape[0]
-    kept = np.flatnonzero(np.ascontiguousarray(mask.T))  # (nnz,) column * rows + row
-    column = kept // rows
-    first = np.ones(len(kept), dtype=np.bool_)
-    first[1:] = column[1:] != column[:-1]
+    if mask.all():  # the slowest mask, and the one whose answer is known
+        return 0
+    columns = np.ascontiguousarray(mask.T)  # (cols, rows)
+    kept = np.flatnonzero(columns)  # (nnz,) column * rows + row
     zeros = np.diff(kept, prepend=0) - 1
-    zeros[first] = (kept - column * rows)[first]
+    counts = np.count_nonzero(columns, axis=1)
+    used = np.flatnonzero(counts)
+    first = (np.cumsum(counts) - counts)[used]
+    zeros[first] = kept[first] - used * mask.shape[0]
     return int((zeros >> run_bits).sum())
 
 
