@@ -5,7 +5,7 @@ Where no simulator is installed, the models run all the same and meet the cycles
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cache as cached
 from pathlib import Path
@@ -85,6 +85,7 @@ class Case(Frozen):
         pes: processing elements; of each group in the column engine.
         cycles: clock edges from the start to the last result.
         summed: clock edges to the last accumulated product; differs from `cycles` where partial sums are added up.
+        high_water: most entries that ever stood in one FIFO, where there are any.
         wrong: wrong dot products.
     """
 
@@ -93,6 +94,7 @@ class Case(Frozen):
     pes: int = Field(gt=0)
     cycles: int = 0
     summed: int = 0
+    high_water: int = 0
     wrong: int = 0
 
     @abstractmethod
@@ -109,11 +111,11 @@ class Case(Frozen):
 
     def answer(self) -> RtlRun:
         """What the RTL answered when the case was recorded."""
-        return RtlRun(self.cycles, self.wrong, self.summed)
+        return RtlRun(self.cycles, self.wrong, self.summed, self.high_water)
 
     def record(self, run: RtlRun) -> Self:
         """The same case with another answer."""
-        return self.model_copy(update={"cycles": run.cycles, "summed": run.summed, "wrong": run.wrong})
+        return self.model_copy(update=asdict(run))
 
 
 class BankCase(Case):
@@ -180,7 +182,7 @@ class ColumnCase(Case):
         reduction = model.parts.get("reduction", Fraction(0))
         finish = int(model.cycles - reduction) - (DRAIN if reduction else PIPELINE)
         drain = -(-self.mask.rows // self.pes)
-        return RtlRun(finish + drain + COLUMN_DRAIN_LATENCY, 0, finish + COLUMN_LATENCY)
+        return RtlRun(finish + drain + COLUMN_DRAIN_LATENCY, 0, finish + COLUMN_LATENCY, model.fifo_high_water or 0)
 
 
 class Recorded(Frozen):
@@ -207,7 +209,8 @@ class RtlCheck:
         cases: masks compared.
         constant: cycles that the RTL takes beyond the model's issue cycles, the same in every case.
         formula: the constant as a sentence would give it.
-        worst_deviation: the most cycles by which any case departs from model plus constant.
+        worst_deviation: the most by which any case departs from model plus constant, in cycles (or in entries of the
+            fullest FIFO).
         wrong: dot products of the RTL that differ from the integer result.
         is_live: whether the RTL ran now; else its cycles are the recorded ones.
         simulator: what ran it, now or then.
@@ -277,7 +280,11 @@ def _check(engine: str, cases: Sequence[Case], constant: int, formula: str, cach
 
 
 def _deviation(expected: RtlRun, answer: RtlRun) -> int:
-    return max(abs(expected.cycles - answer.cycles), abs(expected.summed - answer.summed))
+    return max(
+        abs(expected.cycles - answer.cycles),
+        abs(expected.summed - answer.summed),
+        abs(expected.high_water - answer.high_water),
+    )
 
 
 def _product(mask: Mask) -> Product:

@@ -47,7 +47,7 @@ _COLUMN_ROW_BITS, _COLUMN_DEPTH_BITS, _COLUMN_COLUMN_BITS, _COLUMN_FIFO_BITS = 9
 _LONGEST_S = 300
 """Seconds after which a build or a simulation is given up."""
 
-_ANSWER = re.compile(r"^cycles (\d+)(?: summed (\d+))? wrong (\d+)$", re.MULTILINE)
+_ANSWER = re.compile(r"^cycles (\d+)(?: summed (\d+) high_water (\d+))? wrong (\d+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,13 @@ class RtlRun:
         wrong: results that are missing, too many, or another number than the integer dot product.
         summed: clock edges from the start to the last accumulated product, before partial sums are added up; equal to
             `cycles` where nothing follows.
+        high_water: most entries that ever stood in one FIFO; 0 without FIFOs.
     """
 
     cycles: int
     wrong: int
     summed: int
+    high_water: int = 0
 
 
 def find_simulator() -> Simulator | None:
@@ -292,8 +294,8 @@ class _Built:
                 f"an RTL bench prints its cycles, got {printed.strip()[-300:]!r} from {self.simulator}; "
                 "check the simulator's version"
             )
-        cycles, summed, wrong = answer.groups()
-        return RtlRun(int(cycles), int(wrong), int(summed or cycles))
+        cycles, summed, high_water, wrong = answer.groups()
+        return RtlRun(int(cycles), int(wrong), int(summed or cycles), int(high_water or 0))
 
 
 def _build(bench: Bench, sizes: Mapping[str, int], cache: Path | None, simulator: Simulator | None) -> _Built:

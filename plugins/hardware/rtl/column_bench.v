@@ -1,8 +1,8 @@
 // Runs the column-FIFO engine on one case read from files and checks every dot product.
 //
 // +words +counts +vector +columns +expected: files for $readmemh; +rows +depth +sees_pop: numbers. Prints
-// `cycles C summed S wrong W`: clock edges from `start` to the last result and to the last accumulated product, and
-// results that are not what was expected.
+// `cycles C summed S high_water H wrong W`: clock edges from `start` to the last result and to the last accumulated
+// product, the most entries that ever stood in one FIFO, and results that are not what was expected.
 module column_bench;
   parameter G = 1;
   parameter P = 8;
@@ -67,7 +67,18 @@ module column_bench;
       .results(results)
   );
 
+  wire [FIFO_BITS:0] entries[0:G*P-1];
+  genvar group, element;
+  generate
+    for (group = 0; group < G; group = group + 1) begin : watched
+      for (element = 0; element < P; element = element + 1) begin : pes
+        assign entries[group*P+element] = engine.groups[group].pes[element].element.entries;
+      end
+    end
+  endgenerate
+
   integer rows, depth, flag, pe, at, base, total, cycles, summed_at, row, wrong;
+  reg [FIFO_BITS:0] high_water;
 
   initial begin
     if (!$value$plusargs("rows=%d", rows)) $finish;
@@ -121,7 +132,7 @@ module column_bench;
       end
       base = base + pe_words[pe];
     end
-    for (at = 0; at < rows_per_pe + 4; at = at + 1) begin
+    for (at = -4; at * P < rows; at = at + 1) begin
       @(negedge clk);
       weight_write = 0;
     end
@@ -129,19 +140,22 @@ module column_bench;
     cycles = 0;
     summed_at = 0;
     row = 0;
+    high_water = 0;
     wrong = 0;
     while (row < rows && cycles < 4 * total + 4 * rows + 1000) begin
       @(negedge clk);
       start = 0;
       cycles = cycles + 1;
       if (summed) summed_at = cycles;
+      for (pe = 0; pe < G * P; pe = pe + 1) if (entries[pe] > high_water) high_water = entries[pe];
       if (result_valid)
         for (pe = 0; pe < P; pe = pe + 1) begin
           if (row < rows && results[pe*SUM_BITS+:SUM_BITS] !== expected[row]) wrong = wrong + 1;
           row = row + 1;
         end
     end
-    $display("cycles %0d summed %0d wrong %0d", cycles, summed_at, row < rows ? wrong + rows - row : wrong);
+    if (row < rows) wrong = wrong + rows - row;
+    $display("cycles %0d summed %0d high_water %0d wrong %0d", cycles, summed_at, high_water, wrong);
     $finish;
   end
 endmodule

@@ -1,0 +1,81 @@
+"""Resources of the one-PE templates by yosys, and the resource models beside them."""
+
+import pytest
+from harness_plugins.hardware._devices import device
+from harness_plugins.hardware._resources import logic
+from harness_plugins.hardware._rtl import MaskRecipe, recorded
+from harness_plugins.hardware._synthesis import find_yosys, synthesise
+from harness_plugins.hardware.engines.bank import Bank
+from harness_plugins.hardware.engines.column_fifo import ColumnFifo
+
+from harness.api import Conditions, HarnessError, Part, Product
+
+needs_yosys = pytest.mark.skipif(find_yosys() is None, reason="yosys is not installed")
+
+
+def test_without_yosys_synthesis_says_so(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+
+    with pytest.raises(HarnessError, match="synthesis takes `yosys`, got none"):
+        synthesise("bank_pe", "xc7")
+
+
+@pytest.mark.rtl
+@needs_yosys
+@pytest.mark.parametrize("item", recorded().synthesis, ids=lambda item: f"{item.template} {item.family}")
+def test_yosys_finds_the_recorded_resources(item):
+    fresh = synthesise(item.template, item.family)
+
+    # Tool versions differ in logic, not in multipliers and memories.
+    logic_now, logic_then = fresh.model_dump(include={"lut", "ff"}), item.model_dump(include={"lut", "ff"})
+    assert logic_now == {kind: pytest.approx(count, rel=0.2) for kind, count in logic_then.items()}
+    exact = {"lut", "ff", "tool"}
+    assert fresh.model_dump(exclude=exact) == item.model_dump(exclude=exact)
+
+
+def synthesised(template, family):
+    return next(item for item in recorded().synthesis if (item.template, item.family) == (template, family))
+
+
+def blocks_18k(rams):
+    """Blocks of 18 Kbit on Zynq-7000; a RAMB36 is two of them."""
+    ram = device("xc7z020").ram
+    return sum(ram.blocks(item.width, item.depth) * item.count for item in rams) * ram.bits_each.value // 18432
+
+
+def test_the_model_counts_the_multipliers_and_ram_blocks_of_the_synthesised_bank_pe():
+    mask = MaskRecipe(kind="balanced", rows=60, cols=4096, density=1 / 32).mask(128)
+    mask[0, :40] = True  # counts vary: a word has its end-of-row bit and its wave
+    engine = Bank(pes=1, lanes=16, banks=128)
+    product = Product("layer", (Part("weights", *mask.shape, mask, int(mask.sum())),))
+    shape = engine.fixed_shape([product], 16)
+
+    rams = engine.simulate(product, shape, Conditions()).rams
+
+    found = synthesised("bank_pe", "xc7")
+    assert shape.multipliers == found.multipliers == 16
+    assert next(ram.width for ram in rams if ram.purpose == "weights") == 340
+    assert blocks_18k(rams) == found.ram_18k + 2 * found.ram_36k
+
+
+def test_the_model_counts_the_multipliers_and_ram_blocks_of_the_synthesised_column_pe():
+    mask = MaskRecipe(rows=128, cols=40, density=0.09).mask()
+    engine = ColumnFifo(pes=1, groups=1)
+    product = Product("layer", (Part("weights", *mask.shape, mask, int(mask.sum())),))
+    shape = engine.fixed_shape([product], 1)
+
+    rams = engine.simulate(product, shape, Conditions(accumulator_bits=48)).rams
+
+    found = synthesised("column_pe", "xc7")
+    inside = [ram for ram in rams if ram.purpose in ("weights", "accumulators")]
+    assert shape.multipliers == found.multipliers == 1
+    assert [ram.width for ram in inside] == [24, 48]
+    assert blocks_18k(inside) == found.ram_18k + 2 * found.ram_36k
+
+
+def test_the_logic_estimate_of_a_bank_pe_holds_what_yosys_found():
+    estimate = logic("bank", multipliers=16, pes=1, bits=16)
+    found = synthesised("bank_pe", "xc7")
+
+    assert estimate.low.lut <= found.lut <= estimate.high.lut
+    assert estimate.low.ff <= found.ff <= estimate.high.ff
