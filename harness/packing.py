@@ -7,7 +7,7 @@ stored in the narrowest unsigned type, values as they are.
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -110,6 +110,21 @@ def unpack(packed: Packed) -> Array:
             f"{ {name: array.shape for name, array in packed.arrays.items()} } ({error}); export it again"
         ) from None
     return matrix
+
+
+def stored(packed: Packed) -> Mask:
+    """Which weights are stored: zeros among them too, except where a format pads with zeros.
+
+    Shapes:
+        -> packed.shape.
+
+    Raises:
+        DataError: the arrays do not fit each other.
+    """
+    if packed.format in ("csb", "csr", "bitmap"):
+        ones = np.ones(packed.arrays["values"].shape, dtype=np.bool_)
+        packed = replace(packed, arrays={**packed.arrays, "values": ones})
+    return np.asarray(unpack(packed) != 0)
 
 
 def write_packed(matrices: Mapping[str, Packed], metadata: Mapping[str, str]) -> bytes:

@@ -106,6 +106,9 @@ def read_weights(
     path = Path(path)
     if layout not in ("auto", "rows_out", "rows_in"):
         raise SpecError(f"`layout` must be auto, rows_out or rows_in, got {layout!r}; choose one of them")
+    wrong = {name: size for name, size in (output_sizes or {}).items() if min(size) < 1}
+    if wrong:
+        raise SpecError(f"output sizes are at least 1 x 1, got {wrong}; give height and width")
     read = _READERS.get(path.suffix.lower())
     if read is None:
         raise SpecError(f"expected a file that ends in {', '.join(SUFFIXES)}, got {path.name!r}; convert or rename it")
@@ -113,23 +116,24 @@ def read_weights(
     empty = [f"{array.name} {array.kept.shape}" for array in found.arrays if array.kept.size == 0]
     if empty:
         raise DataError(f"{path}: expected matrices with rows and columns, got {', '.join(empty)}; leave them out")
-    wrong = {name: size for name, size in (output_sizes or {}).items() if min(size) < 1}
-    if wrong:
-        raise SpecError(f"{path}: output sizes are at least 1 x 1, got {wrong}; give height and width")
+    if not found.arrays:
+        names = ", ".join(found.skipped) or "no array"
+        raise DataError(f"{path}: expected a matrix of masks or weights, got {names}; name another file")
     made = _Layers(layout, dict(output_sizes or {})).of(_with_masks(found.arrays))
-    if not made:
-        raise DataError(
-            f"{path}: expected a matrix of masks or weights, got {', '.join(found.skipped) or 'no array'}; name "
-            "another file"
-        )
-    known = {tensor.name for layer in made for tensor in layer.tensors} | {layer.name for layer in made}
-    for option, given in (("output sizes", output_sizes), ("banks", banks)):
-        unknown = sorted(set(given) - known) if isinstance(given, Mapping) else []
-        if unknown:
-            raise SpecError(
-                f"{path}: {option} are given for {', '.join(unknown)}, which are none of {', '.join(sorted(known))}"
-            )
+    _check_names(path, made, {"output sizes": output_sizes, "banks": banks if isinstance(banks, Mapping) else None})
     return _assembled(made, found, banks)
+
+
+def _check_names(path: Path, made: Sequence[_Made], options: Mapping[str, Mapping[str, object] | None]) -> None:
+    """Pass if options by name are for layers or tensors that are there."""
+    known = {tensor.name for layer in made for tensor in layer.tensors} | {layer.name for layer in made}
+    for option, given in options.items():
+        unknown = sorted(set(given or {}) - known)
+        if unknown:
+            there = ", ".join(sorted(known))
+            raise SpecError(
+                f"{path}: {option} are given for {', '.join(unknown)}, which are none of {there}; name these"
+            )
 
 
 def _npz(path: Path, most: int) -> _Read:
@@ -139,7 +143,7 @@ def _npz(path: Path, most: int) -> _Read:
     if not packing.is_packed(arrays):
         return _plain(path, arrays)
     packed = packing.packed_of(path, arrays)
-    read = _plain(path, {name: packing.unpack(item) for name, item in packed.items()})
+    read = _plain(path, {name: packing.stored(item) for name, item in packed.items()})
     known = [replace(found, orientation="rows_out") for found in read.arrays]
     banks = {name: item.sizes["banks"] for name, item in packed.items() if item.format == "csb"}
     return _Read(known, banks, read.skipped)

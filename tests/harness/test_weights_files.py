@@ -202,6 +202,15 @@ def test_banks_of_a_packed_export_are_known(tmp_path):
     assert (found.workload.banks, found.notes) == ({"out.kernel": 2}, ())
 
 
+@pytest.mark.parametrize("form", ["csb", "csr", "bitmap"])
+def test_a_kept_weight_that_is_zero_stays_kept_in_a_packed_export(tmp_path, form):
+    mask = np.tile([True, False, False, True], (3, 2))
+    packed = pack(np.zeros(mask.shape, np.float32), form, mask=mask)
+    (tmp_path / "cell.npz").write_bytes(write_packed({"out.kernel": packed}, {}))
+
+    np.testing.assert_array_equal(read_workload(tmp_path / "cell.npz").masks["out.kernel"], mask)
+
+
 def test_a_matrix_of_zeros_keeps_nothing(tmp_path):
     assert not read(tmp_path, {"layer": np.zeros((3, 4))}).workload.masks["layer"].any()
 
