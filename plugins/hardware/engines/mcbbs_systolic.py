@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.api import Conditions, Engine, EngineShape, Mask, Part, Product, Ram, Run, hookimpl
+from harness.api import Conditions, Engine, EngineShape, Part, Product, Ram, Run, hookimpl
 
+from .._clusters import cluster_fill
 from .._mcbbs import (
     BLOCK_BYTES,
     BUFFER_BYTES,
@@ -74,30 +74,27 @@ class McbbsSystolic(Engine):
                 if not self._is_known_banked(part, high * wide):
                     return f"{what} and of {part.tensor} only the number of kept weights is known"
                 continue
-            fill = self._fill(part, high * wide)
+            fill = cluster_fill(part, self.cluster, self.range_clusters, high * wide)
             if fill.broken:
                 return f"{what} and {part.tensor} keeps {fill.broken}"
         return None
 
     def shapes(self, products: Sequence[Product], budget: int) -> Sequence[EngineShape]:
         """Arrays of 1 to 14 columns with as many rows as the budget has, and half as many."""
-        columns = [self.pe_columns] if self.pe_columns else [1, 2, 4, 7, 14]
-        pes = max(1, budget // self._block)
-        widest = max(_pixels(product)[1] for product in products)
+        parallel, pes = self._pes(budget)
+        widest = min(pes // (self.pe_rows or 1), max(_pixels(product)[1] for product in products))
         filters = max(product.rows for product in products)
         found = set()
-        for column in columns:
-            if self.pe_columns is None and column > min(pes, widest):
-                continue
-            most = self.pe_rows or max(1, min(pes // column, filters))
-            found |= {(rows, column) for rows in ((most,) if self.pe_rows else (most, -(-most // 2)))}
-        return [self._shape(rows, column) for rows, column in sorted(found, reverse=True)]
+        for columns in [self.pe_columns] if self.pe_columns else [1, *(n for n in (2, 4, 7, 14) if n <= widest)]:
+            most = max(1, min(pes // columns, filters))
+            found |= {(rows, columns) for rows in ((self.pe_rows,) if self.pe_rows else (most, -(-most // 2)))}
+        return [self._shape(rows, columns, parallel) for rows, columns in sorted(found, reverse=True)]
 
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """Seven columns and up to 24 rows, as published."""
-        pes = max(1, budget // self._block)
-        columns = self.pe_columns or min(7, pes)
-        return self._shape(self.pe_rows or max(1, min(24, pes // columns)), columns)
+        parallel, pes = self._pes(budget)
+        columns = self.pe_columns or max(1, min(7, pes // (self.pe_rows or 1)))
+        return self._shape(self.pe_rows or max(1, min(24, pes // columns)), columns, parallel)
 
     def least_cycles(self, product: Product, shape: EngineShape) -> int:
         """What all multipliers together must do for all pixels."""
@@ -106,7 +103,10 @@ class McbbsSystolic(Engine):
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """The latency formula with the clusters counted on the mask; exact in what it models, as banks are equal."""
         taps = _taps(product)
-        kept = tuple(self.range_clusters if part.is_dense else self._fill(part, taps).most for part in product.parts)
+        kept = tuple(
+            self.range_clusters if part.is_dense else cluster_fill(part, self.cluster, self.range_clusters, taps).most
+            for part in product.parts
+        )
         return self._run(product, shape, conditions, kept)
 
     def expect(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
@@ -118,13 +118,16 @@ class McbbsSystolic(Engine):
             kept.append(min(self.range_clusters, -(-part.kept // (ranges * self.cluster))))
         return self._run(product, shape, conditions, tuple(kept))
 
-    @property
-    def _block(self) -> int:
-        return self.cluster * self.parallel_clusters
+    def _pes(self, budget: int) -> tuple[int, int]:
+        """Clusters per PE, fewer only where the budget is below one PE, and PEs within the budget."""
+        parallel = max(1, min(self.parallel_clusters, budget // self.cluster))
+        return parallel, max(1, budget // (self.cluster * parallel))
 
-    def _shape(self, rows: int, columns: int) -> EngineShape:
-        sizes = (("pe_rows", rows), ("pe_columns", columns), ("multipliers_per_pe", self._block))
-        return EngineShape(sizes, rows * columns * self._block)
+    def _shape(self, rows: int, columns: int, parallel: int) -> EngineShape:
+        block = self.cluster * parallel
+        return EngineShape(
+            (("pe_rows", rows), ("pe_columns", columns), ("multipliers_per_pe", block)), rows * columns * block
+        )
 
     def _run(self, product: Product, shape: EngineShape, conditions: Conditions, kept: tuple[int, ...]) -> Run:
         taps = _taps(product)
@@ -136,7 +139,8 @@ class McbbsSystolic(Engine):
             output=_pixels(product),
             kept=kept,
         )
-        array = Array(shape["pe_rows"], shape["pe_columns"], self.cluster, self.parallel_clusters, self.range_clusters)
+        parallel = shape["multipliers_per_pe"] // self.cluster
+        array = Array(shape["pe_rows"], shape["pe_columns"], self.cluster, parallel, self.range_clusters)
         delivered = conditions.bytes_per_cycle
         numbers = Numbers(
             conditions.weight_bits,
@@ -172,48 +176,6 @@ class McbbsSystolic(Engine):
     def _is_known_banked(self, part: Part, taps: int) -> bool:
         """Whether the number of equally filled banks alone says that every range keeps equally many clusters."""
         return self.cluster == 1 and taps == 1 and part.banks == part.cols / self.range_clusters
-
-    def _fill(self, part: Part, taps: int) -> "_Fill":
-        known = _FILLS.setdefault(part, {})
-        key = (self.cluster, self.range_clusters, taps)
-        if key not in known:
-            assert part.mask is not None
-            known[key] = _fill(part.mask, *key)
-        return known[key]
-
-
-class _Fill:
-    """Clusters that stay in the fullest range, and what breaks the rule, if anything does."""
-
-    def __init__(self, most: int, broken: str = "") -> None:
-        self.most, self.broken = most, broken
-
-
-def _fill(mask: Mask, cluster: int, clusters: int, taps: int) -> _Fill:
-    rows, cols = mask.shape
-    channels = mask.view(np.uint8).reshape(rows, cols // taps, taps) if taps > 1 else mask.view(np.uint8)
-    inside = _grouped(channels, cluster)  # weights of every cluster, (rows, clusters, taps)
-    counts = inside if cluster == 1 else (inside > 0).view(np.uint8)
-    ranges = _grouped(counts, clusters)
-    whole = ranges[:, : cols // taps // (cluster * clusters)]
-    most = int(ranges.max())
-    sizes = inside[:, : cols // taps // cluster]
-    if cluster > 1 and bool(((sizes != 0) & (sizes != cluster)).any()):
-        return _Fill(most, "parts of clusters")
-    if whole.size and int(whole.min()) != most:
-        return _Fill(most, f"{int(whole.min())} to {most}")
-    return _Fill(most)
-
-
-def _grouped(values: NDArray[np.uint8 | np.uint16], size: int) -> NDArray[np.uint8 | np.uint16]:
-    """Sums of `size` neighbours along the second axis; the last group may be shorter. Strided adds are fastest."""
-    if size == 1:
-        return values
-    sums: NDArray[np.uint8 | np.uint16] = values[:, ::size].astype(np.uint8 if size < 256 else np.uint16)
-    for offset in range(1, size):
-        column = values[:, offset::size]
-        sums[:, : column.shape[1]] += column
-    return sums
 
 
 def _kernel(product: Product) -> tuple[int, int]:
@@ -261,10 +223,6 @@ def _notes(found: Latency, delivered: float | None) -> tuple[str, ...]:
     if delivered is None:
         notes.append("off-chip bandwidth is not known: weights are taken to arrive in time")
     return tuple(notes)
-
-
-_FILLS: WeakKeyDictionary[Part, dict[tuple[int, int, int], _Fill]] = WeakKeyDictionary()
-"""Clusters counted on masks, kept as long as their part: all shapes share them."""
 
 
 @hookimpl
