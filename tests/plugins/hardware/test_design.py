@@ -239,18 +239,15 @@ def test_what_is_streamed_is_the_deepest_product_first(make):
     assert [layer.streamed > 0 for layer in found.layers] == [False, True]
 
 
-def test_a_budget_of_ram_blocks_is_a_ceiling_like_any_other(make):
-    product = make.dense_product(64, 64)
+@pytest.mark.parametrize(("blocks", "fits"), [(None, True), (32, True), (31, False), (2, False)])
+def test_a_budget_of_ram_blocks_is_a_ceiling_like_any_other(make, blocks, fits):
+    product = make.dense_product(64, 64)  # 8 RAMs of 8 x 16 bits, 64 words deep: 4 blocks each
     engine = DenseMvm(pes=8, lanes=8)
-    numerics = Numerics(conditions=Conditions())
     shape = EngineShape((("pes", 8), ("lanes", 8)), 64)
-    plain, cut = (
-        design(engine, shape, [product], engine.simulate, device("xc7z020"), numerics, budget)
-        for budget in (Budget(), Budget(ram_blocks=2))
-    )
+    numerics = Numerics(conditions=Conditions())
+    found = design(engine, shape, [product], engine.simulate, device("xc7z020"), numerics, Budget(ram_blocks=blocks))
 
-    assert plain.fits and not cut.fits
-    assert cut.usage["ram_budget"].used == cut.memory.blocks > 2
+    assert found.fits == fits
 
 
 @pytest.mark.parametrize("engine", [pytest.param(engine, id=engine.name) for engine in ENGINES])
