@@ -94,8 +94,12 @@ def _said_of_itself(*command: str) -> str:
 
 
 def _is_recent(simulator: Simulator) -> bool:
-    """Verilator runs a bench that is written in Verilog since version 5."""
-    return simulator != "verilator" or int(simulator_version(simulator).split()[1].split(".")[0]) >= _OLDEST_VERILATOR
+    """Whether it can run the benches: Verilator takes one that is written in Verilog since version 5."""
+    try:
+        version = simulator_version(simulator).split()[-1]
+    except HarnessError:
+        return False  # installed, but broken
+    return simulator != "verilator" or int(version.split(".")[0]) >= _OLDEST_VERILATOR
 
 
 def default_cache() -> Path:

@@ -7,6 +7,7 @@ import pytest
 from harness_plugins.hardware import _rtl, _rtl_run
 from harness_plugins.hardware._rtl import (
     BANK_LATENCY,
+    COLUMN_DRAIN_LATENCY,
     RECORDED,
     BankCase,
     ColumnCase,
@@ -18,8 +19,10 @@ from harness_plugins.hardware._rtl import (
 )
 from harness_plugins.hardware._rtl_run import find_simulator, run_bank, run_column, simulator_version
 from harness_plugins.hardware._synthesis import find_yosys, synthesise
+from harness_plugins.hardware.engines.bank import Bank
+from harness_plugins.hardware.engines.column_fifo import ColumnFifo
 
-from harness.api import HarnessError, ShapeError
+from harness.api import Conditions, HarnessError, Part, Product, ShapeError
 
 CASES = (*recorded().bank, *recorded().column)
 
@@ -102,6 +105,21 @@ def test_a_model_that_is_one_cycle_off_does_not_hold(no_tools, monkeypatch):
     assert not check.holds
 
 
+def test_a_tool_that_is_too_old_or_broken_is_not_used(tmp_path, monkeypatch):
+    for name, said in {
+        "verilator": "Verilator 4.038 2020-07-11",
+        "g++": "",
+        "make": "",
+        "iverilog": "",
+        "vvp": "",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\necho '{said}'\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    assert find_simulator() is None
+
+
 def test_without_a_simulator_running_the_rtl_says_what_to_install(no_tools, tmp_path):
     with pytest.raises(HarnessError, match="takes `verilator` or `iverilog`, got neither"):
         bank_case().run(tmp_path)
@@ -165,6 +183,23 @@ def recorded_anew(built):
 )
 def test_icarus_counts_the_same_cycles(case, built):
     assert case.run(built, "icarus") == case.answer()
+
+
+@pytest.mark.rtl
+@needs_icarus
+def test_the_rtl_agrees_on_an_lstm_layer_with_its_matrices_side_by_side_and_its_gates_together(built):
+    kernel, recurrent = (MaskRecipe(kind="magnitude", rows=40, cols=cols, density=0.2).mask() for cols in (25, 10))
+    parts = [Part(name, *mask.shape, mask, int(mask.sum())) for name, mask in (("kernel", kernel), ("rec", recurrent))]
+    layer = Product("lstm_0", tuple(parts), units=10)
+    bank, column = Bank(pes=3, lanes=5, banks=7), ColumnFifo(pes=8, groups=4, fifo_depth=2)
+
+    on_bank = run_bank(layer.mask, pes=3, lanes=5, banks=7, cache=built, simulator="icarus")
+    on_column = run_column(layer.mask, pes=8, groups=4, depth=2, cache=built, simulator="icarus")
+
+    assert (on_bank.wrong, on_column.wrong) == (0, 0)
+    assert on_bank.cycles == bank.simulate(layer, bank.fixed_shape([layer], 15), Conditions()).cycles
+    model = column.simulate(layer, column.fixed_shape([layer], 32), Conditions())
+    assert on_column.cycles == model.issue_cycles + 1 + COLUMN_DRAIN_LATENCY  # the first broadcast fills the pipeline
 
 
 @pytest.mark.rtl
