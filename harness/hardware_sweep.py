@@ -250,6 +250,8 @@ def _draw(points: Sequence[Point], path: Path) -> None:
 
 
 def _panel(axes: Axes, points: Sequence[Point], resource: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     size = RESOURCES[resource]
     costed = [(point, point.row.cost) for point in points if point.row.cost is not None]
     engines = list(dict.fromkeys(_base(point) for point, _ in costed))
@@ -274,6 +276,10 @@ def _panel(axes: Axes, points: Sequence[Point], resource: str) -> None:
     axes.set(xlabel=f"{resource} {f'({kinds})' if kinds else ''}".strip(), ylabel="latency, µs")
     if costed:
         axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.set_minor_formatter(NullFormatter())
         axes.legend(fontsize="x-small", title="hollow: does not fit", title_fontsize="x-small")
 
 

@@ -155,7 +155,7 @@ def _speeds(rows: Sequence[Row], model: str, reference: Row | None) -> Titled:
         table.add_row(
             Text(row.engine + ("" if cost.fits else " ✗")),
             Text(cost.shape),
-            str(cost.cycles),
+            ("" if cost.exact else "≈") + str(cost.cycles),
             f"{cost.clock_mhz:g}{mark(cost.clock_origin)}",
             f"{cost.latency_us:.2f}",
             DASH if cost.steps_per_s is None else f"{cost.steps_per_s:.0f}",
@@ -173,9 +173,12 @@ def _speed_lines(rows: Sequence[Row], reference: Row | None) -> Iterator[str]:
     costs = [row.cost for row in rows if row.cost is not None]
     if not costs:
         return
+    if any(not cost.exact for cost in costs):
+        yield "≈ expected from statistics, not counted on the masks"
+    arrays = ", ".join(dict.fromkeys(cost.baseline for cost in costs if cost.baseline)) or "a dense array"
     yield (
-        "over dense: cycles of the dense matrices on a dot-product array of as many multipliers, over these; over own: "
-        "the same, dense on this engine; fixed: cycles of the shape one would build without looking at a mask"
+        f"over dense: cycles of the dense matrices on {arrays} with as many multipliers, over these; over own: the "
+        "same, dense on this engine; fixed: cycles of the shape one would build without looking at a mask"
     )
     if reference is not None:
         yield f"clock ratio: clock that an engine needs, over that of {reference.engine}, to be as fast"
