@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from fractions import Fraction
 from typing import ClassVar
 
 import numpy as np
@@ -12,16 +14,28 @@ from harness.api import (
     Component,
     Constant,
     Cubic,
+    Engine,
+    EngineShape,
     Frame,
     Pattern,
     PluginContractError,
     Prune,
+    Ram,
     Rewind,
+    Run,
     ShapeError,
     Strategy,
     Train,
 )
-from harness.testing import check_component, check_pattern, check_strategy, score_matrices, sparsities
+from harness.testing import (
+    check_component,
+    check_engine,
+    check_pattern,
+    check_strategy,
+    engine_products,
+    score_matrices,
+    sparsities,
+)
 
 
 class Good(Pattern):
@@ -172,6 +186,171 @@ def test_a_good_strategy_passes():
 def test_a_spoilt_strategy_is_found_out(strategy, sentence):
     with pytest.raises(PluginContractError, match=sentence):
         check_strategy(strategy)
+
+
+class Serial(Engine):
+    """Lanes that take any weight, for the others to spoil."""
+
+    name: ClassVar[str] = "serial"
+
+    def shapes(self, products, budget):
+        return [EngineShape((("lanes", budget),), budget)]
+
+    def fixed_shape(self, products, budget):
+        return EngineShape((("lanes", budget),), budget)
+
+    def simulate(self, product, shape, conditions):
+        compute = Fraction(product.nnz, shape["lanes"])
+        depth = -(-product.nnz // shape["lanes"])
+        return Run(
+            parts={"compute": compute, "tail": depth - compute, "fill_drain": Fraction(3)},
+            rams=(Ram("weights", 16, depth, shape["lanes"], stacked=True),),
+            stored_bits=Fraction(16 * depth * shape["lanes"]),
+            stored_words=Fraction(depth * shape["lanes"]),
+            busy=np.full(1, depth),
+        )
+
+    def expect(self, product, shape, conditions):
+        return self.simulate(product, shape, conditions)
+
+
+class Negative(Serial):
+    """Takes back cycles."""
+
+    def simulate(self, product, shape, conditions):
+        run = super().simulate(product, shape, conditions)
+        return replace(run, parts={**run.parts, "bonus": Fraction(-1)})
+
+
+class Floating(Serial):
+    """Rounds."""
+
+    def simulate(self, product, shape, conditions):
+        run = super().simulate(product, shape, conditions)
+        return replace(run, parts={name: float(cycles) for name, cycles in run.parts.items()})
+
+
+class Miraculous(Serial):
+    """Does twice what its multipliers can."""
+
+    def simulate(self, product, shape, conditions):
+        return super().simulate(product, EngineShape((("lanes", 2 * shape["lanes"]),), shape.multipliers), conditions)
+
+
+class Hurried(Serial):
+    """Says that it takes at least more than it takes."""
+
+    def least_cycles(self, product, shape):
+        return product.size + 1
+
+
+class Greedy(Serial):
+    """Offers one shape too large beside one that fits."""
+
+    def shapes(self, products, budget):
+        return [*super().shapes(products, budget), EngineShape((("lanes", budget + 1),), budget + 1)]
+
+
+class Twofold(Serial):
+    """Offers the same shape twice."""
+
+    def shapes(self, products, budget):
+        return [*super().shapes(products, budget)] * 2
+
+
+class Barren(Serial):
+    """Offers no shape."""
+
+    def shapes(self, products, budget):
+        return []
+
+
+class Pruning(Serial):
+    """Writes to the mask."""
+
+    def simulate(self, product, shape, conditions):
+        run = super().simulate(product, shape, conditions)
+        for part in product.parts:
+            if part.mask is not None:
+                part.mask[0] = False
+        return run
+
+
+class Moody(Serial):
+    """Takes longer every time."""
+
+    asked: ClassVar[list[int]] = []
+
+    def simulate(self, product, shape, conditions):
+        self.asked.append(1)
+        run = super().simulate(product, shape, conditions)
+        return replace(run, parts={**run.parts, "mood": Fraction(len(self.asked))})
+
+
+class Lossy(Serial):
+    """Forgets to store weights."""
+
+    def simulate(self, product, shape, conditions):
+        return replace(super().simulate(product, shape, conditions), stored_words=Fraction(0))
+
+
+class Busy(Serial):
+    """Works longer than it runs."""
+
+    def simulate(self, product, shape, conditions):
+        return replace(super().simulate(product, shape, conditions), busy=np.array([product.size + 9]))
+
+
+class Speechless(Serial):
+    """Refuses without a word."""
+
+    def refusal(self, product):
+        return ""
+
+
+class Recluse(Serial):
+    """Refuses everything."""
+
+    def refusal(self, product):
+        return "it would rather not"
+
+
+class Guessing(Serial):
+    """Expects another time of dense weights than it takes."""
+
+    def expect(self, product, shape, conditions):
+        run = super().simulate(product, shape, conditions)
+        return replace(run, parts={**run.parts, "guess": Fraction(1)})
+
+
+def test_a_good_engine_passes():
+    check_engine(Serial())
+    check_engine(Recluse(), engine_products())  # what it is given, it may refuse
+
+
+@pytest.mark.parametrize(
+    ("engine", "sentence"),
+    [
+        (Negative(), "parts of 0 or more, got bonus=-1"),
+        (Floating(), "parts that are fractions, got compute="),
+        (Miraculous(), "at least the .* cycles of its weights"),
+        (Hurried(), "least_cycles of at most"),
+        (Greedy(), "1 to 1 multipliers, got 2"),
+        (Twofold(), "every shape once"),
+        (Barren(), "at least one shape"),
+        (Pruning(), "the masks to be left as they were"),
+        (Moody(), "the same run when asked twice|cycles expected of dense weights"),
+        (Lossy(), "all .* weights to be stored, got 0"),
+        (Busy(), "no PE busy beyond"),
+        (Speechless(), "a reason for refusing a product"),
+        (Recluse(), "at least one of `engine_products.*to be taken"),
+        (Guessing(), "cycles expected of dense weights"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_spoilt_engine_is_found_out(engine, sentence):
+    with pytest.raises(PluginContractError, match=sentence):
+        check_engine(engine)
 
 
 class Needy(Good):
