@@ -32,7 +32,7 @@ PIPELINE = 6
 DRAIN = 7
 """The same with partial sums of groups read out and added, beside one cycle per row of a PE."""
 
-_SHARES = ((Fraction(1), 8), (Fraction(7, 8), 4), (Fraction(3, 4), 4), (Fraction(1, 2), 4), (Fraction(1, 4), 4))
+_SHARES = ((Fraction(1), 6), (Fraction(3, 4), 3), (Fraction(1, 2), 3))
 """Shares of the budget and shapes tried at each: RAM blocks may run out before multipliers do."""
 
 
@@ -178,11 +178,10 @@ class ColumnFifo(Engine):
         """
         return _expected(self, statistics(product), product.activation_density, shape, conditions)
 
-    def fullest_load(self, product: Product, shape: EngineShape) -> float | None:
-        """Expected cycles of the fullest PE, None where there is no closed form."""
-        if self.index_bits is not None or not self.empty_column_cycles or self._live(product) is not None:
-            return None
-        return fullest_load(statistics(product), shape["pes"], shape["groups"])
+    @property
+    def loads_add_up(self) -> bool:
+        """Whether a PE that never waits for a full FIFO is done after the sum over columns of max(weights, 1)."""
+        return self.index_bits is None and self.empty_column_cycles == 1
 
     def _live(self, product: Product) -> NDArray[np.bool_] | None:
         """Columns that are broadcast; None where all are."""
@@ -228,8 +227,9 @@ def _expected(
 ) -> Run:
     masks = [replace(drawn(given, seed), activation_density=activation_density) for seed in range(draws(given))]
     run = mean_of([engine.simulate(mask, shape, conditions) for mask in masks])
-    fullest = engine.fullest_load(masks[0], shape)
-    if fullest is None:
+    is_skipping = engine.skip and activation_density < 1
+    fullest = None if is_skipping else fullest_load(given, shape["pes"], shape["groups"])
+    if fullest is None or not engine.loads_add_up:
         return run
     work = run.parts["compute"] + run.parts["empty_columns"]
     imbalance = max(Fraction(0), Fraction(fullest).limit_denominator(1 << 20) - work)
