@@ -81,7 +81,7 @@ def sweep(registry: Registry, workload: Workload, request: Request, axes: Grid) 
     for model, entry in product(models, engines):
         for point in _of_engine(registry, workload, replace(request, models=(model,)), entry, axes):
             found.setdefault(_same(point), point)
-    return _with_fronts(tuple(found.values()))
+    return with_fronts(tuple(found.values()))
 
 
 def _first_able(registry: Registry, workload: Workload, request: Request) -> str:
@@ -113,7 +113,7 @@ def _same(point: Point) -> tuple[object, ...]:
     return point.row.model, point.row.engine, cost.shape, cost.clock_mhz, cost.cycles, cost.ram_blocks
 
 
-def _with_fronts(points: Sequence[Point]) -> tuple[Point, ...]:
+def with_fronts(points: Sequence[Point]) -> tuple[Point, ...]:
     """The points with the fronts they lie on: only designs that can be built, and models are not compared."""
     marked = []
     for point in points:

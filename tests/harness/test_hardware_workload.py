@@ -89,7 +89,7 @@ def test_outputs_of_convolutions_are_given_or_follow_from_the_image(tmp_path):
 def test_a_mistake_is_told_with_the_file_and_the_value(tmp_path, text, told):
     path = written(tmp_path, text)
 
-    with pytest.raises(SpecError, match="workload.yaml") as raised:
+    with pytest.raises(SpecError, match=r"workload\.yaml") as raised:
         described(path)
 
     assert told in str(raised.value)
