@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.api.errors import DataError, SpecError
 from harness.api.values import Array, Mask
@@ -172,23 +173,53 @@ def read_mtx(path: Path, most: int = MOST_WEIGHTS) -> Mask:
 
     Raises:
         SpecError: the file cannot be read.
-        DataError: its header is wrong, declares more than the file can hold, or it has complex or non-finite values.
+        DataError: its header is wrong, declares other sizes than it holds, or it has complex or non-finite values.
     """
-    from scipy.io import mminfo, mmread
-
-    size = checked_file(path, most).stat().st_size
+    # Read here: SciPy 1.17 ends the whole process on some damaged files.
     try:
-        rows, cols, entries, form, field, _ = mminfo(path)
-        check_size(path, path.stem, (rows, cols), most)
-        shortest = 2 if form == "array" else 4  # bytes of the line "0" or "1 1"
-        if entries * shortest > size + 1:
-            raise ValueError(f"{entries} entries are declared in {size} bytes")
-        if field == "complex":
-            raise ValueError("its values are complex")
-        matrix = mmread(path)
-    except (ValueError, OverflowError, TypeError, OSError) as error:
+        lines = _bytes(path, most).decode("latin-1").split("\n")
+        banner = lines[0].lower().split()
+        if len(banner) != 5 or banner[:2] != ["%%matrixmarket", "matrix"]:
+            raise ValueError("it does not begin with `%%MatrixMarket matrix`, a form, a field and a symmetry")
+        body = [line for line in lines[1:] if line.strip() and not line.startswith("%")]
+        return _market_mask(path, tuple(banner[2:]), body, most)
+    except (ValueError, OverflowError, IndexError) as error:
         raise DataError(f"{path}: expected a Matrix Market file, got a wrong one ({error}); write it again") from None
-    return kept(path, path.stem, matrix) if form == "array" else _dense_mask(path, matrix)
+
+
+_MARKET = (
+    ("coordinate", "array"),
+    ("real", "double", "integer", "pattern"),
+    ("general", "symmetric", "skew-symmetric"),
+)
+"""Form, field and symmetry of the Matrix Market files that are read."""
+
+
+def _market_mask(path: Path, banner: tuple[str, ...], body: list[str], most: int) -> Mask:
+    form, field, symmetry = banner
+    for given, known in zip(banner, _MARKET, strict=True):
+        if given not in known:
+            raise ValueError(f"it says {given!r}, which is none of {', '.join(known)}")
+    rows, cols, *rest = (int(word) for word in body[0].split())
+    check_size(path, path.stem, (rows, cols), most)
+    if symmetry != "general" and rows != cols:
+        raise ValueError(f"{rows} x {cols} is not {symmetry}")
+    numbers = np.array(" ".join(body[1:]).split(), dtype=np.float64)
+    if form == "array":
+        if symmetry != "general" or rest or len(numbers) != rows * cols:
+            raise ValueError(f"{rows} x {cols} {symmetry} numbers are declared, {len(numbers)} are there")
+        return kept(path, path.stem, numbers.reshape(cols, rows).T)  # column by column
+    wide = 2 if field == "pattern" else 3
+    if len(rest) != 1 or len(numbers) != rest[0] * wide:
+        raise ValueError(f"{rest} entries of {wide} numbers are declared, {len(numbers)} numbers are there")
+    entries = numbers.reshape(-1, wide)
+    places = entries[:, :2]
+    if not ((places == np.floor(places)) & (np.abs(places) < 1 << 53)).all():
+        raise ValueError("a place is no whole number")
+    row, col = places.astype(np.int64).T - 1
+    data = kept(path, path.stem, entries[:, 2]) if wide == 3 else np.ones(len(entries), dtype=np.bool_)
+    mask = _scattered((rows, cols), row, col, data)
+    return mask if symmetry == "general" else mask | mask.T
 
 
 def read_smtx(path: Path, most: int = MOST_WEIGHTS) -> Mask:
@@ -211,7 +242,8 @@ def read_smtx(path: Path, most: int = MOST_WEIGHTS) -> Mask:
         numbers = np.array(rest.split(), dtype=np.int64)
         if nnz < 0 or len(numbers) != rows + 1 + nnz:
             raise ValueError(f"{rows} rows and {nnz} weights need {rows + 1 + nnz} numbers, there are {len(numbers)}")
-        return _csr_mask((rows, cols), numbers[: rows + 1], numbers[rows + 1 :])
+        owners = _owners(numbers[: rows + 1], rows, nnz)
+        return _scattered((rows, cols), owners, numbers[rows + 1 :], np.ones(nnz, dtype=np.bool_))
     except (ValueError, OverflowError) as error:
         raise DataError(
             f'{path}: expected "rows, cols, nnz", row pointers and column indices, got something else ({error}); '
@@ -233,31 +265,33 @@ def scipy_mask(path: Path, arrays: Mapping[str, Array], most: int = MOST_WEIGHTS
     Raises:
         DataError: the arrays do not describe a sparse matrix.
     """
-    from scipy import sparse
-
-    parts = {
-        "csr": ("indices", "indptr"),
-        "csc": ("indices", "indptr"),
-        "bsr": ("indices", "indptr"),
-        "coo": ("row", "col"),
-    }
+    # Read here: SciPy 1.17 believes the shapes of its arrays, and ends the whole process on some damaged files.
     try:
         form = arrays["format"].item()
         form = form.decode("ascii") if isinstance(form, bytes) else str(form)
-        if form not in parts:
-            raise ValueError(f"its format is {form!r}, not one of {', '.join(parts)}")
         rows, cols = (int(extent) for extent in arrays["shape"])
         check_size(path, path.stem, (rows, cols), most)
-        places = tuple(arrays[name] for name in parts[form])
-        given = (arrays["data"], places) if form == "coo" else (arrays["data"], *places)
-        matrix = getattr(sparse, f"{form}_matrix")(given, shape=(rows, cols))
-        if form != "coo":
-            matrix.check_format(full_check=True)  # the constructor does not look at every index
-    except (KeyError, ValueError, TypeError, OverflowError, IndexError) as error:
+        data = kept(path, path.stem, arrays["data"])
+        if data.ndim != (3 if form == "bsr" else 1):
+            raise ValueError(f"its data have shape {data.shape}")
+        if form == "coo":
+            return _scattered((rows, cols), _indices(arrays["row"]), _indices(arrays["col"]), data)
+        if form not in ("csr", "csc", "bsr"):
+            raise ValueError(f"its format is {form!r}, not csr, csc, bsr or coo")
+        height, width = data.shape[1:] if form == "bsr" else (1, 1)
+        tiles = (rows // height, cols // width)
+        owners = _owners(_indices(arrays["indptr"]), tiles[form == "csc"], len(data))
+        places = (owners, _indices(arrays["indices"]))
+        if form == "csc":
+            return _scattered(tiles, places[1], places[0], data)
+        mask = _scattered(tiles, *places, data)
+        if form == "bsr":
+            mask = mask.swapaxes(1, 2).reshape(rows, cols)
+        return mask
+    except (KeyError, ValueError, TypeError, OverflowError, IndexError, ZeroDivisionError) as error:
         raise DataError(
             f"{path}: expected a sparse matrix of SciPy, got a wrong one ({error}); save it again"
         ) from None
-    return _dense_mask(path, matrix)
 
 
 def kept(path: Path, name: str, array: Array) -> Mask:
@@ -275,24 +309,31 @@ def kept(path: Path, name: str, array: Array) -> Mask:
     return np.asarray(array != 0)
 
 
-def _csr_mask(shape: tuple[int, int], pointers: Array, columns: Array) -> Mask:
-    pointers, columns = pointers.astype(np.int64), columns.astype(np.int64)
+def _indices(array: Array) -> NDArray[np.int64]:
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise ValueError(f"indices are {array.dtype} of shape {array.shape}")
+    return array.astype(np.int64)
+
+
+def _owners(pointers: NDArray[np.int64], rows: int, entries: int) -> NDArray[np.int64]:
+    """The row of every entry."""
     counts = np.diff(pointers)
-    if pointers[0] != 0 or (counts < 0).any() or pointers[-1] != len(columns):
-        raise ValueError("the row pointers do not rise from 0 to the number of weights")
-    if len(columns) and not 0 <= columns.min() <= columns.max() < shape[1]:
-        raise ValueError(f"column indices lie between {columns.min()} and {columns.max()}, of {shape[1]} columns")
-    mask = np.zeros(shape, dtype=np.bool_)
-    mask[np.repeat(np.arange(shape[0]), counts), columns] = True
-    return mask
+    if len(pointers) != rows + 1 or pointers[0] != 0 or (counts < 0).any() or pointers[-1] != entries:
+        raise ValueError("the pointers do not rise from 0 to the number of entries")
+    return np.repeat(np.arange(rows), counts)
 
 
-def _dense_mask(path: Path, matrix: object) -> Mask:
-    """The mask of a sparse matrix of SciPy; entries given twice are added, as SciPy does."""
-    from scipy import sparse
+def _scattered(shape: tuple[int, int], rows: NDArray[np.int64], cols: NDArray[np.int64], data: Mask) -> Mask:
+    """A mask from its entries, each a single one or a tile; one that is given twice is kept if either is.
 
-    entries = sparse.coo_matrix(matrix)
-    entries.sum_duplicates()
-    mask = np.zeros(entries.shape, dtype=np.bool_)
-    mask[entries.row, entries.col] = kept(path, path.stem, entries.data)
+    Shapes:
+        rows, cols (entries,), data (entries, ...) -> (*shape, ...).
+    """
+    if not len(rows) == len(cols) == len(data):
+        raise ValueError(f"{len(rows)} rows and {len(cols)} columns are given for {len(data)} entries")
+    for places, extent, what in ((rows, shape[0], "row"), (cols, shape[1], "column")):
+        if len(places) and not 0 <= places.min() <= places.max() < extent:
+            raise ValueError(f"{what} indices lie between {places.min()} and {places.max()}, of {extent} {what}s")
+    mask = np.zeros((*shape, *data.shape[1:]), dtype=np.bool_)
+    np.logical_or.at(mask, (rows, cols), data)
     return mask

@@ -76,7 +76,7 @@ def read_onnx(path: Path, most: int) -> tuple[list[Found], list[str]]:
         shape = tuple(tensor.dims)
         made = []
         if len(shape) in (2, 3, 4):
-            made = list(_found(tensor.name, _array(onnx, path, tensor, most), uses.get(tensor.name), path))
+            made = list(_found(str(tensor.name), _array(onnx, path, tensor, most), uses.get(tensor.name), path))
         found += made
         if not made:
             skipped.append(f"{tensor.name} {shape}")
@@ -105,7 +105,7 @@ def _array(onnx: ModuleType, path: Path, tensor: _TensorProto, most: int) -> Arr
     try:
         array: Array = onnx.numpy_helper.to_array(tensor)
         return array if array.dtype.kind in "biuf" else array.astype(np.float32)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise DataError(
             f"{path}: expected the numbers of {name!r}, got damaged ones ({error}); export it again"
         ) from None
@@ -119,7 +119,7 @@ def _uses(nodes: Sequence[_Node]) -> dict[str, _Use]:
         for place, given in enumerate(node.input):
             name, transposed = behind.get(given, (given, False))
             if node.op_type in ("Identity", "Transpose"):
-                behind[node.output[0]] = (name, transposed != (node.op_type == "Transpose"))
+                behind |= dict.fromkeys(node.output, (name, transposed != (node.op_type == "Transpose")))
             elif name not in uses or uses[name].node.op_type == "Gather":
                 uses[name] = _Use(node, place, transposed)
     return uses
@@ -134,7 +134,8 @@ def _found(name: str, array: Array, use: _Use | None, path: Path) -> Iterator[Fo
         yield Found(name, mask, _orientation(use), is_lookup=operator == "Gather")
     elif use is not None and operator in _RECURRENT and place in (1, 2):
         for direction, matrix in enumerate(mask):
-            layer = (use.node.name or use.node.output[0] or name) + ("", "_reverse")[direction]
+            layer = str(next(filter(None, (use.node.name, *use.node.output, name))))
+            layer += ("", "_reverse")[direction] if direction < 2 else f"_{direction}"
             if operator == "LSTM" and len(matrix) % 4 == 0:
                 gates = matrix.reshape(4, -1, matrix.shape[1])[_ONNX_GATES].reshape(matrix.shape)
                 yield Found(f"{layer}.{'_WR'[place]}", gates, "rows_out", lstm=(layer, place == 2))

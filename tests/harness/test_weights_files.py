@@ -95,6 +95,14 @@ def read(tmp_path, arrays, **options):
     return read_weights(tmp_path / "model.npz", **options)
 
 
+@pytest.mark.parametrize("symmetry", ["symmetric", "skew-symmetric"])
+def test_half_of_a_symmetric_matrix_is_mirrored(tmp_path, symmetry):
+    (tmp_path / "m.mtx").write_text(f"%%MatrixMarket matrix coordinate real {symmetry}\n% a comment\n3 3 1\n3 1 2.5\n")
+    mask = read_workload(tmp_path / "m.mtx").masks["m"]
+
+    assert np.argwhere(mask).tolist() == [[0, 2], [2, 0]]
+
+
 def test_rows_in_turns_a_matrix(tmp_path):
     found = read(tmp_path, {"layer": WEIGHTS.T}, layout="rows_in")
 
@@ -263,8 +271,22 @@ WRONG = {
         "sparse matrix of SciPy",
     ),
     "huge_csr.npz": (saved(format=b"csr", shape=[2**40, 9], data=[1.0], indices=[7], indptr=[0, 1]), "at most"),
+    "wild_csc.npz": (
+        saved(format=b"csc", shape=[2, 3], data=[1.0], indices=[0], indptr=[0, 2**40, 1, 1]),
+        "do not rise",
+    ),
+    "wild_coo.npz": (
+        saved(format=b"coo", shape=[2, 3], data=[1.0], row=[0], col=[-1]),
+        "column indices lie between -1",
+    ),
+    "deep_csr.npz": (saved(format=b"csr", shape=[1, 3], data=[[1.0]], indices=[0], indptr=[0, 1]), "data have shape"),
+    "odd_bsr.npz": (saved(format=b"bsr", shape=[3, 3], data=np.ones((1, 2, 2)), indices=[0], indptr=[0, 1]), "SciPy"),
+    "real_csr.npz": (
+        saved(format=b"csr", shape=[1, 3], data=[1.0], indices=[0.5], indptr=[0, 1]),
+        "indices are float64",
+    ),
     "lil.npz": (saved(format=b"lil", shape=[2, 3], data=[1.0]), "'lil'"),
-    "no_pointers.npz": (saved(format=b"csr", shape=[2, 3], data=[1.0]), "indices"),
+    "no_pointers.npz": (saved(format=b"csr", shape=[2, 3], data=[1.0]), "indptr"),
     "garbage.safetensors": (b"\xff" * 64, "damaged"),
     "truncated.safetensors": (struct.pack("<Q", 10**6) + b"{}", "damaged"),
     "outside.safetensors": (
@@ -273,9 +295,13 @@ WRONG = {
     ),
     "garbage.mtx": (b"hello\n1 2 3\n", "Matrix Market"),
     "absurd.mtx": (b"%%MatrixMarket matrix coordinate real general\n1000000000 1000000000 1\n1 1 1\n", "at most"),
-    "lying.mtx": (b"%%MatrixMarket matrix coordinate real general\n9 9 1000000000\n1 1 1\n", "1000000000 entries"),
+    "lying.mtx": (
+        b"%%MatrixMarket matrix coordinate real general\n9 9 1000000000\n1 1 1\n",
+        "1000000000. entries of 3 numbers",
+    ),
     "outside.mtx": (b"%%MatrixMarket matrix coordinate real general\n2 2 1\n5 1 1.0\n", "Matrix Market"),
-    "complex.mtx": (b"%%MatrixMarket matrix coordinate complex general\n1 1 1\n1 1 1 1\n", "complex"),
+    "complex.mtx": (b"%%MatrixMarket matrix coordinate complex general\n1 1 1\n1 1 1 1\n", "'complex'"),
+    "lopsided.mtx": (b"%%MatrixMarket matrix coordinate pattern symmetric\n1 3 1\n1 2\n", "not symmetric"),
     "nan.mtx": (b"%%MatrixMarket matrix coordinate real general\n2 2 1\n1 1 nan\n", "NaN"),
     "words.smtx": (b"two, 3, 1\n0 1\n0\n", "rows, cols, nnz"),
     "short.smtx": (b"2, 3, 2\n0 1 2\n0\n", "need 5 numbers, there are 4"),
