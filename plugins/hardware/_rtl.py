@@ -17,6 +17,7 @@ from pydantic import Field
 from harness.api import Conditions, Frozen, Mask, Part, Product, Run, keep_count
 
 from ._bank import split
+from ._columns import FullFlag
 from ._rtl_run import SOURCES, RtlRun, Simulator, find_simulator, run_bank, run_column, simulator_version
 from ._synthesis import Resources
 from .engines.bank import Bank
@@ -155,7 +156,7 @@ class ColumnCase(Case):
 
     groups: int = Field(gt=0)
     depth: int = Field(gt=0)
-    full_flag: Literal["registered", "same_cycle"] = "registered"
+    full_flag: FullFlag = "registered"
 
     def run(self, cache: Path | None = None, simulator: Simulator | None = None) -> RtlRun:
         """Run the RTL."""
@@ -250,7 +251,7 @@ def rtl_bank_check(cache: Path | None = None) -> RtlCheck:
 
 
 def rtl_column_check(cache: Path | None = None) -> RtlCheck:
-    """The column recurrence against the column-FIFO RTL: one group and several, FIFO depths, both full flags, drain.
+    """The column recurrence against the column-FIFO RTL: one group and several, FIFO depths, all full flags, drain.
 
     Args:
         cache: folder of built benches; None takes the user's cache.

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from harness.api import HarnessError, Mask, ShapeError
 
 from ._bank import split
+from ._columns import FullFlag
 
 Simulator = Literal["verilator", "icarus"]
 Bench = Literal["bank", "column"]
@@ -43,6 +44,8 @@ _OLDEST_VERILATOR = 5
 _VALUE_BITS, _SUM_BITS = 16, 48
 _BANK_INDEX_BITS, _BANK_WAVE_BITS, _BANK_DEPTH_BITS, _BANK_ROW_BITS = 6, 4, 12, 14
 _COLUMN_ROW_BITS, _COLUMN_DEPTH_BITS, _COLUMN_COLUMN_BITS, _COLUMN_FIFO_BITS = 9, 14, 11, 4
+
+_FULL_FLAGS: dict[FullFlag, int] = {"registered": 0, "same_cycle": 1, "late": 2}
 
 _LONGEST_S = 300
 """Seconds after which a build or a simulation is given up."""
@@ -165,7 +168,7 @@ def run_column(
     groups: int,
     pes: int,
     depth: int,
-    full_flag: Literal["registered", "same_cycle"] = "registered",
+    full_flag: FullFlag = "registered",
     seed: int = 0,
     cache: Path | None = None,
     simulator: Simulator | None = None,
@@ -177,7 +180,7 @@ def run_column(
         groups: groups of columns.
         pes: processing elements of each group; a shape is built if it is not in the cache.
         depth: FIFO slots.
-        full_flag: whether "full" sees a slot that is freed in the same cycle.
+        full_flag: which of the three full flags of column_pe.v; a late one takes a depth of at least 2.
         seed: of the operands.
         cache: folder of built benches; None takes the user's cache.
         simulator: None takes the one found.
@@ -208,7 +211,7 @@ def run_column(
         "expected": _expected(weights, vector),
     }
     bench = _build("column", {"G": groups, "P": pes}, cache, simulator)
-    return bench.run(files, {"rows": rows, "depth": depth, "sees_pop": int(full_flag == "same_cycle")})
+    return bench.run(files, {"rows": rows, "depth": depth, "full_flag": _FULL_FLAGS[full_flag]})
 
 
 def _operands(mask: Mask, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -1,6 +1,6 @@
 // Runs the column-FIFO engine on one case read from files and checks every dot product.
 //
-// +words +counts +vector +columns +expected: files for $readmemh; +rows +depth +sees_pop: numbers. Prints
+// +words +counts +vector +columns +expected: files for $readmemh; +rows +depth +full_flag: numbers. Prints
 // `cycles C summed S high_water H wrong W`: clock edges from `start` to the last result and to the last accumulated
 // product, the most entries that ever stood in one FIFO, and results that are not what was expected.
 module column_bench;
@@ -24,7 +24,8 @@ module column_bench;
   reg clk = 0;
   always #5 clk = !clk;
 
-  reg clear = 0, start = 0, full_sees_pop = 0;
+  reg clear = 0, start = 0;
+  reg [1:0] full_flag = 0;
   reg [G*(COLUMN_BITS+1)-1:0] columns = 0;
   reg [G*P*(DEPTH_BITS+1)-1:0] counts = 0;
   reg [ROW_BITS:0] rows_per_pe = 0;
@@ -55,7 +56,7 @@ module column_bench;
       .counts(counts),
       .rows_per_pe(rows_per_pe),
       .fifo_depth(fifo_depth),
-      .full_sees_pop(full_sees_pop),
+      .full_flag(full_flag),
       .weight_write(weight_write),
       .weight_address(weight_address),
       .weight_data(weight_data),
@@ -83,8 +84,8 @@ module column_bench;
   initial begin
     if (!$value$plusargs("rows=%d", rows)) $finish;
     if (!$value$plusargs("depth=%d", depth)) $finish;
-    if (!$value$plusargs("sees_pop=%d", flag)) flag = 0;
-    full_sees_pop = flag != 0;
+    if (!$value$plusargs("full_flag=%d", flag)) flag = 0;
+    full_flag = flag[1:0];
     fifo_depth = depth[FIFO_BITS:0];
     at = (rows + P - 1) / P;
     rows_per_pe = at[ROW_BITS:0];

@@ -17,9 +17,10 @@ module column_pe #(
     input wire weight_write,
     input wire [DEPTH_BITS-1:0] weight_address,
     input wire [WORD_BITS-1:0] weight_data,
-    // Entries to use, at most 2**FIFO_BITS, and whether "full" sees an entry freed in the same cycle.
+    // Entries to use, at most 2**FIFO_BITS, and the kind of "full": 0 compares the count, 1 also sees an entry that is
+    // freed in the same cycle, 2 is a register of its own, set one entry early so that nothing waits for the count.
     input wire [FIFO_BITS:0] fifo_depth,
-    input wire full_sees_pop,
+    input wire [1:0] full_flag,
     input wire push,
     input wire signed [WIDTH-1:0] activation,
     output wire full,
@@ -37,14 +38,16 @@ module column_pe #(
   reg [FIFO_BITS-1:0] head, tail;
   reg [FIFO_BITS:0] entries;
   reg signed [WIDTH-1:0] held;
-  reg busy;
+  reg busy, almost_full;
 
   // A column's first weight is issued in the cycle in which its entry leaves the FIFO.
   wire issue = word_valid && (busy || entries != 0);
   wire pop = issue && !busy;
   wire signed [WIDTH-1:0] operand = busy ? held : waiting[head];
 
-  assign full = entries == fifo_depth && !(full_sees_pop && pop);
+  wire [FIFO_BITS:0] entries_next = push == pop ? entries : push ? entries + 1'b1 : entries - 1'b1;
+
+  assign full = full_flag == 2 ? almost_full : entries == fifo_depth && !(full_flag == 1 && pop);
 
   stream #(
       .WIDTH(WORD_BITS),
@@ -68,11 +71,13 @@ module column_pe #(
       head <= 0;
       tail <= 0;
       entries <= 0;
+      almost_full <= 0;
       busy <= 0;
     end else begin
       if (push) tail <= tail + 1'b1;
       if (pop) head <= head + 1'b1;
-      if (push != pop) entries <= push ? entries + 1'b1 : entries - 1'b1;
+      entries <= entries_next;
+      almost_full <= entries_next + 1'b1 >= fifo_depth;
       if (issue) busy <= !last;
     end
     if (pop) held <= waiting[head];
