@@ -250,7 +250,7 @@ class Run:
         parts: where the cycles go, exact fractions that sum to the total. `fill_drain` is the engine's constant, paid
             once per product; the rest is paid for every pixel. Names: compute, bank_imbalance, lane_mismatch,
             empty_rows, zeros (multiplied for nothing), tail, pe_imbalance, imbalance (where a model cannot tell them
-            apart), index_padding, fifo_stall, reduction, memory_stall, launch, fill_drain.
+            apart), index_padding, fifo_stall, feed_stall, occupancy, reduction, memory_stall, launch, fill_drain.
         rams: its memories.
         last: cycles of the last rows, which nothing behind them can hide.
         last_rows: how many rows leave together at the end; None means all of them.
@@ -300,6 +300,8 @@ class Engine(Component):
     kind: ClassVar[Literal["engine"]] = "engine"
     whole_layer: ClassVar[bool] = False
     """Whether a run covers all pixels of a convolution; otherwise it is one matrix-vector product of them."""
+    streams_weights: ClassVar[bool] = False
+    """Whether weights are read from off-chip memory every time, by design."""
     shares_operand: ClassVar[bool] = False
     """Whether neighbouring multipliers share an operand, so that a DSP block may pack two 8-bit products."""
 

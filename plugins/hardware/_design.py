@@ -122,7 +122,7 @@ class Design:
     @property
     def is_resident(self) -> bool:
         """Whether all weights stay on chip."""
-        return not any(self.memory.streamed)
+        return not (self.engine.streams_weights or any(self.memory.streamed))
 
     @property
     def is_under_ceilings(self) -> bool:
@@ -131,13 +131,13 @@ class Design:
 
     @property
     def fits(self) -> bool:
-        """Whether it can be built with all weights on chip."""
-        return self.is_resident and self.is_under_ceilings
+        """Whether it can be built, with all weights on chip unless the engine is made to stream them."""
+        return not any(self.memory.streamed) and self.is_under_ceilings
 
     @property
     def rank(self) -> tuple[bool, Fraction, int, int]:
         """What a search minimises: that it can run at all, cycles, RAM blocks; at a tie fewer, larger units."""
-        runs = self.is_under_ceilings and (self.is_resident or self.has_bandwidth)
+        runs = self.fits or (self.is_under_ceilings and self.has_bandwidth)
         return not runs, self.cycles, self.memory.blocks, self.shape.sizes[0][1]
 
     def parts(self) -> dict[str, Fraction]:

@@ -289,7 +289,7 @@ def _search(
         found = design(engine, shapes[place], work, runner, setting.device, setting.numerics, setting.budget)
         if best is None or found.rank < best.rank:
             best = found
-        streamed += not best.is_resident
+        streamed += not best.fits
     assert best is not None  # an engine offers at least one shape
     return best
 

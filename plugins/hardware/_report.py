@@ -132,7 +132,7 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
         "why": _why(best, choice),
         "parts": {name: _number(value) for name, value in best.parts().items()},
         "ideal_cycles": -(-executed * best.engine.streams // best.multipliers),
-        "layers": {layer.product.layer: _layer(layer) for layer in best.layers},
+        "layers": {layer.product.layer: _layer(layer, best.engine.streams_weights) for layer in best.layers},
         "ram": {
             **{kind: _plain(purposes) for kind, purposes in best.memory.placement.blocks.items()},
             "distributed": _plain(best.memory.placement.distributed),
@@ -191,7 +191,7 @@ def _why(best: Design, choice: Choice) -> str:
     return f"{which}, of at most {choice.budget} multipliers"
 
 
-def _layer(layer: Layer) -> dict[str, JsonValue]:
+def _layer(layer: Layer, streams_weights: bool) -> dict[str, JsonValue]:
     product, run = layer.product, layer.run
     found: dict[str, JsonValue] = {
         "rows": product.rows,
@@ -203,7 +203,7 @@ def _layer(layer: Layer) -> dict[str, JsonValue]:
         "parts": {name: _number(value) for name, value in layer.parts.items()},
         "stored_bits": _number(run.stored_bits),
         "words_per_nonzero": _number(run.stored_words / product.nnz) if product.nnz else 0.0,
-        "resident_share": _number(1 - layer.streamed),
+        "resident_share": 0.0 if streams_weights else _number(1 - layer.streamed),
     }
     if run.busy is not None and len(run.busy):
         counts, edges = np.histogram(run.busy, bins=_BINS)

@@ -32,6 +32,7 @@ class CsrStream(Engine):
     """
 
     name: ClassVar[str] = "csr_stream"
+    streams_weights: ClassVar[bool] = True
 
     channels: int | None = Field(default=None, gt=0, description="memory channels; None searches")
     pairs_per_cycle: int = Field(default=8, gt=0, description="pairs that a channel takes per cycle")
@@ -57,7 +58,7 @@ class CsrStream(Engine):
 
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """The time of the channel with most pairs, counted on the mask; the rate itself is the fitted one."""
-        rows = product.counts(np.array(product.offsets[:-1])).sum(axis=1, dtype=np.int64)
+        rows = product.row_counts.astype(np.int64)
         channels = shape["channels"]
         padded = np.zeros(-(-len(rows) // channels) * channels, dtype=np.int64)
         padded[: len(rows)] = rows

@@ -42,6 +42,7 @@ class McbbsSystolic(Engine):
     """
 
     name: ClassVar[str] = "mcbbs_systolic"
+    streams_weights: ClassVar[bool] = True
     whole_layer: ClassVar[bool] = True
     shares_operand: ClassVar[bool] = True
 
