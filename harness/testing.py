@@ -407,7 +407,8 @@ def _check_runs(engine: Engine, product: Product, shape: EngineShape, at: str) -
     again = type(engine).model_validate(engine.parameters()).simulate(_afresh(product), shape, conditions)
     _demand((again.parts, again.rams) == (run.parts, run.rams), at, "the same run when asked twice")
     if product.is_dense:
-        _demand(expected.cycles == run.cycles, at, f"{run.cycles} cycles expected of dense weights, {expected.cycles}")
+        same = expected.cycles == run.cycles
+        _demand(same, at, f"dense weights expected to take the {run.cycles} cycles simulated, got {expected.cycles}")
 
 
 def _afresh(product: Product) -> Product:

@@ -104,6 +104,21 @@ def test_the_utilisation_of_no_engine_exceeds_one(engine: type[Engine], product,
             assert run.busy.sum() <= run.cycles * len(run.busy)
 
 
+@pytest.mark.parametrize("density", [0.05, 0.3])
+@pytest.mark.parametrize("engine", of("engine"))
+def test_every_engine_expects_of_random_masks_about_what_it_simulates(engine: type[Engine], density):
+    rng = np.random.default_rng(7)
+    masks = [rng.random((200, 120)) < density for _ in range(4)]
+    products = [Product("layer", (Part("w", *mask.shape, mask, int(mask.sum())),)) for mask in masks]
+    if engine().refusal(products[0]) is not None:
+        return
+    for shape in (*engine().shapes(products, 64)[:3], engine().fixed_shape(products, 64)):
+        simulated = sum(engine().simulate(product, shape, Conditions()).cycles for product in products)
+        expected = sum(engine().expect(product, shape, Conditions()).cycles for product in products)
+
+        assert float(expected) == pytest.approx(float(simulated), rel=0.06)
+
+
 @pytest.mark.parametrize("score", ["magnitude", "random", "gradient"])
 @pytest.mark.parametrize("strategy", of("strategy"))
 def test_every_built_in_strategy_takes_every_score(strategy, score):

@@ -19,7 +19,7 @@ def products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Product
     """The products of a workload, in network order; the same objects for the same workload.
 
     Raises:
-        SpecError: nothing is left to cost, or a convolution's output positions are unknown.
+        SpecError: nothing is left to cost, a convolution's output positions are unknown, or a mask is not boolean.
         ShapeError: a mask has another shape than its tensor.
     """
     known = _PRODUCTS.setdefault(workload, {})
@@ -96,6 +96,10 @@ def _part(tensor: Tensor, workload: Workload) -> Part:
         raise ShapeError(
             f"hardware models expect a mask of shape {(rows, cols)} for {tensor.name!r}, got {mask.shape}; "
             "masks are (outputs, inputs)"
+        )
+    if mask.dtype != np.bool_:
+        raise SpecError(
+            f"hardware models expect a boolean mask for {tensor.name!r}, got one of {mask.dtype}; compare weights with 0"
         )
     kept = int(np.count_nonzero(mask))
     if kept == size:

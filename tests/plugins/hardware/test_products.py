@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from harness_plugins.hardware._products import dense, left_out, products, recurrent
 
-from harness.api import LSTM, Conv2D, Convolution, HarnessError, Network, Pool2D, ShapeError, Workload
+from harness.api import LSTM, Conv2D, Convolution, HarnessError, Network, Pool2D, ShapeError, SpecError, Workload
 
 ALL = ("lstm", "conv", "dense", "softmax")
 
@@ -39,6 +39,14 @@ def test_a_mask_of_another_shape_is_refused(make):
     workload = make.lstm_workload(8, lambda rows, cols: np.ones((cols, rows), bool))
 
     with pytest.raises(ShapeError, match=r"mask of shape \(32, 8\) for 'lstm_0.kernel', got \(8, 32\)"):
+        products(workload, ALL)
+
+
+@pytest.mark.parametrize("kind", ["float32", "int8"])
+def test_weights_in_place_of_a_mask_are_refused(make, kind):
+    workload = make.lstm_workload(8, lambda rows, cols: np.eye(rows, cols, dtype=kind))
+
+    with pytest.raises(SpecError, match=f"boolean mask for 'lstm_0.kernel', got one of {kind}; compare weights with 0"):
         products(workload, ALL)
 
 
