@@ -55,6 +55,7 @@ def ram(run, purpose):
     return next(ram for ram in run.rams if ram.purpose == purpose)
 
 
+@settings(deadline=None)
 @given(mask=masks, pes=sizes, groups=sizes, depth=st.integers(1, 6))
 def test_cycles_are_those_of_the_slowest_group_that_ticks(mask, pes, groups, depth):
     run = ColumnFifo(fifo_depth=depth).simulate(product_of(mask), shape_of(pes, groups), CONDITIONS)
@@ -65,6 +66,7 @@ def test_cycles_are_those_of_the_slowest_group_that_ticks(mask, pes, groups, dep
     assert run.cycles == slowest + adding_up + (DRAIN if groups > 1 else PIPELINE)
 
 
+@settings(deadline=None)
 @given(engine=engines, mask=masks, pes=sizes, groups=sizes, density=activation_densities)
 def test_the_parts_are_exact_and_none_is_negative(engine, mask, pes, groups, density):
     product = product_of(mask, activation_density=density)
@@ -80,6 +82,7 @@ def test_the_parts_are_exact_and_none_is_negative(engine, mask, pes, groups, den
     assert run.stored_words >= product.nnz
 
 
+@settings(deadline=None)
 @given(mask=masks, pes=sizes, groups=sizes)
 def test_no_multiplier_takes_more_than_one_weight_per_cycle(mask, pes, groups):
     run = ColumnFifo().simulate(product_of(mask), shape_of(pes, groups), CONDITIONS)
@@ -88,6 +91,7 @@ def test_no_multiplier_takes_more_than_one_weight_per_cycle(mask, pes, groups):
     assert run.cycles >= -(-int(mask.sum()) // (pes * groups))
 
 
+@settings(deadline=None)
 @given(mask=masks, pes=st.integers(1, 6), groups=st.integers(1, 4), data=st.data())
 def test_permuting_the_rows_of_a_pe_changes_nothing(mask, pes, groups, data):
     rows = np.arange(len(mask))
@@ -99,6 +103,7 @@ def test_permuting_the_rows_of_a_pe_changes_nothing(mask, pes, groups, data):
     assert ColumnFifo().simulate(product_of(mask[rows]), shape_of(pes, groups), CONDITIONS) == before
 
 
+@settings(deadline=None)
 @given(mask=masks, pes=sizes, groups=sizes, depth=st.integers(1, 6), data=st.data())
 def test_weights_more_are_never_faster(mask, pes, groups, depth, data):
     more = mask | data.draw(hnp.arrays(np.bool_, mask.shape))
@@ -109,6 +114,7 @@ def test_weights_more_are_never_faster(mask, pes, groups, depth, data):
     assert engine.simulate(product_of(more), shape_of(pes, groups), CONDITIONS).cycles >= cycles
 
 
+@settings(deadline=None)
 @given(mask=masks, pes=sizes, groups=sizes)
 def test_deeper_fifos_are_never_slower_and_stall_no_more_once_they_hold_every_column(mask, pes, groups):
     runs = [
@@ -333,7 +339,7 @@ def test_expected_cycles_know_that_equal_banks_load_the_pes_equally(make):
     assert balanced < engine.expect(statistics_of(640, 200, 640 * 40), shape, CONDITIONS).cycles
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)
 @given(engine=engines, rows=sizes, cols=sizes, pes=sizes, groups=sizes, density=activation_densities, data=st.data())
 def test_what_is_expected_needs_no_mask_and_sums_up(engine, rows, cols, pes, groups, density, data):
     kept = data.draw(st.integers(0, rows * cols))
@@ -344,6 +350,7 @@ def test_what_is_expected_needs_no_mask_and_sums_up(engine, rows, cols, pes, gro
     assert 0 <= run.last <= run.issue_cycles
 
 
+@settings(deadline=None)
 @given(rows=sizes, banks=st.integers(1, 6), longer=st.integers(0, 5), data=st.data())
 def test_drawn_masks_keep_equally_many_in_every_bank_ragged_or_not(rows, banks, longer, data):
     short = data.draw(st.integers(1, 6))
@@ -361,11 +368,13 @@ def test_drawn_masks_favour_no_column_of_a_bank():
     assert mask.mean(axis=0).tolist() == pytest.approx([0.4] * 10, abs=0.02)
 
 
+@settings(deadline=None)
 @given(kept=st.integers(0, 300))
 def test_drawn_masks_keep_exactly_as_many_weights_as_asked(kept):
     assert drawn((20, ((15, kept, None),)), 0).mask.sum() == kept
 
 
+@settings(deadline=None)
 @given(
     rows=st.integers(1, 3000),
     cols=st.integers(1, 3000),

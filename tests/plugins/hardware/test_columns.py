@@ -10,7 +10,7 @@ from harness_plugins.hardware._columns import (
     run_padding,
     scan_idle,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -79,6 +79,7 @@ def test_three_columns_on_one_pe_worked_by_hand(flag, depth, cycles):
     assert ran.fifo_stall == cycles - 6
 
 
+@settings(deadline=None)
 @given(counts=entries_of_columns, flag=flags, depth=st.integers(2, 8))
 def test_a_deeper_fifo_is_never_slower(counts, flag, depth):
     shallow = column_cycles(counts, depth=depth, full_flag=flag)
@@ -88,6 +89,7 @@ def test_a_deeper_fifo_is_never_slower(counts, flag, depth):
     assert (column_cycles(counts, depth=1).finish >= column_cycles(counts, depth=depth).finish).all()
 
 
+@settings(deadline=None)
 @given(counts=entries_of_columns, flag=flags)
 def test_a_fifo_for_every_column_leaves_the_slowest_pe_and_the_fill(counts, flag):
     ran = column_cycles(counts, depth=len(counts) + 1, full_flag=flag)
@@ -97,6 +99,7 @@ def test_a_fifo_for_every_column_leaves_the_slowest_pe_and_the_fill(counts, flag
     assert ran.fifo_stall == 0
 
 
+@settings(deadline=None)
 @given(counts=entries_of_columns, depth=st.integers(1, 8))
 def test_cycles_lie_between_the_slowest_pe_and_the_slowest_pe_of_every_column(counts, depth):
     work = np.maximum(counts, 1)
@@ -107,6 +110,7 @@ def test_cycles_lie_between_the_slowest_pe_and_the_slowest_pe_of_every_column(co
     assert (finish <= work.max(axis=2).sum(axis=0) + 1).all()
 
 
+@settings(deadline=None)
 @given(counts=entries_of_columns, depth=st.integers(2, 6), flag=flags, data=st.data())
 def test_more_entries_are_never_faster(counts, depth, flag, data):
     more = counts + data.draw(hnp.arrays(np.int64, counts.shape, elements=st.sampled_from([0, 0, 0, 1, 3])))
@@ -116,6 +120,7 @@ def test_more_entries_are_never_faster(counts, depth, flag, data):
     assert (column_cycles(more, depth=depth, full_flag=flag).finish >= fewer_cycles).all()
 
 
+@settings(deadline=None)
 @given(counts=entries_of_columns, depth=st.integers(1, 6))
 def test_groups_do_not_feel_each_other(counts, depth):
     together = column_cycles(counts, depth=depth)
@@ -125,6 +130,7 @@ def test_groups_do_not_feel_each_other(counts, depth):
     assert together.fifo_high_water == max(ran.fifo_high_water for ran in alone)
 
 
+@settings(deadline=None)
 @given(counts=entries_of_columns, depth=st.integers(1, 6), data=st.data())
 def test_what_stands_behind_a_groups_last_column_does_not_matter(counts, depth, data):
     columns, groups, _ = counts.shape
@@ -137,6 +143,7 @@ def test_what_stands_behind_a_groups_last_column_does_not_matter(counts, depth, 
     ).all()
 
 
+@settings(deadline=None)
 @given(counts=entries_of_columns, depth=st.integers(1, 8), least=st.integers(0, 1))
 def test_the_parts_sum_to_the_cycles_and_none_is_negative(counts, depth, least):
     ran = column_cycles(counts, depth=depth, least=least)
@@ -169,6 +176,7 @@ def test_blocks_of_columns_join_without_a_seam():
     assert cycles == tick(counts[:, 0].tolist(), 100).cycles
 
 
+@settings(deadline=None)
 @given(mask=masks, pes=st.integers(1, 45))
 def test_pe_counts_are_those_of_rows_dealt_in_turn(mask, pes):
     counts = pe_counts(mask, pes)
@@ -199,6 +207,7 @@ def padding_of(slice_of_column, index_bits, trailing_runs):
     return stored - (behind >> index_bits if trailing_runs == "not_padded" else 0)
 
 
+@settings(deadline=None)
 @given(
     mask=masks,
     pes=st.integers(1, 5),
@@ -226,6 +235,7 @@ def test_padding_of_random_masks_has_the_known_size(density, trailing_runs, fact
     assert 1 + padding.sum() / mask.sum() == pytest.approx(factor, abs=0.01)
 
 
+@settings(deadline=None)
 @given(cols=st.integers(1, 30), groups=st.integers(1, 8), data=st.data())
 def test_every_live_column_is_broadcast_once_by_its_own_group(cols, groups, data):
     live = data.draw(hnp.arrays(np.bool_, cols))
