@@ -99,7 +99,7 @@ def _part(tensor: Tensor, workload: Workload) -> Part:
         )
     if mask.dtype != np.bool_:
         raise SpecError(
-            f"hardware models expect a boolean mask for {tensor.name!r}, got one of {mask.dtype}; compare weights with 0"
+            f"hardware models expect a boolean mask for {tensor.name!r}, got {mask.dtype}; compare weights with 0"
         )
     kept = int(np.count_nonzero(mask))
     if kept == size:
