@@ -17,7 +17,7 @@ from harness.weights_files import Layout, read_weights
 DESCRIPTIONS = (".yaml", ".yml")
 """Suffixes of files that describe a workload."""
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Entry(Frozen):
@@ -31,9 +31,9 @@ class _Entry(Frozen):
     """
 
     name: str = Field(min_length=1)
-    density: Fraction = 1.0
+    density: Share = 1.0
     banks: int | None = Field(default=None, gt=0)
-    activation_density: Fraction = 1.0
+    activation_density: Share = 1.0
 
 
 class LSTMEntry(_Entry):
@@ -42,7 +42,7 @@ class LSTMEntry(_Entry):
     type: Literal["lstm"]
     inputs: int = Field(gt=0)
     units: int = Field(gt=0)
-    recurrent_density: Fraction | None = None
+    recurrent_density: Share | None = None
 
     def layer(self) -> Layer:
         """The layer in the vocabulary of networks."""

@@ -240,7 +240,8 @@ def sweep(
     )  # fmt: skip
     registry = discover()
     request = _request(registry.names("hardware"), model, engine, parameters)
-    points = hardware_sweep.sweep(registry, given.workload, request, grid)
+    with stderr().status("costing designs"):  # shown in a terminal only
+        points = hardware_sweep.sweep(registry, given.workload, request, grid)
     for path in output or ():
         hardware_sweep.write(points, path)
         stderr().print(f"wrote {path}", soft_wrap=True)

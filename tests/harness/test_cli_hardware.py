@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -133,6 +135,13 @@ def test_masks_are_counted_and_descriptions_are_expected(harness):
     assert (masks["model"], sizes["model"]) == ("cycle_simulator", "fpga_analytic")
     assert (masks["exact"], sizes["exact"]) == (True, False)
     assert option == sizes
+
+
+@pytest.mark.parametrize("example", sorted((EXAMPLES / "workloads").iterdir()), ids=lambda path: path.name)
+def test_the_examples_run_as_they_stand(harness, example):
+    done = harness("cost", example, "--engine", "column_fifo", "--engine", "dense_systolic", "--json")
+
+    assert all(row["cycles"] > 0 and row["dense_cycles"] > 0 for row in rows(done).values())
 
 
 def test_both_models_agree_on_banks_that_are_equally_filled(harness):
@@ -292,6 +301,19 @@ def test_a_mistake_ends_with_2_and_a_sentence(harness, arguments, told):
     assert told in " ".join(done.stderr.split())
 
 
+def test_costing_imports_no_framework(folder):
+    command = (
+        "import sys; from typer.testing import CliRunner; from harness.cli import app; "
+        "done = CliRunner().invoke(app, ['hardware', 'cost', 'lstm.npz']); "
+        "heavy = {'torch', 'tensorflow', 'tf_keras', 'sklearn', 'matplotlib', 'pandas'} & sys.modules.keys(); "
+        "print(done.exit_code, sorted(heavy))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", command], cwd=folder, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "0 []\n"
+
+
 # --- sweep ----------------------------------------------------------------------------------------------------------
 
 
@@ -352,7 +374,7 @@ def test_a_sweep_prints_the_best_designs_or_all_and_who_cannot_run_it(harness):
     assert "mcbbs_systolic – engine mcbbs_systolic cannot run" in best
 
 
-def test_a_depth_or_clock_that_the_engine_names_is_not_varied(harness):
+def test_a_depth_that_the_engine_names_is_not_varied(harness):
     points = harness("sweep", "uneven.npz", "--engine", "column_fifo:fifo_depth=3", "--sizes", "8", "--json").json
 
     assert [point["fifo_depth"] for point in points] == [None]
