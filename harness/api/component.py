@@ -63,7 +63,7 @@ def nested(kind: Kind, value: object, info: ValidationInfo) -> object:
     The registry that makes the outer component makes the inner one too, and hands its `create` in through the context.
     Made directly in Python, the field takes a component.
     """
-    if not isinstance(value, str | dict):
+    if not isinstance(value, str | dict) or (isinstance(value, dict) and not isinstance(value.get("name"), str)):
         return value
     create = (info.context or {}).get("create")
     if create is None:

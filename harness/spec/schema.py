@@ -62,10 +62,19 @@ def _described(component: type[Component], key: str, definitions: Schema) -> Sch
     found: Schema = component.model_json_schema(ref_template=f"#/$defs/{key}.{{model}}")
     for model, inner in found.pop("$defs", {}).items():
         definitions[f"{key}.{model}"] = inner
-    found["properties"] = {"name": {"const": component.name}, **found.get("properties", {})}
+    found["properties"] = {"name": {"const": component.name}, **_linked(found.get("properties", {}))}
     found["required"] = ["name", *found.get("required", [])]
     found["additionalProperties"] = False
     return found
+
+
+def _linked(described: Any) -> Any:  # any node of a JSON Schema
+    """The same with `{"component": kind}`, what a field says that holds another component, as a reference."""
+    if isinstance(described, dict):
+        if described.get("component") in KINDS:
+            return {"$ref": _TEMPLATE.format(model=described["component"])}
+        return {key: _linked(part) for key, part in described.items()}
+    return [_linked(part) for part in described] if isinstance(described, list) else described
 
 
 def _fill(properties: Schema, fields: dict[str, bool]) -> None:

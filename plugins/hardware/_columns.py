@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from harness.api import Mask
 
+from ._compiled import recurrence
+
 FullFlag = Literal["registered", "same_cycle", "late"]
 TrailingRuns = Literal["padded", "not_padded"]
 Counts = NDArray[np.integer]
@@ -149,6 +151,11 @@ def _recurrence(
     """
     columns, groups, pes = work.shape
     free = np.zeros((groups, pes), dtype=np.int32)
+    compiled = recurrence()
+    if compiled is not None and work.size:
+        found, started = np.zeros((2, columns, groups), dtype=np.int32)
+        compiled(work, np.ascontiguousarray(ready), ends.astype(np.int64), slots, delay, free, found, started)
+        return free.max(axis=1).astype(np.int64), _high_water(found, started, ends)
     late = np.zeros((1, groups), dtype=np.int32)  # how much full FIFOs have delayed the broadcasts so far
     arrival = np.empty((columns, groups), dtype=np.int32)
     # Row j: the last start of column j - slots; the columns before the first never hold a broadcast up.

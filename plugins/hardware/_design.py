@@ -127,7 +127,7 @@ class Design:
     @property
     def is_under_ceilings(self) -> bool:
         """Whether every resource stays below its ceiling, the estimated logic included."""
-        return all(usage.fits for usage in self.usage.values())
+        return self.memory.placement.fits and all(usage.fits for usage in self.usage.values())
 
     @property
     def fits(self) -> bool:
@@ -265,9 +265,12 @@ def _layer(
         parts["line_buffer_stall"] = repeats * max(Fraction(0), _load(product, numerics) - run.issue_cycles)
     ready = elementwise(product, run, numerics)
     if product.units is not None and numerics.inputs == "known_ahead":
-        # W_x of the next step runs while this step's units are finished; only W_h waits for them.
-        waiting = runner(recurrent(product), shape, numerics.conditions)
-        tail = parts["fill_drain"] + ready
+        # W_x of the next step runs while this step's units are finished; only W_h waits for them, and units leave
+        # while W_h runs.
+        alone = recurrent(product)
+        waiting = runner(alone, shape, numerics.conditions)
+        ready = elementwise(alone, waiting, numerics)
+        tail = waiting.parts.get("fill_drain", Fraction(0)) + ready
         left = max(Fraction(0), waiting.issue_cycles + tail - run.issue_cycles)
         ready = min(ready, left)
         parts["fill_drain"] = left - ready
@@ -342,7 +345,7 @@ def _memory(
         return Memory(others, (Fraction(0),) * len(runs))
     (ram,) = weights
     everything = place(weights, device, ram_blocks=ram_blocks, beside=others)
-    if all(everything.usage[kind].fits for kind in everything.blocks):
+    if everything.fits:
         return Memory(everything, (Fraction(0),) * len(runs))
     room = deepest(ram.width, ram.count, others.free, device)
     excess = ram.depth - max(0, room - _STREAM_WORDS)

@@ -40,7 +40,7 @@ def _entry(engine: Engine | None) -> JsonValue:
 EngineField = Annotated[
     Engine | None,
     PlainSerializer(_entry),
-    WithJsonSchema({"anyOf": [{"$ref": "#/$defs/engine"}, {"const": "all"}, {"type": "null"}], "default": None}),
+    WithJsonSchema({"anyOf": [{"component": "engine"}, {"const": "all"}, {"type": "null"}], "default": None}),
 ]
 
 

@@ -26,10 +26,10 @@ from .._columns import (
 )
 from .._drawn import Statistics, drawn, draws, mean_of, statistics
 
-PIPELINE = 6
+PIPELINE = 4
 """Cycles of registers between the first broadcast and the last sum, if the sums stay where they are."""
 
-DRAIN = 7
+DRAIN = 6
 """The same with partial sums of groups read out and added, beside one cycle per row of a PE."""
 
 _SHARES = ((Fraction(1), 6), (Fraction(3, 4), 3), (Fraction(1, 2), 3))

@@ -112,11 +112,10 @@ class McbbsSystolic(Engine):
 
     def expect(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """The same with the clusters per range taken from the number of kept weights, rounded up."""
-        taps = _taps(product)
         kept = []
         for part in product.parts:
-            ranges = part.rows * taps * -(-part.cols // (taps * self.cluster * self.range_clusters))
-            kept.append(min(self.range_clusters, -(-part.kept // (ranges * self.cluster))))
+            # By density: the last range of a row may be shorter than the others.
+            kept.append(-(-self.range_clusters * part.kept // part.size))
         return self._run(product, shape, conditions, tuple(kept))
 
     def _pes(self, budget: int) -> tuple[int, int]:
