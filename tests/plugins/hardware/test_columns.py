@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from column_ticks import tick
+from harness_plugins.hardware import _columns
 from harness_plugins.hardware._columns import (
     broadcast_order,
     column_cycles,
@@ -39,6 +40,17 @@ def random_case(rng):
     }
 
 
+@pytest.fixture(params=["NumPy", "compiled"])
+def form(request, monkeypatch):
+    """The recurrence in NumPy, and compiled where numba is installed."""
+    if request.param == "compiled":
+        pytest.importorskip("numba")
+    else:
+        monkeypatch.setattr(_columns, "recurrence", lambda: None)
+    return request.param
+
+
+@pytest.mark.usefixtures("form")
 def test_the_recurrence_equals_the_ticking_engine_on_500_random_cases():
     rng = np.random.default_rng(2)
     for _ in range(500):
