@@ -1,9 +1,7 @@
 """One workload on hardware models and engines: who can run it, in how many cycles, and how it is stored best."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import cast
 
 from pydantic import ValidationError
@@ -19,12 +17,10 @@ from harness.api import (
     SpecError,
     Workload,
 )
+from harness.hardware_entries import Entry
 from harness.registry import Registry, did_you_mean
 from harness.spec.document import sentence
-from harness.spec.source import read
 from harness.storage import FormatSize, best, sizes
-
-Entry = dict[str, JsonValue]
 
 _WEIGHT_BITS = 16
 """Width of a weight in storage, for models that have no such parameter."""
@@ -119,70 +115,6 @@ class Stored:
     def best(self) -> FormatSize:
         """The format with the fewest bits."""
         return best(self.formats)
-
-
-# --- what the user wrote --------------------------------------------------------------------------------------------
-
-
-def scalar(text: str, what: str) -> JsonValue:
-    """A value as YAML reads it: 8, 0.5, true, null, [1, 2], text.
-
-    Raises:
-        SpecError: it is no YAML.
-    """
-    if not text.strip():
-        raise SpecError(f"{what}: expected a value after '=', got nothing; write it, or leave the parameter out")
-    value, problems = read(text, what)
-    problems.finish()
-    return value
-
-
-def assignments(text: str, what: str) -> Entry:
-    """Parameters from `a=1,b=[2, 3]`; a comma inside a value does not end it.
-
-    Raises:
-        SpecError: a part has no '=', or a name comes twice.
-    """
-    found: Entry = {}
-    for part in re.split(r",(?=\s*\w+\s*=)", text):
-        name, sign, value = part.partition("=")
-        if not sign or not name.strip().isidentifier():
-            raise SpecError(f"{what}: expected parameters like pes=64,lanes=16, got {part!r}; write name=value")
-        if name.strip() in found:
-            raise SpecError(f"{what}: expected every parameter once, got {name.strip()!r} twice; remove one")
-        found[name.strip()] = scalar(value, what)
-    return found
-
-
-def engine_entry(text: str) -> Entry:
-    """An engine from `name`, `name:parameter=value,...` or a YAML file with the same.
-
-    Raises:
-        SpecError: the text or the file says something else.
-    """
-    if text.endswith((".yaml", ".yml")):
-        return _engine_file(Path(text))
-    name, colon, parameters = text.partition(":")
-    if not name.strip() or (colon and not parameters.strip()):
-        raise SpecError(f"--engine: expected NAME or NAME:parameter=value,..., got {text!r}; name an engine first")
-    return {"name": name.strip(), **(assignments(parameters, f"--engine {name}") if colon else {})}
-
-
-def _engine_file(path: Path) -> Entry:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise SpecError(f"{path}: expected a description of an engine, got: {reason}; check the path") from None
-    if not text.strip():
-        raise SpecError(f"{path}: expected a description of an engine, got an empty file; begin with `name:`")
-    value, problems = read(text, str(path))
-    problems.finish()
-    if not isinstance(value, dict) or not isinstance(value.get("name"), str):
-        raise SpecError(
-            f"{path}: expected an engine's `name` and its parameters, got {value!r:.60}; begin with `name:`"
-        )
-    return value
 
 
 # --- models and engines ---------------------------------------------------------------------------------------------

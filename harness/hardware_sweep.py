@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api import Cost, JsonValue, PluginUnavailableError, SpecError, StoreError, Workload
-from harness.hardware_costs import Entry, Request, Row, can_run, engine_classes, model_classes
+from harness.hardware_costs import Request, Row, can_run, engine_classes, model_classes
 from harness.hardware_costs import costs as costs_of
+from harness.hardware_entries import Entry
 from harness.registry import Registry
 
 if TYPE_CHECKING:

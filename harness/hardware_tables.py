@@ -103,6 +103,11 @@ def _table(*columns: str, left: int = 1, wraps: int | None = None) -> Table:
     return table
 
 
+def _us(microseconds: float) -> str:
+    """A latency; below 10 µs with a digit more."""
+    return f"{microseconds:.{2 if microseconds >= 10 else 3}f}"
+
+
 def _factor(number: float) -> str:
     """A factor; one that two digits would show as nothing is told as small."""
     return "<0.01×" if 0 < number < 0.005 else f"{number:.2f}×"
@@ -157,7 +162,7 @@ def _speeds(rows: Sequence[Row], model: str, reference: Row | None) -> Titled:
             Text(cost.shape),
             ("" if cost.exact else "≈") + str(cost.cycles),
             f"{cost.clock_mhz:g}{mark(cost.clock_origin)}",
-            f"{cost.latency_us:.2f}",
+            _us(cost.latency_us),
             DASH if cost.steps_per_s is None else f"{cost.steps_per_s:.0f}",
             _factor(cost.speedup),
             DASH if cost.engine_dense_cycles is None else _factor(cost.engine_dense_cycles / cost.cycles),
@@ -197,9 +202,9 @@ def _loads(rows: Sequence[Row], load: Load) -> Titled:
             table.add_row(
                 Text(row.engine),
                 str(row.cost.streams),
-                f"{row.cost.latency_us:.2f}",
-                f"{load.sequence_us(row.cost):.2f}",
-                f"{load.total_us(row.cost):.2f}",
+                _us(row.cost.latency_us),
+                _us(load.sequence_us(row.cost)),
+                _us(load.total_us(row.cost)),
                 f"{load.steps_per_s(row.cost):.0f}",
             )
     inputs = "one input" if load.batch == 1 else f"{load.batch} inputs"
@@ -399,7 +404,7 @@ def sweep_table(points: Sequence[Point], *, everything: bool) -> Titled:
             Text(cost.shape),
             f"{cost.clock_mhz:g}{mark(cost.clock_origin)}",
             str(cost.cycles),
-            f"{cost.latency_us:.2f}",
+            _us(cost.latency_us),
             str(cost.multipliers),
             str(cost.dsp),
             str(cost.ram_blocks),

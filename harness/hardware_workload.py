@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
 from harness.api import LSTM, Conv2D, Dense, Frozen, Layer, Network, Pool2D, SpecError, Workload
+from harness.hardware_entries import read_description
 from harness.spec.document import explain
-from harness.spec.source import Problems, got, read
+from harness.spec.source import Problems, got
 from harness.weights_files import Layout, read_weights
 
 DESCRIPTIONS = (".yaml", ".yml")
@@ -197,15 +198,7 @@ def described(path: Path) -> Given:
     Raises:
         SpecError: it cannot be read; one line per mistake, with its place in the file.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise SpecError(f"{path}: expected a description of a workload, got: {reason}; name a file of text") from None
-    if not text.strip():
-        raise SpecError(f"{path}: expected a description of a workload, got an empty file; begin with `layers:`")
-    value, problems = read(text, str(path))
-    problems.finish()
+    value, problems = read_description(path, "a workload")
     try:
         description = Description.model_validate(value)
     except ValidationError as error:

@@ -12,7 +12,8 @@ from harness.cli._common import EXIT_CELL_FAILED, EXIT_GATE, JsonOption, guarded
 
 if TYPE_CHECKING:
     from harness.api import JsonValue
-    from harness.hardware_costs import Entry, Request
+    from harness.hardware_costs import Request
+    from harness.hardware_entries import Entry
     from harness.hardware_workload import Given
 
 app = typer.Typer(help="Cost masks on accelerators, sweep their designs, check the models.", no_args_is_help=True)
@@ -346,7 +347,7 @@ def _fraction(text: str) -> float:
 def _parameters(settings: list[str] | None, **options: "JsonValue") -> "Entry":
     """The parameters of the models that the command names."""
     from harness.api import SpecError
-    from harness.hardware_costs import assignments
+    from harness.hardware_entries import assignments
 
     given: Entry = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
@@ -363,7 +364,8 @@ def _parameters(settings: list[str] | None, **options: "JsonValue") -> "Entry":
 def _request(
     known: tuple[str, ...], models: list[str] | None, engines: list[str] | None, parameters: Mapping[str, "JsonValue"]
 ) -> "Request":
-    from harness.hardware_costs import Request, engine_entry
+    from harness.hardware_costs import Request
+    from harness.hardware_entries import engine_entry
 
     wanted = known if models and "all" in models else tuple(dict.fromkeys(models or ()))
     return Request(wanted, tuple(engine_entry(text) for text in engines or ()), parameters)

@@ -228,6 +228,16 @@ def test_banks_that_a_mask_has_are_taken_and_others_told(harness):
     assert any("bank" in note for note in refused["notes"])
 
 
+@pytest.mark.parametrize("mask", [np.zeros((6, 5), bool), np.ones((1, 1)), np.ones((7, 1)), np.eye(1, 9)])
+def test_the_smallest_masks_are_costed_or_refused(harness, folder, mask):
+    np.savez(folder / "tiny.npz", layer=mask)
+
+    found = rows(harness("cost", "tiny.npz", "--model", "all", "--json"))
+
+    assert found["bank"]["details"]["layers"]["layer"]["nonzeros"] == np.count_nonzero(mask)
+    assert all(row["cycles"] > 0 if "cycles" in row else row["reason"] for row in found.values())
+
+
 def test_a_convolution_runs_once_per_position_of_its_output(harness):
     once = only_row(
         harness("cost", "conv.npz", "--engine", "dense_mvm:pes=2,lanes=9", "--output-size", "conv=1x1", "--json")
