@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from harness.api.component import Component, Frozen, JsonValue
 from harness.api.network import Network, Tensor
@@ -37,11 +38,24 @@ class Evaluation(Frozen):
         nats: summed cross-entropy, in nats.
         correct: items whose highest logit is the target; None where the metric does not need it.
         items: number of predicted items (tokens or images).
+        activation_density: fraction of a layer's inputs that are not exactly zero, by the name of a layer with matrices
+            (not embeddings); each input element counts once, the padding of a convolution not at all. The inputs of an
+            LSTM layer are those of `[W_x | W_h]`, its own outputs among them (the last one instead of the zeros it
+            starts with). Backends count it on the test split; empty where it was not counted.
     """
 
     nats: float
     items: int
     correct: int | None = None
+    activation_density: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _only_what_was_counted(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+        # Without densities the JSON is that of evaluations before there were any: stored stages keep their checksums.
+        values: dict[str, JsonValue] = handler(self)
+        if not self.activation_density:
+            values.pop("activation_density", None)
+        return values
 
 
 class Metric(Frozen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from harness.api import (
     dropout_seed,
 )
 
-from .build import build
+from .build import build, watch
 from .optimiser import Rule, clip_scale, dense, masked, rows_summed
 from .places import places
 from .toolkit import classes, frameworks, memory_errors
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     _States = list[Tensor]
     _TrainingStep = Callable[[Array, Array, Array, np.float32, _States], tuple[Tensor, _States]]
     _GradientStep = Callable[[Array, Array, _States], tuple[_States, dict[str, Tensor]]]
-    _EvaluationStep = Callable[[Array, Array, _States], tuple[Tensor, Tensor, _States]]
+    _EvaluationStep = Callable[[Array, Array, _States], tuple[Tensor, Tensor, _States, dict[str, list[Tensor]]]]
 
 _PROGRESS_EVERY = 10  # steps
 
@@ -221,7 +222,7 @@ class KerasSession(Session):
     ) -> tuple[Tensor, list[Tensor]]:
         given = [inputs, *([seeds] if self._model.dropouts else []), *states]
         outputs = model(given if len(given) > 1 else inputs, training=training)
-        logits, *after = outputs if states else [outputs]
+        logits, *after = outputs if isinstance(outputs, list) else [outputs]
         return logits, after
 
     # --- evaluation -------------------------------------------------------------------------------------------------
@@ -241,14 +242,26 @@ class KerasSession(Session):
 
     @memory_errors()
     def evaluate(self, split: Split) -> Evaluation:
-        """Totals over a whole split, by the model without wrappers."""
+        """Totals over a whole split, by the model without wrappers; on the test split with the density of activations.
+
+        Values that are not zero are flagged in the graph, for one graph to serve all splits, and counted outside.
+        """
         nats, correct, items, states = 0.0, 0, 0, None
+        live: Counter[str] = Counter()
+        sizes: Counter[str] = Counter()
         for batch in self._batches(split, 0):
             states = states or self._zero_states(batch)
-            batch_nats, batch_correct, states = self._evaluation_step(batch.inputs, batch.targets, states)
+            batch_nats, batch_correct, states, flags = self._evaluation_step(batch.inputs, batch.targets, states)
             nats, correct, items = nats + float(batch_nats), correct + int(batch_correct), items + batch.targets.size
-        counted = self._problem.metric.needs_correct
-        return Evaluation(nats=nats, items=items, correct=correct if counted else None)
+            for layer, flag in _each(flags) if split == "test" else ():
+                live[layer] += int(np.count_nonzero(flag))
+                sizes[layer] += flag.size
+        return Evaluation(
+            nats=nats,
+            items=items,
+            correct=correct if self._problem.metric.needs_correct else None,
+            activation_density={layer: live[layer] / size for layer, size in sizes.items()},
+        )
 
     @functools.cached_property
     def _gradient_step(self) -> _GradientStep:
@@ -265,13 +278,21 @@ class KerasSession(Session):
     def _evaluation_step(self) -> _EvaluationStep:
         tf = self._tf
 
-        def step(inputs: Tensor, targets: Tensor, states: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-            logits, after = self._forward(self.finished, inputs, self._no_seeds(), states, training=False)
+        watched, owners = watch(self.finished, self._problem.network)
+
+        def step(
+            inputs: Tensor, targets: Tensor, states: list[Tensor]
+        ) -> tuple[Tensor, Tensor, list[Tensor], dict[str, list[Tensor]]]:
+            logits, rest = self._forward(watched, inputs, self._no_seeds(), states, training=False)
+            after, values = rest[: len(states)], rest[len(states) :]
+            flags: dict[str, list[Tensor]] = {}
+            for layer, value in zip(owners, values, strict=True):
+                flags.setdefault(layer, []).append(value != 0)
             entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
             correct = tf.constant(0)
             if self._problem.metric.needs_correct:
                 correct = tf.math.count_nonzero(tf.argmax(logits, axis=-1, output_type=tf.int32) == targets)
-            return tf.reduce_sum(tf.cast(entropy, tf.float64)), correct, after
+            return tf.reduce_sum(tf.cast(entropy, tf.float64)), correct, after, flags
 
         traced: _EvaluationStep = self._traced(step, (*self._batch_signature(), self._state_signature()))
         return traced
@@ -336,3 +357,7 @@ class KerasSession(Session):
                 f"keras_tfmot: {what} must be of {', '.join(expected)}, got {', '.join(given) or 'none'}; "
                 "load a state of the same network"
             )
+
+
+def _each(flags: Mapping[str, list[Tensor]]) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+    return ((layer, tensor.numpy()) for layer, tensors in flags.items() for tensor in tensors)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.api import LSTM, Activation, Batch, Conv2D, Dense, Dropout, Embedding, Flatten, Layer, Network, Pool2D
 
+from .activity import Activity
 from .optimiser import Gradient, RowGradient
 
 if TYPE_CHECKING:
@@ -28,10 +29,12 @@ class Pass:
     Args:
         carried: recurrent state, replaced by the state after the batch.
         dropout_seeds: seed of every dropout layer by its index in the network; None switches dropout off.
+        activity: counts the zeros among the inputs of layers; None where nobody asks.
     """
 
     carried: Carried = field(default_factory=dict)
     dropout_seeds: dict[int, int] | None = None
+    activity: Activity | None = None
 
 
 class Model:
@@ -116,6 +119,8 @@ class Model:
         inputs, targets = self.data(batch)
         with self._autocast():
             hidden = self._run_body(self._embed(inputs), run, training=False)
+        if run.activity and self._head:
+            run.activity.see(self._network.layers[-1], hidden)
         flat = hidden.reshape(-1, hidden.shape[-1]).float()
         nats, correct = torch.zeros((), dtype=torch.float64), 0
         for rows, wanted in zip(torch.split(flat, rows_at_once), torch.split(targets, rows_at_once), strict=True):
@@ -154,6 +159,8 @@ class Model:
 
     def _run_body(self, x: Tensor, run: Pass, *, training: bool) -> Tensor:
         for index, layer in enumerate(self._body):
+            if run.activity:
+                run.activity.see(layer, x)
             if isinstance(layer, LSTM):
                 x = self._lstm(layer, x, run, training=training)
             elif isinstance(layer, Dropout):
@@ -195,6 +202,8 @@ class Model:
         parts.append(torch.zeros_like(bias, requires_grad=False))
         out, h, c = torch.lstm(x, (h, c), parts, True, 1, 0.0, training, False, False)
         run.carried[layer.name] = (h.detach().float(), c.detach().float())
+        if run.activity:
+            run.activity.see(layer, out)
         return out
 
     def _weight(self, layer: str, part: str) -> Tensor:

@@ -33,6 +33,7 @@ from harness.api import (
     dropout_seed,
 )
 
+from .activity import Activity
 from .model import Model, Pass
 from .optimiser import RowGradient, clip_scale, mask_gradients, stepper
 
@@ -163,16 +164,22 @@ class TorchSession(Session):
         return EpochResult(nats=nats, items=items)
 
     def evaluate(self, split: Split) -> Evaluation:
-        """Totals over a split, in nats summed in float64."""
+        """Totals over a split, in nats summed in float64; on the test split with the density of activations."""
         import torch
 
-        run, nats, correct, items = Pass(), 0.0, 0, 0
+        activity = Activity() if split == "test" else None
+        run, nats, correct, items = Pass(activity=activity), 0.0, 0, 0
         needs_correct = self._problem.metric.needs_correct
         with torch.inference_mode():
             for batch in self._batches(split, 0):
                 batch_nats, batch_correct = self._model.evaluate(batch, run, count_correct=needs_correct)
                 nats, correct, items = nats + batch_nats, correct + batch_correct, items + batch.targets.size
-        return Evaluation(nats=nats, items=items, correct=correct if needs_correct else None)
+        return Evaluation(
+            nats=nats,
+            items=items,
+            correct=correct if needs_correct else None,
+            activation_density=activity.density() if activity else {},
+        )
 
     def close(self) -> None:
         """Free the model and, on a GPU, its memory."""
