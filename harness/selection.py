@@ -13,18 +13,13 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+
+from harness._best import PIECE, best
 
 if TYPE_CHECKING:
     from harness.api.values import Mask, Matrix
 
 Pooling = Literal["mean", "max"]
-
-_RANKED_UP_TO = 8
-"""Groups of at most so many cells are ranked by comparing all pairs, larger ones partitioned (measured break-even)."""
-
-_BRACKETED_FROM = 1 << 17
-"""From this size on, a single group's threshold is first bracketed by a sample."""
 
 
 @dataclass(frozen=True)
@@ -235,123 +230,64 @@ def select(scores: Matrix, layout: Layout, sparsity: float, *, pooling: Pooling 
             f"the layout is for a matrix of shape {(layout.rows, layout.cols)}, got scores of shape {scores.shape}; "
             "lay the frame over the matrix that is scored"
         )
-    # The maximum is NaN if any score is, so one pass finds both.
-    if not scores.max() < np.inf:
+    pooled = scores if layout.cell == (1, 1) or sparsity == 0 else _pooled(scores, layout, pooling)
+    # A maximum is NaN if any score is, so one pass finds both; a mean is, or +inf, at least where a score is.
+    if not pooled.max() < np.inf and not scores.max() < np.inf:
         raise ValueError("scores must be finite or -inf, got NaN or +inf; look for diverged weights")
     quota = layout.quota(sparsity)
     if sparsity == 0:
         return np.ones(scores.shape, dtype=np.bool_)
-    kept = _select_cells(_pooled(scores, layout, pooling), layout, quota)
-    height, width = layout.cell
+    kept = _select_cells(pooled, layout, quota)
     if layout.cell != (1, 1):
-        kept = kept.repeat(height, axis=0)[: layout.rows].repeat(width, axis=1)[:, : layout.cols]
+        height, width = layout.cell
+        kept = kept.repeat(width, axis=1)[:, : layout.cols].repeat(height, axis=0)[: layout.rows]
     return np.ascontiguousarray(kept)
 
 
 def _pooled(scores: Matrix, layout: Layout, pooling: Pooling) -> Matrix:
     """One score per cell; an edge cell pools over the weights it has."""
     height, width = layout.cell
-    if layout.cell == (1, 1):
-        return scores
-    if pooling == "max":
-        return _reduced(_reduced(scores, height, np.maximum).T, width, np.maximum).T
     # Sums in double precision: whether two cells tie must not depend on the order of a few float32 additions.
-    sums = _reduced(_reduced(scores, height, np.add, np.float64).T, width, np.add).T
-    heights = np.diff([*range(0, layout.rows, height), layout.rows])
-    widths = np.diff([*range(0, layout.cols, width), layout.cols])
-    means: Matrix = sums / np.outer(heights, widths)  # (rows, cols) of the grid of cells
-    return means
+    reduce, dtype = (np.maximum, scores.dtype) if pooling == "max" else (np.add, np.dtype(np.float64))
+    pooled: Matrix = np.empty(layout.grid, dtype)
+    step = max(1, PIECE // (height * layout.cols))
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for afterwards
+        for top in range(0, len(pooled), step):
+            part = scores[top * height : (top + step) * height].astype(dtype)
+            _reduce(_reduce(part, height, reduce).T, width, reduce, pooled[top : top + step].T)
+    if pooling == "mean":
+        heights = np.diff([*range(0, layout.rows, height), layout.rows])
+        widths = np.diff([*range(0, layout.cols, width), layout.cols])
+        pooled /= np.outer(heights, widths)  # (rows, cols) of the grid of cells
+    return pooled
 
 
-def _reduced(values: Matrix, length: int, reduce: np.ufunc, dtype: type[np.floating] | None = None) -> Matrix:
+def _reduce(values: Matrix, length: int, reduce: np.ufunc, out: Matrix | None = None) -> Matrix:
     """Each `length` neighbouring rows made one, slice by slice: several times faster than `ufunc.reduceat`."""
-    result = values[::length].astype(dtype or values.dtype)
-    for offset in range(1, length):
+    result = values[::length] if out is None else out
+    if out is not None:
+        out[...] = values[::length]
+    for offset in range(1, min(length, len(values))):
         part = values[offset::length]
         reduce(result[: len(part)], part, out=result[: len(part)])
     return result
 
 
 def _select_cells(scores: Matrix, layout: Layout, quota: int) -> Mask:
-    """Cells to keep, for one score per cell; groups of one width at a time."""
-    rows = layout.grid[0]
-    stripes = rows // layout.group_rows
-    kept = np.empty(scores.shape, dtype=np.bool_)
+    """Cells to keep, for one score per cell; groups of one width at a time, a cache-sized stripe of rows at a time."""
+    if layout.group_count == 1:
+        return best(scores.reshape(1, -1), quota).reshape(scores.shape)
+    kept: Mask = np.empty(scores.shape, dtype=np.bool_)
+    height = layout.group_rows
     left = 0
     for width in sorted(set(layout.widths), reverse=True):  # at most two widths, the wider first
         right = left + width * layout.widths.count(width)
-        shape = (stripes, layout.group_rows, (right - left) // width, width)
-        grouped = scores[:, left:right].reshape(shape).swapaxes(1, 2)  # (stripes, groups, group rows, width)
-        best = _best(grouped.reshape(-1, layout.group_rows * width), quota)
-        kept[:, left:right] = best.reshape(grouped.shape).swapaxes(1, 2).reshape(rows, right - left)
+        step = height * max(1, PIECE // (height * (right - left)))
+        for top in range(0, len(scores), step):
+            part = scores[top : top + step, left:right]
+            shape = (len(part) // height, height, (right - left) // width, width)
+            grouped = part.reshape(shape).swapaxes(1, 2)  # (stripes, groups, group rows, width)
+            chosen = best(grouped.reshape(-1, height * width), quota)
+            kept[top : top + step, left:right] = chosen.reshape(grouped.shape).swapaxes(1, 2).reshape(part.shape)
         left = right
     return kept
-
-
-def _best(scores: Matrix, quota: int) -> Mask:
-    """The `quota` highest of each row, ties at the lower column.
-
-    Shapes:
-        scores (groups, size) -> mask (groups, size).
-    """
-    size = scores.shape[1]
-    if quota in (0, size):
-        return np.full(scores.shape, quota == size, dtype=np.bool_)
-    if size <= _RANKED_UP_TO:
-        return _best_by_rank(scores, quota)
-    if len(scores) == 1 and size >= _BRACKETED_FROM:
-        threshold = _bracketed_threshold(scores[0], quota)
-    else:
-        threshold = np.partition(scores, size - quota, axis=1)[:, size - quota, None]
-    mask: Mask = scores >= threshold
-    if np.count_nonzero(mask) > quota * len(scores):
-        _drop_surplus_ties(mask, scores, threshold, quota)
-    return mask
-
-
-def _best_by_rank(scores: Matrix, quota: int) -> Mask:
-    """As `_best`, by counting how many cells beat each one: passes over long columns instead of many tiny sorts."""
-    columns = np.ascontiguousarray(scores.T)  # (size, groups)
-    beaten_by = np.zeros(columns.shape, dtype=np.uint8)
-    for low in range(len(columns)):
-        for high in range(low + 1, len(columns)):
-            higher_wins = columns[high] > columns[low]  # not on a tie: the lower index stays
-            beaten_by[low] += higher_wins
-            beaten_by[high] += ~higher_wins
-    return np.ascontiguousarray((beaten_by < quota).T)
-
-
-def _bracketed_threshold(scores: Matrix, quota: int) -> Matrix:
-    """The quota-th highest of many scores: a sample brackets it, and only what lies inside is partitioned.
-
-    Exact for any sample; where the bracket misses, everything is partitioned.
-
-    Shapes:
-        scores (size,) -> threshold (1, 1).
-    """
-    size = len(scores)
-    sample = np.sort(scores[:: max(1, size >> 14)])
-    position = (1 - quota / size) * (len(sample) - 1)
-    slack = 4 * np.sqrt(len(sample))  # at least eight standard deviations of the sample's quantile
-    low = sample[max(0, int(position - slack))]
-    high = sample[min(len(sample) - 1, int(position + slack) + 1)]
-    above = int(np.count_nonzero(scores > high))
-    inside = scores[(scores >= low) & (scores <= high)]
-    if not above < quota <= above + len(inside):
-        inside, above = scores, 0
-    index = len(inside) - (quota - above)
-    threshold: Matrix = np.partition(inside, index)[index].reshape(1, 1)
-    return threshold
-
-
-def _drop_surplus_ties(mask: Mask, scores: Matrix, threshold: Matrix, quota: int) -> None:
-    """Drop, where a group keeps too many, the surplus cells equal to the threshold, highest index first."""
-    if len(mask) == 1:  # the last ties of one large group can be named at once
-        ties = np.flatnonzero(scores[0] == threshold[0])
-        mask[0, ties[quota - np.count_nonzero(mask) :]] = False
-        return
-    surplus: NDArray[np.intp] = np.flatnonzero(np.count_nonzero(mask, axis=1) > quota)
-    chosen, border = scores[surplus], threshold[surplus]
-    above, ties = chosen > border, chosen == border
-    wanted = quota - np.count_nonzero(above, axis=1, keepdims=True)
-    mask[surplus] = above | (ties & (np.cumsum(ties, axis=1, dtype=np.int32) <= wanted))
