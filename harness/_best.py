@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 PIECE = 1 << 16
 """Scores worked on at a time: with their masks they fit a core's second-level cache."""
 
-_COMPARED_UP_TO = 8
+_COMPARED_UP_TO = 16
 """Groups of at most so many scores are compared in all pairs, larger ones sorted (measured break-even)."""
 
-_SORTED_UP_TO = 256
+_SORTED_UP_TO = 512
 """Groups of at most so many scores are sorted whole, larger ones only partitioned (measured break-even)."""
 
-_SAMPLED_FROM = 1 << 15
+_SAMPLED_FROM = 1 << 13
 """From this size on, a group's threshold is bracketed by a sample (measured break-even)."""
 
 
@@ -108,7 +108,8 @@ def _without_late_ties(scores: Matrix, threshold: Matrix, quota: int) -> Mask:
     above, ties = scores > threshold, scores == threshold
     wanted = quota - np.count_nonzero(above, axis=1, keepdims=True)
     seen = np.cumsum(ties, axis=1, dtype=np.int32)
-    return above | (ties & (seen <= wanted))
+    kept: Mask = above | (ties & (seen <= wanted))
+    return kept
 
 
 def _bracket(scores: Matrix, quota: int) -> tuple[np.floating, np.floating]:
