@@ -12,9 +12,9 @@ from harness.cli._common import EXIT_CELL_FAILED, EXIT_GATE, JsonOption, guarded
 
 if TYPE_CHECKING:
     from harness.api import JsonValue
-    from harness.hardware_costs import Request
-    from harness.hardware_entries import Entry
-    from harness.hardware_workload import Given
+    from harness.hardware.costs import Request
+    from harness.hardware.entries import Entry
+    from harness.hardware.workload import Given
 
 app = typer.Typer(help="Cost masks on accelerators, sweep their designs, check the models.", no_args_is_help=True)
 
@@ -122,7 +122,7 @@ SetOption = Annotated[
 @guarded
 def list_hardware(as_json: JsonOption = False) -> None:
     """List engines and devices, every figure with its origin."""
-    from harness.hardware_costs import device_rows, engine_rows
+    from harness.hardware.costs import device_rows, engine_rows
     from harness.registry import discover
 
     registry = discover()
@@ -130,9 +130,9 @@ def list_hardware(as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"engines": engines, "devices": devices})
         return
-    from harness import hardware_tables
+    from harness.hardware import tables
 
-    hardware_tables.show(stdout(), [hardware_tables.engine_table(engines), hardware_tables.device_table(devices)])
+    tables.show(stdout(), [tables.engine_table(engines), tables.device_table(devices)])
 
 
 @app.command()
@@ -162,7 +162,7 @@ def cost(
     as_json: JsonOption = False,
 ) -> int:
     """Cost masks, weights or a description of layers on every engine that can run them."""
-    from harness import hardware_costs as costs
+    from harness.hardware import costs as costs
     from harness.registry import discover
 
     given = _given(file, workload, layout, banks, output_size, activation_density)
@@ -176,9 +176,9 @@ def cost(
     if as_json:
         print_json(report.plain())
     else:
-        from harness import hardware_tables
+        from harness.hardware import tables
 
-        hardware_tables.show(stdout(), list(hardware_tables.cost_parts(report)))
+        tables.show(stdout(), list(tables.cost_parts(report)))
     return 0 if report.is_costed else EXIT_CELL_FAILED
 
 
@@ -224,16 +224,16 @@ def sweep(
     as_json: JsonOption = False,
 ) -> int:
     """Vary budget, FIFO depth and clock; print the designs that no other beats."""
-    from harness import hardware_sweep
+    from harness.hardware import sweep as designs
     from harness.registry import discover
 
-    grid = hardware_sweep.Grid(
-        hardware_sweep.whole_numbers(multipliers, "--multipliers"),
-        hardware_sweep.whole_numbers(fifo_depth, "--fifo-depth"),
-        () if clock is None else hardware_sweep.numbers(clock, "--clock"),
+    grid = designs.Grid(
+        designs.whole_numbers(multipliers, "--multipliers"),
+        designs.whole_numbers(fifo_depth, "--fifo-depth"),
+        () if clock is None else designs.numbers(clock, "--clock"),
     )
     for path in output or ():
-        hardware_sweep.check_output(path)
+        designs.check_output(path)
     given = _given(file, workload, layout, banks, output_size, activation_density)
     parameters = _parameters(
         settings, device=device, weight_bits=weight_bits, activation_bits=act_bits, accumulator_bits=acc_bits,
@@ -242,16 +242,16 @@ def sweep(
     registry = discover()
     request = _request(registry.names("hardware"), model, engine, parameters)
     with stderr().status("costing designs"):  # shown in a terminal only
-        points = hardware_sweep.sweep(registry, given.workload, request, grid)
+        points = designs.sweep(registry, given.workload, request, grid)
     for path in output or ():
-        hardware_sweep.write(points, path)
+        designs.write(points, path)
         stderr().print(f"wrote {path}", soft_wrap=True)
     if as_json:
-        print_json([hardware_sweep.point_json(point) for point in points])
+        print_json([designs.point_json(point) for point in points])
     else:
-        from harness import hardware_tables
+        from harness.hardware import tables
 
-        hardware_tables.show(stdout(), [hardware_tables.sweep_table(points, everything=everything)])
+        tables.show(stdout(), [tables.sweep_table(points, everything=everything)])
     return 0 if any(point.row.cost for point in points) else EXIT_CELL_FAILED
 
 
@@ -267,7 +267,7 @@ def validate(
     as_json: JsonOption = False,
 ) -> int:
     """Hold the models to published accelerators, simulated hardware and each other; exit 6 if a gate fails."""
-    from harness import hardware_checks as checking
+    from harness.hardware import checks as checking
     from harness.registry import discover
 
     registry = discover()
@@ -277,10 +277,10 @@ def validate(
         rows = [check.model_dump(mode="json") for check in checks]
         print_json({"checks": rows, "counts": counts, "caveats": list(caveats)})
     else:
-        from harness import hardware_tables
+        from harness.hardware import tables
 
         sentence = ", ".join(f"{count} {word}" for word, count in counts.items())
-        hardware_tables.show(stdout(), [*hardware_tables.check_parts(checks), *caveats, sentence])
+        tables.show(stdout(), [*tables.check_parts(checks), *caveats, sentence])
     return EXIT_GATE if counts["failed"] else 0
 
 
@@ -294,7 +294,7 @@ def _given(
 ) -> "Given":
     """What is to be costed, from the one file that the command names."""
     from harness.api import SpecError
-    from harness.hardware_workload import read_given
+    from harness.hardware.workload import read_given
 
     path = workload or file
     if path is None or (workload is not None and file is not None):
@@ -347,7 +347,7 @@ def _fraction(text: str) -> float:
 def _parameters(settings: list[str] | None, **options: "JsonValue") -> "Entry":
     """The parameters of the models that the command names."""
     from harness.api import SpecError
-    from harness.hardware_entries import assignments
+    from harness.hardware.entries import assignments
 
     given: Entry = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
@@ -364,8 +364,8 @@ def _parameters(settings: list[str] | None, **options: "JsonValue") -> "Entry":
 def _request(
     known: tuple[str, ...], models: list[str] | None, engines: list[str] | None, parameters: Mapping[str, "JsonValue"]
 ) -> "Request":
-    from harness.hardware_costs import Request
-    from harness.hardware_entries import engine_entry
+    from harness.hardware.costs import Request
+    from harness.hardware.entries import engine_entry
 
     wanted = known if models and "all" in models else tuple(dict.fromkeys(models or ()))
     return Request(wanted, tuple(engine_entry(text) for text in engines or ()), parameters)

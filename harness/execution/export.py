@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from harness import memory_files, packing, records
+from harness import records
 from harness.api import EmptySelectionError, SpecError, State, StoreError
-from harness.packing import PackedFormat
+from harness.formats import memory_files, packing
+from harness.formats.packing import PackedFormat
 from harness.records import Record
 from harness.store import Store, write_atomic
 
@@ -81,7 +82,7 @@ def export(store: Path, cell: str, path: Path) -> Record:
 
 
 def export_packed(store: Path, cell: str, path: Path, how: Packing) -> Record:
-    """Write the matrices of a finished cell, packed; `harness.packing.read_packed` restores them exactly.
+    """Write the matrices of a finished cell, packed; `harness.formats.packing.read_packed` restores them exactly.
 
     Args:
         store: the store's folder.

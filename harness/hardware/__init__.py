@@ -1,0 +1,1 @@
+"""Costs of masks on hardware models without any training: what `harness hardware` prints."""
