@@ -107,6 +107,7 @@ class Collector:
         pruned = [record for record in records if record.kind == "prune"]
         assert planned.test is not None
         test = self.finished[planned.test.key].test
+        density = test.activation_density if test else {}
         masks = self.plan.store.masks(records[-1])
         by_tensor, over_scope, over_model = achieved(masks, problem.tensors())
         # A shared epoch is counted for the first cell that uses it, so that the counts of all cells add up.
@@ -119,6 +120,8 @@ class Collector:
         facts["cpu"] = records[-1].cpu
         if any(record.reproduced is False for record in records):
             facts["not_reproduced"] = [record.key for record in records if record.reproduced is False]
+        if density:
+            facts["activation_density"] = {layer: round(value, 3) for layer, value in density.items()}
         return base.model_copy(
             update={
                 "status": "ok" if is_new else "cached",
@@ -129,7 +132,7 @@ class Collector:
                 "sparsity": over_scope,
                 "model_sparsity": over_model,
                 "tensor_sparsity": by_tensor,
-                "hardware": self._hardware(planned, problem, masks),
+                "hardware": self._hardware(planned, problem, masks, density),
                 "trained_epochs": len(ran),
                 "train_seconds": round(sum(record.seconds for record in trained), 3),
                 "dense_digest": dense[-1].digest if dense else None,
@@ -138,13 +141,14 @@ class Collector:
         )
 
     def _hardware(
-        self, planned: PlannedCell, problem: Problem, masks: Mapping[str, Mask]
+        self, planned: PlannedCell, problem: Problem, masks: Mapping[str, Mask], density: Mapping[str, float]
     ) -> dict[str, dict[str, JsonValue]]:
-        workload = workload_of(planned.cell, problem, planned.scope, masks)
+        workload = workload_of(planned.cell, problem, planned.scope, masks, density)
         digest = self.finished[planned.end.key].digest if masks else f"dense {planned.cell.task.label()}"
         costs: dict[str, dict[str, JsonValue]] = {}
         for model in self.plan.experiment.hardware:
-            place = (digest, model.label())
+            # Dense cells of several seeds are one dense model to an engine, unless they skip different zeros.
+            place = (digest, tuple(sorted(workload.activation_density.items())), model.label())
             if place not in self._costs:
                 found: dict[str, JsonValue] = {"model": model.group()}
                 try:
@@ -156,14 +160,22 @@ class Collector:
         return costs
 
 
-def workload_of(cell: Cell, problem: Problem, scope: Sequence[Tensor], masks: Mapping[str, Mask]) -> Workload:
-    """The scope of a cell as hardware models see it."""
+def workload_of(
+    cell: Cell,
+    problem: Problem,
+    scope: Sequence[Tensor],
+    masks: Mapping[str, Mask],
+    activation_density: Mapping[str, float],
+) -> Workload:
+    """The scope of a cell as hardware models see it, with what its evaluation found of the layers in the scope."""
+    layers = {tensor.layer for tensor in scope}
     return Workload(
         network=problem.network,
         tensors=tuple(scope),
         masks=masks,
         banks=pattern_banks(cell.pattern, scope),
         output_pixels=output_pixels(problem.network),
+        activation_density={layer: value for layer, value in activation_density.items() if layer in layers},
     )
 
 
