@@ -13,6 +13,7 @@ from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness._best import PIECE, best
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from harness.api.values import Mask, Matrix
 
 Pooling = Literal["mean", "max"]
+
+_WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
 @dataclass(frozen=True)
@@ -240,37 +243,58 @@ def select(scores: Matrix, layout: Layout, sparsity: float, *, pooling: Pooling 
     kept = _select_cells(pooled, layout, quota)
     if layout.cell != (1, 1):
         height, width = layout.cell
-        kept = kept.repeat(width, axis=1)[:, : layout.cols].repeat(height, axis=0)[: layout.rows]
+        kept = _widened(kept, width)[:, : layout.cols].repeat(height, axis=0)[: layout.rows]
     return np.ascontiguousarray(kept)
 
 
+def _widened(kept: Mask, width: int) -> Mask:
+    """Every column `width` times, each cell written as one number where there is a number of that many bytes."""
+    if width not in _WORDS:
+        return kept.repeat(width, axis=1)
+    word = _WORDS[width]
+    wide: Mask = (kept.astype(word) * word(int.from_bytes(b"\1" * width))).view(np.bool_)
+    return wide
+
+
 def _pooled(scores: Matrix, layout: Layout, pooling: Pooling) -> Matrix:
-    """One score per cell; an edge cell pools over the weights it has."""
+    """One score per cell, a cache-sized stripe of rows at a time; an edge cell pools over the weights it has."""
     height, width = layout.cell
     # Sums in double precision: whether two cells tie must not depend on the order of a few float32 additions.
     reduce, dtype = (np.maximum, scores.dtype) if pooling == "max" else (np.add, np.dtype(np.float64))
     pooled: Matrix = np.empty(layout.grid, dtype)
     step = max(1, PIECE // (height * layout.cols))
+    buffer: Matrix = np.empty((min(step * height, layout.rows), layout.cols), dtype)
     with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for afterwards
         for top in range(0, len(pooled), step):
-            part = scores[top * height : (top + step) * height].astype(dtype)
-            _reduce(_reduce(part, height, reduce).T, width, reduce, pooled[top : top + step].T)
-    if pooling == "mean":
-        heights = np.diff([*range(0, layout.rows, height), layout.rows])
-        widths = np.diff([*range(0, layout.cols, width), layout.cols])
-        pooled /= np.outer(heights, widths)  # (rows, cols) of the grid of cells
+            part = scores[top * height : (top + step) * height]
+            wide = buffer[: len(part)]
+            wide[...] = part
+            stripe = pooled[top : top + step]
+            rows = _reduce(wide, height, reduce, wide[::height])
+            _reduce(rows.T, width, reduce, stripe.T)
+            if pooling == "mean":
+                stripe /= _areas(layout, top, len(stripe))
     return pooled
 
 
-def _reduce(values: Matrix, length: int, reduce: np.ufunc, out: Matrix | None = None) -> Matrix:
+def _areas(layout: Layout, top: int, count: int) -> NDArray[np.intp] | int:
+    """Weights of the cells in `count` rows of cells from `top` on: (count, cols of the grid), or one number for all."""
+    height, width = layout.cell
+    if layout.edge_deficit == 0:
+        return height * width
+    heights = np.diff([*range(0, layout.rows, height), layout.rows])[top : top + count]
+    return np.outer(heights, np.diff([*range(0, layout.cols, width), layout.cols]))
+
+
+def _reduce(values: Matrix, length: int, reduce: np.ufunc, out: Matrix) -> Matrix:
     """Each `length` neighbouring rows made one, slice by slice: several times faster than `ufunc.reduceat`."""
-    result = values[::length] if out is None else out
-    if out is not None:
-        out[...] = values[::length]
-    for offset in range(1, min(length, len(values))):
+    first = values[::length]
+    paired = len(values[1::length]) if length > 1 else 0
+    out[paired:] = first[paired:]
+    for offset in range(1, length):
         part = values[offset::length]
-        reduce(result[: len(part)], part, out=result[: len(part)])
-    return result
+        reduce((first if offset == 1 else out)[: len(part)], part, out=out[: len(part)])
+    return out
 
 
 def _select_cells(scores: Matrix, layout: Layout, quota: int) -> Mask:
