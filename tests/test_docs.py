@@ -88,6 +88,7 @@ def test_the_examples_use_every_built_in_plugin():
                 part for cell in experiment.cells for part in (cell.task, cell.backend, cell.pattern, cell.strategy)
             ]
             used |= {part.name for part in (*parts, *experiment.hardware) if part is not None}
+            used |= {model.engine.name for model in experiment.hardware if getattr(model, "engine", None) is not None}
 
     assert {row.name for row in registry.rows if row.distribution == "harness"} == used
 
@@ -115,9 +116,10 @@ def test_the_tutorial_makes_a_package_that_works(tmp_path):
 
     listed = run(project, site, "-m", "harness", "plugins", "list", "--json")
     states = {row["name"]: row["state"] for row in json.loads(listed.stdout) if row["distribution"] == "my-sparsity"}
-    assert states == {"stretches": "ok", "prune_twice": "ok"}
-    tested = run(project, site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_stretches.py")
-    assert tested.returncode == 0 and "2 passed" in tested.stdout, tested.stdout
+    assert states == {"stretches": "ok", "prune_twice": "ok", "row_serial": "ok"}
+    tests = ("test_stretches.py", "test_row_serial.py")
+    tested = run(project, site, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
+    assert tested.returncode == 0 and "3 passed" in tested.stdout, tested.stdout
     checked = run(project, site, "-m", "harness", "validate", "experiment.yaml")
     assert checked.returncode == 0, checked.stderr
 
