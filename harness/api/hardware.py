@@ -63,7 +63,8 @@ class Cost(Frozen):
         effective_gops: dense-equivalent operations per second.
         multipliers: multipliers of the engine.
         dsp: DSP blocks; ram_blocks: RAM blocks of the device's kind (ram_kind); lut, ff: logic, indicative.
-        resident: whether all weights stay on chip; fits: whether it also stays under the device's ceilings.
+        resident: whether all weights stay on chip; fits: whether it also stays under the device's ceilings; can_run:
+            whether it fits, or could with weights streamed at a known bandwidth.
         bound_by: what limits it.
         energy_uj: energy per time step or item; None without a calibration.
         details: cycle parts, layers, memories, limits, origin of the clock, assumptions: all that a reader needs.
@@ -97,6 +98,7 @@ class Cost(Frozen):
     ff: int | None = None
     resident: bool | None = None
     fits: bool
+    can_run: bool = True
     bound_by: str
     energy_uj: float | None = None
     origin: Origin = "modelled"

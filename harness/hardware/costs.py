@@ -227,14 +227,7 @@ def fastest(rows: Sequence[Row]) -> Row | None:
     costed = [(row.cost, place) for place, row in enumerate(rows) if row.cost is not None]
     if not costed:
         return None
-    return rows[min(costed, key=lambda each: (not can_run(each[0]), each[0].latency_us, each[0].ram_blocks))[1]]
-
-
-def can_run(cost: Cost) -> bool:
-    """Whether a design fits, or streams what does not fit with the waiting counted."""
-    parts = cost.details.get("parts")
-    waits = parts.get("memory_stall") if isinstance(parts, dict) else None
-    return cost.fits or (cost.resident is False and bool(waits))
+    return rows[min(costed, key=lambda each: (not each[0].can_run, each[0].latency_us, each[0].ram_blocks))[1]]
 
 
 def clock_ratio(row: Row, reference: Row | None) -> float | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api import Cost, JsonValue, PluginUnavailableError, SpecError, StoreError, Workload
-from harness.hardware.costs import Request, Row, can_run, engine_classes, model_classes
+from harness.hardware.costs import Request, Row, engine_classes, model_classes
 from harness.hardware.costs import costs as costs_of
 from harness.hardware.entries import Entry
 from harness.registry import Registry
@@ -121,14 +121,14 @@ def with_fronts(points: Sequence[Point]) -> tuple[Point, ...]:
         rivals = [
             each.row.cost
             for each in points
-            if each.row.cost and each.row.model == point.row.model and can_run(each.row.cost)
+            if each.row.cost and each.row.model == point.row.model and each.row.cost.can_run
         ]
         marked.append(replace(point, fronts=tuple(_fronts(point.row.cost, rivals))))
     return tuple(marked)
 
 
 def _fronts(cost: Cost | None, rivals: Sequence[Cost]) -> Iterator[str]:
-    if cost is None or not can_run(cost):
+    if cost is None or not cost.can_run:
         return
     for name, resource in RESOURCES.items():
         if not any(_beats(rival, cost, resource) for rival in rivals):

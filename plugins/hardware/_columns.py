@@ -17,6 +17,7 @@ side load the groups equally; the rows go to the PEs of a group in turn.
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
+from time import perf_counter
 from typing import Literal
 
 import numpy as np
@@ -142,6 +143,22 @@ def _slots(depth: int, full_flag: FullFlag) -> tuple[int, int]:
     return slots, 0 if full_flag == "same_cycle" else 1
 
 
+_spent: list[float] = [0.0]
+"""Seconds that this process has spent in the loop below."""
+
+_PATIENCE_S = 2.0
+"""About what loading a compiled loop takes: a process that has not spent as much yet is better off without."""
+
+
+def compile_at_once() -> None:
+    """Take the compiled loop from now on, where numba is installed: for a process that will need it."""
+    _spent[0] = float("inf")
+
+
+def _worth_compiling() -> bool:
+    return _spent[0] > _PATIENCE_S
+
+
 def _recurrence(
     work: NDArray[np.int32], ready: NDArray[np.int32], ends: NDArray[np.integer], slots: int, delay: int
 ) -> tuple[NDArray[np.int64], int]:
@@ -151,7 +168,8 @@ def _recurrence(
     """
     columns, groups, pes = work.shape
     free = np.zeros((groups, pes), dtype=np.int32)
-    compiled = recurrence()
+    began = perf_counter()
+    compiled = recurrence() if _worth_compiling() else None
     if compiled is not None and work.size:
         found, started = np.zeros((2, columns, groups), dtype=np.int32)
         compiled(work, np.ascontiguousarray(ready), ends.astype(np.int64), slots, delay, free, found, started)
@@ -170,6 +188,7 @@ def _recurrence(
         np.add(ready[first:end, :live], delays[1:], out=arrival[first:end, :live])
         _work_off(free[:live], arrival[first:end, :live, None], work[first:end, :live], starts[: end - first, :live])
         np.maximum.reduce(starts[: end - first, :live], axis=2, out=last_start[slots + first : slots + end, :live])
+    _spent[0] += perf_counter() - began
     return free.max(axis=1).astype(np.int64), _high_water(arrival, last_start[slots:], ends)
 
 

@@ -89,6 +89,7 @@ def report(best: Design, choice: Choice) -> Cost:
         ff=None if best.logic is None else best.logic.high.ff,
         resident=best.is_resident,
         fits=best.fits,
+        can_run=not best.rank[0],
         bound_by=_bound_by(best),
         energy_uj=_energy(best, choice, latency_us).uj_per_step,
         details=_details(best, choice),

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.execution.export import export
 from harness.execution.run import run
-from harness.packing import FORMATS, read_packed
-from harness.weights_files import read_weights
+from harness.formats.packing import FORMATS, read_packed
+from harness.formats.weights_files import read_weights
 
 
 @pytest.fixture(scope="module")

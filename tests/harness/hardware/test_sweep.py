@@ -13,7 +13,7 @@ def design(latency_us, multipliers, *, fits=True, model="one"):
     cost = Cost(
         cycles=1, latency_us=latency_us, clock_mhz=1, dense_cycles=1, dense_latency_us=1, speedup=1, gops=1,
         effective_gops=1, utilisation=1, multipliers=multipliers, dsp=multipliers, ram_blocks=multipliers,
-        ram_kind="m20k", fits=fits, resident=True, bound_by="compute",
+        ram_kind="m20k", fits=fits, can_run=fits, resident=True, bound_by="compute",
     )  # fmt: skip
     return Point(Row(model, "engine", cost), budget=multipliers, fifo_depth=None)
 

@@ -45,8 +45,7 @@ def form(request, monkeypatch):
     """The recurrence in NumPy, and compiled where numba is installed."""
     if request.param == "compiled":
         pytest.importorskip("numba")
-    else:
-        monkeypatch.setattr(_columns, "recurrence", lambda: None)
+    monkeypatch.setattr(_columns, "_worth_compiling", lambda: request.param == "compiled")
     return request.param
 
 
