@@ -5,19 +5,28 @@
                             masks.safetensors   the masks, bit-packed
                             state.safetensors   weights, optimiser slots, extras; only where it is kept
     STORE/runs/<run id>/                    spec, records and report of a run
+    STORE/claims/                           who is computing which stage (`harness.claims`)
+    STORE/tmp/                              files on their way to their names
 
 A stage without `stage.json` does not exist. Every file is written to a temporary name, flushed and renamed, so that a
 kill leaves either the old file or the new one. Nothing inside is absolute: a copied store still works.
+
+Nothing in a store is believed: names that come from it are checked before they become paths, links are not followed for
+writing or deleting, and no file makes us allocate more than the size it really has.
 """
 
 import hashlib
 import json
 import os
+import re
+import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +39,22 @@ from harness.api import Array, EmptySelectionError, Evaluation, JsonValue, Mask,
 
 STORE_FORMAT = 1
 STATE, MASKS, STAGE = "state.safetensors", "masks.safetensors", "stage.json"
+HIDDEN_STATE = ".dropping.state.safetensors"
+
+DAY_S = 86_400.0
+"""Temporary files older than this belong to nobody."""
+
+MAX_RECORD_BYTES = 1 << 26
+"""Of a `stage.json`; one with a learning rate for each of a million steps has a third of it."""
+
+MAX_HEADER_BYTES = 1 << 24
+"""Of a safetensors file: some hundred bytes for each of a model's tensors."""
+
+_KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
+_RUN = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._-]{0,199}")
+_SETTLE_S = 0.05
+
+T = TypeVar("T")
 
 
 class DamagedStageError(StoreError):
@@ -91,9 +116,8 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             marker = self.folder / "format"
             if marker.exists():
-                self._check_format(marker.read_text().strip())
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
+                self._check_format(read_file(marker, limit=64).decode(errors="replace").strip())
+            self._sweep(self.now())
             if not marker.exists():
                 write_atomic(marker, f"{STORE_FORMAT}\n".encode())
         except OSError as error:
@@ -107,13 +131,80 @@ class Store:
                 f"store: {self.folder} has layout {found!r}, this version reads {STORE_FORMAT}; use another --store"
             )
 
+    def now(self) -> float:
+        """The time by the clock of the file system, in seconds; this machine's may differ.
+
+        Raises:
+            OSError: the store cannot be written.
+        """
+        with tempfile.TemporaryFile(dir=self.folder) as file:
+            return os.fstat(file.fileno()).st_mtime
+
+    def _sweep(self, now: float) -> None:
+        """Remove what writers that died long ago left behind."""
+        folder = self.folder / "tmp"
+        if not os.path.lexists(folder):
+            return
+        for path in self.inside(folder).iterdir():
+            with suppress(OSError):  # somebody else sweeps, too
+                if now - path.lstat().st_mtime > DAY_S:
+                    path.unlink()
+
     def stage_folder(self, key: str) -> Path:
-        """The folder of a stage."""
-        return self.folder / "stages" / key[:2] / key
+        """The folder of a stage.
+
+        Raises:
+            StoreError: this is no key.
+        """
+        return self.folder / "stages" / self.checked_key(key)[:2] / key
 
     def run_folder(self, run_id: str) -> Path:
-        """The folder of a run."""
-        return self.folder / "runs" / run_id
+        """The folder of a run.
+
+        Raises:
+            StoreError: this is no name of a folder, or the folder is a link.
+        """
+        if not _RUN.fullmatch(run_id):
+            raise StoreError(
+                f"store: a run's id has letters, digits, '.', '_' and '-' and does not begin with '.' or '-', got "
+                f"{run_id[:80]!r}; rename the run"
+            )
+        return self.inside(self.folder / "runs" / run_id)
+
+    def checked_key(self, key: str) -> str:
+        """The key, which is safe as a name of a file.
+
+        Raises:
+            StoreError: it is no key.
+        """
+        if not _KEY.fullmatch(key):
+            raise StoreError(
+                f"store: a stage's key has letters and digits only, got {key[:80]!r}; the file that names it is damaged"
+            )
+        return key
+
+    def inside(self, path: Path) -> Path:
+        """A path to write to or delete, for which no link leads out of the store.
+
+        Raises:
+            StoreError: a folder below the store's, or the path itself, is a link.
+        """
+        for part in (path, *path.parents):
+            if part == self.folder:
+                return path
+            if part.is_symlink():
+                raise StoreError(
+                    f"store: expected folders and files of its own in {self.folder}, got the link {part}; replace it "
+                    "by what it points to, or make the whole store a link"
+                )
+        raise StoreError(f"store: {path} does not lie in {self.folder}; name its folder with --store")
+
+    def keys(self) -> Iterator[str]:
+        """Keys of all folders of stages, finished or not, in no order; links are passed over."""
+        for prefix in _folders(self.folder / "stages"):
+            for key in _folders(prefix):
+                if _KEY.fullmatch(key.name) and key.name[:2] == prefix.name:
+                    yield key.name
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -125,14 +216,12 @@ class Store:
         """
         path = self.stage_folder(key) / STAGE
         try:
-            text = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        try:
-            content = json.loads(text)
+            content = json.loads(read_file(path, limit=MAX_RECORD_BYTES))
             checksum = content.pop("checksum")
             record = StageRecord.model_validate(content)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedStageError(f"store: stage {key} has an unreadable record ({type(error).__name__})") from None
         if checksum != _record_checksum(record) or record.key != key:
             raise DamagedStageError(f"store: the record of stage {key} is not the one that was written")
@@ -152,18 +241,15 @@ class Store:
         Raises:
             DamagedStageError: it is missing or differs.
         """
-        self._bytes(record, STATE)
+        self._settled(record, lambda current: self._bytes(current, STATE))
 
     def masks(self, record: StageRecord) -> dict[str, Mask]:
-        """The masks after a stage."""
-        if MASKS not in record.checksums:
-            return {}
-        arrays = _parse(record.key, self._bytes(record, MASKS))
-        return {
-            name.removeprefix("bits/"): _unpack(bits, arrays[f"shape/{name.removeprefix('bits/')}"])
-            for name, bits in arrays.items()
-            if name.startswith("bits/")
-        }
+        """The masks after a stage.
+
+        Raises:
+            DamagedStageError: they are missing or damaged.
+        """
+        return self._settled(record, self._masks)
 
     def state(self, record: StageRecord) -> State:
         """Weights, slots, extras and masks after a stage.
@@ -171,14 +257,46 @@ class Store:
         Raises:
             DamagedStageError: the state is missing or damaged.
         """
+        return self._settled(record, self._state)
+
+    def _settled(self, record: StageRecord, read: Callable[[StageRecord], T]) -> T:
+        """What is read of a stage, read again once if it does not fit its record.
+
+        Another run may be writing the same stage anew: its state is there before the record that tells its checksum.
+        """
+        try:
+            return read(record)
+        except DamagedStageError:
+            time.sleep(_SETTLE_S)
+            current = self.read(record.key)
+            if current is None:
+                raise
+            return read(current)
+
+    def _masks(self, record: StageRecord) -> dict[str, Mask]:
+        if MASKS not in record.checksums:
+            return {}
+        arrays = _parse(record.key, self._bytes(record, MASKS))
+        try:
+            return {
+                name.removeprefix("bits/"): _unpack(bits, arrays[f"shape/{name.removeprefix('bits/')}"])
+                for name, bits in arrays.items()
+                if name.startswith("bits/")
+            }
+        except (KeyError, ValueError):
+            raise DamagedStageError(f"store: {MASKS} of stage {record.key} holds no masks") from None
+
+    def _state(self, record: StageRecord) -> State:
         arrays = _parse(record.key, self._bytes(record, STATE))
         parts: dict[str, dict[str, Array]] = {"weights": {}, "slots": {}, "extra": {}}
         for name, array in arrays.items():
             part, _, rest = name.partition("/")
+            if part not in parts:
+                raise DamagedStageError(f"store: {STATE} of stage {record.key} holds {name[:80]!r}, which is no part")
             parts[part][rest] = array
         return State(
             weights=parts["weights"],  # type: ignore[arg-type]  # float32 as written
-            masks=self.masks(record),
+            masks=self._masks(record),
             slots=parts["slots"],  # type: ignore[arg-type]  # float32 as written
             extra=parts["extra"],
         )
@@ -186,9 +304,12 @@ class Store:
     def _bytes(self, record: StageRecord, name: str) -> bytes:
         path = self.stage_folder(record.key) / name
         try:
-            content = path.read_bytes()
+            _check_size(path)
+            content = read_file(path)
         except OSError as error:
             raise DamagedStageError(f"store: {name} of stage {record.key} is gone ({error.strerror})") from None
+        except ValueError as error:
+            raise DamagedStageError(f"store: {name} of stage {record.key} is damaged ({error})") from None
         if hashlib.sha256(content).hexdigest() != record.checksums.get(name):
             raise DamagedStageError(f"store: {name} of stage {record.key} is damaged")
         return content
@@ -212,22 +333,53 @@ class Store:
         checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         complete = record.model_copy(update={"checksums": checksums, "digest": digest})
         with self._writing(record.key):
-            folder.mkdir(parents=True, exist_ok=True)
+            self.inside(folder).mkdir(parents=True, exist_ok=True)
             for name, content in files.items():
-                write_atomic(folder / name, content)
+                self.place(folder / name, content)
             values = complete.model_dump(mode="json") | {"checksum": _record_checksum(complete)}
-            write_atomic(folder / STAGE, json.dumps(values, indent=1, allow_nan=False).encode())
+            self.place(folder / STAGE, json.dumps(values, indent=1, allow_nan=False).encode())
         return complete
 
-    def drop_state(self, key: str) -> None:
-        """Forget the state after a stage; record and masks stay."""
-        with self._writing(key), suppress(FileNotFoundError):
-            (self.stage_folder(key) / STATE).unlink()
+    def place(self, path: Path, content: bytes) -> None:
+        """Write a file of the store by way of its `tmp`, where what a kill leaves is found without a search.
+
+        Raises:
+            OSError: it cannot be written; nothing half-written remains.
+        """
+        temporary = self.inside(self.folder / "tmp")
+        temporary.mkdir(exist_ok=True)
+        write_atomic(path, content, temporary)
+
+    def drop_state(self, key: str, wanted: Callable[[], bool] | None = None) -> bool:
+        """Forget the state after a stage; record and masks stay.
+
+        Args:
+            key: the stage.
+            wanted: whether somebody else may want the state, such as `Claims.others_alive`. It is asked again once the
+                state is out of sight: who comes later has not seen it, and who came before gets it back.
+
+        Returns:
+            Whether the state is gone now and was there.
+        """
+        if wanted is not None and wanted():
+            return False
+        folder = self.stage_folder(key)
+        state, hidden = folder / STATE, folder / HIDDEN_STATE
+        with self._writing(key), suppress(FileNotFoundError, NotADirectoryError):
+            self.inside(folder)
+            os.replace(state, hidden)
+            if wanted is not None and wanted():
+                os.replace(hidden, state)
+                return False
+            hidden.unlink()
+            return True
+        return False
 
     def set_aside(self, key: str) -> None:
         """Take a damaged stage out of use: without its `stage.json` it does not exist; the file stays for a look."""
         path = self.stage_folder(key) / STAGE
-        with self._writing(key), suppress(FileNotFoundError):
+        with self._writing(key), suppress(FileNotFoundError, NotADirectoryError):
+            self.inside(path.parent)
             path.replace(path.with_suffix(".damaged"))
 
     @contextmanager
@@ -254,9 +406,15 @@ class Store:
         return max(folders, key=lambda folder: (folder / "records.json").stat().st_mtime_ns)
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+def write_atomic(path: Path, content: bytes, folder: Path | None = None) -> None:
+    """Write a file so that it is there whole or not at all.
+
+    Args:
+        path: the file.
+        content: all of it.
+        folder: where it is written before it gets its name, on the same file system; None for the file's own folder.
+    """
+    handle, temporary = tempfile.mkstemp(dir=folder or path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
@@ -267,6 +425,59 @@ def write_atomic(path: Path, content: bytes) -> None:
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def read_file(path: Path, limit: int | None = None) -> bytes:
+    """The content of a plain file.
+
+    Raises:
+        OSError: it cannot be read, or is no plain file.
+        ValueError: it has more than `limit` bytes.
+    """
+    # Without blocking: a pipe in place of a file would make us wait for ever.
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as file:
+        size = _plain_size(handle)
+        if limit is not None and size > limit:
+            raise ValueError(f"expected at most {limit} bytes, got {size}")
+        return file.read(size)
+
+
+def _plain_size(handle: int) -> int:
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(0, "no plain file")
+    return status.st_size
+
+
+def _check_size(path: Path) -> None:
+    """See that a safetensors file is as large as its header says, before all of it is read.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: its header is too large, unreadable, or tells another size.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as file:
+        size = _plain_size(handle)
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+            raise ValueError(f"its header has {length} bytes, the file {size}")
+        try:
+            header = json.loads(file.read(length))
+            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            raise ValueError("its header cannot be read") from None
+        if end != size - 8 - length:
+            raise ValueError(f"its header tells of {end} bytes, {size - 8 - length} follow")
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            yield from (Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return
 
 
 def state_digest(state: State) -> str:
@@ -303,6 +514,9 @@ def _packed(masks: Mapping[str, Mask]) -> dict[str, NDArray[np.uint8] | NDArray[
 
 def _unpack(bits: Array, shape: Array) -> Mask:
     rows, cols = (int(length) for length in shape)
+    # `unpackbits` would make as many values as it is asked for, whatever there is.
+    if bits.ndim != 1 or min(rows, cols) < 0 or (rows * cols + 7) // 8 != bits.size:
+        raise ValueError(f"{bits.size} bytes are no mask of {rows} x {cols}")
     return np.unpackbits(bits.astype(np.uint8), count=rows * cols).astype(np.bool_).reshape(rows, cols)
 
 
