@@ -105,6 +105,10 @@ def _mcbbs(rule: Rule, targets: Targets) -> list[Check]:
     ]
 
 
+_RANGE = 4
+"""R of both published bitstreams: C1R4P16 and C2R4P8."""
+
+
 def _mcbbs_ms(targets: Targets, network: str, bits: str) -> float:
     """Milliseconds of a network without any overhead per layer."""
     cluster = 1 if bits == "c1r4p16" else 2
@@ -113,11 +117,12 @@ def _mcbbs_ms(targets: Targets, network: str, bits: str) -> float:
         pe_rows=int(targets.figure("mcbbs", "array", "rows").value),
         pe_columns=int(targets.figure("mcbbs", "array", "cols").value),
         cluster=cluster,
+        range_clusters=_RANGE,
         layer_overhead_us=0,
     )
     delivered = targets.figure("mcbbs", "ddr_gbytes_per_s").value * 1e3 / clock
     conditions = Conditions(weight_bits=8, activation_bits=8, clock_mhz=clock, bytes_per_cycle=delivered)
-    products = pruned(vgg16() if network == "vgg16" else resnet50(), engine.range_clusters)
+    products = pruned(vgg16() if network == "vgg16" else resnet50(), _RANGE)
     per_pe = targets.figure("mcbbs", "array", "multipliers_per_pe").value
     shape = engine.fixed_shape(products, int(per_pe))
     return float(sum(engine.expect(product, shape, conditions).cycles for product in products)) / clock / 1e3

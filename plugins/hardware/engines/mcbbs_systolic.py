@@ -24,6 +24,9 @@ from .._mcbbs import (
     best_latency,
 )
 
+_PUBLISHED_RANGE = 4
+"""R of the published design."""
+
 
 class McbbsSystolic(Engine):
     """PE rows take output channels, PE columns take output pixels; every PE multiplies P clusters of C per cycle.
@@ -49,16 +52,19 @@ class McbbsSystolic(Engine):
     pe_rows: int | None = Field(default=None, gt=0, description="PE rows (output channels); None searches")
     pe_columns: int | None = Field(default=None, gt=0, description="PE columns (output pixels); None searches")
     cluster: int = Field(default=1, gt=0, description="C, neighbouring input channels that share an index")
-    range_clusters: int = Field(default=4, gt=0, description="R, clusters of which equally many stay")
+    range_clusters: int | None = Field(
+        default=None, gt=0, description="R, clusters of which equally many stay; None takes the masks' banks, else 4"
+    )
     parallel_clusters: int = Field(default=16, gt=0, description="P, clusters that a PE multiplies per cycle")
-    index_bits: int = Field(default=4, ge=0, description="bits of a cluster's index")
+    index_bits: int = Field(default=4, ge=0, description="bits of a cluster's index; more where R needs more")
     layer_overhead_us: float = Field(
         default=44.2, ge=0, description="overhead per layer (fitted on ResNet-50, see `harness hardware validate`)"
     )
 
     def refusal(self, product: Product) -> str | None:
         """Refuse all but clustered banks, unknown geometry, and filters larger than the input tile."""
-        what = f"it runs clusters of {self.cluster} input channels, equally many of every {self.range_clusters},"
+        span = self._range(product)
+        what = f"it runs clusters of {self.cluster} input channels, equally many of every {span},"
         if product.pixels > 1 and product.convolution is None:
             return f"it tiles convolutions, and the geometry of {product.layer} is not known"
         high, wide = _kernel(product)
@@ -72,10 +78,10 @@ class McbbsSystolic(Engine):
             if part.is_dense:
                 continue
             if part.mask is None:
-                if not self._is_known_banked(part, high * wide):
+                if not self._is_known_banked(part, high * wide, span):
                     return f"{what} and of {part.tensor} only the number of kept weights is known"
                 continue
-            fill = cluster_fill(part, self.cluster, self.range_clusters, high * wide)
+            fill = cluster_fill(part, self.cluster, span, high * wide)
             if fill.broken:
                 return f"{what} and {part.tensor} keeps {fill.broken}"
         return None
@@ -104,9 +110,9 @@ class McbbsSystolic(Engine):
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """The latency formula with the clusters counted on the mask; exact in what it models, as banks are equal."""
         taps = _taps(product)
+        span = self._range(product)
         kept = tuple(
-            self.range_clusters if part.is_dense else cluster_fill(part, self.cluster, self.range_clusters, taps).most
-            for part in product.parts
+            span if part.is_dense else cluster_fill(part, self.cluster, span, taps).most for part in product.parts
         )
         return self._run(product, shape, conditions, kept)
 
@@ -115,7 +121,7 @@ class McbbsSystolic(Engine):
         kept = []
         for part in product.parts:
             # By density: the last range of a row may be shorter than the others.
-            kept.append(-(-self.range_clusters * part.kept // part.size))
+            kept.append(-(-self._range(product) * part.kept // part.size))
         return self._run(product, shape, conditions, tuple(kept))
 
     def _pes(self, budget: int) -> tuple[int, int]:
@@ -140,20 +146,22 @@ class McbbsSystolic(Engine):
             kept=kept,
         )
         parallel = shape["multipliers_per_pe"] // self.cluster
-        array = Array(shape["pe_rows"], shape["pe_columns"], self.cluster, parallel, self.range_clusters)
+        span = self._range(product)
+        index_bits = max(self.index_bits, (span - 1).bit_length())
+        array = Array(shape["pe_rows"], shape["pe_columns"], self.cluster, parallel, span)
         delivered = conditions.bytes_per_cycle
         numbers = Numbers(
             conditions.weight_bits,
             conditions.activation_bits,
-            self.index_bits,
+            index_bits,
             None if delivered is None else max(1, int(np.ceil(delivered - 1e-9))),
         )
         found = best_latency(window, array, numbers)
         words = Fraction(found.blocks * array.block * product.rows)
-        index_share = Fraction(self.index_bits, self.cluster)
+        index_share = Fraction(index_bits, self.cluster)
         return Run(
             parts=self._parts(product, found, array, conditions),
-            rams=_rams(array, numbers, window, self.index_bits),
+            rams=_rams(array, numbers, window, index_bits),
             last=Fraction(found.compute, -(-product.rows // array.rows)),
             last_rows=product.rows - (-(-product.rows // array.rows) - 1) * array.rows,
             stored_bits=words * (conditions.weight_bits + index_share),
@@ -173,9 +181,18 @@ class McbbsSystolic(Engine):
             "fill_drain": Fraction(found.transfer),
         }
 
-    def _is_known_banked(self, part: Part, taps: int) -> bool:
+    def _is_known_banked(self, part: Part, taps: int, span: int) -> bool:
         """Whether the number of equally filled banks alone says that every range keeps equally many clusters."""
-        return self.cluster == 1 and taps == 1 and part.banks == part.cols / self.range_clusters
+        return self.cluster == 1 and taps == 1 and part.banks == part.cols / span
+
+    def _range(self, product: Product) -> int:
+        """R: as given; else the size of the banks that all parts are said to have, else the published one."""
+        if self.range_clusters is not None:
+            return self.range_clusters
+        pruned = [part for part in product.parts if not part.is_dense]
+        sizes = {part.cols // part.banks if part.banks and part.cols % part.banks == 0 else None for part in pruned}
+        size = sizes.pop() if len(sizes) == 1 and self.cluster == 1 and _taps(product) == 1 else None
+        return size or _PUBLISHED_RANGE
 
 
 def _kernel(product: Product) -> tuple[int, int]:

@@ -239,3 +239,14 @@ def test_the_published_buffers_take_about_three_quarters_of_its_m20k():
 
     assert blocks == 2 * 7 * 13 * 2 + 24 * 20 * 2
     assert 0.6 < blocks / 1785 < 1
+
+
+def test_banks_that_the_pattern_tells_are_the_ranges():
+    rng = np.random.default_rng(0)
+    mask = (rng.random((24, 12, 10)).argsort(axis=-1) < 3).reshape(24, 120)
+    product = Product("layer", (Part("matrix", 24, 120, mask, int(mask.sum()), banks=12),))
+    engine, given = McbbsSystolic(), McbbsSystolic(range_clusters=10)
+
+    assert engine.refusal(product) is None and McbbsSystolic(range_clusters=4).refusal(product) is not None
+    shape = engine.fixed_shape([product], 256)
+    assert engine.simulate(product, shape, Conditions()) == given.simulate(product, shape, Conditions())
