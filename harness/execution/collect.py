@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from harness.api import Cost, Evaluation, HarnessError, JsonValue, Mask, Problem, Tensor, Workload
+from harness.api import Backend, Cost, Evaluation, HarnessError, JsonValue, Mask, Problem, Tensor, Workload
 from harness.api.network import Network
 from harness.masking import achieved
 from harness.plan import Plan, PlannedCell, backend_versions, pattern_banks
-from harness.records import Record
+from harness.records import Record, Status
 from harness.spec import Cell
 from harness.store import StageRecord
 
@@ -27,7 +27,7 @@ class Collector:
     plan: Plan
     finished: dict[str, StageRecord]
     ran: set[str] = field(default_factory=set)
-    failures: dict[str, tuple[str, str]] = field(default_factory=dict)
+    failures: dict[str, tuple[Status, str]] = field(default_factory=dict)
     running: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -35,6 +35,30 @@ class Collector:
         self._costs: dict[tuple[object, ...], dict[str, JsonValue]] = {}
         self._complete: dict[str, Record] = {}
         self._counted: set[str] = set()
+        self._versions: dict[Backend, dict[str, str]] = {}
+        self._several_seeds = len({planned.cell.seed for planned in self.plan.cells}) > 1
+        self._owners: dict[str, PlannedCell] = {}
+        for planned in self.plan.cells:
+            for stage in planned.stages:
+                self._owners.setdefault(stage.key, planned)
+
+    def owner(self, key: str) -> PlannedCell:
+        """The first cell that needs a stage: a shared stage is run, and fails, in its name."""
+        return self._owners[key]
+
+    def label(self, key: str) -> str:
+        """A stage in words, after the first cell that needs it."""
+        planned, stage = self._owners[key], self.plan.stages[key]
+        names = planned.cell.labels()
+        parts = [names["backend"]]
+        if stage.is_dense:
+            parts.append("dense")
+        else:
+            parts += [names["pattern"], names["strategy"], f"{planned.cell.sparsity:g}"]
+        if self._several_seeds:
+            parts.append(f"seed {planned.cell.seed}")
+        place = f"epoch {stage.epoch_index + 1}" if stage.kind == "train" else stage.kind
+        return " · ".join([*parts, place])
 
     def records(self) -> list[Record]:
         """One record for every planned cell, as things stand."""
@@ -50,14 +74,17 @@ class Collector:
         for stage in planned.stages:
             if stage.key in self.failures:
                 status, reason = self.failures[stage.key]
-                if stage.is_dense and not planned.cell.is_dense:
-                    status, reason = "blocked", f"its dense training ended as {status}: {reason}"
-                return base.model_copy(update={"status": status, "reason": reason})
+                owner = self.owner(stage.key)
+                if owner is not planned:
+                    reason = f"by {self.label(stage.key)} (cell {owner.cell.id}), which ended as {status}: {reason}"
+                    status = "blocked"
+                facts = {**base.facts, "failed_stage": stage.key}
+                return base.model_copy(update={"status": status, "reason": reason, "facts": facts})
         if all(stage.key in self.finished for stage in planned.stages):
             complete = self._result(planned, base)
             self._complete[planned.cell.id] = complete
             return complete
-        is_running = any(stage.key in self.running for stage in planned.stages)
+        is_running = any(stage.key in self.running and self.owner(stage.key) is planned for stage in planned.stages)
         return base.model_copy(update={"status": "running" if is_running else "planned"})
 
     def _base(self, planned: PlannedCell) -> Record:
@@ -96,9 +123,15 @@ class Collector:
             precision=experiment.precision,
             threads=experiment.threads,
             stage=planned.end.key if planned.chain else "",
-            versions={"harness": version("harness"), **backend_versions(cell.backend)},
+            versions=self.versions(cell.backend),
             facts=facts,
         )
+
+    def versions(self, backend: Backend) -> dict[str, str]:
+        """Of the harness and of what a backend computes with."""
+        if backend not in self._versions:
+            self._versions[backend] = {"harness": version("harness"), **backend_versions(backend)}
+        return self._versions[backend]
 
     def _result(self, planned: PlannedCell, base: Record) -> Record:
         problem = self.plan.problems[planned.cell.task]

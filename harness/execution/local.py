@@ -1,92 +1,66 @@
-"""The local executor: a stage graph, run by worker processes on this machine, one framework per process."""
+"""The local executor: stages in worker processes on this machine, one framework per process."""
 
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
-from harness.api import Backend
+from harness.execution.graph import Schedule
+from harness.execution.machine import oom_kills
 from harness.execution.worker import Done, Failed, Job, Message, Progress, main
-from harness.store import Store
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+_START_UP_S = 120.0
+"""Grace for a process that has still to start and to import its framework before the stage's own time counts."""
 
 
 @dataclass
 class _Slot:
-    """One worker process and what it is doing."""
+    """One worker process and what it is doing.
 
-    backend: Backend
+    Args:
+        backend: name of the one that it has loaded.
+        device: where it computes; None for the device of the job.
+        running: key of the stage under way; stands_at: of the one whose state is loaded.
+        until: when the stage under way has run out of time.
+        oom_kills: the kernel's count when the stage began.
+    """
+
+    backend: str
+    device: str | None
     process: SpawnProcess
     jobs: Connection
     report: Connection
     running: str | None = None
     stands_at: str | None = None
-
-
-@dataclass
-class Graph:
-    """What is left to run.
-
-    Args:
-        jobs: by stage key, every parent before its children.
-        passing: keys of stages whose state is dropped once everything that starts from them has run.
-    """
-
-    jobs: Mapping[str, Job]
-    passing: frozenset[str] = frozenset()
-    waiting: dict[str, int] = field(init=False)
-    children: dict[str, list[str]] = field(init=False)
-    length: dict[str, int] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Count what each stage waits for and how long a path hangs on it."""
-        self.waiting, self.length = {}, {}
-        self.children = {key: [] for key in self.jobs}
-        for key, job in self.jobs.items():
-            sources = {source for source in needed(job) if source in self.jobs}
-            self.waiting[key] = len(sources)
-            for source in sources:
-                self.children[source].append(key)
-        for key in reversed(list(self.jobs)):
-            below = max((self.length[child] for child in self.children[key]), default=0)
-            self.length[key] = below + (self.jobs[key].stage.kind == "train")
-
-
-def needed(job: Job) -> tuple[str, ...]:
-    """Keys of the stages whose states a job reads."""
-    return tuple(key for key in (job.stage.parent, job.stage.source) if key is not None)
+    until: float | None = None
+    oom_kills: int = 0
 
 
 class LocalExecutor:
-    """Runs a graph in at most `workers` processes; the longest path goes first."""
+    """Runs stages in at most so many processes; each keeps its framework and goes on with its chain.
 
-    def __init__(self, store: Store, workers: int) -> None:
-        self._store, self._workers = store, workers
+    Args:
+        workers: how many processes.
+        devices: where each of them computes, e.g. two on one GPU; empty: where the jobs say.
+    """
+
+    def __init__(self, workers: int, devices: Sequence[str] = ()) -> None:
+        self._places: list[str | None] = list(devices) or [None] * workers
         self._slots: list[_Slot] = []
 
-    def run(self, graph: Graph, on_start: Callable[[str], None], on_message: Callable[[Message], None]) -> None:
-        """Run everything that can be run.
-
-        Args:
-            graph: the jobs; their other inputs are in the store.
-            on_start: called with a stage's key when a worker begins with it.
-            on_message: called with every progress, result and failure.
-        """
-        ready = {key for key, count in graph.waiting.items() if count == 0}
-        readers = _readers(graph)
+    def run(self, schedule: Schedule) -> None:
+        """Run everything that the schedule hands out; the workers end with it."""
         try:
-            while ready or any(slot.running for slot in self._slots):
-                self._dispatch(graph, ready, on_start)
-                for message in self._messages():
-                    if isinstance(message, Done):
-                        self._finished(message.record.key, graph, ready, readers)
-                    on_message(message)
-                    if isinstance(message, Failed) and message.is_fatal:
-                        ready.clear()
+            while not schedule.is_over:
+                self._dispatch(schedule)
+                for message in self._messages(schedule):
+                    schedule.tell(message)
         finally:
             self.close()
 
@@ -96,40 +70,41 @@ class LocalExecutor:
             slot.jobs.close()
             slot.process.terminate()
         for slot in self._slots:
-            _reap(slot.process)
+            _reap(slot)
         self._slots = []
 
-    def _dispatch(self, graph: Graph, ready: set[str], on_start: Callable[[str], None]) -> None:
-        while ready:
-            key = max(ready, key=lambda key: graph.length[key])
-            slot = self._free_slot(graph, ready, key)
-            if slot is None:
+    def _dispatch(self, schedule: Schedule) -> None:
+        for slot in [slot for slot in self._slots if slot.running is None]:
+            job = schedule.next(slot.backend, slot.stands_at)
+            if job is not None:
+                self._send(slot, job, schedule)
+        while len(self._busy()) < len(self._places):
+            job = schedule.next()
+            if job is None:
                 return
-            # A worker goes on with the chain it stands at, where it can: no state has to be read back.
-            own = [other for other in ready if self._fits(slot, graph.jobs[other])]
-            following = [other for other in own if graph.jobs[other].stage.parent == slot.stands_at]
-            key = max(following or own, key=lambda key: graph.length[key])
-            # A score of the model that is loaded comes first: a result early, and no state read back for it later.
-            key = next((other for other in following if graph.jobs[other].stage.kind == "test"), key)
-            ready.remove(key)
-            slot.running = key
-            slot.jobs.send(graph.jobs[key])
-            on_start(key)
+            idle = [slot for slot in self._slots if slot.running is None]
+            fitting = next((slot for slot in idle if slot.backend == job.backend.name), None)
+            if fitting is None and len(self._slots) == len(self._places):
+                self._retire(idle[0])  # its framework has nothing to do, another has: one framework per process
+            self._send(fitting or self._start(job), job, schedule)
 
-    def _fits(self, slot: _Slot, job: Job) -> bool:
-        return slot.backend.name == job.backend.name
+    def _busy(self) -> list[_Slot]:
+        return [slot for slot in self._slots if slot.running is not None]
 
-    def _free_slot(self, graph: Graph, ready: set[str], key: str) -> _Slot | None:
-        idle = [slot for slot in self._slots if slot.running is None]
-        for slot in idle:
-            if any(self._fits(slot, graph.jobs[other]) for other in ready):
-                return slot
-        if len(self._slots) < self._workers:
-            return self._start(graph.jobs[key])
-        if idle:  # its framework has nothing to do, another one has: one framework per process
-            self._retire(idle[0])
-            return self._start(graph.jobs[key])
-        return None
+    def _send(self, slot: _Slot, job: Job, schedule: Schedule) -> None:
+        key = job.stage.key
+        if schedule.is_alone(key):  # idle workers hold memory too
+            for other in [other for other in self._slots if other is not slot and other.running is None]:
+                self._retire(other)
+        if slot.device is not None:
+            job = replace(job, settings=job.settings.model_copy(update={"device": slot.device}))
+        slot.running, slot.oom_kills = key, oom_kills()
+        limit = schedule.policy.stage_timeout
+        slot.until = None if limit is None else time.monotonic() + limit + _START_UP_S
+        try:
+            slot.jobs.send(job)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it died while idle: reading its end of the other pipe says so, like any other death
 
     def _start(self, job: Job) -> _Slot:
         context = multiprocessing.get_context("spawn")
@@ -140,68 +115,81 @@ class LocalExecutor:
             process.start()
         job_reader.close()
         report_writer.close()
-        slot = _Slot(job.backend, process, job_writer, report_reader)
+        slot = _Slot(job.backend.name, self._free_place(), process, job_writer, report_reader)
         self._slots.append(slot)
         return slot
+
+    def _free_place(self) -> str | None:
+        free = list(self._places)
+        for slot in self._slots:
+            free.remove(slot.device)
+        return free[0]
 
     def _retire(self, slot: _Slot) -> None:
         self._slots.remove(slot)
         slot.jobs.close()
-        slot.report.close()
-        _reap(slot.process)
+        _reap(slot)
 
-    def _messages(self) -> Iterator[Message]:
-        by_report = {slot.report: slot for slot in self._slots if slot.running}
-        for report in wait(list(by_report)):
+    def _messages(self, schedule: Schedule) -> Iterator[Message]:
+        by_report = {slot.report: slot for slot in self._busy()}
+        waits = [slot.until - time.monotonic() for slot in self._busy() if slot.until is not None]
+        if schedule.look_again_s is not None:
+            waits.append(schedule.look_again_s)
+        if not by_report and not waits:
+            return
+        for report in wait(list(by_report), max(0.0, min(waits)) if waits else None):
             slot = by_report[report]  # type: ignore[index]  # wait returns what it was given
             try:
                 message: Message = slot.report.recv()
             except (EOFError, ConnectionResetError):
                 message = self._died(slot)
-            if not isinstance(message, Progress):
-                slot.stands_at = slot.running if isinstance(message, Done) and message.record.kind != "test" else None
-                if isinstance(message, Done) and message.record.kind == "test":
-                    slot.stands_at = message.record.parent
-                slot.running = None
+            self._note(slot, message, schedule)
             yield message
+        for slot in self._busy():
+            if slot.until is not None and slot.until <= time.monotonic():
+                yield self._timed_out(slot, schedule)
+
+    def _note(self, slot: _Slot, message: Message, schedule: Schedule) -> None:
+        if isinstance(message, Progress):
+            limit = schedule.policy.stage_timeout
+            if limit is not None and message.step == 0:  # it has begun: from here on its own time counts
+                slot.until = time.monotonic() + limit
+            return
+        slot.stands_at, slot.running = None, None
+        if isinstance(message, Done):
+            is_test = message.record.kind == "test"
+            slot.stands_at = message.record.parent if is_test else message.record.key
 
     def _died(self, slot: _Slot) -> Failed:
         assert slot.running is not None
-        slot.process.join(5)
-        code = slot.process.exitcode or 0
         key = slot.running
-        self._slots.remove(slot)
+        self._retire(slot)
+        code = slot.process.exitcode or 0
+        if code == -9 and oom_kills() > slot.oom_kills:
+            return Failed(
+                key, "oom", "the worker process was killed by the kernel for lack of memory; use fewer --workers"
+            )
         if code == -9:
             return Failed(key, "killed", "the worker process was killed (signal 9), perhaps for memory; run it again")
         if code < 0:
             return Failed(key, "crashed", f"the worker process crashed with signal {-code}; run it again")
         return Failed(key, "crashed", f"the worker process ended with exit code {code} and no result; run it again")
 
-    def _finished(self, key: str, graph: Graph, ready: set[str], readers: dict[str, int]) -> None:
-        for child in graph.children[key]:
-            graph.waiting[child] -= 1
-            if graph.waiting[child] == 0:
-                ready.add(child)
-        for source in (*needed(graph.jobs[key]), key):
-            if source != key:
-                readers[source] -= 1
-            if readers.get(source, 0) == 0 and source in graph.passing:
-                self._store.drop_state(source)
+    def _timed_out(self, slot: _Slot, schedule: Schedule) -> Failed:
+        assert slot.running is not None
+        key = slot.running
+        slot.process.kill()
+        self._retire(slot)
+        limit = schedule.policy.stage_timeout
+        return Failed(key, "timeout", f"the stage took longer than the {limit:g} s of --stage-timeout; allow it more")
 
 
-def _reap(process: SpawnProcess) -> None:
-    process.join(5)
-    if process.is_alive():
-        process.kill()
-        process.join()
-
-
-def _readers(graph: Graph) -> dict[str, int]:
-    readers: dict[str, int] = {}
-    for job in graph.jobs.values():
-        for key in needed(job):
-            readers[key] = readers.get(key, 0) + 1
-    return readers
+def _reap(slot: _Slot) -> None:
+    slot.process.join(5)
+    if slot.process.is_alive():
+        slot.process.kill()
+        slot.process.join()
+    slot.report.close()
 
 
 @contextmanager

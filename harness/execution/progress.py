@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Literal
 
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, Tim
 from rich.progress import Progress as Bars
 
 from harness.api import JsonValue
+from harness.execution.eta import Tally
 
 ProgressKind = Literal["auto", "plain", "json", "none"]
 
@@ -21,6 +23,7 @@ class Progress:
     Args of the methods:
         label: the stage in words, e.g. `torch · bank_balanced · gradual · 0.9 · epoch 4/13`.
         outcome: what a finished stage showed, in words.
+        tally: how far the run is.
     """
 
     def begin(self, bill: Mapping[str, JsonValue], workers: int) -> None:
@@ -32,33 +35,17 @@ class Progress:
     def step(self, key: str, step: int, steps: int) -> None:
         """Steps done in a running stage."""
 
-    def finished(self, key: str, label: str, outcome: str, *, is_epoch: bool) -> None:
+    def finished(self, key: str, label: str, outcome: str, tally: Tally, *, is_epoch: bool) -> None:
         """A stage is done and stored."""
 
     def failed(self, key: str, label: str, status: str, reason: str) -> None:
-        """A stage ended without a result."""
+        """A stage ended without a result, for good or for now."""
+
+    def note(self, text: str) -> None:
+        """Something about the whole run."""
 
     def end(self) -> None:
         """The run is over."""
-
-
-class _Clock:
-    """The time that is left, from the mean time of the epochs so far."""
-
-    def __init__(self, epochs: int, workers: int) -> None:
-        self.epochs, self.done = epochs, 0
-        self._workers, self._start = workers, time.monotonic()
-
-    def left(self) -> str:
-        """In words; empty until an epoch is done."""
-        if not self.done:
-            return ""
-        seconds = (time.monotonic() - self._start) / self.done * (self.epochs - self.done)
-        return f"about {_span(seconds)} left"
-
-
-def _span(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
 def bill_in_words(bill: Mapping[str, JsonValue], workers: int) -> str:
@@ -78,19 +65,20 @@ class Plain(Progress):
 
     def begin(self, bill: Mapping[str, JsonValue], workers: int) -> None:
         """Print the bill."""
-        self._clock = _Clock(int(str(bill["epochs_to_run"])), workers)
         self._line(bill_in_words(bill, workers))
 
-    def finished(self, key: str, label: str, outcome: str, *, is_epoch: bool) -> None:
+    def finished(self, key: str, label: str, outcome: str, tally: Tally, *, is_epoch: bool) -> None:
         """Print what was done and what is left."""
         if is_epoch:
-            self._clock.done += 1
-            rest = f" [{self._clock.done}/{self._clock.epochs} epochs, {self._clock.left()}]"
-            self._line(f"{label}: {outcome}{rest}")
+            self._line(f"{label}: {outcome} [{tally.words()}]")
 
     def failed(self, key: str, label: str, status: str, reason: str) -> None:
         """Print the reason."""
         self._line(f"{label}: {status}: {reason}")
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._line(text)
 
     def _line(self, text: str) -> None:
         self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True)
@@ -111,13 +99,17 @@ class Json(Progress):
         """A stage moved."""
         self._event("step", stage=key, step=step, steps=steps)
 
-    def finished(self, key: str, label: str, outcome: str, *, is_epoch: bool) -> None:
+    def finished(self, key: str, label: str, outcome: str, tally: Tally, *, is_epoch: bool) -> None:
         """A stage is stored."""
-        self._event("finished", stage=key, label=label, outcome=outcome, is_epoch=is_epoch)
+        self._event("finished", stage=key, label=label, outcome=outcome, is_epoch=is_epoch, **asdict(tally))
 
     def failed(self, key: str, label: str, status: str, reason: str) -> None:
         """A stage failed."""
         self._event("failed", stage=key, label=label, status=status, reason=reason)
+
+    def note(self, text: str) -> None:
+        """Something about the run."""
+        self._event("note", text=text)
 
     def end(self) -> None:
         """The run is over."""
@@ -146,9 +138,8 @@ class Live(Progress):
     def begin(self, bill: Mapping[str, JsonValue], workers: int) -> None:
         """Show the bill and the first bar."""
         self._console.print(bill_in_words(bill, workers), markup=False, highlight=False)
-        self._clock = _Clock(int(str(bill["epochs_to_run"])), workers)
         self._bars.start()
-        self._all = self._bars.add_task("epochs", total=self._clock.epochs, note="")
+        self._all = self._bars.add_task("epochs", total=int(str(bill["epochs_to_run"])), note="")
 
     def started(self, key: str, label: str) -> None:
         """A bar for the stage."""
@@ -159,18 +150,21 @@ class Live(Progress):
         if key in self._tasks:
             self._bars.update(self._tasks[key], completed=step, total=steps)
 
-    def finished(self, key: str, label: str, outcome: str, *, is_epoch: bool) -> None:
+    def finished(self, key: str, label: str, outcome: str, tally: Tally, *, is_epoch: bool) -> None:
         """Take the stage's bar away and move the first."""
         self._remove(key)
         if is_epoch:
-            self._clock.done += 1
-            note = f"{self._clock.left()}  (last: {outcome})"
-            self._bars.update(self._all, completed=self._clock.done, note=note)
+            note = f"{tally.words()}  (last: {outcome})"
+            self._bars.update(self._all, completed=tally.done, note=note)
 
     def failed(self, key: str, label: str, status: str, reason: str) -> None:
         """Say why above the bars."""
         self._remove(key)
         self._console.print(f"{label}: {status}: {reason}", markup=False, highlight=False)
+
+    def note(self, text: str) -> None:
+        """Say it above the bars."""
+        self._console.print(text, markup=False, highlight=False)
 
     def end(self) -> None:
         """Take the bars away."""

@@ -1,25 +1,35 @@
 """Run an experiment: plan it, run what is not there, and write down what became of every cell."""
 
-import os
 import time
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import records
-from harness.api import Backend, JsonValue
+from harness.api import Backend, Evaluation, JsonValue, StoreError
+from harness.claims import Claims
 from harness.execution.collect import Collector
-from harness.execution.local import Graph, LocalExecutor
+from harness.execution.eta import Clock
+from harness.execution.graph import Executor, Graph, Policy, Schedule
+from harness.execution.local import LocalExecutor
 from harness.execution.progress import Progress
+from harness.execution.slots import default_workers
+from harness.execution.status import Heartbeat, StatusFile
 from harness.execution.worker import Done, Failed, Job, Message
 from harness.execution.worker import Progress as StepsDone
-from harness.plan import Plan, PlannedCell, backend_versions, make_plan
+from harness.plan import Plan, PlannedCell, make_plan
 from harness.records import Record
 from harness.spec import Experiment
 from harness.stages import Stage
 from harness.store import Store, write_atomic
 
 _RECORDS_EVERY_S = 5.0
+_RECORDS_SHARE = 0.05
+"""Records of a large experiment take long to write: no more than this share of the time goes into them."""
+
+_LOG_LINES = 8
+"""Lines of a stage's log that are shown with its failure."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +38,19 @@ class RunResult:
 
     Args:
         run_id: name and digest of the experiment.
-        folder: where spec, records and report lie.
+        folder: where spec, records, logs and report lie.
         records: one for every planned cell.
         interrupted: whether it was stopped before its end.
+        stopped: why it stopped by itself before its end; None if it did not.
         store_error: why the store could no longer be written; None if it could.
-        traces: where failed stages failed, by reason.
+        traces: where failed stages failed, or what they printed last, by reason.
     """
 
     run_id: str
     folder: Path
     records: list[Record]
     interrupted: bool = False
+    stopped: str | None = None
     store_error: str | None = None
     traces: dict[str, str] = field(default_factory=dict)
 
@@ -49,6 +61,9 @@ def run(
     store: Path,
     data_dir: Path | None = None,
     workers: int | None = None,
+    devices: Sequence[str] = (),
+    policy: Policy | None = None,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
     """Run an experiment; stages that are in the store are not run again.
@@ -57,7 +72,10 @@ def run(
         experiment: a loaded specification.
         store: the folder that keeps stages and runs.
         data_dir: where the data sets are; default: the experiment's, then HARNESS_DATA.
-        workers: processes at most; default: one per core and thread asked for.
+        workers: processes at most; default: one per core and thread asked for, and one where a GPU does the work.
+        devices: the device of every worker, all of one kind, in place of `workers` and of the experiment's device.
+        policy: what happens after failures.
+        executor: where stages are run; default: in processes of this machine.
         progress: where to tell what happens.
 
     Raises:
@@ -66,31 +84,69 @@ def run(
         StoreError: the store cannot be written.
     """
     experiment.require_backends()
-    Store(store).prepare()
-    plan = make_plan(experiment, store=store, data_dir=data_dir)
-    return _Run(plan, workers or default_workers(experiment.threads), progress or Progress()).run()
-
-
-def default_workers(threads: int) -> int:
-    """As many one-framework processes as the cores hold."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // threads)
+    if devices:
+        experiment = replace(experiment, device=devices[0])
+    shelf = Store(store)
+    shelf.prepare()
+    policy, progress = policy or Policy(), progress or Progress()
+    ran: set[str] = set()
+    with Claims(shelf) as claims, Heartbeat(claims.refresh):
+        while True:
+            plan = make_plan(experiment, store=store, data_dir=data_dir)
+            count = len(devices) or workers or default_workers(experiment.threads, frozenset(plan.devices.values()))
+            used = executor or LocalExecutor(count, devices)
+            one = _Run(plan, count, used, claims, policy, progress, ran)
+            result = one.run()
+            # A stage that was damaged behind the plan's back is seen by the next plan, which mends it; once.
+            if ran or not one.is_mendable:
+                return result
+            ran = one.ran
 
 
 class _Run:
     """One run, from its plan to its records."""
 
-    def __init__(self, plan: Plan, workers: int, progress: Progress) -> None:
-        self._plan, self._workers, self._progress = plan, workers, progress
+    def __init__(
+        self,
+        plan: Plan,
+        workers: int,
+        executor: Executor,
+        claims: Claims,
+        policy: Policy,
+        progress: Progress,
+        ran: set[str],
+    ) -> None:
+        self._plan, self._workers, self._executor, self._progress = plan, workers, executor, progress
         self._folder = plan.store.run_folder(plan.experiment.run_id)
-        self._collector = Collector(plan, finished=dict(plan.cached))
+        self._collector = Collector(plan, finished=dict(plan.cached), ran=set(ran))
         for key in plan.to_run:
             self._collector.finished.pop(key, None)
-        self._labels = _labels(plan)
         self._jobs = self._make_jobs()
-        self._written = 0.0
+        graph = Graph(self._jobs, passing=_passing(plan))
+        self._schedule = Schedule(
+            graph, plan.store, policy=policy, claims=claims, on_start=self._on_start, on_message=self._on_message
+        )
+        kinds = {key: _kind(job) for key, job in self._jobs.items() if job.stage.kind == "train"}
+        self._clock = Clock(graph, kinds, workers)
+        self._running: dict[str, dict[str, JsonValue]] = {}
+        self._status = StatusFile(
+            self._folder, {"run": plan.experiment.run_id, "workers": workers, "stages_to_run": len(plan.to_run)}
+        )
+        self._next_records = 0.0
+        self._records: list[Record] = []
         self._store_error: str | None = None
+        self._damaged = False
         self._traces: dict[str, str] = {}
+
+    @property
+    def ran(self) -> set[str]:
+        """Keys of the stages that were run."""
+        return self._collector.ran
+
+    @property
+    def is_mendable(self) -> bool:
+        """Whether stages failed for a damaged file alone, so that another plan helps."""
+        return self._damaged and self._store_error is None and self._schedule.stopped is None
 
     def run(self) -> RunResult:
         """Run everything, writing records as cells are finished."""
@@ -101,60 +157,100 @@ class _Run:
         interrupted = False
         self._progress.begin(self._plan.summary(), self._workers)
         try:
-            executor = LocalExecutor(self._plan.store, self._workers)
-            executor.run(Graph(self._jobs, passing=_passing(self._plan)), self._on_start, self._on_message)
+            with Heartbeat(self._status.touch):
+                self._executor.run(self._schedule)
         except KeyboardInterrupt:
-            interrupted = True
+            interrupted, self._damaged = True, False
+        except StoreError as error:
+            self._store_error = self._store_error or str(error)
         finally:
+            self._executor.close()
+            self._running.clear()
             self._collector.running.clear()
             self._progress.end()
-        found = self._write_records()
+        stopped = None if self._store_error else self._schedule.stopped
+        if stopped is not None:
+            self._progress.note(f"stopped: {stopped}; the rest stays planned")
+        try:
+            self._write_records()
+            self._write_status("interrupted" if interrupted else "stopped" if stopped or self._store_error else "ended")
+        except StoreError as error:
+            self._store_error = self._store_error or str(error)
         run_id = self._plan.experiment.run_id
-        return RunResult(run_id, self._folder, found, interrupted, self._store_error, self._traces)
+        return RunResult(run_id, self._folder, self._records, interrupted, stopped, self._store_error, self._traces)
 
     def _make_jobs(self) -> dict[str, Job]:
         plan, jobs = self._plan, {}
         environments: dict[Backend, dict[str, JsonValue]] = {}
-        for planned in plan.cells:
+        for key in plan.to_run:
+            planned = self._collector.owner(key)
             backend = planned.cell.backend
             if backend not in environments:
-                versions = {"harness": version("harness"), **backend_versions(backend)}
+                versions = self._collector.versions(backend)
                 environments[backend] = {"versions": dict(versions), "threads": plan.experiment.threads}
-            for stage in planned.stages:
-                if stage.key in plan.to_run and stage.key not in jobs:
-                    jobs[stage.key] = self._job(planned, stage, environments[backend])
-        return {key: jobs[key] for key in plan.to_run}
+            jobs[key] = self._job(planned, plan.stages[key], environments[backend])
+        return jobs
 
     def _job(self, planned: PlannedCell, stage: Stage, environment: dict[str, JsonValue]) -> Job:
         cell, plan = planned.cell, self._plan
-        settings = plan.settings(cell)
-        return Job(stage, cell.task, cell.backend, settings, plan.data_dir, plan.store.folder, environment)
+        log = self._folder / "logs" / f"{stage.key}.log"
+        return Job(
+            stage, cell.task, cell.backend, plan.settings(cell), plan.data_dir, plan.store.folder, environment, log
+        )
 
     def _on_start(self, key: str) -> None:
+        label = self._collector.label(key)
         self._collector.running.add(key)
-        self._progress.started(key, self._labels[key])
+        parent = self._collector.finished.get(self._jobs[key].stage.parent or "")
+        self._running[key] = {
+            "stage": key,
+            "cell": self._collector.owner(key).cell.id,
+            "label": label,
+            "since": round(time.time(), 3),
+            "step": 0,
+            "steps": None,
+            "before": self._value(key, parent.valid) if parent and parent.valid else None,
+        }
+        self._progress.started(key, label)
+        self._write_now_and_then()
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, StepsDone):
-            self._progress.step(message.key, message.step, message.steps)
-            return
-        key = message.record.key if isinstance(message, Done) else message.key
-        self._collector.running.discard(key)
-        if isinstance(message, Done):
-            self._collector.finished[key] = message.record
-            self._collector.ran.add(key)
-            is_epoch = message.record.kind == "train"
-            self._progress.finished(key, self._labels[key], self._outcome(message), is_epoch=is_epoch)
+            if message.steps:  # else it only says that the stage has begun
+                self._running[message.key] |= {"step": message.step, "steps": message.steps}
+                self._progress.step(message.key, message.step, message.steps)
         else:
+            self._ended(message)
+        self._write_now_and_then()
+
+    def _ended(self, message: Done | Failed) -> None:
+        key = message.record.key if isinstance(message, Done) else message.key
+        self._running.pop(key, None)
+        self._collector.running.discard(key)
+        if isinstance(message, Failed):
             self._failed(message)
-        if time.monotonic() - self._written > _RECORDS_EVERY_S:
-            self._write_records()
+            return
+        record = message.record
+        self._collector.finished[key] = record
+        if not message.is_found:
+            self._collector.ran.add(key)
+        is_epoch = record.kind == "train"
+        self._clock.finished(key, None if message.is_found else record.seconds)
+        outcome = "computed by another run" if message.is_found else self._outcome(message)
+        self._progress.finished(key, self._collector.label(key), outcome, self._clock.tally(), is_epoch=is_epoch)
 
     def _failed(self, failed: Failed) -> None:
+        label = self._collector.label(failed.key)
+        if failed.again:
+            self._progress.failed(failed.key, label, failed.status, f"{failed.reason}; it is tried again")
+            return
         self._collector.failures[failed.key] = (failed.status, failed.reason)
-        self._progress.failed(failed.key, self._labels[failed.key], failed.status, failed.reason)
-        if failed.trace:
-            self._traces[failed.reason] = failed.trace
+        self._clock.lost(failed.key)
+        self._progress.failed(failed.key, label, failed.status, failed.reason)
+        self._damaged = self._damaged or failed.is_damaged
+        text = failed.trace or _tail(self._jobs[failed.key].log)
+        if text:
+            self._traces[failed.reason] = text
         if failed.is_fatal:
             self._store_error = failed.reason
 
@@ -165,14 +261,43 @@ class _Run:
             return f"{record.seconds:.1f} s"
         problem = self._plan.problems[self._jobs[record.key].task]
         split = "valid" if record.valid else "test"
-        value = problem.value(evaluation)
+        value = self._value(record.key, evaluation)
         return f"{split} {problem.metric.name} {value:.{problem.metric.digits}f} ({record.seconds:.1f} s)"
 
-    def _write_records(self) -> list[Record]:
-        found = self._collector.records()
-        records.write(self._folder / "records.json", found)
-        self._written = time.monotonic()
-        return found
+    def _value(self, key: str, evaluation: Evaluation) -> float:
+        return self._plan.problems[self._jobs[key].task].value(evaluation)
+
+    def _write_now_and_then(self) -> None:
+        if time.monotonic() > self._next_records:
+            self._write_records()
+        if self._status.is_due:
+            self._write_status("running")
+
+    def _write_records(self) -> None:
+        start = time.monotonic()
+        self._records = self._collector.records()
+        records.write(self._folder / "records.json", self._records)
+        end = time.monotonic()
+        self._next_records = end + max(_RECORDS_EVERY_S, (end - start) / _RECORDS_SHARE)
+
+    def _write_status(self, state: str) -> None:
+        tally = self._clock.tally()
+        cells: dict[str, JsonValue] = dict(Counter(record.status for record in self._records))
+        running: list[JsonValue] = list(self._running.values())
+        self._status.write(
+            {
+                "state": state,
+                "reason": self._store_error or self._schedule.stopped or "",
+                "cells": cells,
+                "stages_done": len(self._collector.ran),
+                "stages_failed": len(self._collector.failures),
+                "epochs_done": tally.done,
+                "epochs": tally.epochs,
+                "left_s": None if tally.left_s is None else round(tally.left_s, 1),
+                "left_basis": tally.basis,
+                "running": running,
+            }
+        )
 
     def _write_spec(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -181,23 +306,18 @@ class _Run:
             write_atomic(self._folder / "spec.yaml", source.read_bytes())
 
 
-def _labels(plan: Plan) -> dict[str, str]:
-    """Every stage in words, after the first cell that needs it."""
-    several_seeds = len({planned.cell.seed for planned in plan.cells}) > 1
-    labels: dict[str, str] = {}
-    for planned in plan.cells:
-        names = planned.cell.labels()
-        for stage in planned.stages:
-            parts = [names["backend"]]
-            if stage.is_dense:
-                parts.append("dense")
-            else:
-                parts += [names["pattern"], names["strategy"], f"{planned.cell.sparsity:g}"]
-            if several_seeds:
-                parts.append(f"seed {planned.cell.seed}")
-            place = f"epoch {stage.epoch_index + 1}" if stage.kind == "train" else stage.kind
-            labels.setdefault(stage.key, " · ".join([*parts, place]))
-    return labels
+def _kind(job: Job) -> tuple[object, ...]:
+    """What epochs of about equal cost have in common."""
+    return job.task, job.backend, job.stage.is_dense
+
+
+def _tail(log: Path | None) -> str:
+    """What a stage printed last, and where the rest is; empty if it printed nothing."""
+    try:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log is not None else []
+    except OSError:
+        return ""
+    return "\n".join([*lines[-_LOG_LINES:], f"log: {log}"]) if lines else ""
 
 
 def _passing(plan: Plan) -> frozenset[str]:

@@ -4,14 +4,17 @@ The parent sends a `Job`; the worker answers with `Progress` messages and one `D
 loaded between jobs, so a chain runs without reading its states back.
 """
 
+import ctypes
+import faulthandler
 import math
 import os
 import platform
 import signal
-import threading
+import sys
 import time
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -34,14 +37,20 @@ from harness.api import (
     StoreError,
     Task,
 )
+from harness.execution.machine import die_with
 from harness.masking import MaskMaker
+from harness.records import Status
 from harness.stages import Stage
-from harness.store import StageRecord, Store, state_digest
+from harness.store import DamagedStageError, StageRecord, Store, state_digest
 
 
 @dataclass(frozen=True)
 class Job:
-    """One stage, with all that a worker needs to run it."""
+    """One stage, with all that a worker needs to run it.
+
+    Args:
+        log: the file that takes what the worker prints meanwhile; None for none.
+    """
 
     stage: Stage
     task: Task
@@ -50,6 +59,7 @@ class Job:
     data_dir: Path | None
     store: Path
     environment: dict[str, JsonValue]
+    log: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +73,14 @@ class Progress:
 
 @dataclass(frozen=True)
 class Done:
-    """A stage that is finished and stored."""
+    """A stage that is finished and stored.
+
+    Args:
+        is_found: another run computed it.
+    """
 
     record: StageRecord
+    is_found: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,13 +92,17 @@ class Failed:
         reason: one sentence.
         trace: where it happened; empty for a declared error.
         is_fatal: no other stage can succeed either (the store is full).
+        is_damaged: a stage that it starts from turned out damaged in the store.
+        again: the stage is going to be tried again.
     """
 
     key: str
-    status: str
+    status: Status
     reason: str
     trace: str = ""
     is_fatal: bool = False
+    is_damaged: bool = False
+    again: bool = False
 
 
 Message = Progress | Done | Failed
@@ -106,29 +125,37 @@ class Worker:
                 job = jobs.recv()
             except EOFError:
                 return
-            self._report.send(self._answer(job))
+            self._report.send(Progress(job.stage.key, 0, 0))
+            with logged(job.log):
+                answer = self.answer(job)
+            self._report.send(answer)
 
-    def _answer(self, job: Job) -> Message:
+    def answer(self, job: Job) -> Done | Failed:
+        """Run one stage; whatever it raises is a status with a reason."""
+        key = job.stage.key
         try:
             return Done(self.run(job))
         except DivergedError as error:
-            failed = Failed(job.stage.key, "diverged", f"{error} (epoch {job.stage.epoch_index + 1})")
-        except MemoryError as error:
-            failed = Failed(job.stage.key, "oom", f"out of memory: {error}", traceback.format_exc())
+            failed = Failed(key, "diverged", f"{error} (epoch {job.stage.epoch_index + 1})")
+        except DamagedStageError as error:  # the next plan sees it too, and runs that stage again
+            failed = Failed(key, "failed", f"{error}; run the experiment again, which mends it", is_damaged=True)
         except HarnessError as error:
-            failed = Failed(job.stage.key, "failed", str(error), is_fatal=isinstance(error, StoreError))
+            failed = Failed(key, "failed", str(error), is_fatal=isinstance(error, StoreError))
         except Exception as error:
-            status = "oom" if "out of memory" in str(error).lower() else "failed"
-            failed = Failed(job.stage.key, status, f"{type(error).__name__}: {error}", traceback.format_exc())
+            status: Status = "oom" if _is_out_of_memory(error) else "failed"
+            failed = Failed(key, status, f"{type(error).__name__}: {error}", traceback.format_exc())
+            traceback.print_exc()  # into the stage's log
+        if failed.status == "oom":
+            self._close()  # what it holds may be all that the next one lacks
         self._loaded = None  # the session may stand in the middle of an epoch
         return failed
 
     def run(self, job: Job) -> StageRecord:
         """Run one stage and store it."""
-        start = time.perf_counter()
         stage, store = job.stage, Store(job.store)
         problem, session = self._problem(job), self._open(job)
         self._stand_at(job, store, problem, session)
+        start = time.perf_counter()  # of the stage itself: data and framework are loaded once for many
         train: EpochResult | None = None
         if stage.kind == "train":
             train = self._train(job, problem, session)
@@ -165,11 +192,15 @@ class Worker:
     def _open(self, job: Job) -> Session:
         place = (job.task, job.backend, job.settings)
         if self._session is None or self._place != place:
-            if self._session is not None:
-                self._session.close()
+            self._close()
             self._session = job.backend.open(self._problem(job), job.settings)
-            self._place, self._loaded = place, None
+            self._place = place
         return self._session
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._session, self._place, self._loaded = None, None, None
 
     def _stand_at(self, job: Job, store: Store, problem: Problem, session: Session) -> None:
         """Bring the session to where the stage starts."""
@@ -207,6 +238,49 @@ class Worker:
         by_name = {tensor.name: tensor for tensor in problem.tensors()}
         scope = [by_name[name] for name in masking.scope]
         return MaskMaker(masking.pattern, masking.allocation, scope, seed=job.settings.seed, target=masking.target)
+
+
+_OUT_OF_MEMORY = ("out of memory", "oom when allocating", "can't allocate memory", "status_alloc_failed")
+"""What CUDA, TensorFlow, PyTorch on a CPU, and cuDNN or cuBLAS say of too little memory, in lower case."""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+@contextmanager
+def logged(log: Path | None) -> Iterator[None]:
+    """Let a file take what this process prints inside, C libraries included; one that stays empty is removed."""
+    if log is None:
+        yield
+        return
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    except OSError:  # a full disk: the store says so in its own words
+        target = os.open(os.devnull, os.O_WRONLY)
+    _flush()
+    before = os.dup(1), os.dup(2)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    try:
+        yield
+    finally:
+        _flush()
+        for kept, number in zip(before, (1, 2), strict=True):
+            os.dup2(kept, number)
+            os.close(kept)
+        os.close(target)
+        with suppress(OSError):
+            if log.stat().st_size == 0:
+                log.unlink()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    ctypes.CDLL(None).fflush(None)  # what C libraries have printed and not written yet
 
 
 def _no_updates(update: MaskUpdate, index: int, session: Session) -> dict[str, Mask]:
@@ -257,13 +331,7 @@ def main(jobs: Connection, report: Connection, parent: int) -> None:
     """The process: serve until the parent hangs up or dies."""
     # The parent decides what an interrupt means; a worker in the middle of a write must not die of the same Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    die_with(parent)
+    faulthandler.enable()  # a crash inside a C library leaves its Python stack in the stage's log
     with suppress(BrokenPipeError):
         Worker(report).serve(jobs)
-
-
-def _die_with(parent: int) -> None:
-    # A parent killed with -9 cannot tell its workers; they look for themselves.
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)

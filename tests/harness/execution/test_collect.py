@@ -1,7 +1,17 @@
 """From stages to records: the parts that need no run."""
 
+from dataclasses import replace
+
+import pytest
+from harness_plugins.hardware.cycle_simulator import CycleSimulator
+from harness_plugins.hardware.engines.column_fifo import ColumnFifo
+from toy import experiment
+
 from harness.api import Conv2D, Dense, Flatten, Network, Pool2D
-from harness.execution.collect import output_pixels
+from harness.execution.collect import Collector, output_pixels
+from harness.execution.run import run
+from harness.plan import make_plan
+from harness.store import Store
 
 
 def test_output_pixels_follow_padding_stride_and_pooling():
@@ -23,3 +33,56 @@ def test_a_network_without_images_has_no_pixels():
     network = Network(layers=(Dense(name="out", inputs=4, units=2, input_label="features"),), input_shape=(4,))
 
     assert output_pixels(network) == {}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Dense and pruned cells of two seeds, and the records of their stages; they hold no densities."""
+    store = tmp_path_factory.mktemp("store")
+    grid = replace(experiment(seeds=(0, 1)), hardware=(CycleSimulator(engine=ColumnFifo(pes=2, groups=1)),))
+    run(grid, store=store, workers=1)
+    plan = make_plan(grid, store=store)
+    return plan, {key: Store(store).read(key) for key in plan.stages}
+
+
+def records_with(trained, densities):
+    """The cells' records if the test of each had found this density at its one layer."""
+    plan, finished = trained
+    finished = dict(finished)
+    for planned, density in zip(plan.cells, densities, strict=True):
+        record = finished[planned.test.key]
+        test = record.test.model_copy(update={"activation_density": density})
+        finished[record.key] = record.model_copy(update={"test": test})
+    return Collector(plan, finished).records()
+
+
+def cycles(record):
+    (cost,) = record.hardware.values()
+    return cost["cycles"]
+
+
+def test_an_engine_that_skips_needs_fewer_cycles_where_inputs_are_zero(trained):
+    everything = records_with(trained, [{}] * 4)
+    half = records_with(trained, [{"output": 0.5}] * 4)
+
+    assert all(cycles(fewer) < cycles(all_) for fewer, all_ in zip(half, everything, strict=True))
+
+
+def test_dense_cells_of_two_seeds_are_costed_each_with_its_own_density(trained):
+    one, other, *_ = records_with(trained, [{"output": 0.9}, {"output": 0.2}, {}, {}])
+
+    assert one.is_dense and other.is_dense
+    assert cycles(other) < cycles(one)
+
+
+def test_stages_without_densities_cost_what_a_density_of_one_costs(trained):
+    unknown, full = records_with(trained, [{}] * 4), records_with(trained, [{"output": 1.0}] * 4)
+
+    assert [cycles(record) for record in unknown] == [cycles(record) for record in full]
+    assert all("activation_density" not in record.facts for record in unknown)
+
+
+def test_the_record_tells_the_density_in_short(trained):
+    record, *_ = records_with(trained, [{"output": 1 / 3}] * 4)
+
+    assert record.facts["activation_density"] == {"output": 0.333}

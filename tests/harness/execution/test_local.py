@@ -4,8 +4,9 @@ from numpy_plugins import NumpyBackend, ToyTask
 from toy import FineTuning, Rewinding, experiment
 
 from harness.api import Settings
-from harness.execution.local import Graph, LocalExecutor, needed
-from harness.execution.run import default_workers
+from harness.execution.graph import Graph, Schedule, needed
+from harness.execution.local import LocalExecutor
+from harness.execution.slots import default_workers
 from harness.execution.worker import Job
 from harness.plan import make_plan
 from harness.store import Store
@@ -50,7 +51,7 @@ def test_a_model_is_scored_while_it_is_loaded(tmp_path):
     started = []
     store = Store(tmp_path)
     store.prepare()
-    LocalExecutor(store, workers=1).run(made, started.append, lambda message: None)
+    LocalExecutor(workers=1).run(Schedule(made, store, on_start=started.append))
 
     for planned in plan.cells:
         assert started.index(planned.test.key) == started.index(planned.end.key) + 1

@@ -6,6 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
+from harness.execution.eta import Tally
 from harness.execution.progress import Json, Live, Plain, Progress, make
 
 BILL = {
@@ -13,12 +14,14 @@ BILL = {
     "epochs_without_sharing": 9, "cells_detail": [{"cell": "a"}],
 }  # fmt: skip
 
+TALLY = Tally(done=1, epochs=2, left_s=3.2, basis=1)
+
 
 def told(progress):
     progress.begin(BILL, 2)
     progress.started("k", "torch · dense · epoch 1")
     progress.step("k", 5, 10)
-    progress.finished("k", "torch · dense · epoch 1", "valid perplexity 99.00 (3.0 s)", is_epoch=True)
+    progress.finished("k", "torch · dense · epoch 1", "valid perplexity 99.00 (3.0 s)", TALLY, is_epoch=True)
     progress.failed("m", "torch · dense · epoch 2", "diverged", "the loss became nan [at step 3]")
     progress.end()
 
@@ -29,7 +32,7 @@ def test_plain_lines_say_what_was_done_and_what_is_left():
     bill, epoch, failure = out.getvalue().splitlines()
 
     assert "3 cells (1 cached, 0 skipped), 2 epochs to run of 4 distinct, 9 without sharing; 2 workers" in bill
-    assert "epoch 1: valid perplexity 99.00 (3.0 s) [1/2 epochs, about" in epoch
+    assert "epoch 1: valid perplexity 99.00 (3.0 s) [1/2 epochs, about 3 s left, from 1 timed]" in epoch
     assert "diverged: the loss became nan [at step 3]" in failure
 
 
