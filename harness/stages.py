@@ -2,10 +2,12 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
+from harness import code_digest
 from harness.api import (
     Backend,
     Epoch,
@@ -24,7 +26,7 @@ from harness.api import (
     Train,
 )
 
-KEY_FORMAT = 1
+KEY_FORMAT = 2
 """Raise this when stages are run differently from before: every key changes, and everything is run again."""
 
 Allocation = Literal["uniform", "global"] | Mapping[str, float]
@@ -64,12 +66,12 @@ class Masking:
         return values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Stage:
     """One epoch, prune, rewind or test: what is run once, kept and shared.
 
     Args:
-        key: digest of the parent's key and of `inputs`.
+        key: digest of `inputs` and of the keys of its parent and source; versions of code are told and do not enter.
         parent: key of the stage whose state this one starts from; None for the initial weights.
         kind: what is done.
         inputs: everything but the parent that decides the result, in clear.
@@ -93,10 +95,50 @@ class Stage:
     is_dense: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A stage before it is known from which initial weights its chain starts: the same for every seed.
+
+    Args:
+        work: digest of kind and inputs, the code among them.
+        source: place in the chain of the stage that a `rewind` goes back to, the initial weights being 0.
+    """
+
+    work: str
+    kind: StageKind
+    inputs: Mapping[str, JsonValue]
+    epoch_index: int
+    epoch: Epoch | None
+    update: MaskUpdate | None
+    source: int | None
+    masking: Masking | None
+    is_dense: bool
+
+
 def digest(value: JsonValue | Mapping[str, JsonValue]) -> str:
     """A 32-digit name for a JSON value: the same for equal content, whatever the order of its keys."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def work_digest(kind: str, inputs: Mapping[str, JsonValue], *, with_code: bool = True) -> str:
+    """A digest of what a stage does, apart from where it starts.
+
+    Args:
+        kind: of the stage.
+        inputs: of the stage; of the code only the digests count, and `source` counts as a place, in `key_of`.
+        with_code: whether the code counts at all.
+    """
+    values = {name: value for name, value in inputs.items() if name not in ("code", "source")}
+    code = inputs.get("code")
+    if with_code and isinstance(code, dict):
+        values["code"] = {place: found["digest"] for place, found in code.items() if isinstance(found, dict)}
+    return digest({"kind": kind, "inputs": values})
+
+
+def key_of(work: str, parent: str | None, source: str | None = None) -> str:
+    """The key of a stage from what it does and where it starts."""
+    return hashlib.sha256(f"{work}:{parent or ''}:{source or ''}".encode()).hexdigest()[:32]
 
 
 def lower(program: Sequence[Phase], recipe: Recipe) -> tuple[Step, ...]:
@@ -164,67 +206,95 @@ def root(task: Task, problem: Problem, backend: Backend, settings: Settings, ver
         "precision": settings.precision,
         "device": settings.device.partition(":")[0],
         "threads": settings.threads,
+        "code": _code((*code_digest.parts(task), *code_digest.parts(backend), code_digest.stages())),
     }
-    return Stage(key=digest({"kind": "init", "inputs": inputs}), parent=None, kind="init", inputs=inputs)
+    return Stage(key=key_of(work_digest("init", inputs), None), parent=None, kind="init", inputs=inputs)
+
+
+def _code(found: Iterable[code_digest.CodeDigest]) -> JsonValue:
+    return {each.place: each.values() for each in found}
+
+
+def links(steps: Sequence[Step], masking: Masking | None) -> tuple[Link, ...]:
+    """The steps of a program with their places in a chain."""
+    found: list[Link] = []
+    after_epochs = {0: 0}  # trained epochs -> place in the chain of the stage that ends them, latest wins
+    trained, is_dense = 0, True
+    for place, step in enumerate(steps, start=1):
+        if step.to is not None:
+            trained = step.to
+        updates = (step.update,) if step.update else step.epoch.updates if step.epoch else ()
+        is_dense = is_dense and not updates
+        inputs: dict[str, JsonValue] = {"epoch_index": trained}
+        if step.epoch is not None:
+            rates = step.epoch.rates
+            inputs["rates"] = rates if isinstance(rates, float) else list(rates)
+        if updates:
+            assert masking is not None, "a program without a pattern has no mask updates"
+            inputs["updates"] = [[update.step, update.sparsity, _identity(update.score)] for update in updates]
+            inputs["masking"] = masking.identity()
+            scores = dict.fromkeys(update.score for update in updates)
+            code = [*code_digest.parts(masking.pattern), *(part for each in scores for part in code_digest.parts(each))]
+            inputs["code"] = _code((*code, code_digest.masks()))
+        found.append(
+            Link(
+                work=work_digest(step.kind, inputs),
+                kind=step.kind,
+                inputs=inputs,
+                epoch_index=trained,
+                epoch=step.epoch,
+                update=step.update,
+                source=None if step.to is None else after_epochs[step.to],
+                masking=masking if updates else None,
+                is_dense=is_dense,
+            )
+        )
+        if step.kind == "train":
+            trained += 1
+            after_epochs[trained] = place
+    return tuple(found)
 
 
 def chain(start: Stage, steps: Sequence[Step], masking: Masking | None) -> list[Stage]:
     """The stages of one cell, from stage 0 to the trained, pruned model."""
-    stages = [start]
-    after_epochs = {0: start}  # trained epochs -> the stage that ends them, latest wins
-    trained, is_dense = 0, True
-    for step in steps:
-        source = after_epochs[step.to] if step.to is not None else None
-        is_dense = is_dense and step.update is None and not (step.epoch and step.epoch.updates)
-        if source is not None:
-            trained = source.epoch_index + (source.kind == "train")
-        stage = _stage(stages[-1], step, trained, source, masking, is_dense=is_dense)
-        stages.append(stage)
-        if step.kind == "train":
-            trained += 1
-            after_epochs[trained] = stage
-    return stages
+    return extended([start], links(steps, masking))
 
 
-def _stage(
-    parent: Stage, step: Step, trained: int, source: Stage | None, masking: Masking | None, *, is_dense: bool
-) -> Stage:
-    inputs: dict[str, JsonValue] = {"epoch_index": trained}
-    updates: tuple[MaskUpdate, ...] = ()
-    if step.epoch is not None:
-        updates = step.epoch.updates
-        rates = step.epoch.rates
-        inputs["rates"] = rates if isinstance(rates, float) else list(rates)
-    if step.update is not None:
-        updates = (step.update,)
-    if updates:
-        assert masking is not None, "a program without a pattern has no mask updates"
-        inputs["updates"] = [[update.step, update.sparsity, _identity(update.score)] for update in updates]
-        inputs["masking"] = masking.identity()
-    if source is not None:
-        inputs["source"] = source.key
-    return Stage(
-        key=digest({"kind": step.kind, "parent": parent.key, "inputs": inputs}),
-        parent=parent.key,
-        kind=step.kind,
-        inputs=inputs,
-        epoch_index=trained,
-        epoch=step.epoch,
-        update=step.update,
-        source=source.key if source else None,
-        masking=masking if updates else None,
-        is_dense=is_dense,
-    )
+def extended(stages: Sequence[Stage], following: Iterable[Link]) -> list[Stage]:
+    """A chain with further stages at its end; the places of rewinds count from the chain's start."""
+    found = list(stages)
+    for link in following:
+        parent = found[-1].key
+        source = None if link.source is None else found[link.source].key
+        found.append(
+            Stage(
+                key_of(link.work, parent, source),
+                parent,
+                link.kind,
+                link.inputs if source is None else {**link.inputs, "source": source},
+                link.epoch_index,
+                link.epoch,
+                link.update,
+                source,
+                link.masking,
+                link.is_dense,
+            )
+        )
+    return found
 
 
+@lru_cache(maxsize=256)
 def _identity(score: Score) -> JsonValue:
     return json.loads(json.dumps(score.identity()))  # type: ignore[no-any-return]  # json.loads is untyped
+
+
+_TEST = work_digest("test", {})
 
 
 def leaf(end: Stage) -> Stage:
     """The test score of a chain's last stage: a stage of its own, that no other stage starts from."""
     return Stage(
-        key=digest({"kind": "test", "parent": end.key, "inputs": {}}),
+        key=key_of(_TEST, end.key),
         parent=end.key,
         kind="test",
         inputs={},

@@ -1,14 +1,18 @@
 """Lowered programs and their keys."""
 
+from dataclasses import replace
+
 import pytest
 from harness_plugins.patterns.row_balanced import RowBalanced
 from harness_plugins.patterns.unstructured import Unstructured
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy_plugins import NumpyBackend, ToyTask
 from toy import FineTuning, Rewinding
 
-from harness.api import SGD, Constant, Cubic, Prune, Recipe, Rewind, SpecError, StepDecay, Train
-from harness.stages import Masking, Stage, chain, digest, leaf, lower
+from harness import code_digest
+from harness.api import SGD, Constant, Cubic, Prune, Recipe, Rewind, Settings, SpecError, StepDecay, Train
+from harness.stages import Masking, Stage, chain, digest, leaf, lower, root
 
 RECIPE = Recipe(
     epochs=6, optimiser=SGD(), learning_rate=StepDecay(initial=1.0, decay=0.5, full_epochs=3), steps_per_epoch=10
@@ -135,3 +139,62 @@ def test_a_digest_does_not_depend_on_the_order_of_keys(values):
     backwards = dict(reversed(list(values.items())))
 
     assert digest(values) == digest(backwards)
+
+
+@pytest.fixture
+def edited(monkeypatch):
+    """Let the code of some component, `stages` or `masks` have another digest, or another version."""
+    real = {name: getattr(code_digest, name) for name in ("component", "stages", "masks")}
+
+    def edit(place, **values):
+        def found(digest):
+            return replace(digest, **values) if digest.place == place else digest
+
+        monkeypatch.setattr(code_digest, "component", lambda cls: found(real["component"](cls)))
+        monkeypatch.setattr(code_digest, "stages", lambda: found(real["stages"]()))
+        monkeypatch.setattr(code_digest, "masks", lambda: found(real["masks"]()))
+
+    return edit
+
+
+def whole_chain():
+    task = ToyTask()
+    start = root(task, task.load(None), NumpyBackend(), Settings(), {"numpy": "2.4.6"})
+    return chain(start, lower(FineTuning().program(RECIPE, 0.5), RECIPE), masking())
+
+
+@pytest.mark.parametrize("place", ["task toy", "backend numpy", "harness stages"])
+def test_code_that_every_stage_rests_on_enters_at_the_root(edited, place):
+    before = whole_chain()
+    edited(place, digest="another")
+    after = whole_chain()
+
+    assert not {stage.key for stage in before} & {stage.key for stage in after}
+    assert after[0].inputs["code"][place]["digest"] == "another"
+
+
+@pytest.mark.parametrize("place", ["pattern unstructured", "score magnitude", "harness masks"])
+def test_code_that_makes_masks_enters_with_the_first_update(edited, place):
+    before = whole_chain()
+    edited(place, digest="another")
+    after = whole_chain()
+
+    assert [old.key == new.key for old, new in zip(before, after, strict=True)] == [True] * 7 + [False] * 3
+    assert after[7].inputs["code"][place]["digest"] == "another"
+
+
+@pytest.mark.parametrize("place", ["pattern block", "strategy fine_tuning", "hardware fpga_analytic"])
+def test_code_that_a_chain_does_not_use_changes_nothing(edited, place):
+    before = whole_chain()
+    edited(place, digest="another")
+
+    assert whole_chain() == before
+
+
+def test_the_same_code_under_another_version_is_the_same_stage(edited):
+    before = whole_chain()
+    edited("backend numpy", distribution="acme", version="0.4")
+    after = whole_chain()
+
+    assert [stage.key for stage in after] == [stage.key for stage in before]
+    assert after[0].inputs["code"]["backend numpy"]["version"] == "0.4"
