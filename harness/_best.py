@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from harness.api.values import Mask, Matrix
 
-PIECE = 1 << 17
-"""Scores worked on at a time: with their masks they fit a core's second-level cache."""
+PIECE = 1 << 18
+"""Scores worked on at a time: with their masks they stay in the cache while they are worked on."""
 
 _COMPARED_UP_TO = 16
 """Groups of at most so many scores are compared in all pairs, larger ones sorted (measured break-even)."""

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 
 Pooling = Literal["mean", "max"]
 
+_ROUGH_UP_TO = 1 << 12
+"""Cells of at most so many weights are summed in float32 first: then a sum errs by less than a thousandth."""
+
 _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
+"""Unsigned integers by their bytes."""
 
 
 @dataclass(frozen=True)
@@ -233,18 +237,30 @@ def select(scores: Matrix, layout: Layout, sparsity: float, *, pooling: Pooling 
             f"the layout is for a matrix of shape {(layout.rows, layout.cols)}, got scores of shape {scores.shape}; "
             "lay the frame over the matrix that is scored"
         )
-    pooled = scores if layout.cell == (1, 1) or sparsity == 0 else _pooled(scores, layout, pooling)
-    # A maximum is NaN if any score is, so one pass finds both; a mean is, or +inf, at least where a score is.
-    if not pooled.max() < np.inf and not scores.max() < np.inf:
-        raise ValueError("scores must be finite or -inf, got NaN or +inf; look for diverged weights")
+    if layout.cell == (1, 1) or sparsity == 0:
+        _require_scores(scores)
     quota = layout.quota(sparsity)
     if sparsity == 0:
         return np.ones(scores.shape, dtype=np.bool_)
-    kept = _select_cells(pooled, layout, quota)
-    if layout.cell != (1, 1):
-        height, width = layout.cell
-        kept = _widened(kept, width)[:, : layout.cols].repeat(height, axis=0)[: layout.rows]
-    return np.ascontiguousarray(kept)
+    if layout.cell == (1, 1):
+        return _select_cells(scores, layout, quota)
+    kept = _best_by_rough_means(scores, layout, quota) if pooling == "mean" else None
+    if kept is None:
+        cells = _pooled(scores, layout, pooling)
+        if (
+            not cells.max() < np.inf
+        ):  # so is a mean or a maximum with a NaN or +inf in it, but also a sum that overflowed
+            _require_scores(scores)
+        kept = _select_cells(cells, layout, quota)
+    height, width = layout.cell
+    mask: Mask = np.empty((layout.grid[0], height, layout.cols), dtype=np.bool_)
+    mask[...] = _widened(kept, width)[:, None, : layout.cols]
+    return mask.reshape(-1, layout.cols)[: layout.rows]
+
+
+def _require_scores(scores: Matrix) -> None:
+    if not scores.max() < np.inf:  # the maximum is NaN if any score is
+        raise ValueError("scores must be finite or -inf, got NaN or +inf; look for diverged weights")
 
 
 def _widened(kept: Mask, width: int) -> Mask:
@@ -257,36 +273,76 @@ def _widened(kept: Mask, width: int) -> Mask:
 
 
 def _pooled(scores: Matrix, layout: Layout, pooling: Pooling) -> Matrix:
-    """One score per cell, a cache-sized stripe of rows at a time; an edge cell pools over the weights it has."""
-    height, width = layout.cell
+    """One score per cell; an edge cell pools over the weights it has."""
+    if pooling == "max":
+        return _reduced(scores, layout, np.maximum, scores.dtype)
     # Sums in double precision: whether two cells tie must not depend on the order of a few float32 additions.
-    reduce, dtype = (np.maximum, scores.dtype) if pooling == "max" else (np.add, np.dtype(np.float64))
-    pooled: Matrix = np.empty(layout.grid, dtype)
-    step = max(1, PIECE // (height * layout.cols))
-    buffer: Matrix = np.empty((min(step * height, layout.rows), layout.cols), dtype)
-    with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for afterwards
-        for top in range(0, len(pooled), step):
-            part = scores[top * height : (top + step) * height]
-            wide = buffer[: len(part)]
-            wide[...] = part
-            stripe = pooled[top : top + step]
-            rows = _reduce(wide, height, reduce, wide[::height])
-            _reduce(rows.T, width, reduce, stripe.T)
-            if pooling == "mean":
-                stripe /= _areas(layout, top, len(stripe))
-    return pooled
+    means = _reduced(scores, layout, np.add, np.dtype(np.float64))
+    means /= _areas(layout)
+    return means
 
 
-def _areas(layout: Layout, top: int, count: int) -> NDArray[np.intp] | int:
-    """Weights of the cells in `count` rows of cells from `top` on: (count, cols of the grid), or one number for all."""
+def _areas(layout: Layout) -> NDArray[np.intp] | int:
+    """Weights of each cell, in the shape of the grid; one number where all are alike."""
     height, width = layout.cell
     if layout.edge_deficit == 0:
         return height * width
-    heights = np.diff([*range(0, layout.rows, height), layout.rows])[top : top + count]
+    heights = np.diff([*range(0, layout.rows, height), layout.rows])
     return np.outer(heights, np.diff([*range(0, layout.cols, width), layout.cols]))
 
 
-def _reduce(values: Matrix, length: int, reduce: np.ufunc, out: Matrix) -> Matrix:
+def _best_by_rough_means(scores: Matrix, layout: Layout, quota: int) -> Mask | None:
+    """Cells to keep by their means, which are summed in float32 and, only where that could decide, in double.
+
+    The sum of n scores that are not negative errs by less than n / 2^24 of itself, so a sum further from the threshold
+    than a few times that is on the right side of it. None where that does not hold, or would not be quicker: another
+    dtype, several groups or none to keep, smaller cells at an edge, negative or enormous scores, many means near the
+    threshold.
+    """
+    height, width = layout.cell
+    size = height * width
+    if scores.dtype != np.float32 or layout.group_count > 1 or layout.edge_deficit or size > _ROUGH_UP_TO:
+        return None
+    if not quota or not scores.min() >= 0:  # the minimum is NaN if any score is
+        return None
+    sums = _reduced(scores, layout, np.add, scores.dtype).reshape(1, -1)
+    kept = best(sums, quota)
+    threshold = float(np.where(kept, sums, np.inf).min())
+    if not (threshold > 1e-30 and sums.max() < np.inf):  # numbers far smaller may be flushed to zero
+        return None
+    error = 4 * size * 2.0**-24 * threshold
+    near = np.flatnonzero((sums >= threshold - error) & (sums <= threshold + error))
+    if len(near) > sums.size // 16:
+        return None
+    rows, cols = np.divmod(near, layout.grid[1])
+    across = cols[:, None] * width + np.arange(width)  # (near, width)
+    down = rows[:, None] * height + np.arange(height)[:, None, None]  # (height, near, 1)
+    weights = scores[down, across].reshape(height, -1)
+    means = _pooled(weights, Layout.of(*weights.shape, cell=layout.cell), "mean")
+    kept[0, near] = best(means, int(np.count_nonzero(kept[0, near])))[0]
+    return kept.reshape(layout.grid)
+
+
+def _reduced(scores: Matrix, layout: Layout, reduce: np.ufunc, dtype: np.dtype[np.floating]) -> Matrix:
+    """The sum or maximum of each cell, a cache-sized stripe of rows at a time."""
+    height, width = layout.cell
+    reduced: Matrix = np.empty(layout.grid, dtype)
+    step = max(1, PIECE // (height * layout.cols))
+    converted: Matrix = np.empty((step * height if scores.dtype != dtype else 0, layout.cols), dtype)
+    flat: Matrix = np.empty((step, layout.cols), dtype)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for afterwards
+        for top in range(0, len(reduced), step):
+            part = scores[top * height : (top + step) * height]
+            stripe = reduced[top : top + step]
+            if len(converted):
+                converted[: len(part)] = part
+                part = converted[: len(part)]
+            _reduce(part, height, reduce, flat[: len(stripe)])
+            _reduce(flat[: len(stripe)].T, width, reduce, stripe.T)
+    return reduced
+
+
+def _reduce(values: Matrix, length: int, reduce: np.ufunc, out: Matrix) -> None:
     """Each `length` neighbouring rows made one, slice by slice: several times faster than `ufunc.reduceat`."""
     first = values[::length]
     paired = len(values[1::length]) if length > 1 else 0
@@ -294,7 +350,6 @@ def _reduce(values: Matrix, length: int, reduce: np.ufunc, out: Matrix) -> Matri
     for offset in range(1, length):
         part = values[offset::length]
         reduce((first if offset == 1 else out)[: len(part)], part, out=out[: len(part)])
-    return out
 
 
 def _select_cells(scores: Matrix, layout: Layout, quota: int) -> Mask:
