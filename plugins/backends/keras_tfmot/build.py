@@ -61,31 +61,6 @@ def build(network: Network) -> Model:
     return builder.finish()
 
 
-def watch(model: KerasModel, network: Network) -> tuple[KerasModel, tuple[str, ...]]:
-    """The model without wrappers, giving in addition what its matrices are multiplied with.
-
-    Returns:
-        The model, which shares all layers, and whose inputs the further outputs are, layer by layer: an LSTM layer has
-        two, its inputs and its outputs; a padded convolution has its inputs without the padding.
-    """
-    values: list[Tensor] = []
-    owners: list[str] = []
-    for layer in network.layers:
-        match layer:
-            case LSTM():
-                built = model.get_layer(layer.name)
-                found = [built.input[0], built.output[0]]
-            case Conv2D(padding=edge) if edge:
-                found = [model.get_layer(layer.name).input[:, edge:-edge, edge:-edge]]
-            case Dense() | Conv2D():
-                found = [model.get_layer(layer.name).input]
-            case _:
-                continue
-        values += found
-        owners += [layer.name] * len(found)
-    return frameworks().keras.Model(model.inputs, [*model.outputs, *values]), tuple(owners)
-
-
 @dataclass
 class _Builder:
     network: Network

@@ -105,6 +105,58 @@ def logits(backend, problem):
     return np.array([[nats(0, 0) - nats(place, k) for k in range(problem.classes)] for place in range(places)])
 
 
+class Given:
+    """A problem whose every split is these batches."""
+
+    def __init__(self, problem, batches):
+        self.problem, self.given = problem, batches
+
+    def __getattr__(self, name):
+        return getattr(self.problem, name)
+
+    def batches(self, split, epoch, rng):
+        yield from self.given
+
+
+def rectified():
+    """Two images and one, all pixels zero but the first two of each, through convolutions with padding and ReLU."""
+    network = images().network
+    layers = tuple(
+        layer.model_copy(update={"function": "relu"}) if layer.type == "activation" else layer
+        for layer in network.layers
+    )
+    pixels = np.zeros((3, *network.input_shape), np.float32)
+    pixels[:, 0, 0, :2] = 1.0
+    pixels[2] = 1.0
+    targets = np.zeros(3, np.int32)
+    problem = TinyProblem(network.model_copy(update={"layers": layers}), classes=3)
+    return Given(problem, [Batch(pixels[:2], targets[:2]), Batch(pixels[2:], targets[2:])]), {}
+
+
+def gaps():
+    """Two segments of unequal length; half of the words have a vector of zeros, and two units are dead."""
+    problem = language()
+    weights = problem.initial_weights(0)
+    weights["embedding.table"][::2] = 0
+    for part in ("kernel", "recurrent_kernel", "bias"):
+        candidates = weights[f"lstm_0.{part}"].reshape(4, 8, -1)[2]  # gates in the order i, f, g, o
+        candidates[:2] = 0
+    words = np.array([[0, 1, 2, 4, 6, 8, 10]], np.int32)
+    targets = np.zeros_like(words)
+    cuts = [slice(0, 5), slice(5, 7)]
+    return Given(problem, [Batch(words[:, cut], targets[:, cut]) for cut in cuts]), weights
+
+
+def densities(backend, problem, weights):
+    """The density of activations on the test split, layer by layer; there is none on the others."""
+    session = backend.open(problem, Settings())
+    session.load(State(problem.initial_weights(0) | weights))
+    assert session.evaluate("valid").activation_density == {}
+    found = session.evaluate("test").activation_density
+    assert list(found) == [layer.name for layer in problem.network.layers if layer.type in ("lstm", "dense", "conv2d")]
+    return np.array(list(found.values()))
+
+
 def twenty_steps(session, problem, rate, *, pruned):
     """Weights before and after one epoch of twenty steps, and its loss."""
     session.load(State(problem.initial_weights(0)))
@@ -134,6 +186,9 @@ def main(name, out):
             arrays |= same_weight_masks(session, problem)
     arrays["logits/language"] = logits(backend, language())
     arrays["logits/images"] = logits(backend, images())
+    arrays["density/rectified"] = densities(backend, *rectified())
+    arrays["density/gaps"] = densities(backend, *gaps())
+    arrays["density/language"] = densities(backend, language(), {})
     np.savez(out, **arrays)
 
 
@@ -196,6 +251,30 @@ def test_the_same_weights_give_the_same_loss_and_count(both, case):
 
     assert one[0] == pytest.approx(other[0], rel=1e-5)
     assert one[1:].tolist() == other[1:].tolist()
+
+
+@pytest.mark.parametrize("case", ["rectified", "gaps", "language"])
+def test_the_same_weights_have_the_same_density_of_activations(both, case):
+    one, other = both[0][f"density/{case}"], both[1][f"density/{case}"]
+
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_density_counts_pixels_without_padding_over_batches_of_unequal_size(both, place):
+    first, *behind_relu = both[place]["density/rectified"]
+
+    assert first == pytest.approx((2 + 2 + 162) / (3 * 162))
+    assert all(0 < density < 1 for density in behind_relu)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_the_density_of_an_lstm_counts_its_inputs_and_its_outputs(both, place):
+    first, second, softmax = both[place]["density/gaps"]
+
+    assert first == pytest.approx((1 * 8 + 7 * 6) / (7 * 16))  # one word of seven has a vector, six units of eight live
+    assert second == pytest.approx((7 * 6 + 7 * 8) / (7 * 16))
+    assert softmax == 1
 
 
 @cases
