@@ -26,6 +26,7 @@ from harness.cli._common import (
 )
 
 if TYPE_CHECKING:
+    from harness.execution.graph import Executor
     from harness.execution.run import RunResult
     from harness.spec import Experiment
 
@@ -37,6 +38,13 @@ class ProgressKind(StrEnum):
     plain = "plain"
     json = "json"
     none = "none"
+
+
+class ExecutorKind(StrEnum):
+    """Where stages are run."""
+
+    local = "local"
+    ray = "ray"
 
 
 def register(app: typer.Typer) -> None:
@@ -57,25 +65,80 @@ def run(
         int | None,
         typer.Option("--workers", metavar="N", min=1, help="Worker processes.", show_default="as many as fit"),
     ] = None,
+    devices: Annotated[
+        str | None,
+        typer.Option(
+            "--devices",
+            metavar="LIST",
+            help="A worker for each, e.g. 'cuda:0,cuda:1x2' (two share a GPU) or 'cpux4'; in place of --workers.",
+            show_default=False,
+        ),
+    ] = None,
     only: OnlyOption = None,
     smoke: SmokeOption = False,
+    retry: Annotated[
+        str | None,
+        typer.Option(
+            "--retry",
+            metavar="STATUSES",
+            help="Try stages that end so again, e.g. 'oom,killed'; after oom with nothing beside it.",
+            show_default=False,
+        ),
+    ] = None,
+    retries: Annotated[int, typer.Option("--retries", metavar="N", min=1, help="How often, for each stage.")] = 1,
+    max_failures: Annotated[
+        int | None,
+        typer.Option(
+            "--max-failures", metavar="N", min=1, help="Begin nothing new after so many.", show_default="no limit"
+        ),
+    ] = None,
+    stage_timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--stage-timeout",
+            metavar="SECONDS",
+            min=0.1,
+            help="End an epoch, prune or score that takes longer.",
+            show_default="no limit",
+        ),
+    ] = None,
+    executor: Annotated[
+        ExecutorKind,
+        typer.Option("--executor", help="Where stages are run: processes of this machine, or a Ray cluster."),
+    ] = ExecutorKind.local,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", metavar="HOST:PORT", help="Of the Ray cluster.", show_default=False),
+    ] = None,
     progress: Annotated[ProgressKind, typer.Option("--progress", help="How progress is shown.")] = ProgressKind.auto,
 ) -> int:
     """Run an experiment, print its report and say where it is kept.
 
-    What the store has already is not run again; after an interruption the same command continues.
+    What the store has already is not run again, what failed is tried again; after an interruption the same command
+    continues. Several runs may use one store at once: none repeats what another is computing.
     """
-    from harness.api import StoreError
+    from harness.api import SpecError, StoreError
     from harness.execution import progress as shown
+    from harness.execution.graph import Policy, parse_retry
     from harness.execution.run import run as run_experiment
+    from harness.execution.slots import parse_devices
     from harness.records import FAILED
 
+    if devices is not None and workers is not None:
+        raise SpecError("run: --devices says how many workers there are, and --workers too; give one of them")
+    if address is not None and executor is not ExecutorKind.ray:
+        raise SpecError("run: --address is that of a Ray cluster, and stages are run here; add --executor ray")
+    places = parse_devices(devices) if devices is not None else ()
+    policy = Policy(parse_retry(retry) if retry is not None else frozenset(), retries, max_failures, stage_timeout)
     experiment = load_experiment(spec, only=only, smoke=smoke)
     result = run_experiment(
         experiment,
         store=store,
         data_dir=data_dir,
         workers=workers,
+        devices=places,
+        policy=policy,
+        executor=_ray(address, workers, places) if executor is ExecutorKind.ray else None,
         progress=shown.make(progress.value, stderr()),
     )
     note = " (a smoke run: it tests the way, its numbers mean nothing)" if smoke else ""
@@ -86,7 +149,18 @@ def run(
         raise StoreError(result.store_error)
     if result.interrupted:
         raise KeyboardInterrupt
+    if result.stopped is not None:
+        stderr().print(
+            f"stopped: {result.stopped}; the rest stays planned, and the same command continues", markup=False
+        )
+        return EXIT_CELL_FAILED
     return EXIT_CELL_FAILED if any(record.status in FAILED for record in result.records) else 0
+
+
+def _ray(address: str | None, workers: int | None, devices: tuple[str, ...]) -> "Executor":
+    from harness.execution.ray import RayExecutor
+
+    return RayExecutor(address, workers=workers, devices=devices)
 
 
 def _print_report(result: "RunResult", experiment: "Experiment", *, title: str) -> None:

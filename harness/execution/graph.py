@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from harness.api import SpecError
 from harness.execution.worker import Done, Failed, Job, Message
 from harness.records import Status
 from harness.store import DamagedStageError, StageRecord, Store
@@ -78,11 +79,33 @@ class Policy:
     stage_timeout: float | None = None
 
 
+RETRIABLE: tuple[Status, ...] = ("oom", "killed", "timeout", "crashed", "failed")
+"""Statuses after which another attempt may end otherwise; a model that diverged would diverge again."""
+
+
+def parse_retry(text: str) -> frozenset[Status]:
+    """The statuses of an option, e.g. `oom,killed`.
+
+    Raises:
+        SpecError: one of them is none after which a stage can be tried again.
+    """
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in RETRIABLE:
+            raise SpecError(
+                f"retry: expected some of {', '.join(RETRIABLE)}, got {name!r}; write e.g. `--retry oom,killed`"
+            )
+    return frozenset(status for status in RETRIABLE if status in names)
+
+
 class Claiming(Protocol):
     """Who computes which stage, among all runs on one store (`harness.claims.Claims`)."""
 
     def acquire(self, key: str) -> bool:
         """Whether the stage is ours to compute now."""
+
+    def holder(self, key: str) -> str | None:
+        """Who computes it, as part of a sentence; None if nobody alive does."""
 
     def release(self, key: str) -> None:
         """Let others have it."""
@@ -116,6 +139,7 @@ class Schedule:
         on_start: called with a stage's key when it is handed out.
         on_message: called with every progress, result and failure; results found in the store come as `Done` with
             `is_found`, failures that will be tried again as `Failed` with `again`.
+        on_wait: called with who computes a stage that this run waits for, once for each.
     """
 
     def __init__(
@@ -127,11 +151,13 @@ class Schedule:
         claims: Claiming | None = None,
         on_start: Callable[[str], None] = lambda key: None,
         on_message: Callable[[Message], None] = lambda message: None,
+        on_wait: Callable[[str], None] = lambda holder: None,
     ) -> None:
         self.graph, self.policy = graph, policy or Policy()
         self.stopped: str | None = None
         self._store, self._claims = store, claims
-        self._on_start, self._on_message = on_start, on_message
+        self._on_start, self._on_message, self._on_wait = on_start, on_message, on_wait
+        self._holders: set[str] = set()
         self._order = {key: place for place, key in enumerate(graph.jobs)}
         self._waiting = dict(graph.waiting)
         self._readers = graph.readers()
@@ -239,6 +265,10 @@ class Schedule:
             return True
         if not self._claims.acquire(key):
             self._held[key] = time.monotonic() + _LOOK_AGAIN_S
+            holder = self._claims.holder(key)
+            if holder is not None and holder not in self._holders:
+                self._holders.add(holder)
+                self._on_wait(holder)
             return False
         found = self._found(key)
         if found is None:

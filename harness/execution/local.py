@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -110,7 +111,9 @@ class LocalExecutor:
         context = multiprocessing.get_context("spawn")
         job_reader, job_writer = context.Pipe(duplex=False)
         report_reader, report_writer = context.Pipe(duplex=False)
-        process = context.Process(target=main, args=(job_reader, report_writer, os.getpid()), daemon=True)
+        # The kernel's "when the parent dies" means the thread that started a process, so only the main one will do.
+        is_bound = threading.current_thread() is threading.main_thread()
+        process = context.Process(target=main, args=(job_reader, report_writer, os.getpid(), is_bound), daemon=True)
         with _threads(job.settings.threads):
             process.start()
         job_reader.close()

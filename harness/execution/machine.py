@@ -51,11 +51,16 @@ def oom_kills(cgroup: Path = _CGROUP, kernel: Path = Path("/proc/vmstat")) -> in
     return 0
 
 
-def die_with(parent: int) -> None:
-    """Let this process end when its parent does, however that ends, and before its parent where memory is short."""
+def die_with(parent: int, *, is_bound: bool) -> None:
+    """Let this process end when its parent does, however that ends, and before its parent where memory is short.
+
+    Args:
+        parent: the parent's process number.
+        is_bound: whether the kernel may end this process with the thread that started it, which is at once.
+    """
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_FIRST_VICTIM)
-    if sys.platform == "linux":
+    if is_bound and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     # The kernel's promise is missing elsewhere, and came too late if the parent died before it was made.
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()

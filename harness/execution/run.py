@@ -124,7 +124,13 @@ class _Run:
         self._jobs = self._make_jobs()
         graph = Graph(self._jobs, passing=_passing(plan))
         self._schedule = Schedule(
-            graph, plan.store, policy=policy, claims=claims, on_start=self._on_start, on_message=self._on_message
+            graph,
+            plan.store,
+            policy=policy,
+            claims=claims,
+            on_start=self._on_start,
+            on_message=self._on_message,
+            on_wait=lambda holder: progress.note(f"waiting for stages that {holder} is computing"),
         )
         kinds = {key: _kind(job) for key, job in self._jobs.items() if job.stage.kind == "train"}
         self._clock = Clock(graph, kinds, workers)
@@ -169,8 +175,6 @@ class _Run:
             self._collector.running.clear()
             self._progress.end()
         stopped = None if self._store_error else self._schedule.stopped
-        if stopped is not None:
-            self._progress.note(f"stopped: {stopped}; the rest stays planned")
         try:
             self._write_records()
             self._write_status("interrupted" if interrupted else "stopped" if stopped or self._store_error else "ended")

@@ -327,11 +327,18 @@ def cpu_kind() -> str:
     return platform.processor() or platform.machine()
 
 
-def main(jobs: Connection, report: Connection, parent: int) -> None:
-    """The process: serve until the parent hangs up or dies."""
+def main(jobs: Connection, report: Connection, parent: int, is_bound: bool) -> None:
+    """The process: serve until the parent hangs up or dies.
+
+    Args:
+        jobs: where jobs come from.
+        report: where answers go.
+        parent: the parent's process number.
+        is_bound: whether the kernel is to end this process with the thread that started it.
+    """
     # The parent decides what an interrupt means; a worker in the middle of a write must not die of the same Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with(parent)
+    die_with(parent, is_bound=is_bound)
     faulthandler.enable()  # a crash inside a C library leaves its Python stack in the stage's log
     with suppress(BrokenPipeError):
         Worker(report).serve(jobs)
