@@ -22,7 +22,7 @@ from types import TracebackType
 from uuid import uuid4
 
 from harness.api import StoreError
-from harness.store import Store, write_atomic
+from harness.store import Store, folders, write_atomic
 
 HEARTBEAT_S = 5.0
 """How often a run should call `Claims.refresh`."""
@@ -163,6 +163,34 @@ class Claims:
     def others_alive(self) -> bool:
         """Whether another run is alive on this store."""
         return next(self._others(), None) is not None
+
+    def stale(self) -> Iterator[Path]:
+        """Files of dead runs: their claims first, then what they were known by."""
+        owners = self._folder / "owners"
+        for folder in (*(place for place in folders(self._folder) if place != owners), owners):
+            with os.scandir(folder) as entries:
+                names = sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
+            for name in names:
+                claim = None if name.startswith(".") else _read(folder / name)
+                if claim is not None and not self._is_alive(claim):
+                    yield folder / name
+
+    def clear(self, path: Path) -> bool:
+        """Remove one of the `stale` files.
+
+        Returns:
+            Whether it is gone; not if somebody alive has taken it over in the meantime.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        try:
+            if path.parent.name != "owners" and not self._take(self._store.inside(path)):
+                return False
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
+        return True
 
     def close(self) -> None:
         """Give everything back; the run no longer exists for the others."""

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,6 @@ from harness.api import Array, EmptySelectionError, Evaluation, JsonValue, Mask,
 
 STORE_FORMAT = 1
 STATE, MASKS, STAGE = "state.safetensors", "masks.safetensors", "stage.json"
-HIDDEN_STATE = ".dropping.state.safetensors"
 
 DAY_S = 86_400.0
 """Temporary files older than this belong to nobody."""
@@ -131,6 +130,17 @@ class Store:
                 f"store: {self.folder} has layout {found!r}, this version reads {STORE_FORMAT}; use another --store"
             )
 
+    def check_readable(self) -> None:
+        """Check that there is a store to read.
+
+        Raises:
+            StoreError: there is none, or another version of the harness laid it out.
+        """
+        try:
+            self._check_format(read_file(self.folder / "format", limit=64).decode(errors="replace").strip())
+        except (OSError, ValueError):
+            raise StoreError(f"store: there is no store in {self.folder}; name its folder") from None
+
     def now(self) -> float:
         """The time by the clock of the file system, in seconds; this machine's may differ.
 
@@ -201,8 +211,8 @@ class Store:
 
     def keys(self) -> Iterator[str]:
         """Keys of all folders of stages, finished or not, in no order; links are passed over."""
-        for prefix in _folders(self.folder / "stages"):
-            for key in _folders(prefix):
+        for prefix in folders(self.folder / "stages"):
+            for key in folders(prefix):
                 if _KEY.fullmatch(key.name) and key.name[:2] == prefix.name:
                     yield key.name
 
@@ -333,22 +343,48 @@ class Store:
         checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
         complete = record.model_copy(update={"checksums": checksums, "digest": digest})
         with self._writing(record.key):
-            self.inside(folder).mkdir(parents=True, exist_ok=True)
             for name, content in files.items():
                 self.place(folder / name, content)
-            values = complete.model_dump(mode="json") | {"checksum": _record_checksum(complete)}
-            self.place(folder / STAGE, json.dumps(values, indent=1, allow_nan=False).encode())
+        self.write_record(complete)
         return complete
 
+    def write_record(self, record: StageRecord) -> None:
+        """Write a stage's `stage.json`, after all its other files: from now on the stage exists.
+
+        Raises:
+            StoreError: the disk is full or the store cannot be written.
+        """
+        values = record.model_dump(mode="json") | {"checksum": _record_checksum(record)}
+        with self._writing(record.key):
+            self.place(self.stage_folder(record.key) / STAGE, json.dumps(values, indent=1, allow_nan=False).encode())
+
     def place(self, path: Path, content: bytes) -> None:
-        """Write a file of the store by way of its `tmp`, where what a kill leaves is found without a search.
+        """Write a file of the store, and the folder it lies in.
 
         Raises:
             OSError: it cannot be written; nothing half-written remains.
         """
-        temporary = self.inside(self.folder / "tmp")
-        temporary.mkdir(exist_ok=True)
-        write_atomic(path, content, temporary)
+        self.place_from(path, lambda file: file.write(content))
+
+    def place_from(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
+        """Write a file of the store by way of its `tmp`, where what a kill leaves is found without a search.
+
+        Args:
+            path: the file.
+            write: writes the content; nothing is placed if it raises.
+
+        Raises:
+            OSError: it cannot be written; nothing half-written remains.
+        """
+        folder = self.inside(self.folder / "tmp")
+        folder.mkdir(parents=True, exist_ok=True)
+        with _temporary(path, folder, write) as temporary:
+            for _ in range(2):
+                self.inside(path.parent).mkdir(parents=True, exist_ok=True)
+                # `harness gc` may remove the folder in between, as it was empty.
+                with suppress(FileNotFoundError):
+                    return os.replace(temporary, path)
+            os.replace(temporary, path)
 
     def drop_state(self, key: str, wanted: Callable[[], bool] | None = None) -> bool:
         """Forget the state after a stage; record and masks stay.
@@ -359,17 +395,24 @@ class Store:
                 state is out of sight: who comes later has not seen it, and who came before gets it back.
 
         Returns:
-            Whether the state is gone now and was there.
+            Whether it was there and is gone now.
         """
+        return self._drop(key, STATE, wanted)
+
+    def drop_stage(self, key: str, wanted: Callable[[], bool] | None = None) -> bool:
+        """Forget a stage: without its `stage.json` it does not exist. As `drop_state`; its other files stay."""
+        return self._drop(key, STAGE, wanted)
+
+    def _drop(self, key: str, name: str, wanted: Callable[[], bool] | None) -> bool:
         if wanted is not None and wanted():
             return False
-        folder = self.stage_folder(key)
-        state, hidden = folder / STATE, folder / HIDDEN_STATE
+        path = self.stage_folder(key) / name
+        hidden = path.with_name(f".dropping.{name}")
         with self._writing(key), suppress(FileNotFoundError, NotADirectoryError):
-            self.inside(folder)
-            os.replace(state, hidden)
+            self.inside(path.parent)
+            os.replace(path, hidden)
             if wanted is not None and wanted():
-                os.replace(hidden, state)
+                os.replace(hidden, path)
                 return False
             hidden.unlink()
             return True
@@ -406,21 +449,22 @@ class Store:
         return max(folders, key=lambda folder: (folder / "records.json").stat().st_mtime_ns)
 
 
-def write_atomic(path: Path, content: bytes, folder: Path | None = None) -> None:
-    """Write a file so that it is there whole or not at all.
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    with _temporary(path, path.parent, lambda file: file.write(content)) as temporary:
+        os.replace(temporary, path)
 
-    Args:
-        path: the file.
-        content: all of it.
-        folder: where it is written before it gets its name, on the same file system; None for the file's own folder.
-    """
-    handle, temporary = tempfile.mkstemp(dir=folder or path.parent, prefix=f".{path.name}.")
+
+@contextmanager
+def _temporary(path: Path, folder: Path, write: Callable[[BinaryIO], object]) -> Iterator[str]:
+    """A flushed file on its way to a name; gone if that fails."""
+    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(content)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        yield temporary
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
@@ -472,7 +516,8 @@ def _check_size(path: Path) -> None:
             raise ValueError(f"its header tells of {end} bytes, {size - 8 - length} follow")
 
 
-def _folders(folder: Path) -> Iterator[Path]:
+def folders(folder: Path) -> Iterator[Path]:
+    """The folders in a folder, in no order; none if it is not there. Links are passed over."""
     try:
         with os.scandir(folder) as entries:
             yield from (Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
