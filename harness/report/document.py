@@ -137,7 +137,9 @@ def _how_to_read(records: Sequence[Record]) -> Section:
     lines += _definitions(records)
     lines += _hardware(records)
     for task in dict.fromkeys(record.task for record in records):
-        facts = _facts([record.facts for record in records if record.task == task])
+        # Densities of activations differ from cell to cell: they stand in the records, not in a sentence.
+        found = [{k: v for k, v in r.facts.items() if k != "activation_density"} for r in records if r.task == task]
+        facts = _facts(found)
         if facts:
             lines.append(f"Data of {task}: {facts}.")
     versions = dict.fromkeys(f"{name} {version}" for record in records for name, version in record.versions.items())
