@@ -1,14 +1,16 @@
 """What a cell produced: one record for every planned cell, written to and read from JSON."""
 
+import gc
 import json
 import math
 import os
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from harness.api import Frozen, JsonValue, Origin, StoreError
 
@@ -141,17 +143,22 @@ def dump(records: Iterable[Record]) -> list[dict[str, JsonValue]]:
 
 
 def write(path: Path, records: Iterable[Record]) -> None:
-    """Write a file of records; an interrupted or failed write leaves the old file as it was.
+    """Write a file of records, one per line; an interrupted or failed write leaves the old file as it was.
 
     Raises:
         StoreError: the file cannot be written.
     """
-    text = json.dumps({"format": FORMAT, "records": dump(records)}, indent=1, ensure_ascii=False, allow_nan=False)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
-            file.write(text + "\n")
+            # Line by line, so that the text of a large run is never in memory as a whole.
+            file.write(f'{{"format": {FORMAT}, "records": [')
+            between = "\n"
+            for record in records:
+                file.write(between + record.model_dump_json())
+                between = ",\n"
+            file.write("\n]}\n")
             file.flush()
             os.fsync(file.fileno())  # else a power cut may keep the new name with an empty file
         temporary.replace(path)
@@ -163,6 +170,13 @@ def write(path: Path, records: Iterable[Record]) -> None:
         ) from error
 
 
+class _File(BaseModel):
+    """A whole file, so that its records are made while it is parsed, without a copy in between."""
+
+    format: Literal[1]
+    records: tuple[Record, ...]
+
+
 def read(path: Path) -> tuple[Record, ...]:
     """The records of a file.
 
@@ -170,25 +184,43 @@ def read(path: Path) -> tuple[Record, ...]:
         StoreError: the file is missing, is no file of records, or has a newer format.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        # Parsing makes a great many objects and no cycles; looking for some, again and again, would take as long.
+        with _no_collection():
+            return _File.model_validate_json(path.read_bytes()).records
     except OSError as error:
         raise StoreError(
             f"records: cannot read {path}: {error.strerror or error}; give a finished or running run"
         ) from error
-    except ValueError as error:
-        raise StoreError(f"records: {path} is not JSON ({error}); run the experiment again to write it anew") from error
-    if not isinstance(content, dict) or not isinstance(content.get("records"), list):
-        raise StoreError(f"records: expected an object with `format` and `records` in {path}; run the experiment again")
-    if content.get("format") != FORMAT:
-        raise StoreError(
-            f"records: {path} has format {content.get('format')!r}, this version reads {FORMAT}; update harness"
-        )
-    try:
-        return tuple(Record.model_validate_json(json.dumps(entry)) for entry in content["records"])
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise StoreError(
-            f"records: a record of {path} has a wrong `{where}` ({first['msg']}, got {str(first['input'])[:80]}); "
-            "run the experiment again"
-        ) from error
+        raise StoreError(_mistake(path, error.errors(include_url=False))) from error
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """While entered, Python looks for no reference cycles, unless it does not do so anyway."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _mistake(path: Path, errors: Sequence[ErrorDetails]) -> str:
+    """What is wrong with a file, in a sentence."""
+    first = errors[0]
+    if first["type"] == "json_invalid":
+        return f"records: {path} is not JSON ({first['msg']}); run the experiment again to write it anew"
+    by_place = {error["loc"]: error for error in errors}
+    if () in by_place or ("records",) in by_place:
+        return f"records: expected an object with `format` and `records` in {path}; run the experiment again"
+    if ("format",) in by_place:
+        wrong = by_place["format",]
+        found = None if wrong["type"] == "missing" else wrong["input"]
+        return f"records: {path} has format {found!r}, this version reads {FORMAT}; update harness"
+    where = ".".join(str(part) for part in first["loc"][2:])
+    return (
+        f"records: a record of {path} has a wrong `{where}` ({first['msg']}, got {str(first['input'])[:80]}); "
+        "run the experiment again"
+    )

@@ -20,13 +20,11 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 class Footnotes:
     """Numbers the reasons of a table's missing numbers, equal reasons once."""
 
-    texts: list[str] = field(default_factory=list)
+    numbers: dict[str, int] = field(default_factory=dict)
 
     def mark(self, reason: str) -> str:
         """The superscript number of a reason."""
-        if reason not in self.texts:
-            self.texts.append(reason)
-        return superscript(self.texts.index(reason) + 1)
+        return superscript(self.numbers.setdefault(reason, len(self.numbers) + 1))
 
     def dash(self, reason: str) -> str:
         """What stands for a missing number."""
@@ -34,7 +32,7 @@ class Footnotes:
 
     def lines(self) -> list[str]:
         """The footnotes."""
-        return [f"{superscript(number)} {text}" for number, text in enumerate(self.texts, start=1)]
+        return [f"{superscript(number)} {text}" for text, number in self.numbers.items()]
 
 
 def superscript(number: int) -> str:

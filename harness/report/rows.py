@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 from harness.api import EmptySelectionError, JsonValue, SpecError, StoreError
@@ -129,12 +130,12 @@ class Table:
     comparisons: int = 0
     reference: str = REFERENCE
 
-    @property
+    @cached_property  # asked for once per row
     def backends(self) -> tuple[str, ...]:
         """Labels of the backends, in order."""
         return tuple(dict.fromkeys(row.setting.backend for row in self.rows))
 
-    @property
+    @cached_property
     def allocations(self) -> tuple[str, ...]:
         """Labels of the allocations of pruned rows, in order."""
         return tuple(dict.fromkeys(row.setting.allocation for row in self.rows if not row.setting.is_dense))
@@ -242,10 +243,11 @@ def _reference(records: Iterable[Record]) -> str:
 
 def _ordered(rows: Mapping[Setting, Row]) -> tuple[Row, ...]:
     """Dense first within each backend; labels in the order of the plan, sparsities ascending."""
-    firsts = [list(dict.fromkeys(labels)) for labels in zip(*(_labels(setting) for setting in rows), strict=True)]
+    columns = zip(*(_labels(setting) for setting in rows), strict=True)
+    firsts = [{label: index for index, label in enumerate(dict.fromkeys(labels))} for labels in columns]
 
     def place(row: Row) -> tuple[object, ...]:
-        backend, *others = [seen.index(label) for seen, label in zip(firsts, _labels(row.setting), strict=True)]
+        backend, *others = [places[label] for places, label in zip(firsts, _labels(row.setting), strict=True)]
         return (backend, not row.setting.is_dense, *others, row.setting.target_sparsity)
 
     return tuple(sorted(rows.values(), key=place))
@@ -284,7 +286,7 @@ def _values(records: Iterable[Record]) -> dict[int, float]:
 
 def _mean(values: Iterable[float | None]) -> float | None:
     present = [value for value in values if value is not None and math.isfinite(value)]
-    return interval(present).mean if present else None
+    return math.fsum(present) / len(present) if present else None
 
 
 def _why_incomplete(records: Sequence[Record]) -> str:

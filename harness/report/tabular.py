@@ -1,11 +1,12 @@
 """The report as data: records in JSON, rows in CSV, numbers unrounded and a missing number an empty field."""
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from io import StringIO
 
-from harness.records import Record, dump
+from pydantic_core import to_json
+
+from harness.records import Record
 from harness.report.rows import REFERENCE, HardwareCell, Row, Table, tables
 from harness.statistics import Comparison
 
@@ -14,7 +15,7 @@ _Field = str | float | int | None
 
 def json_text(records: Sequence[Record]) -> str:
     """One object per planned cell, with every field of its record."""
-    return json.dumps(dump(records), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return to_json(list(records), indent=2, inf_nan_mode="null").decode() + "\n"
 
 
 def csv_text(records: Sequence[Record], margin: float | None) -> str:
