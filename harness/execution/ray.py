@@ -1,0 +1,415 @@
+"""The Ray executor: the same stages, in the same worker processes, on the machines of a Ray cluster.
+
+An actor is a slot on some node. It keeps one worker process, run by the local executor there, so that statuses, time
+limits, logs and numbers are those of a run on one machine; Ray places it, and tells when it or its node is gone. A
+stage whose actor is lost runs again elsewhere: it writes nothing but the shared store, so that is always allowed.
+"""
+
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stdout, suppress
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from importlib.util import find_spec
+from math import floor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from harness.api import HarnessError, PluginUnavailableError, SpecError
+from harness.execution.graph import Graph, Policy, Schedule, needed
+from harness.execution.local import LocalExecutor
+from harness.execution.worker import Done, Failed, Job, Message, Progress
+from harness.plan import backend_versions
+from harness.store import Store
+
+_SEEN_WITHIN_S = 60.0
+"""How late a network file system may show what another machine has written; NFS keeps directories for up to 60 s."""
+
+_LOOK_S = 1.0
+"""How often the cluster is looked at while no message comes: nodes join, and nodes are lost."""
+
+
+class RayExecutor:
+    """Runs stages on a Ray cluster, one worker process per actor.
+
+    Args:
+        address: of the cluster (`auto`, or HOST:PORT of its head); `local` starts one on this machine alone, and None
+            does so where RAY_ADDRESS and this machine name no cluster.
+        workers: how many actors; None for as many as the cluster holds, counted anew as nodes come and go. With a
+            number the actors that find no room wait for it, which makes a cluster grow that scales itself.
+        devices: as of the local executor; as many as name one GPU share it, and Ray chooses which GPU it is.
+        retries: how often a stage is run again after its actor or node was lost.
+
+    Raises:
+        PluginUnavailableError: Ray is not installed.
+    """
+
+    def __init__(
+        self, address: str | None = None, *, workers: int | None = None, devices: Sequence[str] = (), retries: int = 3
+    ) -> None:
+        if find_spec("ray") is None:
+            raise PluginUnavailableError("ray: Ray is not installed; run `pip install harness[ray]`")
+        self._address, self._workers, self._retries = address, workers, retries
+        self._devices = tuple(devices)
+        self._slots: list[_Slot] = []
+        self._lost: list[Job] = []
+        self.losses: Counter[str] = Counter()
+        """How often each stage lost its actor or node."""
+
+    def run(self, schedule: Schedule) -> None:
+        """Run everything that the schedule hands out; the actors end with it.
+
+        Raises:
+            HarnessError: the cluster cannot be reached; SpecError: no node of it can hold a stage.
+        """
+        jobs = schedule.graph.jobs.values()
+        with _told(next((job.log.with_name("ray.log") for job in jobs if job.log is not None), None)):
+            try:
+                self._connect()
+                self._work(schedule, _demand(jobs, self._devices))
+            finally:
+                self.close()
+
+    def _work(self, schedule: Schedule, demand: "_Demand") -> None:
+        if self._workers is None and not self._places(demand):
+            raise SpecError(
+                f"ray: a stage needs {demand} on one node, and no node of the cluster has that "
+                f"({_sizes()}); change `threads` or `device`, or name --workers to wait for such nodes"
+            )
+        while not schedule.is_over:
+            self._dispatch(schedule, demand)
+            for message in self._messages(schedule):
+                schedule.tell(message)
+
+    def close(self) -> None:
+        """End every actor and leave the cluster; a worker process dies with its actor."""
+        import ray
+
+        for slot in self._slots:
+            _end(slot)
+        self._slots, self._lost = [], []
+        ray.shutdown()
+
+    def _connect(self) -> None:
+        # Ray sends usage statistics to its makers unless told otherwise; whoever wants that sets the variable.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's own later behaviour, which it otherwise announces with a warning in every run.
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Every error becomes the status of a stage; one that nobody waits for any more needs no traceback.
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+        import ray
+
+        try:
+            with _own_signals():
+                ray.init(
+                    address=self._address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
+                )
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise HarnessError(
+                f"ray: no cluster answers at {self._address or 'the default address'} "
+                f"({str(error).splitlines()[0]}); start one with `ray start --head`, or name another --address"
+            ) from None
+
+    def _places(self, demand: "_Demand") -> int:
+        """How many actors there may be at present."""
+        return self._workers or sum(demand.times_in(resources) for resources in _nodes())
+
+    def _dispatch(self, schedule: Schedule, demand: "_Demand") -> None:
+        for slot in [slot for slot in self._slots if slot.running is None]:
+            job = schedule.next(slot.backend, slot.stands_at)
+            if job is not None:
+                slot.begin(job, schedule.policy)
+        places = self._places(demand)
+        while sum(slot.running is not None for slot in self._slots) < places:
+            job = self._lost.pop() if self._lost else schedule.next()
+            if job is None:
+                return
+            idle = [slot for slot in self._slots if slot.running is None]
+            fitting = next((slot for slot in idle if slot.backend == job.backend.name), None)
+            if fitting is None and idle and len(self._slots) >= places:
+                self._slots.remove(idle[0])  # one framework per process, as everywhere
+                _end(idle[0])
+            slot = fitting or self._start(job, demand)
+            slot.begin(job, schedule.policy)
+
+    def _start(self, job: Job, demand: "_Demand") -> "_Slot":
+        import ray
+
+        settings = {name: value for name, value in os.environ.items() if name.startswith("HARNESS_")}
+        # Ray shows an actor its own GPU and no other, so that this is the first one it sees.
+        devices = ("cuda:0",) if demand.gpus else ()
+        actor = ray.remote(num_cpus=demand.cpus, num_gpus=demand.gpus, max_restarts=0)(Station).remote(
+            settings, devices
+        )
+        slot = _Slot(job.backend.name, actor)
+        self._slots.append(slot)
+        return slot
+
+    def _messages(self, schedule: Schedule) -> Iterator[Message]:
+        import ray
+
+        streams = {slot.stream: slot for slot in self._slots if slot.stream is not None}
+        timeout = _LOOK_S if schedule.look_again_s is None else min(_LOOK_S, schedule.look_again_s)
+        if not streams:
+            time.sleep(timeout)  # all that runs is lost and waits for a node, or another run computes it
+            return
+        ready, _ = ray.wait(list(streams), timeout=timeout)
+        for stream in ready:
+            slot = streams[stream]
+            message = self._receive(slot)
+            if message is not None:
+                slot.note(message)
+                yield message
+
+    def _receive(self, slot: "_Slot") -> Message | None:
+        """The next message of an actor; None if it is lost and its stage is going to run elsewhere."""
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        assert slot.running is not None
+        job = slot.running
+        try:
+            message: Message = ray.get(next(slot.stream))
+        except RayTaskError as error:
+            self._forget(slot)
+            reason = str(error.cause or error).strip().splitlines()[-1]
+            reason = f"ray: a node cannot take the stage: {reason}; install there what is installed here"
+            return Failed(job.stage.key, "failed", reason)
+        except (RayError, StopIteration) as error:
+            self._forget(slot)
+            return self._after_loss(job, error)
+        return _unless_unseen(message, job) if isinstance(message, Done) else message
+
+    def _forget(self, slot: "_Slot") -> None:
+        self._slots.remove(slot)
+        _end(slot)
+
+    def _after_loss(self, job: Job, error: Exception) -> Message | None:
+        key = job.stage.key
+        found = _finished(job)
+        if found is not None:
+            return found
+        self.losses[key] += 1
+        if self.losses[key] <= self._retries:
+            self._lost.append(job)
+            return None
+        is_memory = "low on memory" in str(error)
+        what = "ended by Ray for lack of memory on its node" if is_memory else "lost, or its node was"
+        return Failed(
+            key,
+            "oom" if is_memory else "killed",
+            f"ray: the actor of the stage was {what}, {self.losses[key]} times; run it again, or with fewer --workers",
+        )
+
+
+class Station:
+    """What runs on a node: an actor with one worker process.
+
+    Args:
+        settings: variables of the environment that the harness reads (HARNESS_...), as where the run was started.
+        devices: where the worker computes; empty: where the jobs say.
+    """
+
+    def __init__(self, settings: Mapping[str, str], devices: Sequence[str]) -> None:
+        import __main__
+
+        os.environ.update(settings)
+        # A spawned process runs its parent's main file first; Ray's would import Ray beside the framework.
+        vars(__main__).pop("__file__", None)
+        self._executor = _Keeping(1, devices)
+        # One thread for all stages: the worker process ends with the thread that has started it.
+        self._thread = ThreadPoolExecutor(1)
+
+    def run(self, job: Job, stage_timeout: float | None) -> Iterator[Message]:
+        """Run one stage, handing out its messages; the last one is its result."""
+        wrong = _why_not_here(job)
+        if wrong is not None:
+            yield Failed(job.stage.key, "failed", f"ray: node {socket.gethostname()} {wrong}")
+            return
+        messages: SimpleQueue[Message | None] = SimpleQueue()
+        graph = Graph({job.stage.key: job})
+        schedule = Schedule(
+            graph, Store(job.store), policy=Policy(stage_timeout=stage_timeout), on_message=messages.put
+        )
+        running = self._thread.submit(self._executor.run, schedule)
+        running.add_done_callback(lambda _: messages.put(None))
+        while (message := messages.get()) is not None:  # Ray sends values into generators: no `yield from` an iterator
+            yield message
+        running.result()
+
+
+class _Keeping(LocalExecutor):
+    """A local executor whose worker stays for the next stage; it ends with the actor."""
+
+    def close(self) -> None:
+        """Keep the worker."""
+
+
+@dataclass
+class _Slot:
+    """An actor and what it is doing.
+
+    Args:
+        backend: name of the one that its worker has loaded.
+        actor: the handle.
+        stream: its messages about the stage under way.
+        running: the job under way; stands_at: key of the stage whose state is loaded.
+    """
+
+    backend: str
+    actor: Any
+    stream: Any = None
+    running: Job | None = None
+    stands_at: str | None = None
+
+    def begin(self, job: Job, policy: Policy) -> None:
+        """Send a job; the actor begins when it is there."""
+        folders = {"store": job.store, "data_dir": job.data_dir, "log": job.log}
+        # An actor works in a folder of Ray's.
+        there = replace(job, **{name: path and path.absolute() for name, path in folders.items()})  # type: ignore[arg-type]
+        self.running = job
+        self.stream = self.actor.run.options(num_returns="streaming").remote(there, policy.stage_timeout)
+
+    def note(self, message: Message) -> None:
+        """Remember where the actor stands after a message."""
+        if isinstance(message, Progress):
+            return
+        self.running, self.stream, self.stands_at = None, None, None
+        if isinstance(message, Done):
+            is_test = message.record.kind == "test"
+            self.stands_at = message.record.parent if is_test else message.record.key
+
+
+@dataclass(frozen=True)
+class _Demand:
+    """What an actor takes of a node: CPUs, and GPUs or a part of one."""
+
+    cpus: int
+    gpus: float
+
+    def __str__(self) -> str:
+        return f"{self.cpus} CPUs and {self.gpus:g} GPUs" if self.gpus else f"{self.cpus} CPUs"
+
+    def times_in(self, resources: Mapping[str, float]) -> int:
+        """How often it fits into a node."""
+        cpus = floor(resources.get("CPU", 0) / self.cpus)
+        # A part of a GPU lies on one GPU: two halves of different ones are no GPU.
+        gpus = floor(resources.get("GPU", 0)) * floor(1 / self.gpus) if self.gpus else cpus
+        return min(cpus, gpus)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM over; what it means for a run is the command line's to say."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _told(log: Path | None) -> Iterator[None]:
+    """Let a file take what Ray prints to stdout about its cluster: that place is for results."""
+    if log is None:
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield
+        return
+    log.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with log.open("a", buffering=1, encoding="utf-8") as file, redirect_stdout(file):
+            yield
+    finally:
+        if log.stat().st_size == 0:
+            log.unlink()
+
+
+def _demand(jobs: Iterable[Job], devices: Sequence[str]) -> _Demand:
+    """What the largest stage takes: one kind of actor serves a whole run."""
+    settings = [job.settings for job in jobs]
+    places = devices or [each.device for each in settings]
+    on_gpu = any(place.startswith("cuda") for place in places)
+    sharing = max(Counter(devices).values(), default=1)
+    return _Demand(max((each.threads for each in settings), default=1), 1 / sharing if on_gpu else 0)
+
+
+def _nodes() -> list[dict[str, float]]:
+    """The resources of every node that is alive."""
+    from ray import nodes
+
+    return [node["Resources"] for node in nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _sizes() -> str:
+    sizes = sorted({(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in _nodes()}, reverse=True)
+    return ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in sizes)
+
+
+def _end(slot: "_Slot") -> None:
+    import ray
+    from ray.exceptions import RayError
+
+    with suppress(RayError):  # it may be gone
+        ray.kill(slot.actor)
+
+
+def _why_not_here(job: Job) -> str | None:
+    """What is wrong with this node, in words: a stage run here would not be the one that was planned."""
+    if not (job.store / "format").is_file():
+        return f"does not see the store {job.store}; put it on a file system that all nodes share"
+    here = {"harness": version("harness"), **backend_versions(job.backend)}
+    planned = job.environment.get("versions", {})
+    assert isinstance(planned, dict)
+    different = [
+        f"{name} {here.get(name, 'missing')} instead of {planned.get(name)}"
+        for name in planned
+        if here.get(name) != planned[name]
+    ]
+    if different:
+        return f"has {', '.join(different)}; install the same versions on every node"
+    missing = _unseen(job.store, needed(job))
+    if missing:
+        return f"does not see stage {missing[0]} in {job.store}; check that all nodes share this folder"
+    return None
+
+
+def _unseen(folder: Path, keys: Sequence[str]) -> list[str]:
+    """The stages that this machine does not see, even after the time that a network file system may take."""
+    store, until = Store(folder), time.monotonic() + _SEEN_WITHIN_S
+    missing = [key for key in keys if not store.has_stage(key)]
+    while missing and time.monotonic() < until:
+        time.sleep(0.2)
+        missing = [key for key in missing if not store.has_stage(key)]
+    return missing
+
+
+def _unless_unseen(done: Done, job: Job) -> Message:
+    """A result, unless it lies in another folder of the same name on some node."""
+    if not _unseen(job.store, [job.stage.key]):
+        return done
+    return Failed(
+        job.stage.key,
+        "failed",
+        f"ray: the stage was run on a node whose {job.store.absolute()} is not the store of "
+        "this machine; put the store on a file system that all nodes share",
+    )
+
+
+def _finished(job: Job) -> Done | None:
+    """What a lost actor had finished, if it had."""
+    store, stage = Store(job.store), job.stage
+    if not store.has_stage(stage.key) or (stage.kind != "test" and not store.has_state(stage.key)):
+        return None
+    record = store.read(stage.key)
+    return None if record is None else Done(record)
