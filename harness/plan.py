@@ -7,19 +7,23 @@ import multiprocessing
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from shutil import which
+from typing import TypeVar
 
-from harness.api import Backend, JsonValue, Pattern, Problem, Settings, Task, Tensor, Train
+from harness.api import Backend, Component, JsonValue, Pattern, Phase, Problem, Settings, Task, Tensor, Train
 from harness.masking import why_skipped
+from harness.older_code import OlderCode, Trusting
 from harness.spec import Cell, Experiment, check, scope_tensors
-from harness.stages import Masking, Stage, chain, leaf, lower, root
+from harness.stages import Link, Masking, Stage, extended, leaf, links, lower, root
 from harness.store import DamagedStageError, StageRecord, Store
 
+Part = TypeVar("Part", bound=Component)
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class PlannedCell:
     """A cell and the stages that lead to its result.
 
@@ -64,6 +68,7 @@ class Plan:
         cached: the records of stages that are there and whole.
         to_run: why each of the other stages runs, by key.
         damaged: what was found damaged, by key.
+        trusted: keys of cached stages that older code made; none unless that was asked for.
     """
 
     experiment: Experiment
@@ -76,6 +81,7 @@ class Plan:
     cached: Mapping[str, StageRecord]
     to_run: Mapping[str, str]
     damaged: Mapping[str, str] = field(default_factory=dict)
+    trusted: frozenset[str] = frozenset()
 
     def settings(self, cell: Cell) -> Settings:
         """How the session of a cell computes."""
@@ -88,6 +94,25 @@ class Plan:
     def is_cached(self, planned: PlannedCell) -> bool:
         """Whether nothing of a cell has to run."""
         return bool(planned.chain) and not any(stage.key in self.to_run for stage in planned.stages)
+
+    def trusted_by(self, planned: PlannedCell) -> list[str]:
+        """Keys of the stages of older code that a cell rests on, in the order of its chain."""
+        return [stage.key for stage in planned.stages if stage.key in self.trusted]
+
+    def run_list(self) -> list[JsonValue]:
+        """Every stage that `run` would run, in an order in which it could, with the reason and what it starts from."""
+        cells: dict[str, int] = Counter(stage.key for planned in self.cells for stage in planned.stages)
+        return [
+            {
+                "stage": key,
+                "kind": self.stages[key].kind,
+                "epoch": self.stages[key].epoch_index + (self.stages[key].kind == "train"),
+                "parent": self.stages[key].parent,
+                "reason": reason,
+                "cells": cells[key],
+            }
+            for key, reason in self.to_run.items()
+        ]
 
     def summary(self) -> dict[str, JsonValue]:
         """The bill as plain values."""
@@ -103,6 +128,7 @@ class Plan:
             "stages": len(self.stages),
             "cached": len(self.stages) - len(self.to_run),
             "stages_to_run": len(self.to_run),
+            "trusted": len(self.trusted),
             "why": dict(sorted(reasons.items())),
             "epochs": distinct,
             "epochs_to_run": epochs,
@@ -129,8 +155,14 @@ class Plan:
         }
 
 
-def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = None) -> Plan:
+def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = None, trust_code: bool = False) -> Plan:
     """Plan an experiment: load the data, check what only shapes can tell, lower every cell, look into the store.
+
+    Args:
+        experiment: what is asked for.
+        store: where stages are kept; it need not exist.
+        data_dir: where the data is; the experiment's own folder by default.
+        trust_code: take stages that older code made, where all else is the same and present code has made none.
 
     Raises:
         SpecError, DataError: the experiment does not fit its tasks, or their data is not there.
@@ -138,17 +170,48 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
     from harness.data import data_folder
 
     folder = data_folder(data_dir or experiment.data_dir)
-    problems = {task: task.load(folder) for task in dict.fromkeys(cell.task for cell in experiment.cells)}
+    problems = {task: task.load(folder) for task in _distinct([cell.task for cell in experiment.cells])}
     check(experiment, problems)
-    backends = dict.fromkeys(cell.backend for cell in experiment.cells)
+    backends = _distinct([cell.backend for cell in experiment.cells])
     devices = {backend: resolve_device(experiment.device, backend) for backend in backends}
     lowering = _Lowering(experiment, problems, devices)
     cells = tuple(lowering.planned(cell) for cell in experiment.cells)
-    stages = {stage.key: stage for planned in cells for stage in planned.stages}
-    shelf = Store(store)
-    cached, damaged = _cached(shelf, stages)
-    to_run = _to_run(shelf, stages, cached, damaged)
-    return Plan(experiment, problems, folder, shelf, devices, cells, stages, cached, to_run, damaged)
+    shelf = _Shelf(Store(store))
+    if trust_code:
+        cells, found, trusted = _trusting(cells, lowering.stages, shelf)
+    else:
+        found, trusted = shelf.look(lowering.stages), frozenset()
+    return Plan(
+        experiment, problems, folder, shelf.store, devices, cells, found.stages, found.cached, found.to_run,
+        found.damaged, trusted,
+    )  # fmt: skip
+
+
+def _distinct(values: Sequence[Part]) -> list[Part]:
+    """Every value once; most are the same object, which is cheaper to tell than that two models are equal."""
+    return list(dict.fromkeys({id(value): value for value in values}.values()))
+
+
+def _trusting(
+    cells: tuple[PlannedCell, ...], strict: Mapping[str, Stage], shelf: "_Shelf"
+) -> tuple[tuple[PlannedCell, ...], "_Found", frozenset[str]]:
+    """The plan with stages of older code in it. None of them is ever run: that would put new results under old keys."""
+    older, refused = OlderCode(shelf.store), set[str]()
+    while True:
+        trusting = Trusting.of(strict, shelf.present, older, refused)
+        stages = {stage.key: stage for stage in trusting.stages.values()}
+        found = shelf.look(stages)
+        unusable = trusting.trusted & found.to_run.keys()
+        if not unusable:
+            break
+        refused |= unusable
+    place = trusting.stages
+    moved = tuple(
+        replace(cell, chain=tuple(place[stage.key] for stage in cell.chain), test=place[cell.test.key])
+        if cell.test else cell
+        for cell in cells
+    )  # fmt: skip
+    return moved, found, trusting.trusted
 
 
 def resolve_device(device: str, backend: Backend) -> str:
@@ -187,43 +250,91 @@ def _settings(experiment: Experiment, devices: Mapping[Backend, str], cell: Cell
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What the cells of a combination share, whatever their seed.
+
+    Args:
+        skip: why they are skipped.
+        dense, pruned: the links of their chains, before and from the first mask update on.
+        total_epochs, retrain_epochs: as in `PlannedCell`.
+    """
+
+    scope: tuple[Tensor, ...]
+    skip: str | None = None
+    dense: tuple[Link, ...] = ()
+    pruned: tuple[Link, ...] = ()
+    total_epochs: int = 0
+    retrain_epochs: int = 0
+
+
 class _Lowering:
-    """Lowers cells, doing what many cells share once."""
+    """Lowers cells, doing what many cells share once.
+
+    A grid's cells share their components as objects: what is kept by them is kept by identity, since hashing and
+    comparing models of a hundred thousand cells would take longer than all the rest.
+    """
 
     def __init__(
         self, experiment: Experiment, problems: Mapping[Task, Problem], devices: Mapping[Backend, str]
     ) -> None:
-        self._experiment, self._problems, self._devices = experiment, problems, devices
-        self._roots: dict[tuple[Task, Backend, int], Stage] = {}
+        self.stages: dict[str, Stage] = {}
+        self._experiment, self._devices = experiment, devices
+        self._problems = problems
+        self._roots: dict[tuple[int, int, int], Stage] = {}
+        self._ways: dict[tuple[object, ...], _Way] = {}
+        self._dense: dict[tuple[str, tuple[str, ...]], list[Stage]] = {}
+        self._by_way: dict[tuple[str, int], list[Stage]] = {}
         self._scopes: dict[Task, tuple[Tensor, ...]] = {}
         self._skips: dict[tuple[object, ...], str | None] = {}
 
     def planned(self, cell: Cell) -> PlannedCell:
         """One cell with its stages, or with the reason why it is skipped."""
+        way = self._way(cell)
+        if way.skip:
+            return PlannedCell(cell, scope=way.scope, skip=way.skip)
+        dense = self._dense_stages(self._root(cell), way)
+        chain = extended(dense, way.pruned, self.stages)
+        test = leaf(chain[-1], self.stages)
+        return PlannedCell(cell, tuple(chain), test, way.scope, None, way.total_epochs, way.retrain_epochs)
+
+    def _dense_stages(self, start: Stage, way: _Way) -> list[Stage]:
+        place = (start.key, id(way))
+        if place not in self._by_way:
+            # Two ways with the same dense training have equal links, not the same ones.
+            shared = (start.key, tuple(link.work for link in way.dense))
+            if shared not in self._dense:
+                self._dense[shared] = extended([start], way.dense, self.stages)
+            self._by_way[place] = self._dense[shared]
+        return self._by_way[place]
+
+    def _way(self, cell: Cell) -> _Way:
+        parts = (cell.task, cell.backend, cell.pattern, cell.allocation, cell.strategy)
+        place = (*map(id, parts), cell.sparsity)
+        if place not in self._ways:
+            self._ways[place] = self._new_way(cell)
+        return self._ways[place]
+
+    def _new_way(self, cell: Cell) -> _Way:
         problem = self._problems[cell.task]
         scope = self._scope(cell.task)
         skip = self._backend_skip(cell) or self._pattern_skip(cell, scope)
         if skip:
-            return PlannedCell(cell, scope=scope, skip=skip)
+            return _Way(scope, skip)
         recipe = problem.recipe
         if cell.strategy is None:
             masking = None
-            steps = lower(dense_program(problem), recipe)
+            program: Sequence[Phase] = dense_program(problem)
         else:
             assert cell.pattern is not None
             names = tuple(tensor.name for tensor in scope)
             masking = Masking(cell.pattern, cell.allocation, names, cell.sparsity)
-            steps = lower(cell.strategy.program(recipe, cell.sparsity), recipe)
-        stages = chain(self._root(cell), steps, masking)
-        first_prune = next((index for index, stage in enumerate(stages) if stage.kind == "prune"), len(stages))
-        return PlannedCell(
-            cell,
-            tuple(stages),
-            leaf(stages[-1]),
-            scope,
-            total_epochs=sum(stage.kind == "train" for stage in stages),
-            retrain_epochs=sum(stage.kind == "train" for stage in stages[first_prune:]),
-        )
+            program = cell.strategy.program(recipe, cell.sparsity)
+        found = links(lower(program, recipe), masking)
+        kinds = [link.kind for link in found]
+        first_prune = kinds.index("prune") if "prune" in kinds else len(kinds)
+        dense = sum(link.is_dense for link in found)
+        return _Way(scope, None, found[:dense], found[dense:], kinds.count("train"), kinds[first_prune:].count("train"))
 
     def _scope(self, task: Task) -> tuple[Tensor, ...]:
         if task not in self._scopes:
@@ -231,11 +342,12 @@ class _Lowering:
         return self._scopes[task]
 
     def _root(self, cell: Cell) -> Stage:
-        place = (cell.task, cell.backend, cell.seed)
+        place = (id(cell.task), id(cell.backend), cell.seed)
         if place not in self._roots:
             versions = backend_versions(cell.backend)
             settings = _settings(self._experiment, self._devices, cell)
-            self._roots[place] = root(cell.task, self._problems[cell.task], cell.backend, settings, versions)
+            stage = root(cell.task, self._problems[cell.task], cell.backend, settings, versions)
+            self._roots[place] = self.stages.setdefault(stage.key, stage)
         return self._roots[place]
 
     def _backend_skip(self, cell: Cell) -> str | None:
@@ -270,19 +382,48 @@ def pattern_banks(pattern: Pattern | None, tensors: Sequence[Tensor]) -> dict[st
     return {name: banks for name, banks in counts.items() if banks is not None}
 
 
-def _cached(store: Store, stages: Mapping[str, Stage]) -> tuple[dict[str, StageRecord], dict[str, str]]:
-    """Every stage that is there, and what was found damaged on the way."""
-    cached: dict[str, StageRecord] = {}
-    damaged: dict[str, str] = {}
-    for key in stages:
-        try:
-            record = store.read(key)
-            if record is not None:
-                store.masks(record)
-                cached[key] = record
-        except DamagedStageError as error:
-            damaged[key] = str(error)
-    return cached, damaged
+@dataclass(frozen=True)
+class _Found:
+    """What the store says of a plan's stages: as in `Plan`."""
+
+    stages: Mapping[str, Stage]
+    cached: Mapping[str, StageRecord]
+    to_run: Mapping[str, str]
+    damaged: Mapping[str, str]
+
+
+class _Shelf:
+    """A store that is looked into: what is there is listed once, every record is read once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.present = frozenset(store.keys())
+        self._read: dict[str, StageRecord | DamagedStageError | None] = {}
+
+    def look(self, stages: Mapping[str, Stage]) -> _Found:
+        """What is there, and what has to run."""
+        cached: dict[str, StageRecord] = {}
+        damaged: dict[str, str] = {}
+        for key in stages:
+            found = self._record(key) if key in self.present else None
+            if isinstance(found, DamagedStageError):
+                damaged[key] = str(found)
+            elif found is not None:
+                cached[key] = found
+        to_run = _to_run(self.store, stages, cached, damaged)
+        return _Found(stages, cached, to_run, damaged)
+
+    def _record(self, key: str) -> StageRecord | DamagedStageError | None:
+        """A stage's record, if it is there and whole, its masks included."""
+        if key not in self._read:
+            try:
+                record = self.store.read(key)
+                if record is not None:
+                    self.store.masks(record)
+                self._read[key] = record
+            except DamagedStageError as error:
+                self._read[key] = error
+        return self._read[key]
 
 
 def _to_run(

@@ -257,29 +257,30 @@ def links(steps: Sequence[Step], masking: Masking | None) -> tuple[Link, ...]:
 
 def chain(start: Stage, steps: Sequence[Step], masking: Masking | None) -> list[Stage]:
     """The stages of one cell, from stage 0 to the trained, pruned model."""
-    return extended([start], links(steps, masking))
+    return extended([start], links(steps, masking), {})
 
 
-def extended(stages: Sequence[Stage], following: Iterable[Link]) -> list[Stage]:
-    """A chain with further stages at its end; the places of rewinds count from the chain's start."""
+def extended(stages: Sequence[Stage], following: Iterable[Link], known: dict[str, Stage]) -> list[Stage]:
+    """A chain with further stages at its end.
+
+    Args:
+        stages: the chain from stage 0 on.
+        following: what comes next; the places of rewinds count from the chain's start.
+        known: stages by key, so that one that many chains share is one object; new ones are added.
+    """
     found = list(stages)
     for link in following:
         parent = found[-1].key
         source = None if link.source is None else found[link.source].key
-        found.append(
-            Stage(
-                key_of(link.work, parent, source),
-                parent,
-                link.kind,
-                link.inputs if source is None else {**link.inputs, "source": source},
-                link.epoch_index,
-                link.epoch,
-                link.update,
-                source,
-                link.masking,
+        key = key_of(link.work, parent, source)
+        stage = known.get(key)
+        if stage is None:
+            inputs = link.inputs if source is None else {**link.inputs, "source": source}
+            known[key] = stage = Stage(
+                key, parent, link.kind, inputs, link.epoch_index, link.epoch, link.update, source, link.masking,
                 link.is_dense,
-            )
-        )
+            )  # fmt: skip
+        found.append(stage)
     return found
 
 
@@ -291,13 +292,16 @@ def _identity(score: Score) -> JsonValue:
 _TEST = work_digest("test", {})
 
 
-def leaf(end: Stage) -> Stage:
-    """The test score of a chain's last stage: a stage of its own, that no other stage starts from."""
-    return Stage(
-        key=key_of(_TEST, end.key),
-        parent=end.key,
-        kind="test",
-        inputs={},
-        epoch_index=end.epoch_index + (end.kind == "train"),
-        is_dense=end.is_dense,
-    )
+def leaf(end: Stage, known: dict[str, Stage] | None = None) -> Stage:
+    """The test score of a chain's last stage: a stage of its own, that no other stage starts from.
+
+    Args:
+        end: the stage that is scored.
+        known: as for `extended`.
+    """
+    key = key_of(_TEST, end.key)
+    if known is None or key not in known:
+        index = end.epoch_index + (end.kind == "train")
+        stage = Stage(key, end.key, "test", {}, epoch_index=index, is_dense=end.is_dense)
+        return stage if known is None else known.setdefault(key, stage)
+    return known[key]

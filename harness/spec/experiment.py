@@ -75,21 +75,23 @@ class Cell:
     @cached_property
     def id(self) -> str:
         """Twelve hex digits of everything that decides its result; labels do not, and a baseline has no scope."""
-        parts: dict[str, JsonValue] = {
-            "task": _identity(self.task),
+        # The canonical spelling of `digest`, put together from texts that many cells share.
+        parts = {
             "backend": _identity(self.backend),
-            "seed": self.seed,
-            "precision": self.precision,
+            "precision": json.dumps(self.precision),
+            "seed": json.dumps(self.seed),
+            "task": _identity(self.task),
         }
         if self.pattern is not None and self.strategy is not None:
             parts |= {
+                "allocation": _canonical(self.allocation),
                 "pattern": _identity(self.pattern),
+                "scope": _scope_text(self.scope),
+                "sparsity": json.dumps(self.sparsity),
                 "strategy": _identity(self.strategy),
-                "allocation": self.allocation if isinstance(self.allocation, str) else dict(self.allocation),
-                "sparsity": self.sparsity,
-                "scope": list(self.scope),
             }
-        return digest(parts)[:12]
+        text = ",".join(f'"{name}":{parts[name]}' for name in sorted(parts))
+        return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:12]
 
     def __hash__(self) -> int:
         """By what decides the result: an allocation may be a dictionary, which has no hash."""
@@ -214,7 +216,11 @@ def allocation_label(allocation: Allocation) -> str:
 
 def digest(value: JsonValue) -> str:
     """SHA-256 of a JSON value in one canonical spelling, in hex."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()
+
+
+def _canonical(value: JsonValue | Mapping[str, float]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
 def _smoke(task: Task) -> Task:
@@ -229,8 +235,13 @@ def _label(component: Component) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _identity(component: Component) -> JsonValue:
-    return component.identity()
+def _identity(component: Component) -> str:
+    return _canonical(component.identity())
+
+
+@lru_cache(maxsize=64)
+def _scope_text(scope: tuple[str, ...]) -> str:
+    return _canonical([*scope])
 
 
 def _groups(cells: Iterable[Cell], key: Callable[[Cell], str]) -> list[list[Cell]]:

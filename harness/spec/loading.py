@@ -130,7 +130,11 @@ class _Grid:
                 cells[cell] = None
         if not cells:
             self.problems.add(("exclude",), "expected at least one cell to be left, got none; exclude less")
-        dense = dict.fromkeys(cell.baseline() for cell in cells)
+        # One cell of each training stands for all: a baseline has neither pattern, strategy nor sparsity.
+        trainings: dict[tuple[int, int, int], Cell] = {}
+        for each in cells:
+            trainings.setdefault((id(each.task), id(each.backend), each.seed), each)
+        dense = dict.fromkeys(each.baseline() for each in trainings.values())
         return (*dense, *(cell for cell in cells if not cell.is_dense))
 
     def _is_small(self) -> bool:

@@ -72,6 +72,10 @@ def _misfits(experiment: Experiment, problems: Mapping[Task, Problem]) -> Iterat
     for cell in experiment.cells:
         if cell.pattern is None or cell.strategy is None:
             continue
+        # The cells of a grid share their components: most are told from those before without comparing any.
+        shared = (cell.task, cell.pattern, cell.allocation, cell.strategy)
+        if not _first(seen, *map(id, shared), cell.sparsity):
+            continue
         task, problem, labels = cell.task, problems[cell.task], cell.labels()
         if task not in scopes:
             try:

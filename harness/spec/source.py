@@ -187,9 +187,7 @@ class _Converter:
         self.nodes = 0
 
     def value(self, node: Node, path: Path, above: tuple[int, ...]) -> JsonValue:
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise _TooLargeError(path, f"expected at most {MAX_NODES} values once aliases are written out, got more")
+        self.count(path)
         if id(node) in above:
             raise _TooLargeError(path, "expected a tree of values, got an alias of what it stands in")
         if len(path) > _MAX_DEPTH:
@@ -203,6 +201,11 @@ class _Converter:
         if isinstance(node, ScalarNode):
             return self.scalar(node, path)
         return self.refuse(path, f"expected a plain value, got one tagged {node.tag}")
+
+    def count(self, path: Path) -> None:
+        self.nodes += 1
+        if self.nodes > MAX_NODES:
+            raise _TooLargeError(path, f"expected at most {MAX_NODES} values once aliases are written out, got more")
 
     def mapping(self, node: MappingNode, path: Path, above: tuple[int, ...]) -> JsonValue:
         found: dict[str, JsonValue] = {}
@@ -248,10 +251,10 @@ class _Converter:
 
     def merged(self, node: MappingNode, path: Path, above: tuple[int, ...]) -> Iterator[tuple[ScalarNode, Node]]:
         """What a merged mapping brings in, its own merges last: a key that is nearer wins."""
-        self.nodes += 1
-        if self.nodes > MAX_NODES:
-            raise _TooLargeError(path, f"expected at most {MAX_NODES} values once aliases are written out, got more")
-        yield from self.pairs(node, path)
+        self.count(path)
+        for pair in self.pairs(node, path):
+            self.count(path)  # a key that is not taken over is work all the same
+            yield pair
         for other in self.merges(node, path, (*above, id(node))):
             yield from self.merged(other, path, (*above, id(node)))
 
