@@ -146,7 +146,7 @@ def tfmot_work(case: Case, scores: Matrix) -> Work | None:
     pruning = pruning_impl.Pruning(lambda: tf.constant(0), [], schedule, (case.block, case.block), "AVG")
     if case.group:
         upright = tf.constant(np.ascontiguousarray(scores.T))  # its groups run along the inputs of a Keras kernel
-        return lambda: np.asarray(pruning._update_mask_sparsity_m_by_n(upright, (2, 4))[1]).T
+        return lambda: np.asarray(pruning._update_mask_sparsity_m_by_n(upright, (2, 4))).T
     return lambda: pruning._maybe_update_block_mask(given)[1]
 
 

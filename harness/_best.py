@@ -29,26 +29,28 @@ _SAMPLED_FROM = 1 << 13
 """From this size on, a group's threshold is bracketed by a sample (measured break-even)."""
 
 
-def best(scores: Matrix, quota: int) -> Mask:
+def best(scores: Matrix, quota: int, out: Mask | None = None) -> Mask:
     """The `quota` highest of each row, ties at the lower column.
 
     Args:
         scores: finite or -inf; not modified.
         quota: how many to keep of each row, at most its length.
+        out: where to write the mask, C-contiguous; a new one by default.
 
     Shapes:
         scores (groups, size) -> mask (groups, size).
     """
     size = scores.shape[1]
+    mask: Mask = np.empty(scores.shape, dtype=np.bool_) if out is None else out
     if quota in (0, size):
-        return np.full(scores.shape, quota == size, dtype=np.bool_)
+        mask[...] = quota == size
+        return mask
     if scores.dtype == np.float16:
         scores = scores.astype(np.float32)  # same order, and compared many times faster
     if size <= _COMPARED_UP_TO:
-        return _by_pairs(np.ascontiguousarray(scores), quota)
+        return _by_pairs(np.ascontiguousarray(scores), quota, mask)
     if size < _SAMPLED_FROM:
-        return _by_sorting(scores, quota)
-    mask: Mask = np.empty(scores.shape, dtype=np.bool_)
+        return _by_sorting(scores, quota, mask)
     for group, kept in zip(np.ascontiguousarray(scores), mask, strict=True):
         if not _within(_bracket(group, quota), group, quota, kept):
             threshold = np.partition(group, size - quota)[size - quota]
@@ -56,7 +58,7 @@ def best(scores: Matrix, quota: int) -> Mask:
     return mask
 
 
-def _by_pairs(scores: Matrix, quota: int) -> Mask:
+def _by_pairs(scores: Matrix, quota: int, mask: Mask) -> Mask:
     """As `best`, by counting how many others beat each score: a few passes, and nothing is moved.
 
     Scores `distance` apart are neighbours in memory for all groups at once; pairs that straddle two groups are blanked.
@@ -71,7 +73,7 @@ def _by_pairs(scores: Matrix, quota: int) -> Mask:
         won &= same_group[distance - 1, :-distance]
         beaten_by[distance:] += won
         beaten_by[:-distance] -= won
-    return (beaten_by < quota).reshape(groups, size)
+    return np.less(beaten_by.reshape(groups, size), quota, out=mask)
 
 
 @lru_cache(maxsize=4)
@@ -87,7 +89,7 @@ def _pairs(size: int, length: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]
     return right, same_group
 
 
-def _by_sorting(scores: Matrix, quota: int) -> Mask:
+def _by_sorting(scores: Matrix, quota: int, mask: Mask) -> Mask:
     """As `best`, by a sorted copy, which has the threshold of each group in one place and what comes next below it."""
     size = scores.shape[1]
     ordered = scores.copy()
@@ -97,9 +99,10 @@ def _by_sorting(scores: Matrix, quota: int) -> Mask:
     else:
         ordered.partition(size - quota, axis=1)  # one place only: NumPy 2.4 is five times slower with two
         below = ordered[:, : size - quota].max(axis=1)
-    threshold = ordered[:, size - quota, None]
-    mask: Mask = scores >= threshold
+    threshold = ordered[:, size - quota, None].copy()
     surplus = np.flatnonzero(below == threshold[:, 0])
+    ordered[...] = threshold  # one long comparison is quicker than one per group
+    np.greater_equal(scores, ordered, out=mask)
     if len(surplus):
         mask[surplus] = _without_late_ties(scores[surplus], threshold[surplus], quota)
     return mask
@@ -156,12 +159,15 @@ def _within(bracket: tuple[np.floating, np.floating], scores: Matrix, quota: int
             between.append(np.flatnonzero((part > low) ^ kept) + start)
     if missing < 0:
         return _settle_ties(scores, mask, high, -missing, keep=False)
-    places = np.concatenate(between) if between else np.empty(0, np.intp)
+    if low == high:
+        return missing == 0
+    places = np.concatenate(between)
     if missing >= len(places):
         mask[places] = True
         return _settle_ties(scores, mask, low, missing - len(places), keep=True)
     if missing:
-        mask[places] = _by_sorting(scores[places].reshape(1, -1), missing)[0]
+        near = scores[places].reshape(1, -1)
+        mask[places] = _by_sorting(near, missing, np.empty(near.shape, np.bool_))[0]
     return True
 
 

@@ -237,13 +237,12 @@ def select(scores: Matrix, layout: Layout, sparsity: float, *, pooling: Pooling 
             f"the layout is for a matrix of shape {(layout.rows, layout.cols)}, got scores of shape {scores.shape}; "
             "lay the frame over the matrix that is scored"
         )
-    if layout.cell == (1, 1) or sparsity == 0:
-        _require_scores(scores)
     quota = layout.quota(sparsity)
     if sparsity == 0:
+        _require_scores(scores)
         return np.ones(scores.shape, dtype=np.bool_)
     if layout.cell == (1, 1):
-        return _select_cells(scores, layout, quota)
+        return _select_cells(scores, layout, quota, checked=False)
     kept = _best_by_rough_means(scores, layout, quota) if pooling == "mean" else None
     if kept is None:
         cells = _pooled(scores, layout, pooling)
@@ -352,10 +351,8 @@ def _reduce(values: Matrix, length: int, reduce: np.ufunc, out: Matrix) -> None:
         reduce((first if offset == 1 else out)[: len(part)], part, out=out[: len(part)])
 
 
-def _select_cells(scores: Matrix, layout: Layout, quota: int) -> Mask:
+def _select_cells(scores: Matrix, layout: Layout, quota: int, *, checked: bool = True) -> Mask:
     """Cells to keep, for one score per cell; groups of one width at a time, a cache-sized stripe of rows at a time."""
-    if layout.group_count == 1:
-        return best(scores.reshape(1, -1), quota).reshape(scores.shape)
     kept: Mask = np.empty(scores.shape, dtype=np.bool_)
     height = layout.group_rows
     left = 0
@@ -363,10 +360,15 @@ def _select_cells(scores: Matrix, layout: Layout, quota: int) -> Mask:
         right = left + width * layout.widths.count(width)
         step = height * max(1, PIECE // (height * (right - left)))
         for top in range(0, len(scores), step):
-            part = scores[top : top + step, left:right]
+            part, chosen = scores[top : top + step, left:right], kept[top : top + step, left:right]
+            if not checked:
+                _require_scores(part)  # here, because it is in the cache from now on
+            if right - left == len(kept[0]) and (height == 1 or width == len(kept[0])):  # a group's cells lie together
+                best(part.reshape(-1, height * width), quota, chosen.reshape(-1, height * width))
+                continue
             shape = (len(part) // height, height, (right - left) // width, width)
             grouped = part.reshape(shape).swapaxes(1, 2)  # (stripes, groups, group rows, width)
-            chosen = best(grouped.reshape(-1, height * width), quota)
-            kept[top : top + step, left:right] = chosen.reshape(grouped.shape).swapaxes(1, 2).reshape(part.shape)
+            found = best(grouped.reshape(-1, height * width), quota)
+            chosen[...] = found.reshape(grouped.shape).swapaxes(1, 2).reshape(part.shape)
         left = right
     return kept

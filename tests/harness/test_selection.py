@@ -91,15 +91,109 @@ def test_a_large_matrix_is_selected_as_a_stable_sort_would(levels, sparsity):
     assert set(np.flatnonzero(mask)) == set(order[: keep_count(scores.size, sparsity)])
 
 
-def test_a_sample_that_misleads_does_not_change_the_mask():
-    size = 1 << 18
-    scores = np.arange(size, dtype=np.float32)
-    scores[:: size >> 14] = -1  # exactly the weights that the sample looks at
+def by_stable_sort(scores, size, sparsity):
+    """Groups of `size` scores laid end to end, each sorted whole; a sort that keeps equal scores in their order."""
+    groups = scores.reshape(-1, size)
+    mask = np.zeros(groups.shape, bool)
+    best = np.argsort(-groups.astype(np.float64), axis=1, kind="stable")[:, : keep_count(size, sparsity)]
+    np.put_along_axis(mask, best, True, axis=1)
+    return mask.reshape(scores.shape)
 
-    mask = select(scores.reshape(1, -1), Layout.of(1, size), 0.9).ravel()
 
-    assert mask[np.argsort(-scores, kind="stable")[: keep_count(size, 0.9)]].all()
-    assert mask.sum() == keep_count(size, 0.9)
+@pytest.mark.parametrize("step", range(1, 60, 2))
+@pytest.mark.parametrize("seen", [-1.0, 1e6], ids=["too low", "too high"])
+def test_a_sample_that_misleads_does_not_change_the_mask(step, seen):
+    scores = np.random.default_rng(0).random((100, 120), dtype=np.float32)
+    scores.reshape(-1)[::step] = seen  # whatever stride the sample has, one of these deceives it
+
+    mask = select(scores, Layout.of(100, 120), 0.9)
+
+    np.testing.assert_array_equal(mask, by_stable_sort(scores, scores.size, 0.9))
+
+
+def drawn(kind, shape, rng):
+    magnitudes = np.abs(rng.standard_normal(shape))
+    return {
+        "continuous": magnitudes,
+        "signed": rng.standard_normal(shape),
+        "tied": np.round(magnitudes * 8) / 8,
+        "all equal": np.full(shape, 0.5),
+        "zeros of both signs": np.where(rng.random(shape) < 0.5, 0.0, -0.0),
+        "mostly zero": np.where(rng.random(shape) < 0.95, 0.0, magnitudes),
+        "pruned before": np.where(rng.random(shape) < 0.8, -np.inf, magnitudes),
+        "pruned too far": np.where(rng.random(shape) < 0.95, -np.inf, magnitudes),
+        "ascending": np.sort(magnitudes, axis=None).reshape(shape),
+    }[kind]
+
+
+KINDS = [
+    "continuous", "signed", "tied", "all equal", "zeros of both signs", "mostly zero", "pruned before",
+    "pruned too far", "ascending",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [2, 4, 16, 17, 60, 512, 520, 8190, 8192])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_groups_of_any_size_are_selected_as_a_stable_sort_would(kind, size, dtype):
+    scores = drawn(kind, (3, size), np.random.default_rng(size)).astype(dtype)
+
+    for quota in sorted({1, max(1, size // 10), size // 2, size - 1}):
+        sparsity = round(1 - quota / size, 9)
+        mask = select(scores, Layout.of(3, size, group=(1, size)), sparsity)
+
+        np.testing.assert_array_equal(mask, by_stable_sort(scores, size, sparsity), err_msg=f"quota {quota}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("size", [4, 60, 12_000])
+def test_matrices_of_several_pieces_are_selected_as_a_stable_sort_would(kind, size):
+    scores = drawn(kind, (30, 12_000), np.random.default_rng(1)).astype(np.float32)
+
+    mask = select(scores, Layout.of(30, 12_000, group=(1, size)), 0.75)
+
+    np.testing.assert_array_equal(mask, by_stable_sort(scores, size, 0.75))
+    np.testing.assert_array_equal(
+        select(scores, Layout.of(30, 12_000), 0.75), by_stable_sort(scores, scores.size, 0.75)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cell", [(4, 4), (1, 8), (3, 5), (8, 2)], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 1e-36, 1e37])
+def test_blocks_are_chosen_by_their_means_in_double_precision(kind, cell, scale):
+    scores = (drawn(kind, (24, 240), np.random.default_rng(2)) * scale).astype(np.float32)
+    layout = Layout.of(24, 240, cell=cell)
+
+    for sparsity in (0.3, 0.9):
+        np.testing.assert_array_equal(select(scores, layout, sparsity), by_sorting(scores, layout, sparsity))
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_blocks_that_single_precision_cannot_tell_apart_are_told_apart(place):
+    scores = np.zeros((4, 16), np.float32)
+    scores[0] = 1.0
+    scores[1, ::4] = 2.0**-25  # lost when it is added to 1 in float32
+    scores[1, 4 * place] = 2.0**-24
+
+    mask = select(scores, Layout.of(4, 16, cell=(4, 4)), 0.75)
+
+    assert mask[:, 4 * place : 4 * place + 4].all()
+    assert mask.sum() == 16
+
+
+@pytest.mark.parametrize(
+    "share", [{}, {"group": (1, 4)}, {"group": (1, 60)}, {"cell": (4, 4)}, {"cell": (5, 7)}], ids=str
+)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("pooling", ["mean", "max"])
+def test_no_way_of_selecting_lets_scores_pass_that_are_not_finite(share, value, pooling):
+    scores = np.random.default_rng(0).random((40, 8400), dtype=np.float32)
+    scores[17, 4321] = value
+    scores[18, 4321] = -np.inf  # whose sum with +inf is NaN
+
+    with pytest.raises(ValueError, match=r"NaN or \+inf"):
+        select(scores, Layout.of(40, 8400, **share), 0.5, pooling=pooling)
 
 
 def test_pruned_weights_rank_below_all_others_even_below_zeros():
