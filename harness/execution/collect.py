@@ -1,16 +1,19 @@
 """From finished stages to records: what a cell measured, how sparse it is, what it costs on hardware."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from harness.api import Backend, Cost, Evaluation, HarnessError, JsonValue, Mask, Problem, Tensor, Workload
+from harness.api import Backend, Evaluation, JsonValue, Mask, Problem, Task, Tensor, Workload
 from harness.api.network import Network
+from harness.execution.costs import Costs, Found, workload_digest
 from harness.masking import achieved
 from harness.plan import Plan, PlannedCell, backend_versions, pattern_banks
 from harness.records import Record, Status
 from harness.spec import Cell
-from harness.store import StageRecord
+from harness.stages import digest
+from harness.store import MASKS, StageRecord
 
 
 @dataclass
@@ -32,8 +35,11 @@ class Collector:
 
     def __post_init__(self) -> None:
         """Start with nothing costed."""
-        self._costs: dict[tuple[object, ...], dict[str, JsonValue]] = {}
+        self._costs = Costs(self.plan.store)
+        self._until: float | None = None
+        self._networks: dict[Task, str] = {}
         self._complete: dict[str, Record] = {}
+        self._uncosted: set[str] = set()
         self._counted: set[str] = set()
         self._versions: dict[Backend, dict[str, str]] = {}
         self._several_seeds = len({planned.cell.seed for planned in self.plan.cells}) > 1
@@ -60,14 +66,24 @@ class Collector:
         place = f"epoch {stage.epoch_index + 1}" if stage.kind == "train" else stage.kind
         return " · ".join([*parts, place])
 
-    def records(self) -> list[Record]:
-        """One record for every planned cell, as things stand."""
+    def records(self, within: float | None = None) -> list[Record]:
+        """One record for every planned cell, as things stand.
+
+        Args:
+            within: seconds that may go into new hardware costs: the run waits meanwhile. What is not costed then says
+                so; None costs everything.
+        """
+        self._until = None if within is None else time.monotonic() + within
         return [self.record(planned) for planned in self.plan.cells]
 
     def record(self, planned: PlannedCell) -> Record:
         """The record of one cell, as things stand."""
-        if planned.cell.id in self._complete:
-            return self._complete[planned.cell.id]
+        cell = planned.cell.id
+        if cell in self._complete:
+            if cell in self._uncosted and self._may_cost():
+                update = {"hardware": self._hardware(planned)}
+                self._complete[cell] = self._complete[cell].model_copy(update=update)
+            return self._complete[cell]
         base = self._base(planned)
         if planned.skip is not None:
             return base.model_copy(update={"status": "skipped", "reason": planned.skip})
@@ -81,9 +97,8 @@ class Collector:
                 facts = {**base.facts, "failed_stage": stage.key}
                 return base.model_copy(update={"status": status, "reason": reason, "facts": facts})
         if all(stage.key in self.finished for stage in planned.stages):
-            complete = self._result(planned, base)
-            self._complete[planned.cell.id] = complete
-            return complete
+            self._complete[cell] = self._result(planned, base)
+            return self._complete[cell]
         is_running = any(stage.key in self.running and self.owner(stage.key) is planned for stage in planned.stages)
         return base.model_copy(update={"status": "running" if is_running else "planned"})
 
@@ -144,7 +159,7 @@ class Collector:
         masks = self.plan.store.masks(records[-1])
         by_tensor, over_scope, over_model = achieved(masks, problem.tensors())
         # A shared epoch is counted for the first cell that uses it, so that the counts of all cells add up.
-        ran = [record for record in trained if record.key in self.ran - self._counted]
+        ran = [record for record in trained if record.key in self.ran and record.key not in self._counted]
         self._counted.update(record.key for record in ran)
         is_new = any(stage.key in self.ran for stage in planned.stages)
         history = tuple(_value(problem, record.valid) for record in trained)
@@ -153,6 +168,9 @@ class Collector:
         facts["cpu"] = records[-1].cpu
         if any(record.reproduced is False for record in records):
             facts["not_reproduced"] = [record.key for record in records if record.reproduced is False]
+        trusted = self.plan.trusted_by(planned)
+        if trusted:
+            facts["trusted_code"] = list[JsonValue](trusted)
         if density:
             facts["activation_density"] = {layer: round(value, 3) for layer, value in density.items()}
         return base.model_copy(
@@ -165,7 +183,7 @@ class Collector:
                 "sparsity": over_scope,
                 "model_sparsity": over_model,
                 "tensor_sparsity": by_tensor,
-                "hardware": self._hardware(planned, problem, masks, density),
+                "hardware": self._hardware(planned),
                 "trained_epochs": len(ran),
                 "train_seconds": round(sum(record.seconds for record in trained), 3),
                 "dense_digest": dense[-1].digest if dense else None,
@@ -173,23 +191,30 @@ class Collector:
             }
         )
 
-    def _hardware(
-        self, planned: PlannedCell, problem: Problem, masks: Mapping[str, Mask], density: Mapping[str, float]
-    ) -> dict[str, dict[str, JsonValue]]:
-        workload = workload_of(planned.cell, problem, planned.scope, masks, density)
-        digest = self.finished[planned.end.key].digest if masks else f"dense {planned.cell.task.label()}"
-        costs: dict[str, dict[str, JsonValue]] = {}
-        for model in self.plan.experiment.hardware:
-            # Dense cells of several seeds are one dense model to an engine, unless they skip different zeros.
-            place = (digest, tuple(sorted(workload.activation_density.items())), model.label())
-            if place not in self._costs:
-                found: dict[str, JsonValue] = {"model": model.group()}
-                try:
-                    found |= Cost.model_validate(model.cost(workload)).model_dump(mode="json")
-                except HarnessError as error:
-                    found["reason"] = str(error)
-                self._costs[place] = found
-            costs[model.label()] = self._costs[place]
+    def _may_cost(self) -> bool:
+        return self._until is None or time.monotonic() < self._until
+
+    def _hardware(self, planned: PlannedCell) -> dict[str, Found]:
+        models = self.plan.experiment.hardware
+        if not models:
+            return {}
+        assert planned.test is not None
+        task, end = planned.cell.task, self.finished[planned.end.key]
+        problem, test = self.plan.problems[task], self.finished[planned.test.key].test
+        masks = self.plan.store.masks(end)
+        workload = workload_of(planned.cell, problem, planned.scope, masks, test.activation_density if test else {})
+        if task not in self._networks:
+            self._networks[task] = digest(problem.network.model_dump(mode="json"))
+        # Dense cells of several seeds are one dense model to an engine, unless they skip different zeros.
+        identity = workload_digest(workload, self._networks[task], end.checksums.get(MASKS, "dense"))
+        costs: dict[str, Found] = {}
+        self._uncosted.discard(planned.cell.id)
+        for model in models:
+            found = self._costs.of(workload, identity, model, compute=self._may_cost())
+            if found is None:
+                self._uncosted.add(planned.cell.id)
+                found = {"model": model.group(), "reason": "not costed yet; the run goes on or was interrupted"}
+            costs[model.label()] = found
         return costs
 
 

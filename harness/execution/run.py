@@ -28,6 +28,9 @@ _RECORDS_EVERY_S = 5.0
 _RECORDS_SHARE = 0.05
 """Records of a large experiment take long to write: no more than this share of the time goes into them."""
 
+_COSTING_S = 0.3
+"""Seconds of every writing of records that may go into hardware costs while workers wait for their next stage."""
+
 _LOG_LINES = 8
 """Lines of a stage's log that are shown with its failure."""
 
@@ -159,7 +162,7 @@ class _Run:
         self._write_spec()
         for key in self._plan.damaged:
             self._plan.store.set_aside(key)
-        self._write_records()
+        self._write_records(_COSTING_S)
         interrupted = False
         self._progress.begin(self._plan.summary(), self._workers)
         try:
@@ -176,7 +179,11 @@ class _Run:
             self._progress.end()
         stopped = None if self._store_error else self._schedule.stopped
         try:
-            self._write_records()
+            try:
+                self._write_records(0.0 if interrupted else None)
+            except KeyboardInterrupt:
+                interrupted = True
+                self._write_records(0.0)
             self._write_status("interrupted" if interrupted else "stopped" if stopped or self._store_error else "ended")
         except StoreError as error:
             self._store_error = self._store_error or str(error)
@@ -273,13 +280,13 @@ class _Run:
 
     def _write_now_and_then(self) -> None:
         if time.monotonic() > self._next_records:
-            self._write_records()
+            self._write_records(_COSTING_S)
         if self._status.is_due:
             self._write_status("running")
 
-    def _write_records(self) -> None:
+    def _write_records(self, costing: float | None) -> None:
         start = time.monotonic()
-        self._records = self._collector.records()
+        self._records = self._collector.records(costing)
         records.write(self._folder / "records.json", self._records)
         end = time.monotonic()
         self._next_records = end + max(_RECORDS_EVERY_S, (end - start) / _RECORDS_SHARE)

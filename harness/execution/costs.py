@@ -1,0 +1,158 @@
+"""Hardware costs that are kept: equal masks on an equal hardware model are costed once, also across runs.
+
+    STORE/costs/ab/abcd....json     of one workload: its cost on every hardware model that was asked for
+
+The files are disposable: what is missing, unreadable or of other code is computed anew. The digest of a model is that
+of its parameters, of all code and data of its plugin, of `harness.api`, and of every file that a parameter names.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from harness import code_digest
+from harness.api import Cost, HardwareModel, HarnessError, JsonValue, Workload
+from harness.stages import digest
+from harness.store import Store
+
+Found = dict[str, JsonValue]
+"""A cost as JSON, or its `reason`; `model` is what engines are grouped by."""
+
+_CODE_AND_DATA = (".py", ".yaml", ".yml", ".json", ".toml")
+
+
+class Costs:
+    """Costs of workloads, from the store or computed.
+
+    Args:
+        store: where they are kept.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._models: dict[HardwareModel, str] = {}
+        self._kept: dict[str, dict[str, Found]] = {}
+
+    def of(self, workload: Workload, identity: str, model: HardwareModel, *, compute: bool) -> Found | None:
+        """The cost of a workload; None if it is not known and not to be computed now.
+
+        Args:
+            workload: what is costed.
+            identity: a digest of it.
+            model: on what.
+            compute: whether to compute what is not kept.
+        """
+        if model not in self._models:
+            self._models[model] = model_digest(model)
+        kept = self._read(identity)
+        found = kept.get(self._models[model])
+        if found is None and compute:
+            found = kept[self._models[model]] = computed(model, workload)
+            self._write(identity)
+        return found
+
+    def _path(self, identity: str) -> Path:
+        return self._store.folder / "costs" / identity[:2] / f"{identity}.json"
+
+    def _read(self, identity: str) -> dict[str, Found]:
+        if identity not in self._kept:
+            self._kept[identity] = {}
+            with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+                content = json.loads(self._path(identity).read_bytes())
+                if content["digest"] == digest(content["costs"]):
+                    self._kept[identity] = dict(content["costs"])
+        return self._kept[identity]
+
+    def _write(self, identity: str) -> None:
+        costs: dict[str, JsonValue] = dict(self._kept[identity])
+        path = self._path(identity)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        # A store that cannot be written says so where results are written; nothing is lost here.
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps({"digest": digest(costs), "costs": costs}))
+            temporary.replace(path)
+
+
+def computed(model: HardwareModel, workload: Workload) -> Found:
+    """The cost of a workload on a model, or the reason why it has none."""
+    found: Found = {"model": model.group()}
+    try:
+        return found | Cost.model_validate(model.cost(workload)).model_dump(mode="json")
+    except HarnessError as error:
+        return found | {"reason": str(error)}
+
+
+def workload_digest(workload: Workload, network: str, masks: str) -> str:
+    """A digest of everything that a hardware model is told.
+
+    Args:
+        workload: what is costed.
+        network: a digest of its network.
+        masks: the checksum of its masks.
+    """
+    return digest(
+        {
+            "network": network,
+            "masks": masks,
+            "tensors": [tensor.name for tensor in workload.tensors],
+            "banks": dict(workload.banks),
+            "pixels": dict(workload.output_pixels),
+            "density": dict(workload.activation_density),
+        }
+    )
+
+
+def model_digest(model: HardwareModel) -> str:
+    """A digest of everything that decides what a hardware model answers."""
+    code: list[JsonValue] = [part.digest for part in code_digest.parts(model)]
+    identity = model.identity()
+    files: list[JsonValue] = [_content(Path(text)) for text in _texts(identity) if _is_file(text)]
+    packages = sorted({".".join(type(model).__module__.split(".")[:2]), "harness.api"})
+    return digest(
+        {
+            "identity": identity,
+            "code": code,
+            "files": files,
+            "packages": [_package(package) for package in packages],
+            "numpy": np.__version__,
+        }
+    )
+
+
+@cache
+def _package(name: str) -> str:
+    """A digest of the code and data below a package: what is costed anew is cheap, so comments count too."""
+    spec = find_spec(name)
+    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
+    files = [Path(spec.origin)] if spec is not None and not folders and spec.origin else []
+    files += [path for folder in folders for path in Path(folder).rglob("*") if path.suffix in _CODE_AND_DATA]
+    return digest([[path.name, _content(path)] for path in sorted(files)])
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _is_file(text: str) -> bool:
+    with suppress(OSError, ValueError):  # a name that is too long, or holds a zero
+        return Path(text).is_file()
+    return False
+
+
+def _texts(value: JsonValue | Mapping[str, JsonValue]) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
