@@ -1,7 +1,7 @@
 """The network as tensors: forward and backward of one batch.
 
 The layers in the middle go through autograd. The two ends that make a language model slow are written by hand: the
-softmax layer with its loss works in place, and the embedding's gradient is held for the touched rows only.
+softmax layer with its loss (`head.py`) works in place, and the embedding's gradient is held for the touched rows only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from harness.api import LSTM, Activation, Batch, Conv2D, Dense, Dropout, Embedding, Flatten, Layer, Network, Pool2D
 
 from .activity import Activity
+from .head import Head, LowHead, softmax_gradient_
 from .optimiser import Gradient, RowGradient
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Model:
         self._device = device
         self._low = precision == "bfloat16"
         last = network.layers[-1]
-        self._head = Head(last, device, low_precision=self._low) if isinstance(last, Dense) else None
+        head = LowHead if self._low else Head
+        self._head = head(last, device) if isinstance(last, Dense) else None
         self._body = network.layers[:-1] if self._head else network.layers
         self.weights: dict[str, Tensor] = {}
         self._autograd_names: list[str] = []
@@ -208,124 +210,6 @@ class Model:
 
     def _weight(self, layer: str, part: str) -> Tensor:
         return self.weights[f"{layer}.{part}"]
-
-
-class Head:
-    """The last dense layer with softmax and cross-entropy, forward and backward by hand.
-
-    Three matrix products make up most of a language model's step. The kernel is stored column by column, because oneDNN
-    computes all three without a transposition then; its logical shape stays (units, inputs), and nothing else notices.
-    """
-
-    def __init__(self, layer: Dense, device: torch.device, *, low_precision: bool) -> None:
-        import torch
-
-        self.kernel = torch.zeros(layer.inputs, layer.units, device=device).t()
-        self.bias = torch.zeros(layer.units, device=device)
-        self._names = tuple(tensor.name for tensor in layer.tensors())
-        self._low = low_precision
-        self._buffers: dict[torch.dtype, Tensor] = {}
-        self._kernel_gradient = torch.empty_like(self.kernel) if low_precision else None
-        self._product = _onednn_product if _has_onednn(device, low_precision) else _torch_product
-
-    @property
-    def weights(self) -> dict[str, Tensor]:
-        """Kernel and bias by tensor name."""
-        return dict(zip(self._names, (self.kernel, self.bias), strict=True))
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits in float32, good until the next call.
-
-        Shapes:
-            hidden (rows, inputs) -> (rows, units).
-        """
-        import torch
-
-        if not self._low:
-            return self._product(hidden, self.kernel, self.bias)
-        low = self._buffer(len(hidden), torch.bfloat16)
-        torch.mm(hidden.bfloat16(), self.kernel.bfloat16().t(), out=low)
-        return torch.add(low, self.bias, out=self._buffer(len(hidden), torch.float32))
-
-    def backward(self, hidden: Tensor, targets: Tensor, per_item: float) -> tuple[float, Tensor, dict[str, Gradient]]:
-        """The summed loss in nats, and the gradients of (per_item * nats) by the hidden values and the layer's weights.
-
-        The kernel's gradient is good until the next call.
-
-        Shapes:
-            hidden (rows, inputs), targets (rows,) -> gradient (rows, inputs).
-        """
-        import torch
-
-        logits = self.logits(hidden)
-        nats = softmax_gradient_(logits, targets)
-        bias_gradient = torch.mv(logits.t(), logits.new_full(targets.shape, per_item))
-        slopes, left, right = logits, hidden * per_item, self.kernel
-        if self._low:
-            slopes = self._buffer(len(hidden), torch.bfloat16).copy_(logits)
-            left, right = left.bfloat16(), right.bfloat16()
-        down = self._product(slopes, right.t(), None).float().mul_(per_item)
-        kernel_gradient = self._product(left.t(), slopes.t(), None).t()
-        if self._kernel_gradient is not None:
-            kernel_gradient = self._kernel_gradient.copy_(kernel_gradient)
-        return nats, down, dict(zip(self._names, (kernel_gradient, bias_gradient), strict=True))
-
-    def _buffer(self, rows: int, dtype: torch.dtype) -> Tensor:
-        # Arrays of this size go back to the system when freed; getting fresh pages costs more than filling them.
-        import torch
-
-        held = self._buffers.get(dtype)
-        if held is None or len(held) < rows:
-            held = self._buffers[dtype] = torch.empty(rows, len(self.bias), dtype=dtype, device=self.bias.device)
-        return held[:rows]
-
-
-def _has_onednn(device: torch.device, low_precision: bool) -> bool:
-    import torch
-
-    if device.type != "cpu" or not torch.backends.mkldnn.enabled:
-        return False
-    operators = torch.ops.mkldnn
-    if low_precision and not (
-        hasattr(operators, "_is_mkldnn_bf16_supported") and operators._is_mkldnn_bf16_supported()
-    ):
-        return False
-    return hasattr(operators, "_linear_pointwise")
-
-
-def _onednn_product(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """What `_torch_product` gives, a tenth faster on one core than through the library behind `torch.mm`."""
-    import torch
-
-    product: Tensor = torch.ops.mkldnn._linear_pointwise(x, kernel, bias, "none", [], "")
-    return product
-
-
-def _torch_product(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-    """The product x @ kernel.T + bias."""
-    import torch
-
-    return torch.nn.functional.linear(x, kernel, bias)
-
-
-def softmax_gradient_(logits: Tensor, targets: Tensor) -> float:
-    """The cross-entropy summed over rows, in nats; `logits` become its gradient by them, in place.
-
-    The loss is taken from the largest logit and its probability, which never underflow, so no second pass over
-    logarithms is needed.
-
-    Shapes:
-        logits (rows, classes), targets (rows,).
-    """
-    import torch
-
-    at_target = targets.unsqueeze(1)
-    # cross-entropy = log-sum-exp - logit of the target; log-sum-exp = max logit - log(max probability)
-    reach = logits.amax(dim=1).sub_(logits.gather(1, at_target).squeeze(1))
-    torch.softmax(logits, dim=1, out=logits)
-    nats = float((reach.double() - logits.amax(dim=1).double().log()).sum())
-    logits.scatter_add_(1, at_target, logits.new_full((1, 1), -1.0).expand_as(at_target))
-    return nats
 
 
 def dropout(x: Tensor, rate: float, seed: int) -> Tensor:

@@ -170,7 +170,8 @@ class TorchSession(Session):
         activity = Activity() if split == "test" else None
         run, nats, correct, items = Pass(activity=activity), 0.0, 0, 0
         needs_correct = self._problem.metric.needs_correct
-        with torch.inference_mode():
+        # Not inference mode: arrays kept from a first evaluation on would be closed to the training that follows.
+        with torch.no_grad():
             for batch in self._batches(split, 0):
                 batch_nats, batch_correct = self._model.evaluate(batch, run, count_correct=needs_correct)
                 nats, correct, items = nats + batch_nats, correct + batch_correct, items + batch.targets.size

@@ -481,8 +481,39 @@ def low_precision():
         answers[f"{precision} types"] = sorted({str(value.dtype) for value in session.weights().values()})
         weights = session.weights()["softmax.kernel"]
         answers[f"{precision} bits"] = bool((weights.view(np.uint32) & 0xFFFF).any())
+    for name, looked_first in (("trained", False), ("evaluated and trained", True)):
+        session = session_of(problem, precision="bfloat16")
+        if looked_first:
+            session.evaluate("valid")
+        answers[name] = session.train_epoch(Epoch(rates=0.5), 0, no_masks, silent).nats
     answers["images"] = session_of(images(steps=4), precision="bfloat16").evaluate("valid").nats
     answers["images float32"] = session_of(images(steps=4)).evaluate("valid").nats
+    return answers
+
+
+@experiment
+def low_head():
+    """Beside autograd: fewer rows than one piece of the loss has, and a number that pieces do not divide."""
+    import torch
+    from harness_plugins.backends.torch_backend.head import LowHead
+
+    answers = {}
+    for rows in (20, 120):
+        layer = Dense(name="softmax", inputs=24, units=301, role="softmax", input_label="x")
+        head = LowHead(layer, torch.device("cpu"))
+        draw = torch.Generator().manual_seed(rows)
+        for weight in head.weights.values():
+            weight.normal_(generator=draw)
+        hidden = torch.randn(rows, 24, generator=draw).requires_grad_()
+        targets = torch.randint(0, 301, (rows,), generator=draw)
+        nats, down, gradients = head.backward(hidden.detach(), targets, 0.25)
+        sources = [hidden, *(weight.clone().requires_grad_() for weight in head.weights.values())]
+        logits = torch.nn.functional.linear(*sources)
+        loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+        wanted = dict(zip(("hidden", *gradients), torch.autograd.grad(loss * 0.25, sources), strict=True))
+        found = {"hidden": down, **gradients}
+        off = {name: float((found[name] - value).norm() / value.norm()) for name, value in wanted.items()}
+        answers[rows] = {"nats": [nats, float(loss.detach())], "off": off}
     return answers
 
 
@@ -738,6 +769,21 @@ def test_bfloat16_follows_float32_with_float32_weights(result):
     assert answer["bfloat16 types"] == ["float32"]
     assert answer["bfloat16 bits"]
     assert answer["images"] == pytest.approx(answer["images float32"], rel=0.02)
+
+
+def test_an_evaluation_before_a_training_in_bfloat16_leaves_it_as_it_was(result):
+    answer = result("low_precision")
+
+    assert answer["evaluated and trained"] == answer["trained"]
+
+
+@pytest.mark.parametrize("rows", [20, 120])
+def test_the_softmax_layer_in_bfloat16_follows_autograd_in_float32(result, rows):
+    answer = result("low_head")[str(rows)]
+
+    assert answer["nats"][0] == pytest.approx(answer["nats"][1], rel=1e-3)
+    # bfloat16 keeps 8 bits; products of many terms average the rounding out.
+    assert max(answer["off"].values()) < 0.01
 
 
 def test_what_is_handed_out_and_in_are_copies_in_row_order(result):
