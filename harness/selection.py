@@ -293,24 +293,24 @@ def _areas(layout: Layout) -> NDArray[np.intp] | int:
 def _best_by_rough_means(scores: Matrix, layout: Layout, quota: int) -> Mask | None:
     """Cells to keep by their means, which are summed in float32 and, only where that could decide, in double.
 
-    The sum of n scores that are not negative errs by less than n / 2^24 of itself, so a sum further from the threshold
+    The sum of n scores that are not negative errs by less than n / 2^24 of itself, so a sum further from the border
     than a few times that is on the right side of it. None where that does not hold, or would not be quicker: another
     dtype, several groups or none to keep, smaller cells at an edge, negative or enormous scores, many means near the
-    threshold.
+    border.
     """
     height, width = layout.cell
     size = height * width
     if scores.dtype != np.float32 or layout.group_count > 1 or layout.edge_deficit or size > _ROUGH_UP_TO:
         return None
-    if not quota or not scores.min() >= 0:  # the minimum is NaN if any score is
+    sums = _reduced(scores, layout, np.add, scores.dtype, floor=0).reshape(1, -1)
+    if not quota or not sums.max() < np.inf:
         return None
-    sums = _reduced(scores, layout, np.add, scores.dtype).reshape(1, -1)
     kept = best(sums, quota)
-    threshold = float(np.where(kept, sums, np.inf).min())
-    if not (threshold > 1e-30 and sums.max() < np.inf):  # numbers far smaller may be flushed to zero
+    border = float((sums * ~kept).max())  # the highest that is dropped
+    if border < 1e-30:  # so small that parts of a sum may have been flushed to zero
         return None
-    error = 4 * size * 2.0**-24 * threshold
-    near = np.flatnonzero((sums >= threshold - error) & (sums <= threshold + error))
+    error = 4 * size * 2.0**-24 * border
+    near = np.flatnonzero((sums >= border - error) & (sums <= border + error))
     if len(near) > sums.size // 16:
         return None
     rows, cols = np.divmod(near, layout.grid[1])
@@ -322,8 +322,10 @@ def _best_by_rough_means(scores: Matrix, layout: Layout, quota: int) -> Mask | N
     return kept.reshape(layout.grid)
 
 
-def _reduced(scores: Matrix, layout: Layout, reduce: np.ufunc, dtype: np.dtype[np.floating]) -> Matrix:
-    """The sum or maximum of each cell, a cache-sized stripe of rows at a time."""
+def _reduced(
+    scores: Matrix, layout: Layout, reduce: np.ufunc, dtype: np.dtype[np.floating], floor: float | None = None
+) -> Matrix:
+    """The sum or maximum of each cell, a cache-sized stripe of rows at a time; all NaN if a score is below `floor`."""
     height, width = layout.cell
     reduced: Matrix = np.empty(layout.grid, dtype)
     step = max(1, PIECE // (height * layout.cols))
@@ -333,6 +335,8 @@ def _reduced(scores: Matrix, layout: Layout, reduce: np.ufunc, dtype: np.dtype[n
         for top in range(0, len(reduced), step):
             part = scores[top * height : (top + step) * height]
             stripe = reduced[top : top + step]
+            if floor is not None and not part.min() >= floor:
+                return np.full(layout.grid, np.nan, dtype)
             if len(converted):
                 converted[: len(part)] = part
                 part = converted[: len(part)]
