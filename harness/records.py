@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
+from typing_extensions import TypedDict
 
 from harness.api import Frozen, JsonValue, Origin, StoreError
 
@@ -35,6 +36,9 @@ PENDING: frozenset[Status] = frozenset({"planned", "running"})
 FAILED: frozenset[Status] = frozenset({"failed", "diverged", "timeout", "oom", "killed", "crashed", "blocked"})
 """The cell was to have a result and has none; a declared skip is not among them."""
 
+
+_FIRST_LINE, _LAST_LINE = f'{{"format": {FORMAT}, "records": [\n', "]}\n"
+"""Around the records of a file, which have a line each."""
 
 ORIGIN: dict[str, Origin] = {"value": "measured", "hardware": "modelled"}
 """Where the numbers of a record come from, unless it says otherwise."""
@@ -153,12 +157,12 @@ def write(path: Path, records: Iterable[Record]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("w", encoding="utf-8") as file:
             # Line by line, so that the text of a large run is never in memory as a whole.
-            file.write(f'{{"format": {FORMAT}, "records": [')
-            between = "\n"
+            file.write(_FIRST_LINE)
+            between = ""
             for record in records:
                 file.write(between + record.model_dump_json())
                 between = ",\n"
-            file.write("\n]}\n")
+            file.write("\n" + _LAST_LINE if between else _LAST_LINE)
             file.flush()
             os.fsync(file.fileno())  # else a power cut may keep the new name with an empty file
         temporary.replace(path)
@@ -171,14 +175,55 @@ def write(path: Path, records: Iterable[Record]) -> None:
 
 
 class _File(BaseModel):
-    """A whole file, so that its records are made while it is parsed, without a copy in between."""
+    """A file of records that is parsed as a whole."""
 
     format: Literal[1]
     records: tuple[Record, ...]
 
 
-def read(path: Path) -> tuple[Record, ...]:
+class _Device(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]  # pydantic's way to configure a TypedDict
+    id: JsonValue
+
+
+class _Clock(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
+    value: JsonValue
+    origin: JsonValue
+
+
+class _Parts(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
+    launch: JsonValue
+
+
+class _Details(TypedDict, total=False):
+    """What tables say of a cost's details; a model of somebody else's may give other things these names."""
+
+    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
+    device: _Device | JsonValue
+    clock: _Clock | JsonValue
+    parts: _Parts | JsonValue
+
+
+class _Cost(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+    details: _Details | JsonValue
+
+
+class _Brief(Record):
+    """A record without the details of its costs that no table has."""
+
+    hardware: dict[str, _Cost] = Field(default_factory=dict)  # type: ignore[assignment]  # the same, with keys named
+
+
+def read(path: Path, *, details: bool = True) -> tuple[Record, ...]:
     """The records of a file.
+
+    Args:
+        path: the file.
+        details: whether all details of the hardware costs are wanted, most of a large file; without them, those that
+            tables need are there: the id of `device`, `value` and `origin` of `clock`, and `launch` of `parts`.
 
     Raises:
         StoreError: the file is missing, is no file of records, or has a newer format.
@@ -186,13 +231,30 @@ def read(path: Path) -> tuple[Record, ...]:
     try:
         # Parsing makes a great many objects and no cycles; looking for some, again and again, would take as long.
         with _no_collection():
-            return _File.model_validate_json(path.read_bytes()).records
+            found = _by_line(path, Record if details else _Brief)
+            return _File.model_validate_json(path.read_bytes()).records if found is None else found
     except OSError as error:
         raise StoreError(
             f"records: cannot read {path}: {error.strerror or error}; give a finished or running run"
         ) from error
     except ValidationError as error:
         raise StoreError(_mistake(path, error.errors(include_url=False))) from error
+
+
+def _by_line(path: Path, kind: type[Record]) -> tuple[Record, ...] | None:
+    """The records of a file as `write` leaves it; None if it is laid out in another way, or something is wrong."""
+    records: list[Record] = []
+    with path.open("rb") as file:
+        if file.readline() != _FIRST_LINE.encode():
+            return None
+        for line in file:
+            if line == _LAST_LINE.encode():
+                return None if file.read(1) else tuple(records)
+            try:
+                records.append(kind.model_validate_json(line.rstrip(b",\n")))
+            except ValidationError:
+                return None
+    return None  # it has no end
 
 
 @contextmanager

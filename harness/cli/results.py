@@ -64,7 +64,7 @@ def report(
     from harness import records, report
 
     folder = _run_folder(store, run)
-    rows = records.read(folder / "records.json")
+    rows = records.read(folder / "records.json", details=form is ReportFormat.json)
     if picture is not None:
         report.picture(rows, picture)
         typer.echo(f"wrote {picture}")
@@ -150,7 +150,7 @@ def export(
     """Write the pruned weights of a cell: as safetensors with masks, or packed."""
     from harness.api import SpecError
     from harness.execution import export as exporting
-    from harness.packing import FORMATS
+    from harness.formats.packing import FORMATS
 
     if form is ExportFormat.safetensors:
         given = {"--banks": banks, "--hex": memories, "--pes": pes, "--lanes": lanes}

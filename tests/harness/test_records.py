@@ -145,6 +145,85 @@ def test_a_missing_file_is_refused_in_a_sentence(tmp_path):
         read(tmp_path / "records.json")
 
 
+def test_every_record_has_a_line_of_its_own(tmp_path):
+    write(tmp_path / "records.json", [FINISHED, SKIPPED])
+
+    first, *lines, last = (tmp_path / "records.json").read_text().splitlines()
+
+    assert (first, last) == ('{"format": 1, "records": [', "]}")
+    assert [json.loads(line.rstrip(","))["cell"] for line in lines] == ["c1", "c2"]
+
+
+@pytest.mark.parametrize("indent", [None, 1, 4])
+def test_records_laid_out_by_somebody_else_are_read(tmp_path, indent):
+    content = {"note": "edited", "records": dump([FINISHED, SKIPPED]), "format": 1}
+    (tmp_path / "records.json").write_text(json.dumps(content, indent=indent))
+
+    assert read(tmp_path / "records.json") == (FINISHED, SKIPPED)
+
+
+@given(place=st.floats(0, 1, exclude_max=True))
+def test_a_file_that_was_cut_off_is_refused(tmp_path_factory, place):
+    path = tmp_path_factory.mktemp("cut") / "records.json"
+    write(path, [FINISHED, SKIPPED])
+    whole = path.read_bytes().rstrip()
+
+    path.write_bytes(whole[: int(place * len(whole))])
+
+    with pytest.raises(StoreError, match="is not JSON"):
+        read(path)
+
+
+def test_something_after_the_end_is_refused(tmp_path):
+    write(tmp_path / "records.json", [FINISHED])
+    with (tmp_path / "records.json").open("a") as file:
+        file.write('{"format": 1, "records": []}')
+
+    with pytest.raises(StoreError, match="is not JSON"):
+        read(tmp_path / "records.json")
+
+
+def test_a_wrong_record_in_the_middle_is_named(tmp_path):
+    write(tmp_path / "records.json", [FINISHED, SKIPPED])
+    text = (tmp_path / "records.json").read_text()
+    (tmp_path / "records.json").write_text(text.replace('"backend":"keras_tfmot"', '"backend":7'))
+
+    with pytest.raises(StoreError, match="wrong `backend`"):
+        read(tmp_path / "records.json")
+
+
+def test_without_details_everything_else_is_there(tmp_path):
+    details = {
+        "device": {"id": "board", "family": "old"},
+        "clock": {"value": 200.0, "origin": "assumed", "source": "a book"},
+        "parts": {"launch": 3.5, "compute": 1.5},
+        "layers": {"lstm_0": {"rows": 4}},
+    }
+    cost = {"latency_us": 1.5, "notes": ["slow"], "details": details}
+    write(tmp_path / "records.json", [FINISHED.model_copy(update={"hardware": {"engine": cost}}), SKIPPED])
+
+    first, second = read(tmp_path / "records.json", details=False)
+
+    kept = {"device": {"id": "board"}, "clock": {"value": 200.0, "origin": "assumed"}, "parts": {"launch": 3.5}}
+    assert first.hardware == {"engine": {"latency_us": 1.5, "notes": ["slow"], "details": kept}}
+    assert first.model_dump(exclude={"hardware"}) == FINISHED.model_dump(exclude={"hardware"})
+    assert second.model_dump() == SKIPPED.model_dump()
+
+
+def test_details_of_another_kind_are_kept_as_they_are(tmp_path):
+    costs = {
+        "text": {"details": "none"},
+        "list": {"details": [1, 2]},
+        "names": {"details": {"device": "board", "clock": None, "parts": [1]}},
+        "reason": {"reason": "too wide"},
+    }
+    write(tmp_path / "records.json", [FINISHED.model_copy(update={"hardware": costs})])
+
+    [back] = read(tmp_path / "records.json", details=False)
+
+    assert back.hardware == costs
+
+
 def test_the_file_names_its_format(tmp_path):
     write(tmp_path / "records.json", [])
 
