@@ -253,6 +253,7 @@ class Claims:
                 self._beat()
             except OSError:  # no hard links here
                 break
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:

@@ -115,7 +115,7 @@ class _Stage:
             return None
 
     def _bring_all(self, record: StageRecord) -> None:
-        for name in (STATE, MASKS):
+        for name in (MASKS, STATE):
             checksum = record.checksums.get(name)
             # A state may have been dropped; masks are always kept.
             if checksum is None or (name == STATE and not os.path.lexists(self._origin(name))):

@@ -43,10 +43,10 @@ def merge(
     console = stderr()
     for line in (*merged.damaged, *merged.differing):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
-    parts = [f"{merged.stages} stages brought over", f"{merged.equal} there already"]
-    parts += [f"{merged.states} states added"] if merged.states else []
+    parts = [f"{_count(merged.stages, 'stage')} brought over", f"{merged.equal} there already"]
+    parts += [f"{_count(merged.states, 'state')} added"] if merged.states else []
     parts += [f"{merged.unfinished} unfinished passed over"] if merged.unfinished else []
-    parts += [f"{merged.runs} runs joined", f"{size(merged.size_bytes)} copied"]
+    parts += [f"{_count(merged.runs, 'run')} joined", f"{size(merged.size_bytes)} copied"]
     parts += [f"{len(merged.differing)} not reproducible"] if merged.differing else []
     parts += [f"{len(merged.damaged)} left out as damaged"] if merged.damaged else []
     typer.echo(f"{store}: {', '.join(parts)}")
@@ -89,6 +89,10 @@ def _print(found: "Collected") -> None:
                 typer.echo(f"  {item.path.as_posix()}  {size(item.size_bytes)}")
             if len(items) > SHOWN:
                 typer.echo(f"  ... and {len(items) - SHOWN} more; --json lists them")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def size(count: int) -> str:
