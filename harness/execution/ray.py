@@ -109,9 +109,7 @@ class RayExecutor:
 
         try:
             with _own_signals():
-                ray.init(
-                    address=self._address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False
-                )
+                ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise HarnessError(
                 f"ray: no cluster answers at {self._address or 'the default address'} "
@@ -123,22 +121,39 @@ class RayExecutor:
         return self._workers or sum(demand.times_in(resources) for resources in _nodes())
 
     def _dispatch(self, schedule: Schedule, demand: "_Demand") -> None:
+        places = self._places(demand)
         for slot in [slot for slot in self._slots if slot.running is None]:
-            job = schedule.next(slot.backend, slot.stands_at)
+            job = self._lost_job(slot.backend) or (self._take_back(slot.backend) if len(self._slots) > places else None)
+            job = job or schedule.next(slot.backend, slot.stands_at) or self._take_back(slot.backend)
             if job is not None:
                 slot.begin(job, schedule.policy)
-        places = self._places(demand)
+            elif any(not other.is_placed for other in self._slots):
+                self._forget(slot)  # it takes the room that another backend waits for
         while sum(slot.running is not None for slot in self._slots) < places:
-            job = self._lost.pop() if self._lost else schedule.next()
+            job = self._lost_job() or schedule.next()
             if job is None:
                 return
             idle = [slot for slot in self._slots if slot.running is None]
             fitting = next((slot for slot in idle if slot.backend == job.backend.name), None)
             if fitting is None and idle and len(self._slots) >= places:
-                self._slots.remove(idle[0])  # one framework per process, as everywhere
-                _end(idle[0])
+                self._forget(idle[0])  # one framework per process, as everywhere
             slot = fitting or self._start(job, demand)
             slot.begin(job, schedule.policy)
+
+    def _lost_job(self, backend: str | None = None) -> Job | None:
+        """A job whose actor is gone."""
+        found = next((job for job in self._lost if backend in (None, job.backend.name)), None)
+        if found is not None:
+            self._lost.remove(found)
+        return found
+
+    def _take_back(self, backend: str) -> Job | None:
+        """A job whose actor found no room so far: nodes that are gone are known to be so a little late."""
+        waiting = next((slot for slot in self._slots if not slot.is_placed and slot.backend == backend), None)
+        if waiting is None:
+            return None
+        self._forget(waiting)
+        return waiting.running
 
     def _start(self, job: Job, demand: "_Demand") -> "_Slot":
         import ray
@@ -180,11 +195,11 @@ class RayExecutor:
             message: Message = ray.get(next(slot.stream))
         except RayTaskError as error:
             self._forget(slot)
-            reason = str(error.cause or error).strip().splitlines()[-1]
-            reason = f"ray: a node cannot take the stage: {reason}; install there what is installed here"
-            return Failed(job.stage.key, "failed", reason)
+            return Failed(job.stage.key, "failed", _not_taken(error.cause or error))
         except (RayError, StopIteration) as error:
             self._forget(slot)
+            if getattr(error, "actor_init_failed", False):
+                return Failed(job.stage.key, "failed", _not_taken(error))
             return self._after_loss(job, error)
         return _unless_unseen(message, job) if isinstance(message, Done) else message
 
@@ -262,6 +277,7 @@ class _Slot:
         actor: the handle.
         stream: its messages about the stage under way.
         running: the job under way; stands_at: key of the stage whose state is loaded.
+        is_placed: whether it was heard of: until then it may still wait for room on a node.
     """
 
     backend: str
@@ -269,6 +285,7 @@ class _Slot:
     stream: Any = None
     running: Job | None = None
     stands_at: str | None = None
+    is_placed: bool = False
 
     def begin(self, job: Job, policy: Policy) -> None:
         """Send a job; the actor begins when it is there."""
@@ -280,6 +297,7 @@ class _Slot:
 
     def note(self, message: Message) -> None:
         """Remember where the actor stands after a message."""
+        self.is_placed = True
         if isinstance(message, Progress):
             return
         self.running, self.stream, self.stands_at = None, None, None
@@ -354,6 +372,11 @@ def _nodes() -> list[dict[str, float]]:
 def _sizes() -> str:
     sizes = sorted({(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in _nodes()}, reverse=True)
     return ", ".join(f"{cpus:g} CPUs and {gpus:g} GPUs" for cpus, gpus in sizes)
+
+
+def _not_taken(error: Exception) -> str:
+    reason = str(error).strip().splitlines()[-1]
+    return f"ray: a node cannot take the stage ({reason}); install on every node what is installed here"
 
 
 def _end(slot: "_Slot") -> None:
