@@ -1,5 +1,7 @@
 """The bill: what is distinct, what is cached, what runs and why."""
 
+from dataclasses import replace
+
 import pytest
 from harness_plugins.patterns.bank_balanced import BankBalanced
 from harness_plugins.patterns.row_balanced import RowBalanced
@@ -9,6 +11,7 @@ from toy import FineTuning, Rewinding, experiment
 
 from harness.api import SpecError
 from harness.plan import backend_versions, make_plan, pattern_banks, resolve_device
+from harness.store import StageRecord, Store
 
 
 def bill(grid, store):
@@ -113,3 +116,50 @@ def test_banks_are_told_for_patterns_that_have_them():
     assert pattern_banks(BankBalanced(banks=5), tensors) == {"output.kernel": 5}
     assert pattern_banks(Unstructured(), tensors) == {}
     assert pattern_banks(None, tensors) == {}
+
+
+def test_the_run_list_names_every_stage_that_runs_after_what_it_starts_from(tmp_path):
+    plan = make_plan(experiment(patterns=(Unstructured(), RowBalanced())), store=tmp_path)
+    listed = plan.run_list()
+    place = {entry["stage"]: index for index, entry in enumerate(listed)}
+
+    assert list(place) == list(plan.to_run)
+    assert all(entry["parent"] is None or place[entry["parent"]] < place[entry["stage"]] for entry in listed)
+    assert [(entry["kind"], entry["epoch"], entry["cells"]) for entry in listed[:2]] == [
+        ("init", 0, 3),
+        ("train", 1, 3),
+    ]
+    assert {entry["cells"] for entry in listed if entry["kind"] == "prune"} == {1}
+
+
+def test_cells_share_the_stages_they_have_in_common_as_objects(tmp_path):
+    plan = make_plan(experiment((FineTuning(epochs=1), FineTuning(epochs=3))), store=tmp_path)
+    chains = [planned.chain for planned in plan.cells]
+
+    for chain in chains:
+        assert all(stage is plan.stages[stage.key] for stage in chain)
+    assert chains[1] == chains[2][: len(chains[1])]
+
+
+def test_equal_components_that_are_not_the_same_object_plan_alike(tmp_path):
+    grid = experiment((FineTuning(), Rewinding()), patterns=(Unstructured(), RowBalanced()), seeds=(0, 1))
+    copies = [
+        replace(cell, task=cell.task.model_copy(), backend=cell.backend.model_copy())
+        if cell.is_dense
+        else replace(cell, pattern=cell.pattern.model_copy(), strategy=cell.strategy.model_copy())
+        for cell in grid.cells
+    ]
+    other = replace(grid, cells=tuple(copies))
+
+    assert list(make_plan(other, store=tmp_path).stages) == list(make_plan(grid, store=tmp_path).stages)
+
+
+def test_what_is_there_is_found_among_other_stages(tmp_path):
+    plan = make_plan(experiment(), store=tmp_path)
+    for key in (plan.cells[0].chain[0].key, "0" * 32):
+        stage = plan.stages.get(key, plan.cells[0].chain[0])
+        Store(tmp_path).write(StageRecord(key=key, parent=None, kind="init", inputs=dict(stage.inputs)), None)
+    again = make_plan(experiment(), store=tmp_path)
+
+    assert list(again.cached) == [plan.cells[0].chain[0].key]
+    assert again.to_run[plan.cells[0].chain[0].key] == "metrics cached, state missing"
