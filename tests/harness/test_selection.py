@@ -169,17 +169,20 @@ def test_blocks_are_chosen_by_their_means_in_double_precision(kind, cell, scale)
         np.testing.assert_array_equal(select(scores, layout, sparsity), by_sorting(scores, layout, sparsity))
 
 
-@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize("place", [0, 1, 3])
 def test_blocks_that_single_precision_cannot_tell_apart_are_told_apart(place):
-    scores = np.zeros((4, 16), np.float32)
-    scores[0] = 1.0
-    scores[1, ::4] = 2.0**-25  # lost when it is added to 1 in float32
+    scores = np.full((4, 800), 0.25, np.float32)  # 200 blocks: four alike but for a trace, 99 above, 97 below
+    scores[:, 400:796] = 2.0
+    scores[:, :16] = 0.0
+    scores[0, :16] = 1.0
+    scores[1, :16:4] = 2.0**-25  # lost when it is added to 1 in float32
     scores[1, 4 * place] = 2.0**-24
 
-    mask = select(scores, Layout.of(4, 16, cell=(4, 4)), 0.75)
+    mask = select(scores, Layout.of(4, 800, cell=(4, 4)), 0.5)
 
+    assert mask[:, 400:796].all()
     assert mask[:, 4 * place : 4 * place + 4].all()
-    assert mask.sum() == 16
+    assert mask.sum() == 100 * 16
 
 
 @pytest.mark.parametrize(
