@@ -171,7 +171,7 @@ def test_blocks_are_chosen_by_their_means_in_double_precision(kind, cell, scale)
 
 @pytest.mark.parametrize("place", [0, 1, 3])
 def test_blocks_that_single_precision_cannot_tell_apart_are_told_apart(place):
-    scores = np.full((4, 800), 0.25, np.float32)  # 200 blocks: four alike but for a trace, 99 above, 97 below
+    scores = np.full((4, 800), 0.125, np.float32)  # 200 blocks: four alike but for a trace, 99 above, 97 below
     scores[:, 400:796] = 2.0
     scores[:, :16] = 0.0
     scores[0, :16] = 1.0
