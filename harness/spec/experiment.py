@@ -78,16 +78,18 @@ class Cell:
         # The canonical spelling of `digest`, put together from texts that many cells share.
         parts = {
             "backend": _identity(self.backend),
-            "precision": json.dumps(self.precision),
-            "seed": json.dumps(self.seed),
+            "precision": _value(self.precision),
+            "seed": _value(self.seed),
             "task": _identity(self.task),
         }
         if self.pattern is not None and self.strategy is not None:
             parts |= {
-                "allocation": _canonical(self.allocation),
+                "allocation": (
+                    _value(self.allocation) if isinstance(self.allocation, str) else _canonical(self.allocation)
+                ),
                 "pattern": _identity(self.pattern),
-                "scope": _scope_text(self.scope),
-                "sparsity": json.dumps(self.sparsity),
+                "scope": _scope(self.scope),
+                "sparsity": _value(self.sparsity),
                 "strategy": _identity(self.strategy),
             }
         text = ",".join(f'"{name}":{parts[name]}' for name in sorted(parts))
@@ -239,8 +241,13 @@ def _identity(component: Component) -> str:
     return _canonical(component.identity())
 
 
+@lru_cache(maxsize=4096, typed=True)
+def _value(value: str | float) -> str:
+    return _canonical(value)
+
+
 @lru_cache(maxsize=64)
-def _scope_text(scope: tuple[str, ...]) -> str:
+def _scope(scope: tuple[str, ...]) -> str:
     return _canonical([*scope])
 
 
