@@ -115,7 +115,7 @@ class Store:
             self.folder.mkdir(parents=True, exist_ok=True)
             marker = self.folder / "format"
             if marker.exists():
-                self._check_format(read_file(marker, limit=64).decode(errors="replace").strip())
+                self._check_format(marker)
             self._sweep(self.now())
             if not marker.exists():
                 write_atomic(marker, f"{STORE_FORMAT}\n".encode())
@@ -124,7 +124,11 @@ class Store:
                 f"store: {self.folder} cannot be written ({error.strerror}); name another folder with --store"
             ) from None
 
-    def _check_format(self, found: str) -> None:
+    def _check_format(self, marker: Path) -> None:
+        try:
+            found = read_file(marker, limit=64).decode(errors="replace").strip()
+        except ValueError:
+            found = "a long text"
         if found != str(STORE_FORMAT):
             raise StoreError(
                 f"store: {self.folder} has layout {found!r}, this version reads {STORE_FORMAT}; use another --store"
@@ -137,8 +141,8 @@ class Store:
             StoreError: there is none, or another version of the harness laid it out.
         """
         try:
-            self._check_format(read_file(self.folder / "format", limit=64).decode(errors="replace").strip())
-        except (OSError, ValueError):
+            self._check_format(self.folder / "format")
+        except OSError:
             raise StoreError(f"store: there is no store in {self.folder}; name its folder") from None
 
     def now(self) -> float:
