@@ -23,6 +23,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from harness import code_digest
 from harness.api import HarnessError, PluginUnavailableError, SpecError
 from harness.execution.graph import Graph, Policy, Schedule, needed
 from harness.execution.local import LocalExecutor
@@ -70,6 +71,8 @@ class RayExecutor:
         Raises:
             HarnessError: the cluster cannot be reached; SpecError: no node of it can hold a stage.
         """
+        if schedule.is_over:
+            return  # nothing to run needs no cluster
         jobs = schedule.graph.jobs.values()
         with _told(next((job.log.with_name("ray.log") for job in jobs if job.log is not None), None)):
             try:
@@ -243,9 +246,15 @@ class Station:
         # One thread for all stages: the worker process ends with the thread that has started it.
         self._thread = ThreadPoolExecutor(1)
 
-    def run(self, job: Job, stage_timeout: float | None) -> Iterator[Message]:
-        """Run one stage, handing out its messages; the last one is its result."""
-        wrong = _why_not_here(job)
+    def run(self, job: Job, code: Mapping[str, str], stage_timeout: float | None) -> Iterator[Message]:
+        """Run one stage, handing out its messages; the last one is its result.
+
+        Args:
+            job: the stage.
+            code: digests of the code that it was planned with, by what it is the code of.
+            stage_timeout: seconds that it may take, or None.
+        """
+        wrong = _why_not_here(job, code)
         if wrong is not None:
             yield Failed(job.stage.key, "failed", f"ray: node {socket.gethostname()} {wrong}")
             return
@@ -293,7 +302,8 @@ class _Slot:
         # An actor works in a folder of Ray's.
         there = replace(job, **{name: path and path.absolute() for name, path in folders.items()})  # type: ignore[arg-type]
         self.running = job
-        self.stream = self.actor.run.options(num_returns="streaming").remote(there, policy.stage_timeout)
+        stream = self.actor.run.options(num_returns="streaming")
+        self.stream = stream.remote(there, _code(job), policy.stage_timeout)
 
     def note(self, message: Message) -> None:
         """Remember where the actor stands after a message."""
@@ -387,7 +397,15 @@ def _end(slot: "_Slot") -> None:
         ray.kill(slot.actor)
 
 
-def _why_not_here(job: Job) -> str | None:
+def _code(job: Job) -> dict[str, str]:
+    """Digests of the code, on this machine, that decides the result of a stage."""
+    parts = [*code_digest.parts(job.task), *code_digest.parts(job.backend), code_digest.stages()]
+    if job.stage.masking is not None:
+        parts += [*code_digest.parts(job.stage.masking.pattern), code_digest.masks()]
+    return {part.place: part.digest for part in parts}
+
+
+def _why_not_here(job: Job, code: Mapping[str, str]) -> str | None:
     """What is wrong with this node, in words: a stage run here would not be the one that was planned."""
     if not (job.store / "format").is_file():
         return f"does not see the store {job.store}; put it on a file system that all nodes share"
@@ -401,6 +419,9 @@ def _why_not_here(job: Job) -> str | None:
     ]
     if different:
         return f"has {', '.join(different)}; install the same versions on every node"
+    edited = [place for place, digest in _code(job).items() if code.get(place) != digest]
+    if edited:
+        return f"has other code of the {' and the '.join(edited)}; install the same on every node"
     missing = _unseen(job.store, needed(job))
     if missing:
         return f"does not see stage {missing[0]} in {job.store}; check that all nodes share this folder"
