@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -56,6 +56,7 @@ def test_a_state_comes_back_as_it_was_written(store):
         }
 
 
+@settings(deadline=None)  # it writes to a disk that others use, too
 @given(mask=hnp.arrays(np.bool_, st.tuples(st.integers(1, 9), st.integers(1, 17))))
 def test_masks_are_packed_to_bits_and_come_back(tmp_path_factory, mask):
     store = Store(tmp_path_factory.mktemp("store"))
@@ -171,3 +172,98 @@ def test_the_latest_run_is_the_one_written_last(store):
         os.utime(folder / "records.json", (time, time))
 
     assert store.latest_run().name == "two"
+
+
+def test_a_state_somebody_wants_stays(store):
+    store.write(record(), state())
+
+    assert not store.drop_state(KEY, wanted=lambda: True)
+    assert store.has_state(KEY)
+    assert store.drop_state(KEY, wanted=lambda: False)
+    assert not store.has_state(KEY)
+    assert not store.drop_state(KEY)
+
+
+@pytest.mark.parametrize("drop", [Store.drop_state, Store.drop_stage])
+def test_who_comes_while_something_is_dropped_gets_it_back(store, drop):
+    store.write(record(), state())
+    answers = iter([False, True])
+    seen = []
+
+    def wanted():
+        seen.append((store.has_state(KEY), store.has_stage(KEY)))
+        return next(answers)
+
+    assert not drop(store, KEY, wanted)
+    # Out of sight when asked again: a run that came later would not count on it.
+    assert seen[0] == (True, True)
+    assert not all(seen[1])
+    assert (store.has_state(KEY), store.has_stage(KEY)) == (True, True)
+    store.verify_state(store.read(KEY))
+
+
+def test_a_stage_written_anew_while_it_is_read_is_no_damage(store, monkeypatch):
+    before = store.write(record(), state())
+    other = State(weights={"a.kernel": np.ones((3, 5), np.float32)}, masks={"a.kernel": np.ones((3, 5), bool)})
+    elsewhere = Store(store.folder.parent / "elsewhere")
+    elsewhere.prepare()
+    elsewhere.write(record(), other)
+    for name in ("state.safetensors", "masks.safetensors"):
+        (elsewhere.stage_folder(KEY) / name).replace(store.stage_folder(KEY) / name)
+
+    def finish(seconds):
+        (elsewhere.stage_folder(KEY) / "stage.json").replace(store.stage_folder(KEY) / "stage.json")
+
+    monkeypatch.setattr("time.sleep", finish)
+
+    assert state_digest(store.state(before)) == state_digest(other)
+
+
+def test_files_of_writers_that_died_long_ago_are_swept_when_a_run_begins(store):
+    store.write(record(), state())
+    old, new = store.folder / "tmp" / ".old.abcdefgh", store.folder / "tmp" / ".new.abcdefgh"
+    for path, age in ((old, 90_000), (new, 80_000)):
+        path.write_text("half")
+        then = store.now() - age
+        os.utime(path, (then, then))
+
+    store.prepare()
+
+    assert [path.name for path in (store.folder / "tmp").iterdir()] == [new.name]
+
+
+def test_a_folder_removed_while_a_stage_is_written_is_made_again(store, monkeypatch):
+    real, tries = os.replace, []
+
+    def removed(source, target):
+        if not tries:
+            tries.append(target)
+            store.stage_folder(KEY).rmdir()
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", removed)
+    store.write(record(), state())
+
+    assert tries
+    store.verify_state(store.read(KEY))
+
+
+def test_keys_are_those_of_all_stages(store):
+    other = "cd" + 30 * "1"
+    for key in (KEY, other):
+        store.write(record(key=key), None)
+    (store.folder / "stages" / "ab" / "not a key").mkdir()
+    (store.folder / "stages" / "xy" / KEY).mkdir(parents=True)
+
+    assert sorted(store.keys()) == [KEY, other]
+
+
+def test_there_are_no_keys_without_a_store(tmp_path):
+    assert list(Store(tmp_path / "none").keys()) == []
+
+
+def test_a_store_is_readable_once_it_was_made(store, tmp_path):
+    store.check_readable()
+
+    with pytest.raises(StoreError, match="no store"):
+        Store(tmp_path / "none").check_readable()
