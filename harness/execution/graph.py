@@ -319,7 +319,7 @@ class Schedule:
             return replace(failed, again=True)
         self._failures += 1
         if self._failures == self.policy.max_failures:
-            self.stop(f"{self._failures} failed stages, as many as --max-failures allows")
+            self.stop(f"{self._failures} failed stages, which --max-failures allows")
         # A model that diverges is a result, and others may not; any other error that meets everybody is a mistake.
         if self._first_errors is not None and failed.status != "diverged":
             self._first_errors.append((failed.status, re.sub(r"\d+", "#", failed.reason)))

@@ -234,6 +234,35 @@ def test_an_interrupted_run_keeps_what_is_finished_and_the_same_command_continue
     assert shell(*command).returncode == 0
 
 
+def test_devices_say_how_many_workers_there_are(shell):
+    done = shell("run", shell.spec(), "--only", "seed=0", "--devices", "cpux3")
+
+    assert done.returncode == 0, done.stderr
+    assert "3 workers" in done.stderr
+
+
+def test_a_stage_that_was_killed_is_tried_again_if_asked(shell):
+    breaks = {"TOY_BREAKS": "killed@5", "TOY_BREAKS_ONCE": str(shell.folder / "broken")}
+    done = shell("run", shell.spec(), "--only", "seed=0", "--retry", "oom,killed", **breaks)
+
+    assert done.returncode == 0, done.stdout
+    assert "signal 9" in done.stderr and "it is tried again" in done.stderr
+
+
+def test_a_stage_that_takes_too_long_is_a_timeout(shell):
+    done = shell("run", shell.spec(), "--only", "seed=0", "--stage-timeout", "3", TOY_BREAKS="hang@5")
+
+    assert done.returncode == 1
+    assert "timeout" in done.stdout and "--stage-timeout" in done.stderr
+
+
+def test_a_run_ends_after_as_many_failures_as_are_allowed(shell):
+    done = shell("run", shell.spec(), "--max-failures", "1", "--workers", "1", TOY_BREAKS="diverged@0")
+
+    assert done.returncode == 1
+    assert "stopped: 1 failed stages" in done.stderr and "planned" in done.stdout
+
+
 # --- exit codes -----------------------------------------------------------------------------------------------------
 
 
@@ -252,6 +281,10 @@ def test_a_failed_cell_is_reported_and_ends_with_1(shell):
         ("run", "unknown.yaml"),
         ("run", "experiment.yaml", "--only", "colour=red"),
         ("run", "experiment.yaml", "--workers", "0"),
+        ("run", "experiment.yaml", "--devices", "gpu"),
+        ("run", "experiment.yaml", "--devices", "cpux2", "--workers", "2"),
+        ("run", "experiment.yaml", "--retry", "sometimes"),
+        ("run", "experiment.yaml", "--address", "here:6379"),
         ("run", "experiment.yaml", "--no-such-option"),
         ("report", "no-such-run"),
         ("plugins", "show", "no_such_plugin"),

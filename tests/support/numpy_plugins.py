@@ -141,9 +141,24 @@ class NumpySession(Session):
 
     def _misbehave(self, index: int) -> None:
         time.sleep(float(os.environ.get("TOY_SECONDS_PER_EPOCH", "0")))
+        for _ in range(int(os.environ.get("TOY_LOOPS_PER_EPOCH", "0"))):
+            pass
         how = _break_at(index)
-        if how == "killed":
-            os.kill(os.getpid(), 9)
+        if how and "TOY_BREAKS_ONCE" in os.environ:  # names a file that remembers
+            try:
+                Path(os.environ["TOY_BREAKS_ONCE"]).touch(exist_ok=False)
+            except FileExistsError:
+                return
+        if how:
+            print(f"about to be {how}", flush=True)
+        if how in _SIGNALS:
+            os.kill(os.getpid(), _SIGNALS[how])
+        if how == "exit":
+            os._exit(3)
+        if how == "hang":
+            time.sleep(600)
+        if how == "memory":
+            raise MemoryError("1 PiB is too much")
         if how == "diverged":
             raise DivergedError(3, float("nan"))
         if how == "full":
@@ -174,6 +189,9 @@ class NumpySession(Session):
             correct += int((probabilities.argmax(axis=1) == batch.targets).sum())
             items += len(batch.targets)
         return Evaluation(nats=nats, items=items, correct=correct)
+
+
+_SIGNALS = {"killed": 9, "segfault": 11}
 
 
 def _break_at(index: int) -> str:

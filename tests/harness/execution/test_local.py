@@ -6,7 +6,6 @@ from toy import FineTuning, Rewinding, experiment
 from harness.api import Settings
 from harness.execution.graph import Graph, Schedule, needed
 from harness.execution.local import LocalExecutor
-from harness.execution.slots import default_workers
 from harness.execution.worker import Job
 from harness.plan import make_plan
 from harness.store import Store
@@ -39,11 +38,6 @@ def test_a_stage_is_as_long_as_the_longest_training_that_hangs_on_it(tmp_path):
 
     assert made.length[plan.cells[0].chain[0].key] == 4 + 3
     assert made.length[plan.cells[0].test.key] == 0
-
-
-def test_there_are_as_many_workers_as_threads_fit_the_cores():
-    assert default_workers(1) >= 1
-    assert default_workers(10_000) == 1
 
 
 def test_a_model_is_scored_while_it_is_loaded(tmp_path):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from toy import FineTuning, Rewinding, bytes_below, experiment
 from harness import records
 from harness.api import EmptySelectionError, StoreError
 from harness.execution.export import export
+from harness.execution.graph import Policy, Schedule
 from harness.execution.run import run
 from harness.plan import make_plan
 from harness.store import Store
@@ -192,6 +194,9 @@ def test_states_on_the_way_are_dropped_and_the_finished_models_kept(tmp_path):
     [
         ("error", "failed", "the toy is broken"),
         ("killed", "killed", "signal 9"),
+        ("segfault", "crashed", "signal 11"),
+        ("exit", "crashed", "exit code 3"),
+        ("memory", "oom", "1 PiB is too much"),
         ("diverged", "diverged", "step 3"),
         ("infinite", "diverged", "valid accuracy became"),
     ],
@@ -215,9 +220,96 @@ def test_a_stage_that_breaks_is_a_status_with_its_reason_and_the_rest_is_kept(tm
 def test_cells_behind_a_broken_dense_training_are_blocked(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_BREAKS", "error@1")
     result = run(experiment(seeds=(0,)), store=tmp_path, workers=1)
+    dense, pruned = result.records
 
-    assert [record.status for record in result.records] == ["failed", "blocked"]
-    assert "the toy is broken" in result.records[1].reason
+    assert [dense.status, pruned.status] == ["failed", "blocked"]
+    assert f"by numpy · dense · epoch 2 (cell {dense.cell})" in pruned.reason
+    assert "the toy is broken" in pruned.reason
+    assert dense.facts["failed_stage"] == pruned.facts["failed_stage"]
+
+
+def test_a_cell_that_shares_a_failed_stage_is_blocked_by_the_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_BREAKS", "error@4")
+    result = run(experiment((FineTuning(epochs=1), FineTuning(epochs=2))), store=tmp_path, workers=1)
+
+    assert [record.status for record in result.records] == ["ok", "failed", "blocked"]
+
+
+@pytest.mark.parametrize(("how", "status"), [("killed", "killed"), ("memory", "oom"), ("segfault", "crashed")])
+def test_a_stage_is_tried_again_where_that_was_asked_for(tmp_path, monkeypatch, how, status):
+    monkeypatch.setenv("TOY_BREAKS", f"{how}@4")
+    monkeypatch.setenv("TOY_BREAKS_ONCE", str(tmp_path / "broken"))
+    policy = Policy(retry=frozenset({status}))
+    result = run(experiment(), store=tmp_path / "store", workers=2, policy=policy)
+
+    assert (tmp_path / "broken").exists()
+    assert [record.status for record in result.records] == ["ok", "ok"]
+
+
+def test_a_stage_that_takes_too_long_is_ended_and_the_rest_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_BREAKS", "hang@4")
+    monkeypatch.setenv("TOY_BREAKS_ONCE", str(tmp_path / "broken"))
+    grid = experiment(patterns=(Unstructured(), BankBalanced(banks=5)))
+    result = run(grid, store=tmp_path / "store", workers=1, policy=Policy(stage_timeout=4.0))
+
+    assert sorted(record.status for record in result.records) == ["ok", "ok", "timeout"]
+    assert "--stage-timeout" in next(record.reason for record in result.records if record.status == "timeout")
+
+
+def test_a_run_stops_by_itself_when_everything_fails_alike(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_BREAKS", "error@0")
+    result = run(experiment(seeds=(0, 1, 2, 3)), store=tmp_path, workers=1)
+
+    assert "the toy is broken" in result.stopped
+    assert [record.status for record in result.records[:4]] == ["failed"] * 3 + ["planned"]
+
+
+def test_what_a_stage_printed_is_kept_and_told_with_its_failure(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_BREAKS", "segfault@4")
+    result = run(experiment(), store=tmp_path, workers=1)
+    [log] = (result.folder / "logs").iterdir()
+
+    assert log.stem == result.records[1].facts["failed_stage"]
+    assert "about to be segfault" in log.read_text() and "Segmentation fault" in log.read_text()
+    assert str(log) in result.traces[result.records[1].reason]
+
+
+def test_the_traceback_of_a_failure_is_in_its_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_BREAKS", "error@4")
+    result = run(experiment(), store=tmp_path, workers=1)
+    [log] = (result.folder / "logs").iterdir()
+
+    assert "RuntimeError: the toy is broken" in log.read_text()
+    assert "RuntimeError: the toy is broken" in result.traces[result.records[1].reason]
+
+
+def test_a_run_says_how_it_ended(finished):
+    _, _, result = finished
+    status = json.loads((result.folder / "status.json").read_text())
+
+    assert (status["state"], status["epochs_done"], status["running"]) == ("ended", status["epochs"], [])
+    assert status["cells"] in ({"ok": 5}, {"cached": 5})
+    assert status["pid"] == os.getpid()
+
+
+def test_a_stage_that_is_damaged_while_the_run_goes_on_is_mended(tmp_path, monkeypatch):
+    grid = experiment((Rewinding(),))
+    first = run(experiment(()), store=tmp_path, workers=1)  # the dense training alone
+    source = next(stage for stage in make_plan(grid, store=tmp_path).cells[1].chain if stage.kind == "rewind").source
+    real = Schedule.next
+
+    def damage_and_go_on(self, *place):
+        job = real(self, *place)
+        if job is not None and job.stage.kind == "prune":
+            state = Store(tmp_path).stage_folder(source) / "state.safetensors"
+            state.write_bytes(state.read_bytes()[:-3] + b"abc")
+        return job
+
+    monkeypatch.setattr(Schedule, "next", damage_and_go_on)
+    result = run(grid, store=tmp_path, workers=1)
+
+    assert [record.status for record in first.records] == ["ok"]
+    assert result.records[1].status == "ok"
 
 
 def test_a_full_store_stops_the_run_and_keeps_what_is_finished(tmp_path, monkeypatch):
@@ -238,6 +330,7 @@ def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path):
 
 
 PROGRAM = """
+import json
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
@@ -246,8 +339,39 @@ from numpy_plugins import ToyTask
 from harness.execution.run import run
 
 if __name__ == "__main__":
-    run(experiment((FineTuning(epochs=4),), task=ToyTask(epochs=6)), store=Path(sys.argv[1]), workers=1)
+    result = run(experiment((FineTuning(epochs=4),), task=ToyTask(epochs=6)), store=Path(sys.argv[1]), workers=1)
+    epochs = sum(record.trained_epochs for record in result.records)
+    print(json.dumps({"epochs": epochs, "values": [record.value for record in result.records]}))
 """
+
+
+def test_two_runs_at_once_share_the_work(tmp_path):
+    program, store = tmp_path / "program.py", tmp_path / "store"
+    program.write_text(PROGRAM)
+    slow = os.environ | {"TOY_SECONDS_PER_EPOCH": "0.2"}
+    command = [sys.executable, program, store, SUPPORT]
+    processes = [subprocess.Popen(command, env=slow, stdout=subprocess.PIPE) for _ in range(2)]
+    told = [json.loads(process.communicate(timeout=100)[0]) for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0]
+    assert told[0]["values"] == told[1]["values"] and None not in told[0]["values"]
+    assert sum(run["epochs"] for run in told) == 10
+    assert not [path for path in (store / "claims").rglob("*") if path.is_file()]
+
+
+def test_a_run_takes_over_from_one_that_is_killed(tmp_path):
+    program, store = tmp_path / "program.py", tmp_path / "store"
+    program.write_text(PROGRAM)
+    slow = os.environ | {"TOY_SECONDS_PER_EPOCH": "600"}
+    process = subprocess.Popen([sys.executable, program, store, SUPPORT], env=slow, start_new_session=True)
+    grid = experiment((FineTuning(epochs=4),), task=ToyTask(epochs=6))
+    _wait_for(lambda: any('"kind": "init"' in path.read_text() for path in store.rglob("stage.json")))
+    threading.Timer(2.0, process.kill).start()  # while the other run waits for its stage
+    result = run(grid, store=store, workers=1)
+
+    assert process.wait() == -signal.SIGKILL
+    assert [record.status for record in result.records] == ["ok", "ok"]
+    assert epochs_run(result) == 10
 
 
 def test_a_run_that_is_killed_goes_on_where_it_was_and_leaves_no_process(tmp_path):
