@@ -51,6 +51,7 @@ MASKS: Mapping[str, tuple[str, ...]] = {
 
 _GROUP = "harness.plugins"
 _DATA = (".yaml", ".yml", ".json", ".toml")
+_WITH_DATA = ("task", "hardware", "engine")  # the kinds of plugin that may read files beside their modules
 _SKIPPED = frozenset(("ctx", "type_comment", "kind"))  # of a syntax node: what repeats or only comments it
 
 
@@ -195,7 +196,7 @@ def _unit(cls: type) -> str:
 def _code(cls: type) -> str:
     found = _distribution(cls.__module__)
     if found is not None and found.name == OWN:
-        return _plugin(_plugin_module(cls.__module__), with_data=getattr(cls, "kind", "") == "task")
+        return _plugin(_plugin_module(cls.__module__), with_data=getattr(cls, "kind", "") in _WITH_DATA)
     return _third_party(cls.__module__)
 
 
@@ -293,7 +294,10 @@ def _plugin(name: str, *, with_data: bool) -> str:
         pieces[module] = _content(path)
         pending += [found for found in _imports(module, path) if found.partition(".")[0] == top]
     if with_data:
-        pieces |= {path.name: _content(path) for path in sorted(start.parent.iterdir()) if path.suffix in _DATA}
+        for folder in {path.parent for module in pieces if (path := _located(module)) is not None}:
+            pieces |= {
+                f"{folder.name}/{path.name}": _content(path) for path in folder.iterdir() if path.suffix in _DATA
+            }
     return _digest(sorted(pieces.items()))
 
 

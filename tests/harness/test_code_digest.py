@@ -8,6 +8,7 @@ from pathlib import Path
 import harness_plugins
 import pytest
 from harness_plugins.backends.torch_backend import TorchBackend
+from harness_plugins.hardware.fpga_analytic import FpgaAnalytic
 from harness_plugins.patterns.bank_balanced import BankBalanced
 from harness_plugins.patterns.block import Block
 from harness_plugins.patterns.unstructured import Unstructured
@@ -231,6 +232,14 @@ def test_data_beside_a_task_of_ours_count(plugins):
     found = changed_by(lambda: (plugins / "tasks" / "corpora.yaml").write_text("ptb: 1\n"), LstmLm)
 
     assert found == ["lstm_lm"]
+
+
+def test_data_beside_a_hardware_model_count_and_retrain_nothing(plugins):
+    found = changed_by(
+        lambda: append(plugins / "hardware" / "devices.yaml", "\nadded: 1\n"), FpgaAnalytic, LstmLm, Block
+    )
+
+    assert found == ["fpga_analytic"]
 
 
 def test_a_name_imported_from_its_own_package_is_followed(plugins):
