@@ -6,6 +6,7 @@ python ray_cluster.py FOLDER        a store per scenario below FOLDER; what they
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +18,7 @@ from toy import FineTuning, Rewinding, experiment
 
 from harness.api import HarnessError, Problem, Session, Settings
 from harness.execution.progress import Progress
+from harness.execution.ray import RayExecutor
 from harness.execution.run import run
 
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
@@ -43,17 +45,18 @@ class ActorKiller(NumpySession):
 
     def train_epoch(self, *args: object) -> None:
         os.kill(os.getppid(), 9)
+        time.sleep(60)  # it dies of its parent's death, a little later
 
 
-class AfterFinished(Progress):
-    """Does something once so many stages are finished."""
+class OnceAllWork(Progress):
+    """Does something once, as soon as every node has an actor that works."""
 
-    def __init__(self, stages: int, act: Callable[[], None]) -> None:
-        self._stages, self._act = stages, act
+    def __init__(self, executor: RayExecutor, act: Callable[[], object]) -> None:
+        self._executor, self._act, self._is_done = executor, act, False
 
     def finished(self, *stage: object, **more: object) -> None:
-        self._stages -= 1
-        if self._stages == 0:
+        if not self._is_done and sum(slot.is_placed for slot in self._executor._slots) == NODES:
+            self._is_done = True
             self._act()
 
 
@@ -87,8 +90,6 @@ def cluster() -> Iterator[object]:
 
 
 def main(folder: Path) -> None:
-    from harness.execution.ray import RayExecutor
-
     found = {}
     with cluster() as made:
         nodes = [made.add_node(**NODE, wait=False) for _ in range(NODES - 1)]
@@ -98,9 +99,10 @@ def main(folder: Path) -> None:
             return RayExecutor(made.address, **options)
 
         executor = ray()
-        loss = AfterFinished(5, lambda: made.remove_node(nodes[0], allow_graceful=False))
+        loss = OnceAllWork(executor, lambda: made.remove_node(nodes[0], allow_graceful=False))
         result = run(grid(), store=folder / "grid", executor=executor, progress=loss)
-        found["grid"] = {"records": str(result.folder / "records.json"), "lost": executor.losses.total()}
+        found["grid"] = [record.model_dump(mode="json") for record in result.records]
+        found["lost"] = executor.losses.total()
         result = run(grid(), store=folder / "grid", executor=ray())
         found["again"] = [record.status for record in result.records]
 
