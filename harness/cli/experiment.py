@@ -31,6 +31,23 @@ if TYPE_CHECKING:
     from harness.spec import Experiment
 
 
+DevicesOption = Annotated[
+    str | None,
+    typer.Option(
+        "--devices",
+        metavar="LIST",
+        help="A worker for each, e.g. 'cuda:0,cuda:1x2' (two share a GPU) or 'cpux4'; in place of --workers.",
+        show_default=False,
+    ),
+]
+TrustCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code", help="Take results of older code, all else being equal; records that rest on it say so."
+    ),
+]
+
+
 class ProgressKind(StrEnum):
     """How progress is shown on stderr."""
 
@@ -65,15 +82,7 @@ def run(
         int | None,
         typer.Option("--workers", metavar="N", min=1, help="Worker processes.", show_default="as many as fit"),
     ] = None,
-    devices: Annotated[
-        str | None,
-        typer.Option(
-            "--devices",
-            metavar="LIST",
-            help="A worker for each, e.g. 'cuda:0,cuda:1x2' (two share a GPU) or 'cpux4'; in place of --workers.",
-            show_default=False,
-        ),
-    ] = None,
+    devices: DevicesOption = None,
     only: OnlyOption = None,
     smoke: SmokeOption = False,
     retry: Annotated[
@@ -110,6 +119,7 @@ def run(
         str | None,
         typer.Option("--address", metavar="HOST:PORT", help="Of the Ray cluster.", show_default=False),
     ] = None,
+    trust_code: TrustCodeOption = False,
     progress: Annotated[ProgressKind, typer.Option("--progress", help="How progress is shown.")] = ProgressKind.auto,
 ) -> int:
     """Run an experiment, print its report and say where it is kept.
@@ -138,6 +148,7 @@ def run(
         workers=workers,
         devices=places,
         policy=policy,
+        trust_code=trust_code,
         executor=_ray(address, workers, places) if executor is ExecutorKind.ray else None,
         progress=shown.make(progress.value, stderr()),
     )
@@ -186,17 +197,25 @@ def plan(
     spec: SpecArgument,
     store: StoreOption = DEFAULT_STORE,
     data_dir: DataDirOption = None,
+    devices: DevicesOption = None,
     only: OnlyOption = None,
     smoke: SmokeOption = False,
+    trust_code: TrustCodeOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Print what `run` would do: cells, stages, what is cached and why the rest runs, epochs. Nothing is run."""
+    from dataclasses import replace
+
+    from harness.execution.slots import parse_devices
     from harness.plan import make_plan
 
     experiment = load_experiment(spec, only=only, smoke=smoke)
-    summary = make_plan(experiment, store=store, data_dir=data_dir).summary()
+    if devices is not None:
+        experiment = replace(experiment, device=parse_devices(devices)[0])
+    made = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
+    summary = made.summary()
     if as_json:
-        print_json(summary)
+        print_json({**summary, "run": made.run_list()})
     else:
         from harness.cli._plan_table import print_plan
 

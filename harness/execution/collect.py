@@ -81,7 +81,8 @@ class Collector:
         cell = planned.cell.id
         if cell in self._complete:
             if cell in self._uncosted and self._may_cost():
-                update = {"hardware": self._hardware(planned)}
+                masks = self.plan.store.masks(self.finished[planned.end.key])
+                update = {"hardware": self._hardware(planned, masks)}
                 self._complete[cell] = self._complete[cell].model_copy(update=update)
             return self._complete[cell]
         base = self._base(planned)
@@ -183,7 +184,7 @@ class Collector:
                 "sparsity": over_scope,
                 "model_sparsity": over_model,
                 "tensor_sparsity": by_tensor,
-                "hardware": self._hardware(planned),
+                "hardware": self._hardware(planned, masks),
                 "trained_epochs": len(ran),
                 "train_seconds": round(sum(record.seconds for record in trained), 3),
                 "dense_digest": dense[-1].digest if dense else None,
@@ -194,14 +195,13 @@ class Collector:
     def _may_cost(self) -> bool:
         return self._until is None or time.monotonic() < self._until
 
-    def _hardware(self, planned: PlannedCell) -> dict[str, Found]:
+    def _hardware(self, planned: PlannedCell, masks: Mapping[str, Mask]) -> dict[str, Found]:
         models = self.plan.experiment.hardware
         if not models:
             return {}
         assert planned.test is not None
         task, end = planned.cell.task, self.finished[planned.end.key]
         problem, test = self.plan.problems[task], self.finished[planned.test.key].test
-        masks = self.plan.store.masks(end)
         workload = workload_of(planned.cell, problem, planned.scope, masks, test.activation_density if test else {})
         if task not in self._networks:
             self._networks[task] = digest(problem.network.model_dump(mode="json"))

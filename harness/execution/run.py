@@ -66,6 +66,7 @@ def run(
     workers: int | None = None,
     devices: Sequence[str] = (),
     policy: Policy | None = None,
+    trust_code: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> RunResult:
@@ -78,6 +79,7 @@ def run(
         workers: processes at most; default: one per core and thread asked for, and one where a GPU does the work.
         devices: the device of every worker, all of one kind, in place of `workers` and of the experiment's device.
         policy: what happens after failures.
+        trust_code: take results of older code, all else being equal.
         executor: where stages are run; default: in processes of this machine.
         progress: where to tell what happens.
 
@@ -95,7 +97,7 @@ def run(
     ran: set[str] = set()
     with Claims(shelf) as claims, Heartbeat(claims.refresh):
         while True:
-            plan = make_plan(experiment, store=store, data_dir=data_dir)
+            plan = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
             count = len(devices) or workers or default_workers(experiment.threads, frozenset(plan.devices.values()))
             used = executor or LocalExecutor(count, devices)
             one = _Run(plan, count, used, claims, policy, progress, ran)

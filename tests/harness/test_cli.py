@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.console import Console
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from harness import data
+from harness import code_digest, data
 from harness.cli import app
 from harness.cli._plan_table import print_plan
 
@@ -232,6 +233,35 @@ def test_an_interrupted_run_keeps_what_is_finished_and_the_same_command_continue
     plan = json.loads(shell("plan", "experiment.yaml", "--json").stdout)
     assert plan["cached"] >= 3
     assert shell(*command).returncode == 0
+
+
+def test_what_a_plan_lists_is_what_runs(shell):
+    spec = shell.spec()
+    listed = json.loads(shell("plan", spec, "--only", "seed=0", "--devices", "cpu", "--json").stdout)["run"]
+
+    ran = shell("run", spec, "--only", "seed=0", "--devices", "cpu", "--progress", "json")
+
+    events = [json.loads(line) for line in ran.stderr.splitlines()]
+    started = {event["stage"] for event in events if event["event"] == "started"}
+    assert started == {stage["stage"] for stage in listed}
+    assert json.loads(shell("plan", spec, "--only", "seed=0", "--json").stdout)["run"] == []
+
+
+def test_results_of_older_code_are_trusted_only_if_asked(shell, monkeypatch):
+    spec = shell.spec()
+    shell("run", spec, "--only", "seed=0", "--progress", "none")
+    present = code_digest.component
+    monkeypatch.setattr(code_digest, "component", lambda cls: replace(present(cls), digest="edited since"))
+
+    plain, trusting = (
+        json.loads(shell("plan", spec, "--only", "seed=0", "--json", *more).stdout)["stages_to_run"]
+        for more in ((), ("--trust-code",))
+    )
+    shell("run", spec, "--only", "seed=0", "--progress", "none", "--trust-code")
+
+    records = json.loads(next((shell.folder / ".harness" / "runs").glob("*/records.json")).read_text())["records"]
+    assert plain > 0 and trusting == 0
+    assert all(record["facts"]["trusted_code"] for record in records)
 
 
 def test_devices_say_how_many_workers_there_are(shell):
