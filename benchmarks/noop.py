@@ -76,7 +76,7 @@ def fill(plan: Plan) -> None:
 
 
 def seconds(path: Path, store: Path) -> tuple[float, float]:
-    """Processor time of one run as a command of its own, which others on the machine do not lengthen, and what passed."""
+    """Processor time of one run as a command, which others on the machine do not lengthen, and the time that passed."""
     command = [sys.executable, "-m", "harness", "run", str(path), "--store", str(store), "--progress", "none"]
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
