@@ -57,7 +57,8 @@ class Head:
         slopes = self.logits(hidden)
         nats = softmax_gradient_(slopes, targets)
         bias_gradient = torch.mv(slopes.t(), slopes.new_full(targets.shape, per_item))
-        down = self._product(slopes, self.kernel.t(), None).mul_(per_item)
+        # The transpose of slopes @ kernel: the same sums, in less time this way round.
+        down = self._product(self.kernel.t(), slopes, None).t().contiguous().mul_(per_item)
         kernel_gradient = self._product((hidden * per_item).t(), slopes.t(), None).t()
         return nats, down, dict(zip(self._names, (kernel_gradient, bias_gradient), strict=True))
 
