@@ -4,6 +4,7 @@ import gc
 import json
 import math
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,6 +51,9 @@ def _finite(value: object) -> object:
 
 
 Finite = Annotated[float | None, BeforeValidator(_finite)]
+
+_UMASK = os.umask(0)  # it can only be asked for by setting it
+os.umask(_UMASK)
 
 
 class Record(Frozen):
@@ -152,10 +156,13 @@ def write(path: Path, records: Iterable[Record]) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8") as file:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        temporary = Path(name)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            os.fchmod(handle, 0o666 & ~_UMASK)  # a temporary file is its owner's alone, and stores are shared
             # Line by line, so that the text of a large run is never in memory as a whole.
             file.write(_FIRST_LINE)
             between = ""
@@ -168,7 +175,8 @@ def write(path: Path, records: Iterable[Record]) -> None:
         temporary.replace(path)
     except OSError as error:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            if temporary is not None:
+                temporary.unlink(missing_ok=True)
         raise StoreError(
             f"records: cannot write {path}: {error.strerror or error}; free some space or choose another --store"
         ) from error

@@ -56,6 +56,10 @@ _SETTLE_S = 0.05
 T = TypeVar("T")
 
 
+_UMASK = os.umask(0)  # it can only be asked for by setting it
+os.umask(_UMASK)
+
+
 class DamagedStageError(StoreError):
     """A stage whose files are not what its checksums say."""
 
@@ -465,6 +469,7 @@ def _temporary(path: Path, folder: Path, write: Callable[[BinaryIO], object]) ->
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
+            readable_as_usual(handle)
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -473,6 +478,12 @@ def _temporary(path: Path, folder: Path, write: Callable[[BinaryIO], object]) ->
         with suppress(OSError):
             os.unlink(temporary)
         raise
+
+
+def readable_as_usual(handle: int) -> None:
+    """Give a temporary file, which is its owner's alone, the rights of any other new file: stores are shared."""
+    if hasattr(os, "fchmod"):
+        os.fchmod(handle, 0o666 & ~_UMASK)
 
 
 def read_file(path: Path, limit: int | None = None) -> bytes:

@@ -112,13 +112,21 @@ def _names(folders: list[Path]) -> str:
 
 def _margin(folder: Path) -> float | None:
     """The equivalence margin of the experiment that a run was made from."""
-    from ruamel.yaml import YAML
+    from harness.api import SpecError
+    from harness.spec.source import MAX_BYTES, read
+    from harness.store import read_file
 
     spec = folder / "spec.yaml"
     if not spec.exists():  # records alone were copied
         return None
-    margin = YAML(typ="safe", pure=True).load(spec).get("margin")
-    return None if margin is None else float(margin)
+    try:
+        text = read_file(spec, MAX_BYTES).decode("utf-8-sig")
+    except ValueError as error:
+        raise SpecError(f"report: {spec} cannot be read ({error}); give the margin with --margin") from error
+    value, problems = read(text, str(spec))
+    problems.finish()
+    margin = value.get("margin") if isinstance(value, dict) else None
+    return float(margin) if isinstance(margin, int | float) else None
 
 
 @guarded

@@ -267,3 +267,14 @@ def test_a_store_is_readable_once_it_was_made(store, tmp_path):
 
     with pytest.raises(StoreError, match="no store"):
         Store(tmp_path / "none").check_readable()
+
+
+@pytest.mark.skipif(not hasattr(os, "fchmod"), reason="this system has no such rights")
+def test_others_may_read_what_the_umask_lets_them_read(tmp_path):
+    path = tmp_path / "file"
+
+    write_atomic(path, b"content")
+
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
