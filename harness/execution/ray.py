@@ -111,9 +111,10 @@ class RayExecutor:
         import ray
 
         try:
+            _knock(self._address)  # Ray itself takes more than a minute to say that nobody is there
             with _own_signals():
                 ray.init(self._address, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise HarnessError(
                 f"ray: no cluster answers at {self._address or 'the default address'} "
                 f"({str(error).splitlines()[0]}); start one with `ray start --head`, or name another --address"
@@ -332,6 +333,13 @@ class _Demand:
         # A part of a GPU lies on one GPU: two halves of different ones are no GPU.
         gpus = floor(resources.get("GPU", 0)) * floor(1 / self.gpus) if self.gpus else cpus
         return min(cpus, gpus)
+
+
+def _knock(address: str | None) -> None:
+    """Connect to HOST:PORT once; OSError or ValueError where that fails. Other addresses are Ray's to resolve."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and "://" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -166,3 +167,13 @@ def test_as_many_workers_as_name_one_gpu_share_it(job, device, devices, gpus):
     jobs = [Job(job.stage, job.task, job.backend, settings, None, job.store, {})]
 
     assert ray._demand(jobs, devices) == ray._Demand(2, gpus)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{port}", "127.0.0.1:head"])
+def test_an_address_where_nobody_answers_is_no_connection(address):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        ray._knock(f"127.0.0.1:{port}")
+
+    with pytest.raises((OSError, ValueError)):
+        ray._knock(address.format(port=port))
