@@ -1,0 +1,401 @@
+"""`status`, `logs`, `show`, `why`: a look at runs and cells, while they run or afterwards."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.cli._common import (
+    DEFAULT_STORE,
+    DataDirOption,
+    JsonOption,
+    StoreOption,
+    data_folder,
+    guarded,
+    load_experiment,
+    print_json,
+    stderr,
+    stdout,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from harness.api import JsonValue
+    from harness.inspection import Chain, Log
+    from harness.lookup import FoundCell
+    from harness.records import Record
+    from harness.run_status import RunStatus
+    from harness.why import Line
+
+WATCH_S = 1.0
+"""Between two looks of `status --watch`."""
+
+STYLES = {
+    "running": "cyan", "finished": "green", "stopped": "yellow", "interrupted": "yellow", "died": "red", "unknown": "",
+}  # fmt: skip
+
+CellArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Id of a cell, its beginning, or words of its labels, e.g. 'bank_balanced 0.9 seed 1'.", show_default=False
+    ),
+]
+RunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--run", metavar="RUN", help="Id of a run, the beginning of one, or its folder.", show_default="the latest"
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(status)
+    app.command()(logs)
+    app.command()(show)
+    app.command()(why)
+
+
+# --- status ---------------------------------------------------------------------------------------------------------
+
+
+@guarded
+def status(
+    run: Annotated[
+        str | None,
+        typer.Argument(help="Run id, the beginning of one, or a run's folder.", show_default="every run, latest first"),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every second until no run is left.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say how runs stand: alive or dead, cells, running stages, time left, last error.
+
+    A run whose process is gone is said to have died; the same `harness run` continues it. With --watch a terminal is
+    refreshed in place, a pipe gets a line for every change, and with --json an array for every change.
+    """
+    from harness import run_status
+    from harness.lookup import find_run, runs
+
+    folders = runs(store) if run is None else [find_run(store, run)]
+    if not watch:
+        found = [run_status.status(folder) for folder in folders]
+        if as_json:
+            print_json([each.model_dump(mode="json") for each in found])
+        else:
+            _print_statuses(found, stdout())
+        return
+    looks = _looks(folders)
+    if as_json:
+        _watch_json(looks)
+    elif stdout().is_terminal:
+        _watch_live(looks, stdout())
+    else:
+        _watch_lines(looks, stdout())
+
+
+def _looks(folders: Sequence[Path]) -> "Iterator[list[RunStatus]]":
+    """The state of runs, once a second, until none of them is alive."""
+    from harness import run_status
+
+    while True:
+        found = [run_status.status(folder) for folder in folders]
+        yield found
+        if all(each.state != "running" for each in found):
+            return
+        time.sleep(WATCH_S)
+
+
+def _watch_json(looks: "Iterable[list[RunStatus]]") -> None:
+    import json
+
+    before: object = None
+    for found in looks:
+        # Silence alone is no change: it grows with every look.
+        now = [each.model_dump(mode="json", exclude={"silent_s", "written"}) for each in found]
+        if now != before:
+            typer.echo(json.dumps(now, ensure_ascii=False))
+        before = now
+
+
+def _watch_live(looks: "Iterable[list[RunStatus]]", console: "Console") -> None:
+    from rich.console import Group
+    from rich.live import Live
+
+    with Live(console=console, auto_refresh=False) as live:
+        for found in looks:
+            live.update(Group(*_status_lines(found)), refresh=True)
+
+
+def _watch_lines(looks: "Iterable[list[RunStatus]]", console: "Console") -> None:
+    said: dict[str, str] = {}
+    found: list[RunStatus] = []
+    for found in looks:
+        for each in found:
+            line = f"{each.run}: {each.state}, {_cells(each)}, {_epochs(each)}"
+            if each.state == "running" and said.get(each.run) != line:
+                console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, soft_wrap=True)
+                said[each.run] = line
+    _print_statuses(found, console)
+
+
+def _print_statuses(found: "Sequence[RunStatus]", console: "Console") -> None:
+    for line in _status_lines(found):
+        console.print(line, soft_wrap=True)
+
+
+def _status_lines(found: "Sequence[RunStatus]") -> "list[Text]":
+    from rich.text import Text
+
+    lines: list[Text] = []
+    for place, each in enumerate(found):
+        if place:
+            lines.append(Text())
+        lines.append(Text.assemble((each.run, "bold"), "  ", (each.state, STYLES[each.state]), _about(each)))
+        rows = [("cells", _cells(each))]
+        rows += [("done", _epochs(each))] if each.host else []
+        rows += [("running" if each.state == "running" else "was at", _stage(each, place)) for place in _at(each)]
+        rows += [("reason", each.reason)] if each.reason else []
+        rows += [("error", each.last_error)] if each.last_error else []
+        lines += [Text(f"  {name:<8} {text}") for name, text in rows]
+    return lines
+
+
+def _about(each: "RunStatus") -> str:
+    if not each.host:
+        return "  (only its records are here)"
+    parts = [f"process {each.pid} on {each.host}", f"{each.workers} worker{'s' if each.workers != 1 else ''}"]
+    parts.append(f"began {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(each.started))}")
+    if each.state in ("running", "died") and each.silent_s is not None and each.silent_s > 10:
+        parts.append(f"last sign of life {_span(each.silent_s)} ago")
+    return f"  ({', '.join(parts)})"
+
+
+def _cells(each: "RunStatus") -> str:
+    counts = ", ".join(f"{count} {name}" for name, count in each.cells.items())
+    return f"{sum(each.cells.values())}: {counts}" if counts else "none yet"
+
+
+def _epochs(each: "RunStatus") -> str:
+    from harness.execution.eta import Tally
+
+    left = each.left_s if each.state == "running" else None
+    return Tally(each.epochs_done, each.epochs, left, each.left_basis).words()
+
+
+def _at(each: "RunStatus") -> range:
+    return range(len(each.running)) if each.state in ("running", "died") else range(0)
+
+
+def _stage(each: "RunStatus", place: int) -> str:
+    stage = each.running[place]
+    parts = [stage.label]
+    if stage.steps:
+        parts.append(f"step {stage.step}/{stage.steps}")
+    if each.state == "running" and each.written >= stage.since > 0:
+        parts.append(f"for {_span(each.written - stage.since)}")
+    if stage.before is not None:
+        parts.append(f"{stage.before:.4g} before it")
+    return ", ".join(parts)
+
+
+def _span(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+# --- logs -----------------------------------------------------------------------------------------------------------
+
+
+@guarded
+def logs(
+    cell: CellArgument,
+    run: RunOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is printed until the cell is done.")
+    ] = False,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what the stages of a cell printed, in their order; stages that printed nothing have no log."""
+    from harness import inspection
+    from harness.api import SpecError
+    from harness.lookup import find_cell
+
+    if follow and as_json:
+        raise SpecError("logs: --follow prints text as it comes, and --json is whole at its end; give one of them")
+    found = find_cell(store, cell, run)
+    if follow:
+        if not _print_pieces(inspection.follow(store, found, data_dir), found):
+            stderr().print(inspection.why_no_log(store, find_cell(store, cell, run)), markup=False)
+        return
+    chain = inspection.chain(store, found, data_dir)
+    every = inspection.logs(store, found, chain.places)
+    if as_json:
+        print_json(_logs_json(found, every, chain))
+        return
+    _note_unknown(chain)
+    reader = inspection.Reader()
+    pieces = ((log, text) for log in every if log.path is not None for text in reader.more(log.path))
+    if not _print_pieces(pieces, found):
+        stderr().print(inspection.why_no_log(store, found), markup=False, soft_wrap=True)
+
+
+def _print_pieces(pieces: "Iterable[tuple[Log, str]]", cell: "FoundCell") -> bool:
+    """Print logs, with a heading wherever another one goes on; False if there was nothing."""
+    last, end = None, "\n"
+    for log, text in pieces:
+        if log.stage != last:
+            typer.echo(("" if end.endswith("\n") else "\n") + _heading(log, cell))
+            last = log.stage
+        typer.echo(text, nl=False)
+        end = text
+    if not end.endswith("\n"):
+        typer.echo()
+    return last is not None
+
+
+def _heading(log: "Log", cell: "FoundCell") -> str:
+    where = "" if log.run == cell.folder.name else f", by run {log.run}"
+    return f"== {log.name} ({log.state}{where}) {log.stage}"
+
+
+def _logs_json(cell: "FoundCell", every: "Iterable[Log]", chain: "Chain") -> "dict[str, JsonValue]":
+    from harness import inspection
+
+    reader = inspection.Reader()
+    parts: list[JsonValue] = [
+        {
+            "stage": log.stage,
+            "name": log.name,
+            "state": log.state,
+            "run": log.run,
+            "path": log.path.as_posix() if log.path else None,
+            "text": "".join(reader.more(log.path)) if log.path else None,
+        }
+        for log in every
+    ]
+    return {"run": cell.folder.name, "cell": cell.record.cell, "logs": parts, "unknown": chain.unknown}
+
+
+def _note_unknown(chain: "Chain") -> None:
+    if chain.unknown:
+        stderr().print(f"not all stages are known: {chain.unknown}", style="yellow", markup=False, soft_wrap=True)
+
+
+# --- show -----------------------------------------------------------------------------------------------------------
+
+
+@guarded
+def show(
+    cell: CellArgument,
+    run: RunOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    data_dir: DataDirOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print everything about a cell: what it is, what it measured, its stages, versions, costs and files."""
+    from harness import inspection
+    from harness.cli._cell_page import print_cell
+    from harness.lookup import find_cell
+
+    found = inspection.shown(store, find_cell(store, cell, run), data_dir)
+    if as_json:
+        print_json(found)
+    else:
+        print_cell(found, stdout())
+
+
+# --- why ------------------------------------------------------------------------------------------------------------
+
+
+@guarded
+def why(
+    cell: CellArgument,
+    spec: Annotated[
+        Path | None, typer.Argument(help="The experiment file (YAML).", show_default="the one of the latest run")
+    ] = None,
+    run: RunOption = None,
+    store: StoreOption = DEFAULT_STORE,
+    data_dir: DataDirOption = None,
+    trust_code: Annotated[
+        bool, typer.Option("--trust-code", help="Take stages of older code, as `run --trust-code` would.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what `harness run` would do with a cell, and why: which part of a stage's key is not what it was.
+
+    Nothing is run.
+    """
+    from harness import lookup
+    from harness.api import SpecError
+    from harness.inspection import experiment_of
+    from harness.plan import make_plan
+    from harness.why import why as reasons
+
+    if spec is not None and run is not None:
+        raise SpecError("why: --run names a run with its own experiment file, and a file is given too; give one")
+    if spec is not None:
+        experiment, before = load_experiment(spec), None
+        titles = lookup.planned_titles(experiment)
+        chosen = lookup.meant(cell, titles)
+    else:
+        folder = lookup.find_run(store, run)
+        before = lookup.find_cell(store, cell, str(folder)).record
+        chosen, experiment = before.cell, experiment_of(folder)
+        titles = {chosen: lookup.title(before)}
+    plan = make_plan(experiment, store=store, data_dir=data_folder(data_dir, experiment), trust_code=trust_code)
+    lines = reasons(plan, chosen)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json(
+            {"run": experiment.run_id, "cell": chosen, "title": titles[chosen], "stages": list(map(asdict, lines))}
+        )
+        return
+    _print_why(chosen, titles[chosen], lines, before, stdout())
+
+
+def _print_why(cell: str, name: str, lines: "Sequence[Line]", before: "Record | None", console: "Console") -> None:
+    from rich.text import Text
+
+    console.print(Text.assemble((cell, "bold"), f"  {name}"), soft_wrap=True)
+    console.print(Text(_verdict(lines)), soft_wrap=True)
+    if before is not None and before.reason and any(line.status == "run" for line in lines):
+        console.print(Text(f"it ended as {before.status} in run {before.run}: {before.reason}"), soft_wrap=True)
+    console.print(_why_table(lines))
+
+
+def _verdict(lines: "Sequence[Line]") -> str:
+    """What becomes of the cell as a whole."""
+    if lines[0].status == "skipped":
+        return f"skipped: {lines[0].reason}"
+    run = [line for line in lines if line.status == "run"]
+    if run:
+        return f"{len(run)} of {len(lines)} stages would run, from {run[0].place} on: {run[0].reason}"
+    trusted = sum(line.status == "trusted" for line in lines)
+    return (
+        f"cached: nothing would run ({trusted} of {len(lines)} stages were made by older code)"
+        if trusted
+        else ("cached: nothing would run")
+    )
+
+
+def _why_table(lines: "Sequence[Line]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("stages", "", "why", box=None, pad_edge=False, header_style="bold")
+    for (state, reason), group in groupby(lines, key=lambda line: (line.status, line.reason)):
+        places = [line.place for line in group]
+        name = places[0] if len(places) == 1 else f"{places[0]} to {places[-1]}"
+        table.add_row(Text(name), Text(state, style="green" if state == "cached" else ""), Text(reason))
+    return table

@@ -1,0 +1,174 @@
+"""Runs and cells as users name them: by an id, by its beginning, or by words of a cell's labels."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import records
+from harness.api import EmptySelectionError, SpecError
+from harness.records import Record
+from harness.spec import Experiment
+from harness.store import Store, folders
+
+RECORDS, STATUS = "records.json", "status.json"
+
+SHOWN = 10
+"""Cells that a sentence names where several fit."""
+
+
+@dataclass(frozen=True)
+class FoundCell:
+    """A cell of a run.
+
+    Args:
+        record: what became of it.
+        folder: of the run.
+    """
+
+    record: Record
+    folder: Path
+
+
+def runs(store: Path) -> list[Path]:
+    """The folders of a store's runs, the one that changed last first.
+
+    Raises:
+        EmptySelectionError: there is none.
+    """
+    found = [folder for folder in folders(store / "runs") if (folder / RECORDS).exists()]
+    if not found:
+        raise EmptySelectionError(
+            f"store: no run in {store}; `harness run SPEC` makes one, --store names another folder"
+        )
+    return sorted(found, key=lambda folder: (-changed(folder), folder.name))
+
+
+def find_run(store: Path, run: str | None) -> Path:
+    """The folder of a run.
+
+    Args:
+        store: the store's folder.
+        run: its id, the beginning of one, or its folder; None for the run that was written last.
+
+    Raises:
+        SpecError: no run, or more than one, is called so.
+        EmptySelectionError: the store has no run.
+    """
+    if run is None:
+        return Store(store).latest_run()
+    if (Path(run) / RECORDS).exists():
+        return Path(run)
+    every = runs(store)
+    found = [folder for folder in every if folder.name == run]
+    found = found or [folder for folder in every if run and folder.name.startswith(run)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise SpecError(f"{len(found)} runs begin with {run!r}: {_names(found)}; write more of the name")
+    raise SpecError(f"expected a run id in {store} or a run's folder, got {run!r}; there are {_names(every)}")
+
+
+def _names(found: Iterable[Path]) -> str:
+    return ", ".join(folder.name for folder in found)
+
+
+def changed(folder: Path, *names: str) -> float:
+    """When one of these files of a folder changed last, in seconds since the epoch; 0 if none is there.
+
+    Args:
+        folder: the folder.
+        names: of files; default: those that a run writes while it runs.
+    """
+    times = [0.0]
+    for name in names or (RECORDS, STATUS):
+        with suppress(OSError):
+            times.append((folder / name).stat().st_mtime)
+    return max(times)
+
+
+def title(record: Record) -> str:
+    """A cell in words: its labels, in the order of the axes."""
+    return _title(
+        record.task, record.backend, record.pattern, record.allocation, record.strategy, record.target_sparsity,
+        record.seed,
+    )  # fmt: skip
+
+
+def planned_titles(experiment: Experiment) -> dict[str, str]:
+    """The cells of an experiment in words, by id."""
+    found: dict[str, str] = {}
+    for cell in experiment.cells:
+        name = cell.labels()
+        found[cell.id] = _title(
+            name["task"], name["backend"], name["pattern"], name["allocation"], name["strategy"], cell.sparsity,
+            cell.seed,
+        )  # fmt: skip
+    return found
+
+
+def _title(task: str, backend: str, pattern: str, allocation: str, strategy: str, sparsity: float, seed: int) -> str:
+    pruned = [records.DENSE] if pattern == records.DENSE else [pattern, allocation, strategy, f"{sparsity:g}"]
+    return " · ".join([task, backend, *pruned, f"seed {seed}"])
+
+
+def meant(text: str, titles: Mapping[str, str]) -> str:
+    """The id of the one cell that a text means: an id, its beginning, or words that the labels hold.
+
+    A word that is a whole label counts for more than one that is a part of several: `0.9` does not mean `0.95`.
+
+    Args:
+        text: what a user wrote, e.g. `3fa9` or `bank_balanced 0.9 seed 1`.
+        titles: the cells in words, by id.
+
+    Raises:
+        SpecError: several cells fit; the sentence names them.
+        EmptySelectionError: none does.
+    """
+    found = [cell for cell in titles if text and cell.startswith(text)] or _by_words(text, titles)
+    if text in titles:
+        return text
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise EmptySelectionError(
+            f"expected the id of a cell, its beginning, or words of its labels, got {text!r}, which fits none of "
+            f"{len(titles)} cells; `harness report --format json` lists them"
+        )
+    shown = "; ".join(f"{cell} ({titles[cell]})" for cell in found[:SHOWN])
+    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    raise SpecError(f"expected one cell, got {text!r}, which fits {len(found)}: {shown}{more}; write more of one")
+
+
+def _by_words(text: str, titles: Mapping[str, str]) -> list[str]:
+    words = text.casefold().replace("·", " ").replace("seed=", "seed ").split()
+    if not words:
+        return []
+    scores: dict[str, int] = {}
+    for cell, name in titles.items():
+        whole = name.casefold()
+        if all(word in whole for word in words):
+            parts = whole.replace("·", " ").split()
+            scores[cell] = sum(word in parts for word in words)
+    best = max(scores.values(), default=0)
+    return [cell for cell, score in scores.items() if score == best]
+
+
+def find_cell(store: Path, text: str, run: str | None = None) -> FoundCell:
+    """A cell of a run, or of any run of a store: then as the latest run that has it left it.
+
+    Args:
+        store: the store's folder.
+        text: as for `meant`.
+        run: as for `find_run`; None for every run.
+
+    Raises:
+        SpecError: several cells or runs fit, or no run does.
+        EmptySelectionError: no cell fits, or the store has no run.
+        StoreError: records cannot be read.
+    """
+    found: dict[str, FoundCell] = {}
+    for folder in runs(store) if run is None else [find_run(store, run)]:
+        for record in records.read(folder / RECORDS, details=False):
+            found.setdefault(record.cell, FoundCell(record, folder))
+    return found[meant(text, {cell: title(each.record) for cell, each in found.items()})]
