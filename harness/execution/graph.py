@@ -301,11 +301,8 @@ class Schedule:
             if source != key:
                 self._readers[source] -= 1
             # Another run may start from it: then it stays, for `harness gc`.
-            if self._readers.get(source, 0) == 0 and source in self.graph.passing and not self._is_shared():
-                self._store.drop_state(source)
-
-    def _is_shared(self) -> bool:
-        return self._claims is not None and self._claims.others_alive()
+            if self._readers.get(source, 0) == 0 and source in self.graph.passing:
+                self._store.drop_state(source, None if self._claims is None else self._claims.others_alive)
 
     def _failed(self, failed: Failed) -> Failed:
         if failed.is_fatal:
