@@ -31,7 +31,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WORDS, LAYERS, SPARSITY = 10_000, 2, 0.9
-LOSS_STEPS, LOSS_GOAL, PERPLEXITY_GOAL = 20, 1e-4, 0.005
+PERPLEXITY_GOAL = 0.005
+LOSS_STEPS, LOSS_GOAL = 20, 1e-4
+LOSS_RATE = 0.1
+"""Losses are compared at a tenth of the recipe's rate. At the whole one the first steps overshoot, the loss jumps from 8
+to 13 nats, and rounding grows a thousandfold in one step: the plain loop itself is then 1e-3 from its own in float64."""
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -126,12 +130,12 @@ class PlainModel:
         return torch.nn.functional.cross_entropy(logits, wanted.reshape(-1), reduction="sum")
 
 
-def plain_losses(problem: Problem, precision: Precision) -> Iterator[float]:
+def plain_losses(problem: Problem, precision: Precision, rate: float = 1.0) -> Iterator[float]:
     """Train an epoch as PyTorch's own examples do; the nats per word of every step."""
     import torch
 
     model = PlainModel(problem.initial_weights(0))
-    optimiser = torch.optim.SGD(model.parameters, lr=1.0)
+    optimiser = torch.optim.SGD(model.parameters, lr=rate)
     while True:
         for step, batch in enumerate(problem.batches("train", 0, np.random.default_rng(0))):
             if step == 0:
@@ -157,9 +161,9 @@ def session_of(problem: Problem, precision: Precision) -> Session:
     return session
 
 
-def trained(session: Session) -> float:
+def trained(session: Session, rate: float = 1.0) -> float:
     """Train an epoch; its loss in nats."""
-    return session.train_epoch(Epoch(rates=1.0), 0, lambda *_: {}, lambda _: None).nats
+    return session.train_epoch(Epoch(rates=rate), 0, lambda *_: {}, lambda _: None).nats
 
 
 def work_of(variant: Variant, source: Source, steps: int) -> Callable[[], object]:
@@ -234,10 +238,10 @@ def loss_difference(source: Source) -> float:
     A session tells what an epoch has lost in all, so epochs of 1, 2, ... steps are run from the first weights.
     """
     problem = source.problem(LOSS_STEPS)
-    plain, words = plain_losses(problem, "float32"), tokens_of(problem)
+    plain, words = plain_losses(problem, "float32", LOSS_RATE), tokens_of(problem)
     worst = before = 0.0
     for steps in range(1, LOSS_STEPS + 1):
-        nats = trained(session_of(cast("Problem", FirstSteps(problem, steps)), "float32"))
+        nats = trained(session_of(cast("Problem", FirstSteps(problem, steps)), "float32"), LOSS_RATE)
         worst = max(worst, abs((nats - before) / words - next(plain)))
         before = nats
     return worst
@@ -286,7 +290,7 @@ def main() -> int:
         ((found := seconds[than] / seconds[fast]) >= goal, f"{fast} is {found:.2f} x {than}; goal {goal}")
         for fast, than, goal in GOALS
     ]
-    text = f"float32 losses of {LOSS_STEPS} steps differ by {difference:.1e} nats per word at most; goal {LOSS_GOAL:g}"
+    text = f"float32 losses of {LOSS_STEPS} steps at rate {LOSS_RATE} differ by {difference:.1e} nats per word at most; goal {LOSS_GOAL:g}"
     verdicts.append((difference <= LOSS_GOAL, text))
     low, full = reached["bfloat16"], reached["float32"]
     moved, steps = abs(low / full - 1), options.epoch_steps or "all"
