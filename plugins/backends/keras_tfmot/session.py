@@ -30,6 +30,7 @@ from harness.api import (
 
 from .activity import Activity, Watched, watch
 from .build import build
+from .loss import entropy
 from .optimiser import Rule, clip_scale, dense, masked, rows_summed
 from .places import places
 from .toolkit import classes, frameworks, memory_errors
@@ -60,9 +61,12 @@ class KerasSession(Session):
         self._tf = frameworks().tf
         self._model = build(problem.network)
         self._places = places(problem.network)
+        # On a GPU its scatter would go through the host to be deterministic.
+        self._entropy = entropy if settings.device == "cpu" else self._tf.nn.sparse_softmax_cross_entropy_with_logits
         self._rule = Rule(problem.recipe.optimiser, self._model.variables)
         self._masked: frozenset[str] = frozenset()
         self._steps: dict[frozenset[str], _TrainingStep] = {}
+        self._evaluations: dict[bool, tuple[_EvaluationStep, Watched]] = {}
 
     # --- state ------------------------------------------------------------------------------------------------------
 
@@ -142,6 +146,7 @@ class KerasSession(Session):
     def close(self) -> None:
         """Drop the model and its traced functions."""
         self._steps.clear()
+        self._evaluations.clear()
         frameworks().keras.backend.clear_session()
 
     # --- training ---------------------------------------------------------------------------------------------------
@@ -212,7 +217,7 @@ class KerasSession(Session):
         tf, variables = self._tf, self._model.variables
         with tf.GradientTape() as tape:
             logits, after = self._forward(model, inputs, seeds, states, training=training)
-            nats = tf.reduce_sum(tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits))
+            nats = tf.reduce_sum(self._entropy(targets, logits))
             loss = nats / tf.cast(tf.shape(targets)[0], tf.float32)
         found = tape.gradient(loss, list(variables.values()))
         return nats, after, dict(zip(variables, found, strict=True))
@@ -244,7 +249,7 @@ class KerasSession(Session):
     def evaluate(self, split: Split) -> Evaluation:
         """Totals over a whole split, by the model without wrappers; for test, the density of activations too."""
         activity = Activity() if split == "test" else None
-        step, (_, watched) = self._evaluation_step, self._watching
+        step, watched = self._evaluation_step(watches=activity is not None)
         nats, correct, items, states = 0.0, 0, 0, None
         for batch in self._batches(split, 0):
             states = states or self._zero_states(batch)
@@ -270,29 +275,31 @@ class KerasSession(Session):
         traced: _GradientStep = self._traced(step, (*self._batch_signature(), self._state_signature()))
         return traced
 
-    @functools.cached_property
-    def _watching(self) -> tuple[KerasModel, Watched]:
-        """The finished model with what flows into its layers as further outputs, and those layers."""
-        return watch(self.finished, self._problem.network)
+    def _evaluation_step(self, *, watches: bool) -> tuple[_EvaluationStep, Watched]:
+        """The step that scores a batch, and the layers whose inputs it flags in addition, if it watches any."""
+        # To flag costs 3 to 9 % of an image network's evaluation, so other splits have a graph without. An LSTM's flags
+        # are few beside its logits, and a graph of it takes a second to trace: there one serves all splits.
+        watches |= self._problem.network.is_recurrent
+        if watches not in self._evaluations:
+            model, layers = watch(self.finished, self._problem.network) if watches else (self.finished, ())
+            self._evaluations[watches] = self._traced_evaluation(model), layers
+        return self._evaluations[watches]
 
-    @functools.cached_property
-    def _evaluation_step(self) -> _EvaluationStep:
+    def _traced_evaluation(self, model: KerasModel) -> _EvaluationStep:
         tf = self._tf
-        model, _ = self._watching
 
         def step(
             inputs: Tensor, targets: Tensor, states: list[Tensor]
         ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
             logits, rest = self._forward(model, inputs, self._no_seeds(), states, training=False)
             after, values = rest[: len(states)], rest[len(states) :]
-            entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+            nats = tf.reduce_sum(tf.cast(self._entropy(targets, logits), tf.float64))
             correct = tf.constant(0)
             if self._problem.metric.needs_correct:
                 correct = tf.math.count_nonzero(tf.argmax(logits, axis=-1, output_type=tf.int32) == targets)
-            # Also where nobody counts them: to trace a second graph would cost more than it saves. They are counted
-            # outside, in a fraction of the time that `tf.math.count_nonzero` takes.
+            # Counted outside, in a fraction of the time that `tf.math.count_nonzero` takes.
             flags = [value != 0 for value in values]
-            return tf.reduce_sum(tf.cast(entropy, tf.float64)), correct, after, flags
+            return nats, correct, after, flags
 
         traced: _EvaluationStep = self._traced(step, (*self._batch_signature(), self._state_signature()))
         return traced

@@ -1,7 +1,8 @@
 """TensorFlow, tf-keras and TF-MOT imported late and quietly, with TF-MOT's own classes refined.
 
 TF-MOT decides masks inside its wrappers, from a schedule and one rule. Here the masks come from the harness, so the
-wrapper's schedule never prunes, its weight update touches only what has a mask, and the callback follows a table.
+wrapper's schedule never prunes, its weight update touches only what has a mask and only when the callback asks for it,
+and the callback follows a table.
 """
 
 from __future__ import annotations
@@ -156,7 +157,11 @@ def _wrapper_class(fw: Frameworks) -> type[Wrapper]:
             return {"class_name": type(self).__name__, "config": {}}
 
     class MaskedOnly(fw.impl.Pruning):  # type: ignore[misc, name-defined]  # TF-MOT has no types
-        """Multiplies weights by masks where there is a mask; TF-MOT's own also multiplies dense weights by ones."""
+        """Multiplies weights by masks where there is a mask, at the end of an epoch.
+
+        TF-MOT's own does so in every forward pass, dense weights included. A training step here moves no masked weight,
+        so a graph would multiply zeros by zeros, at a tenth of the step's time where a softmax is pruned.
+        """
 
         def __init__(self, wrapper: Wrapper) -> None:
             super().__init__(
@@ -172,6 +177,8 @@ def _wrapper_class(fw: Frameworks) -> type[Wrapper]:
             return tf.no_op()  # the schedule never asks for one; its branch would still be traced and optimised
 
         def weight_mask_op(self) -> Operation:
+            if not tf.executing_eagerly():  # the wrapper, in a graph; the callback is eager
+                return tf.no_op()
             pairs = [(weight, mask) for weight, mask, _ in self._pruning_vars]
             return tf.group([pairs[place][0].assign(tf.multiply(*pairs[place])) for place in sorted(self.masked)])
 
