@@ -114,8 +114,8 @@ def _tensors(record: Mapping[str, Any]) -> "Table":
 def _stages(stages: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> "Table":
     unit = f" ({record['unit']})" if record["unit"] else ""
     table = _table(
-        ("stage", "left"), ("key", "left"), ("", "left"), ("seconds", "right"), (f"{record['metric']}{unit}", "right"),
-        ("state", "left"), ("log", "left"),
+        ("stage", "left"), ("key", "left"), ("state", "left"), ("seconds", "right"),
+        (f"{record['metric']}{unit}", "right"), ("weights", "left"), ("log", "left"),
     )  # fmt: skip
     for stage in stages:
         value, seconds = stage["value"], stage["seconds"]

@@ -13,7 +13,6 @@ from harness.cli._common import (
     DataDirOption,
     JsonOption,
     StoreOption,
-    data_folder,
     guarded,
     load_experiment,
     print_json,
@@ -235,7 +234,8 @@ def logs(
     found = find_cell(store, cell, run)
     if follow:
         if not _print_pieces(inspection.follow(store, found, data_dir), found):
-            stderr().print(inspection.why_no_log(store, find_cell(store, cell, run)), markup=False)
+            now = find_cell(store, found.record.cell, str(found.folder))
+            stderr().print(inspection.why_no_log(store, now), markup=False, soft_wrap=True)
         return
     chain = inspection.chain(store, found, data_dir)
     every = inspection.logs(store, found, chain.places)
@@ -327,7 +327,7 @@ def why(
     store: StoreOption = DEFAULT_STORE,
     data_dir: DataDirOption = None,
     trust_code: Annotated[
-        bool, typer.Option("--trust-code", help="Take stages of older code, as `run --trust-code` would.")
+        bool, typer.Option("--trust-code", help="Take stages of older code where all else is the same.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -352,7 +352,7 @@ def why(
         before = lookup.find_cell(store, cell, str(folder)).record
         chosen, experiment = before.cell, experiment_of(folder)
         titles = {chosen: lookup.title(before)}
-    plan = make_plan(experiment, store=store, data_dir=data_folder(data_dir, experiment), trust_code=trust_code)
+    plan = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
     lines = reasons(plan, chosen)
     if as_json:
         from dataclasses import asdict
