@@ -106,7 +106,7 @@ def _table(*columns: tuple[str, str]) -> "Table":
 
 def _tensors(record: Mapping[str, Any]) -> "Table":
     table = _table(("tensor", "left"), ("sparsity", "right"))
-    for name, sparsity in record["tensor_sparsity"].items():
+    for name, sparsity in sorted(record["tensor_sparsity"].items()):
         _add(table, name, f"{sparsity:.4f}")
     return table
 

@@ -39,6 +39,9 @@ STYLES = {
     "running": "cyan", "finished": "green", "stopped": "yellow", "interrupted": "yellow", "died": "red", "unknown": "",
 }  # fmt: skip
 
+FIRST = ("ok", "cached", "running", "planned", "skipped")
+"""In which order cells are counted; failures follow."""
+
 CellArgument = Annotated[
     str,
     typer.Argument(
@@ -48,7 +51,10 @@ CellArgument = Annotated[
 RunOption = Annotated[
     str | None,
     typer.Option(
-        "--run", metavar="RUN", help="Id of a run, the beginning of one, or its folder.", show_default="the latest"
+        "--run",
+        metavar="RUN",
+        help="Id of a run, the beginning of one, or its folder.",
+        show_default="the latest that has the cell",
     ),
 ]
 
@@ -177,7 +183,8 @@ def _about(each: "RunStatus") -> str:
 
 
 def _cells(each: "RunStatus") -> str:
-    counts = ", ".join(f"{count} {name}" for name, count in each.cells.items())
+    told = sorted(each.cells.items(), key=lambda item: FIRST.index(item[0]) if item[0] in FIRST else len(FIRST))
+    counts = ", ".join(f"{count} {name}" for name, count in told)
     return f"{sum(each.cells.values())}: {counts}" if counts else "none yet"
 
 
@@ -321,7 +328,8 @@ def show(
 def why(
     cell: CellArgument,
     spec: Annotated[
-        Path | None, typer.Argument(help="The experiment file (YAML).", show_default="the one of the latest run")
+        Path | None,
+        typer.Argument(help="The experiment file (YAML).", show_default="the one of the latest run that has the cell"),
     ] = None,
     run: RunOption = None,
     store: StoreOption = DEFAULT_STORE,
@@ -348,9 +356,9 @@ def why(
         titles = lookup.planned_titles(experiment)
         chosen = lookup.meant(cell, titles)
     else:
-        folder = lookup.find_run(store, run)
-        before = lookup.find_cell(store, cell, str(folder)).record
-        chosen, experiment = before.cell, experiment_of(folder)
+        found = lookup.find_cell(store, cell, run)
+        before, experiment = found.record, experiment_of(found.folder)
+        chosen = before.cell
         titles = {chosen: lookup.title(before)}
     plan = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
     lines = reasons(plan, chosen)
@@ -371,7 +379,8 @@ def _print_why(cell: str, name: str, lines: "Sequence[Line]", before: "Record | 
     console.print(Text(_verdict(lines)), soft_wrap=True)
     if before is not None and before.reason and any(line.status == "run" for line in lines):
         console.print(Text(f"it ended as {before.status} in run {before.run}: {before.reason}"), soft_wrap=True)
-    console.print(_why_table(lines))
+    if lines[0].status != "skipped":
+        console.print(_why_table(lines))
 
 
 def _verdict(lines: "Sequence[Line]") -> str:

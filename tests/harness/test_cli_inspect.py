@@ -281,6 +281,26 @@ def test_another_spec_is_compared_with_what_is_there(finished):
     ]  # fmt: skip
 
 
+def test_a_skipped_cell_has_its_reason_once(finished):
+    finished.spec("skipped.yaml", pattern="{name: bank_balanced, banks: 20}")
+    lines = finished("why", "bank_balanced seed 0", "skipped.yaml").stdout.splitlines()
+
+    assert len(lines) == 2
+    assert lines[1].startswith("skipped: bank_balanced(banks=20): ")
+
+
+def test_a_cell_that_only_an_earlier_run_had_is_planned_from_that_run(shell):
+    assert shell("run", shell.spec("early.yaml", name="early", epochs=1), "--only", "seed=0").exit_code == 0
+    assert shell("run", shell.spec("late.yaml", name="late"), "--only", "seed=0").exit_code == 0
+
+    found = json.loads(shell("why", "epochs=1", "--json").stdout)
+
+    assert found["run"].startswith("early-")
+    assert {line["status"] for line in found["stages"]} == {"cached"}
+    assert "expected one cell" in shell("why", "unstructured").stderr
+    assert shell("why", "unstructured", "--run", "late").exit_code == 0
+
+
 @pytest.mark.parametrize("cut", [("--smoke",), ("--smoke", "--only", "seed=1"), ("--only", "seed=1")])
 def test_a_run_that_was_cut_down_is_planned_as_it_was(shell, cut):
     assert shell("run", shell.spec(), *cut).exit_code == 0
