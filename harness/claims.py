@@ -192,6 +192,20 @@ class Claims:
             raise self._unwritable(error) from None
         return True
 
+    def tidy(self) -> None:
+        """Remove what dead runs left behind: their claims and, if no other run is alive, files on their way.
+
+        What cannot be removed stays. Files are looked for before the others are: whoever wrote one of them was there
+        by then, and is seen if it is alive.
+        """
+        with suppress(OSError, StoreError):
+            for path in self.stale():
+                self.clear(path)
+            left = self._store.on_their_way()
+            if left and not self.others_alive():
+                for path in left:
+                    self._store.inside(path).unlink(missing_ok=True)
+
     def close(self) -> None:
         """Give everything back; the run no longer exists for the others."""
         for key in tuple(self._held):

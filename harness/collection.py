@@ -6,7 +6,6 @@ whatever it may have looked at stays.
 """
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +15,9 @@ from harness import records
 from harness.api import StoreError
 from harness.claims import SILENCE_S, Claims
 from harness.records import PENDING
-from harness.store import DAY_S, MASKS, STAGE, STATE, DamagedStageError, StageRecord, Store, folders
+from harness.store import DAY_S, MASKS, STAGE, STATE, TEMPORARY, DamagedStageError, StageRecord, Store, folders
 
 Kind = Literal["state", "damaged", "temporary", "claim", "stage"]
-
-_TEMPORARY = re.compile(r"\.(.+\.[a-z0-9_]{8}|.+\.\d+\.tmp|dropping\..+)")
-"""Names that `harness.store` and `harness.records` give to files on their way, and to states about to be dropped."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +102,11 @@ class _Collection:
 
     def _temporary(self, age: float) -> Iterator[Path]:
         """Files on their way that have not changed for so many seconds."""
-        root = self._store.folder
-        places = [root, root / "tmp", *folders(root / "claims"), *folders(root / "runs")]
-        places += [self._store.stage_folder(key) for key in self._store.keys()]
+        found = self._store.on_their_way()
+        for key in self._store.keys():
+            found += [path for path in _files(self._store.stage_folder(key)) if TEMPORARY.fullmatch(path.name)]
         now = self._store.now()
-        for place in places:
-            for path in _files(place):
-                if _TEMPORARY.fullmatch(path.name) and now - path.lstat().st_mtime > age:
-                    yield path
+        yield from (path for path in found if now - path.lstat().st_mtime > age)
 
     def _remove_files(self, kind: Kind, paths: Iterator[Path]) -> None:
         for path in paths:

@@ -49,6 +49,9 @@ MAX_RECORD_BYTES = 1 << 26
 MAX_HEADER_BYTES = 1 << 24
 """Of a safetensors file: some hundred bytes for each of a model's tensors."""
 
+TEMPORARY = re.compile(r"\.(.+\.[a-z0-9_]{8}|.+\.\d+\.tmp|dropping\..+)")
+"""Names of files on their way, and of states and records about to be dropped."""
+
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 _RUN = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._-]{0,199}")
 _SETTLE_S = 0.05
@@ -167,6 +170,19 @@ class Store:
             with suppress(OSError):  # somebody else sweeps, too
                 if now - path.lstat().st_mtime > DAY_S:
                     path.unlink()
+
+    def on_their_way(self) -> list[Path]:
+        """Files that somebody is writing or dropping now, or was when he died.
+
+        Raises:
+            OSError: the store cannot be read.
+        """
+        places = (self.folder / "tmp", *folders(self.folder / "claims"), *folders(self.folder / "runs"))
+        found = list(self.folder.glob(".format.????????"))  # other names here may be the user's
+        for place in places:
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(place) as entries:
+                found += [Path(entry.path) for entry in entries if TEMPORARY.fullmatch(entry.name)]
+        return [path for path in found if not path.is_dir()]
 
     def stage_folder(self, key: str) -> Path:
         """The folder of a stage.
@@ -415,9 +431,10 @@ class Store:
         if wanted is not None and wanted():
             return False
         path = self.stage_folder(key) / name
-        hidden = path.with_name(f".dropping.{name}")
+        hidden = self.inside(self.folder / "tmp") / f".dropping.{key}.{name}"  # where a kill leaves it, it is found
         with self._writing(key), suppress(FileNotFoundError, NotADirectoryError):
             self.inside(path.parent)
+            hidden.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, hidden)
             if wanted is not None and wanted():
                 os.replace(hidden, path)
@@ -458,9 +475,20 @@ class Store:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    with _temporary(path, path.parent, lambda file: file.write(content)) as temporary:
-        os.replace(temporary, path)
+    """Write a file so that it is there whole or not at all.
+
+    Raises:
+        OSError: it cannot be written; nothing half-written remains.
+    """
+    for is_last in (False, True):
+        with _temporary(path, path.parent, lambda file: file.write(content)) as temporary:
+            try:
+                return os.replace(temporary, path)
+            except FileNotFoundError:
+                # A run that has not told of itself yet is not seen by another one, which may take what is on its way
+                # for that of a dead run (`Claims.tidy`); it does so once, at its start.
+                if is_last:
+                    raise
 
 
 @contextmanager

@@ -8,7 +8,6 @@ of its parameters, of all code and data of its plugin, of `harness.api`, and of 
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cache
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import code_digest
-from harness.api import Cost, HardwareModel, HarnessError, JsonValue, Workload
+from harness.api import Cost, HardwareModel, HarnessError, JsonValue, StoreError, Workload
 from harness.stages import digest
 from harness.store import Store
 
@@ -72,13 +71,9 @@ class Costs:
 
     def _write(self, identity: str) -> None:
         costs: dict[str, JsonValue] = dict(self._kept[identity])
-        path = self._path(identity)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         # A store that cannot be written says so where results are written; nothing is lost here.
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps({"digest": digest(costs), "costs": costs}))
-            temporary.replace(path)
+        with suppress(OSError, StoreError):
+            self._store.place(self._path(identity), json.dumps({"digest": digest(costs), "costs": costs}).encode())
 
 
 def computed(model: HardwareModel, workload: Workload) -> Found:

@@ -96,6 +96,7 @@ def run(
     policy, progress = policy or Policy(), progress or Progress()
     ran: set[str] = set()
     with Claims(shelf) as claims, Heartbeat(claims.refresh):
+        claims.tidy()
         while True:
             plan = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
             count = len(devices) or workers or default_workers(experiment.threads, frozenset(plan.devices.values()))
@@ -104,6 +105,7 @@ def run(
             result = one.run()
             # A stage that was damaged behind the plan's back is seen by the next plan, which mends it; once.
             if ran or not one.is_mendable:
+                claims.tidy()  # what its own workers left, if one was killed
                 return result
             ran = one.ran
 

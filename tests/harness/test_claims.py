@@ -323,6 +323,56 @@ def test_a_claim_that_somebody_took_over_is_not_cleared(store, claims, elsewhere
         assert not claims.acquire(KEY)
 
 
+def half_written(store):
+    """Files as writers leave them that are killed: wherever one writes, and a state that was about to be dropped."""
+    places = ("tmp/.state.safetensors.abcd_123", "tmp/.dropping.abab.state.safetensors", ".format.abcd_123")
+    places += ("claims/owners/.ffff.abcd_123", "runs/toy-1/.records.json.abcd_123", "runs/toy-1/.status.json.abcd_123")
+    paths = [store.folder / place for place in places]
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    return paths
+
+
+def test_what_dead_runs_left_is_tidied_up(store, claims, elsewhere):
+    dead, paths = lay(store, elsewhere, age=SILENCE_S + 1), half_written(store)
+    mine = [store.folder / place for place in ("notes.txt", ".gitignore", "runs/toy-1/.gitignore", "runs/toy-1/a.txt")]
+    for path in mine:
+        path.write_text("mine")
+    claims.acquire("cd" + KEY)
+
+    claims.tidy()
+
+    assert not any(path.exists() for path in (dead, *paths))
+    assert all(path.exists() for path in mine)
+    assert claims.holder("cd" + KEY) is not None
+
+
+def test_what_somebody_may_be_writing_is_not_tidied_up(store, claims, elsewhere):
+    dead, paths = lay(store, elsewhere, age=SILENCE_S + 1), half_written(store)
+    with Claims(store) as other:
+        other.acquire("ef" + KEY)
+
+        claims.tidy()
+
+        assert not dead.exists()
+        assert other.holder("ef" + KEY) is not None
+        assert all(path.exists() for path in paths)
+
+
+def test_what_cannot_be_removed_stays(store, claims, monkeypatch):
+    paths = half_written(store)
+
+    def refused(path, missing_ok=False):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refused)
+        claims.tidy()
+
+    assert all(path.exists() for path in paths)
+
+
 @pytest.mark.parametrize("key", ["../../outside", "/etc/passwd", "a\0b", "", "x" * 300, "ab.cd", "ab\n"])
 def test_a_hostile_key_claims_nothing(claims, key):
     with pytest.raises(StoreError, match="key"):

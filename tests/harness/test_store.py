@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +133,41 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
 
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_is_swept_away_on_its_way_is_written_again(tmp_path, monkeypatch):
+    path, real, swept = tmp_path / "file", os.replace, []
+
+    def replace(source, target):
+        if not swept:
+            swept.append(source)
+            os.unlink(source)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    write_atomic(path, b"content")
+
+    assert path.read_bytes() == b"content"
+    assert list(tmp_path.iterdir()) == [path] and swept
+
+
+def test_a_folder_that_is_gone_cannot_be_written_to(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        write_atomic(tmp_path / "gone" / "file", b"content")
+
+
+def test_what_a_kill_leaves_of_a_dropped_state_is_found(store, monkeypatch):
+    store.write(record(), state())
+
+    def killed(path, missing_ok=False):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", killed)
+        store.drop_state(KEY)
+
+    assert not store.has_state(KEY)
+    assert [path.name for path in store.on_their_way()] == [f".dropping.{KEY}.state.safetensors"]
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_no_stage(store, monkeypatch):
