@@ -62,8 +62,9 @@ def report(
 ) -> None:
     """Print the report of a run again, from its records alone; a run under way is marked partial."""
     from harness import records, report
+    from harness.lookup import find_run
 
-    folder = _run_folder(store, run)
+    folder = find_run(store, run)
     rows = records.read(folder / "records.json", details=form is ReportFormat.json)
     if picture is not None:
         report.picture(rows, picture)
@@ -79,35 +80,6 @@ def report(
         typer.echo(text.rstrip("\n"))
     else:
         write_text(output, text.rstrip("\n") + "\n")
-
-
-def _run_folder(store: Path, run: str | None) -> Path:
-    """The folder of a run.
-
-    Raises:
-        SpecError: no run, or more than one, has this name.
-        StoreError: the store has no run at all.
-    """
-    from harness.api import SpecError
-    from harness.store import Store
-
-    if run is None:
-        return Store(store).latest_run()
-    if (Path(run) / "records.json").exists():
-        return Path(run)
-    runs = sorted(path.parent for path in (store / "runs").glob("*/records.json"))
-    exact = [folder for folder in runs if folder.name == run]
-    found = exact or [folder for folder in runs if folder.name.startswith(run)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise SpecError(f"report: {len(found)} runs begin with {run!r}: {_names(found)}; write more of the name")
-    known = f"there are {_names(runs)}" if runs else "it has no run"
-    raise SpecError(f"report: expected a run id in {store} or a run's folder, got {run!r}; {known}")
-
-
-def _names(folders: list[Path]) -> str:
-    return ", ".join(folder.name for folder in folders)
 
 
 def _margin(folder: Path) -> float | None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from harness import records
-from harness.api import EmptySelectionError, SpecError, State, StoreError
+from harness import lookup
+from harness.api import SpecError, State, StoreError
 from harness.formats import memory_files, packing
 from harness.formats.packing import PackedFormat
 from harness.records import Record
@@ -16,25 +16,13 @@ from harness.store import Store, write_atomic
 
 
 def find(store: Store, cell: str) -> Record:
-    """The record of a cell, the latest run first; the beginning of an id is enough.
+    """The record of a cell as the latest run that has it left it; see `lookup.find_cell` for what may be written.
 
     Raises:
-        SpecError: several cells begin so.
-        EmptySelectionError: no cell does.
+        SpecError: several cells fit.
+        EmptySelectionError: none does.
     """
-    files = sorted((store.folder / "runs").glob("*/records.json"), key=lambda path: -path.stat().st_mtime_ns)
-    matching: dict[str, Record] = {}
-    for file in files:
-        for record in records.read(file):
-            if record.cell.startswith(cell):
-                matching.setdefault(record.cell, record)
-    if not matching:
-        raise EmptySelectionError(
-            f"export: no cell {cell!r} in the runs of {store.folder}; `harness report --format json` lists their ids"
-        )
-    if len(matching) > 1:
-        raise SpecError(f"export: {cell!r} begins the ids of {', '.join(sorted(matching))}; write more of the id")
-    return next(iter(matching.values()))
+    return lookup.find_cell(store.folder, cell).record
 
 
 @dataclass(frozen=True)

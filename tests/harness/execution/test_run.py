@@ -136,7 +136,7 @@ def test_an_exported_cell_is_pruned_weights_and_their_masks(finished, tmp_path):
 def test_exporting_an_unknown_cell_names_the_way_out(finished, tmp_path):
     _, store, _ = finished
 
-    with pytest.raises(EmptySelectionError, match="no cell 'zzz'"):
+    with pytest.raises(EmptySelectionError, match="got 'zzz', which fits none"):
         export(store, "zzz", tmp_path / "cell.safetensors")
 
 
