@@ -2,11 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -114,7 +116,7 @@ class LocalExecutor:
         # The kernel's "when the parent dies" means the thread that started a process, so only the main one will do.
         is_bound = threading.current_thread() is threading.main_thread()
         process = context.Process(target=main, args=(job_reader, report_writer, os.getpid(), is_bound), daemon=True)
-        with _threads(job.settings.threads):
+        with _threads(job.settings.threads), _deaf():
             process.start()
         job_reader.close()
         report_writer.close()
@@ -193,6 +195,23 @@ def _reap(slot: _Slot) -> None:
         slot.process.kill()
         slot.process.join()
     slot.report.close()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let a process started inside hear no Ctrl-C, which is meant for the run; this one hears it afterwards.
+
+    The new process ignores interrupts itself, but takes a while to get so far.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which the first process starts on its way, and then hears interrupts again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

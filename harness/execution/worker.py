@@ -338,6 +338,8 @@ def main(jobs: Connection, report: Connection, parent: int, is_bound: bool) -> N
     """
     # The parent decides what an interrupt means; a worker in the middle of a write must not die of the same Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):  # what it starts should not be deaf for ever
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     die_with(parent, is_bound=is_bound)
     faulthandler.enable()  # a crash inside a C library leaves its Python stack in the stage's log
     with suppress(BrokenPipeError):

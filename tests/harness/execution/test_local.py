@@ -1,5 +1,10 @@
 """The stage graph and who goes first."""
 
+import multiprocessing
+import os
+import signal
+import time
+
 from numpy_plugins import NumpyBackend, ToyTask
 from toy import FineTuning, Rewinding, experiment
 
@@ -49,3 +54,26 @@ def test_a_model_is_scored_while_it_is_loaded(tmp_path):
 
     for planned in plan.cells:
         assert started.index(planned.test.key) == started.index(planned.end.key) + 1
+
+
+class InterruptsWorkersAtOnce(LocalExecutor):
+    """A terminal's Ctrl-C reaches workers, too, and these as soon as they are there."""
+
+    def _start(self, job):
+        slot = super()._start(job)
+        for _ in range(20):
+            os.kill(slot.process.pid, signal.SIGINT)
+            time.sleep(0.02)
+        return slot
+
+
+def test_an_interrupt_is_not_for_workers_however_young(tmp_path, capfd):
+    plan, made = graph(tmp_path, FineTuning(epochs=1))
+    store = Store(tmp_path)
+    store.prepare()
+    InterruptsWorkersAtOnce(workers=1).run(Schedule(made, store))
+
+    assert all(store.has_stage(key) for key in plan.stages)
+    assert "Traceback" not in capfd.readouterr().err
+    assert multiprocessing.active_children() == []
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
