@@ -28,7 +28,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -820,21 +820,22 @@ def play(bench: Bench, names: Sequence[str], given: argparse.Namespace, seed: in
     failed = []
     print(f"{'scenario':28} {'cases':>6} {'passed':>6}  what failed")
     with ThreadPoolExecutor(given.jobs) as pool:
+        tries: dict[str, list[Future[str]]] = {}
         for name in names:
-            scenario = SCENARIOS[name]
-            if reason := why_not(name):
-                print(f"{scenario.title:28} {0:6} {0:6}  not played: {reason}")
-                continue
-            cases = max(1, round(scenario.share * given.instants))
+            cases = 0 if why_not(name) else max(1, round(SCENARIOS[name].share * given.instants))
             first = random.Random(f"{seed} {name}").randrange(12)  # variants go by numbers, and few cases see others
-            numbers = range(first, first + cases)
-            tries = [pool.submit(attempt, bench, scenario, f"{seed} {name} {i}", i) for i in numbers]
-            faults = [fault for each in tries if (fault := each.result())]
-            print(f"{scenario.title:28} {cases:6} {cases - len(faults):6}  {faults[0] if faults else ''}", flush=True)
-            for fault in faults[1:]:
+            tries[name] = [
+                pool.submit(attempt, bench, SCENARIOS[name], f"{seed} {name} {i}", i)
+                for i in range(first, first + cases)
+            ]
+        for name, each in tries.items():
+            title, faults = SCENARIOS[name].title, [fault for one in each if (fault := one.result())]
+            told = faults or ([f"not played: {why_not(name)}"] if why_not(name) else [""])
+            print(f"{title:28} {len(each):6} {len(each) - len(faults):6}  {told[0]}", flush=True)
+            for fault in told[1:]:
                 print(f"{'':42}  {fault}", flush=True)
             if faults:
-                failed.append(scenario.title)
+                failed.append(title)
     return failed
 
 
