@@ -12,7 +12,7 @@ KEY_DIGITS = 12
 
 
 def print_cell(found: Mapping[str, Any], console: "Console") -> None:
-    """Print what `harness.inspection.shown` found.
+    """Print what `harness.inspection.pages.shown` found.
 
     Args:
         found: its answer.

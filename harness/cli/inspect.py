@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from harness.api import JsonValue
-    from harness.inspection import Chain, Log
-    from harness.lookup import FoundCell
+    from harness.inspection.lookup import FoundCell
+    from harness.inspection.pages import Chain, Log
+    from harness.inspection.run_status import RunStatus
     from harness.records import Record
-    from harness.run_status import RunStatus
     from harness.why import Line
 
 WATCH_S = 1.0
@@ -85,8 +85,8 @@ def status(
     A run whose process is gone is said to have died; the same `harness run` continues it. With --watch a terminal is
     refreshed in place, a pipe gets a line for every change, and with --json an array for every change.
     """
-    from harness import run_status
-    from harness.lookup import find_run, runs
+    from harness.inspection import run_status
+    from harness.inspection.lookup import find_run, runs
 
     folders = runs(store) if run is None else [find_run(store, run)]
     if not watch:
@@ -107,7 +107,7 @@ def status(
 
 def _looks(folders: Sequence[Path]) -> "Iterator[list[RunStatus]]":
     """The state of runs, once a second, until none of them is alive."""
-    from harness import run_status
+    from harness.inspection import run_status
 
     while True:
         found = [run_status.status(folder) for folder in folders]
@@ -232,9 +232,9 @@ def logs(
     as_json: JsonOption = False,
 ) -> None:
     """Print what the stages of a cell printed, in their order; stages that printed nothing have no log."""
-    from harness import inspection
     from harness.api import SpecError
-    from harness.lookup import find_cell
+    from harness.inspection import pages as inspection
+    from harness.inspection.lookup import find_cell
 
     if follow and as_json:
         raise SpecError("logs: --follow prints text as it comes, and --json is whole at its end; give one of them")
@@ -276,7 +276,7 @@ def _heading(log: "Log", cell: "FoundCell") -> str:
 
 
 def _logs_json(cell: "FoundCell", every: "Iterable[Log]", chain: "Chain") -> "dict[str, JsonValue]":
-    from harness import inspection
+    from harness.inspection import pages as inspection
 
     reader = inspection.Reader()
     parts: list[JsonValue] = [
@@ -310,9 +310,9 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print everything about a cell: what it is, what it measured, its stages, versions, costs and files."""
-    from harness import inspection
     from harness.cli._cell_page import print_cell
-    from harness.lookup import find_cell
+    from harness.inspection import pages as inspection
+    from harness.inspection.lookup import find_cell
 
     found = inspection.shown(store, find_cell(store, cell, run), data_dir)
     if as_json:
@@ -343,9 +343,9 @@ def why(
 
     Nothing is run.
     """
-    from harness import lookup
     from harness.api import SpecError
-    from harness.inspection import experiment_of
+    from harness.inspection import lookup
+    from harness.inspection.pages import experiment_of
     from harness.plan import make_plan
     from harness.why import why as reasons
 

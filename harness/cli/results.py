@@ -62,7 +62,7 @@ def report(
 ) -> None:
     """Print the report of a run again, from its records alone; a run under way is marked partial."""
     from harness import records, report
-    from harness.lookup import find_run
+    from harness.inspection.lookup import find_run
 
     folder = find_run(store, run)
     rows = records.read(folder / "records.json", details=form is ReportFormat.json)

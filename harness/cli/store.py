@@ -8,7 +8,7 @@ import typer
 from harness.cli._common import DEFAULT_STORE, EXIT_CELL_FAILED, JsonOption, StoreOption, guarded, print_json, stderr
 
 if TYPE_CHECKING:
-    from harness.collection import Collected
+    from harness.store.collection import Collected
 
 KINDS = {
     "state": "states that no run starts from again",
@@ -37,7 +37,7 @@ def merge(
 
     What is there already stays. Exits with 1 if something was left out: damaged, or with another result than here.
     """
-    from harness.merging import merge as merge_stores
+    from harness.store.merging import merge as merge_stores
 
     merged = merge_stores(sources, store)
     console = stderr()
@@ -64,7 +64,7 @@ def gc(
     as_json: JsonOption = False,
 ) -> None:
     """Remove what nothing in the store needs: passing states, damaged and half-written files, claims of dead runs."""
-    from harness.collection import collect
+    from harness.store.collection import collect
 
     found = collect(store, dry_run=dry_run, unreferenced=unreferenced)
     console = stderr()

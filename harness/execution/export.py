@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from harness import lookup
 from harness.api import SpecError, State, StoreError
 from harness.formats import memory_files, packing
 from harness.formats.packing import PackedFormat
+from harness.inspection import lookup
 from harness.records import Record
 from harness.store import Store, write_atomic
 

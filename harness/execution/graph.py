@@ -99,7 +99,7 @@ def parse_retry(text: str) -> frozenset[Status]:
 
 
 class Claiming(Protocol):
-    """Who computes which stage, among all runs on one store (`harness.claims.Claims`)."""
+    """Who computes which stage, among all runs on one store (`harness.store.claims.Claims`)."""
 
     def acquire(self, key: str) -> bool:
         """Whether the stage is ours to compute now."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from harness import records
 from harness.api import Backend, Evaluation, JsonValue, StoreError
-from harness.claims import Claims
 from harness.execution.collect import Collector
 from harness.execution.eta import Clock
 from harness.execution.graph import Executor, Graph, Policy, Schedule
@@ -23,6 +22,7 @@ from harness.records import Record
 from harness.spec import Experiment
 from harness.stages import Stage
 from harness.store import Store, write_atomic
+from harness.store.claims import Claims
 
 _RECORDS_EVERY_S = 5.0
 _RECORDS_SHARE = 0.05

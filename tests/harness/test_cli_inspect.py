@@ -13,8 +13,8 @@ from toy_site import Shell, install_modules
 from harness import records
 from harness.cli import inspect
 from harness.cli._cell_page import print_cell
+from harness.inspection.run_status import RunningStage, RunStatus
 from harness.records import Record
-from harness.run_status import RunningStage, RunStatus
 
 TILES = """
 from acme_helper import whole_matrix

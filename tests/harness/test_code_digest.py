@@ -272,7 +272,7 @@ def own_digests():
         ("execution/worker.py", 'session.evaluate(split)', 'session.evaluate("valid")', {"stages"}),
         ("execution/worker.py", "def main(", "def begin(", set()),
         ("plan.py", "def make_plan(", "def made_plan(", set()),
-        ("store.py", "STORE_FORMAT = 1", "STORE_FORMAT = 7", set()),
+        ("store/files.py", "STORE_FORMAT = 1", "STORE_FORMAT = 7", set()),
         ("report/rows.py", "def ", "def _", set()),
         ("cli/experiment.py", "def ", "def _", set()),
     ],

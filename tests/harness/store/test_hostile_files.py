@@ -22,7 +22,7 @@ from harness.store import MASKS, MAX_HEADER_BYTES, MAX_RECORD_BYTES, STAGE, STAT
 
 KEY = "ab" + 30 * "0"
 
-SOURCES = Path(__file__).parents[2]
+SOURCES = Path(__file__).parents[3]
 
 NAMES = [
     "..", ".", "../outside", "a/b", "/etc", "a\0b", "", "-rf", ".hidden", "a\\b", "x" * 300, "a\n", "ä", "a b", "~",

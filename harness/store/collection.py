@@ -13,9 +13,9 @@ from typing import Literal
 
 from harness import records
 from harness.api import StoreError
-from harness.claims import SILENCE_S, Claims
 from harness.records import PENDING
 from harness.store import DAY_S, MASKS, STAGE, STATE, TEMPORARY, DamagedStageError, StageRecord, Store, folders
+from harness.store.claims import SILENCE_S, Claims
 
 Kind = Literal["state", "damaged", "temporary", "claim", "stage"]
 

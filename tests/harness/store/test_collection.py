@@ -10,13 +10,13 @@ from typer.testing import CliRunner
 
 from harness import records
 from harness.api import State, StoreError
-from harness.claims import SILENCE_S, Claims
 from harness.cli import app
 from harness.cli.store import size
-from harness.collection import collect
 from harness.execution.run import run
 from harness.records import Record
 from harness.store import DAY_S, MASKS, STAGE, STATE, StageRecord, Store
+from harness.store.claims import SILENCE_S, Claims
+from harness.store.collection import collect
 
 ROOT, DENSE, PRUNED, FIRST, SECOND, LAST, TEST = (f"{letter}{letter}" + 30 * "0" for letter in "abcdef9")
 

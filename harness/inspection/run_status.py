@@ -17,11 +17,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import records
-from harness.claims import SILENCE_S
 from harness.execution.status import FILE
-from harness.lookup import RECORDS, changed, title
+from harness.inspection.lookup import RECORDS, changed, title
 from harness.records import FAILED, PENDING
 from harness.store import Store, read_file
+from harness.store.claims import SILENCE_S
 
 MAX_BYTES = 1 << 24
 """Of a `status.json`; one with a thousand running stages has a fiftieth of it."""

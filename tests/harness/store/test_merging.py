@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 from harness import records
 from harness.api import Evaluation, SpecError, State, StoreError
 from harness.cli import app
-from harness.merging import join, merge
 from harness.records import Record
 from harness.store import MASKS, STAGE, STATE, StageRecord, Store
+from harness.store.merging import join, merge
 
 A, B, C = ("ab" + 30 * "0", "cd" + 30 * "0", "ef" + 30 * "0")
 

@@ -5,7 +5,7 @@
                             masks.safetensors   the masks, bit-packed
                             state.safetensors   weights, optimiser slots, extras; only where it is kept
     STORE/runs/<run id>/                    spec, records and report of a run
-    STORE/claims/                           who is computing which stage (`harness.claims`)
+    STORE/claims/                           who is computing which stage (`harness.store.claims`)
     STORE/tmp/                              files on their way to their names
 
 A stage without `stage.json` does not exist. Every file is written to a temporary name, flushed and renamed, so that a

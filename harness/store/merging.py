@@ -16,9 +16,9 @@ from typing import BinaryIO
 
 from harness import records
 from harness.api import SpecError, StoreError
-from harness.claims import Claims
 from harness.records import Record
 from harness.store import MASKS, STATE, DamagedStageError, StageRecord, Store, folders
+from harness.store.claims import Claims
 
 RECORDS = "records.json"
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import lookup, records
+from harness import records
 from harness.api import EmptySelectionError, SpecError
-from harness.lookup import find_cell, find_run, meant, title
+from harness.inspection import lookup
+from harness.inspection.lookup import find_cell, find_run, meant, title
 from harness.records import Record
 
 PATTERNS = ("unstructured", "bank_balanced(banks=5)", "bank_balanced(banks=50)", "n_m")

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness import records
-from harness.claims import SILENCE_S
 from harness.execution.status import StatusFile
+from harness.inspection.run_status import status
 from harness.records import Record
-from harness.run_status import status
+from harness.store.claims import SILENCE_S
 
 SAID = {
     "state": "running", "cells": {"ok": 2, "running": 1, "planned": 4}, "epochs": 9, "epochs_done": 3, "left_s": 30.0,

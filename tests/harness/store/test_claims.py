@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import claims as module
 from harness.api import StoreError
-from harness.claims import SILENCE_S, Claims
 from harness.store import Store
+from harness.store import claims as module
+from harness.store.claims import SILENCE_S, Claims
 
 KEY = "ab" + 30 * "0"
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from harness.claims import Claims
+from harness.store.claims import Claims
 from harness.store import Store
 
 claims = Claims(Store(Path(sys.argv[1])))
@@ -34,7 +34,7 @@ time.sleep(60)
 HAMMER = """
 import os, random, signal, sys, time
 from pathlib import Path
-from harness.claims import Claims
+from harness.store.claims import Claims
 from harness.store import Store
 
 folder, seed, keys = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]

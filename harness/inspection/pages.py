@@ -11,10 +11,10 @@ from pathlib import Path
 
 from harness import records
 from harness.api import HarnessError, JsonValue, Problem, SpecError
-from harness.lookup import RECORDS, FoundCell, changed, planned_titles, runs, title
+from harness.inspection.lookup import RECORDS, FoundCell, changed, planned_titles, runs, title
+from harness.inspection.run_status import status
 from harness.plan import Plan, make_plan
 from harness.records import DONE, PENDING, Record
-from harness.run_status import status
 from harness.spec import Experiment
 from harness.stages import Stage, leaf
 from harness.store import DamagedStageError, StageRecord, Store
