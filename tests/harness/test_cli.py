@@ -316,7 +316,6 @@ def test_a_failed_cell_is_reported_and_ends_with_1(shell):
         ("run", "experiment.yaml", "--retry", "sometimes"),
         ("run", "experiment.yaml", "--address", "here:6379"),
         ("run", "experiment.yaml", "--no-such-option"),
-        ("report", "no-such-run"),
         ("plugins", "show", "no_such_plugin"),
         ("plugins", "list", "no_such_kind"),
         ("data", "fetch", "no-such-set"),
