@@ -1,14 +1,45 @@
-"""What every test may use: golden texts, rewritten by `pytest --update-golden`."""
+"""What every test may use: golden texts, rewritten by `pytest --update-golden`, and scripts that run beforehand."""
 
 from pathlib import Path
 
 import pytest
+from beforehand import Beforehand
 
 GOLDEN = Path(__file__).parent / "golden"
 
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite the texts in tests/golden; review the diff")
+
+
+def pytest_configure(config):
+    config.beforehand = None
+
+
+def pytest_collection_finish(session):
+    """Begin with the long scripts of the modules that are going to be tested."""
+    if session.config.option.collectonly:
+        return
+    session.config.beforehand = Beforehand()
+    for module in dict.fromkeys(item.module for item in session.items):
+        for name, arguments in getattr(module, "BEFOREHAND", {}).items():
+            session.config.beforehand.start(name, arguments)
+
+
+def pytest_unconfigure(config):
+    if config.beforehand is not None:
+        config.beforehand.close()
+
+
+@pytest.fixture(scope="module")
+def ran_beforehand(request):
+    """What a script of this module printed, and the file that it wrote."""
+
+    def ask(name):
+        done = request.config.beforehand.wait(name, request.module.BEFOREHAND[name])
+        return done, request.config.beforehand.out(name)
+
+    return ask
 
 
 @pytest.fixture

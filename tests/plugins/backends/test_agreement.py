@@ -1,7 +1,5 @@
 """The two frameworks train the same model. Each runs in a process of its own, whose script is this file."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -204,16 +202,15 @@ def same_weight_masks(session, problem):
     return answers | {f"scored/{tensor}": mask for tensor, mask in masks.items()}
 
 
+BEFOREHAND = {f"agreement {name}.npz": (__file__, name, "{out}") for name in ("torch", "keras_tfmot")}
+
+
 @pytest.fixture(scope="module")
-def both(tmp_path_factory):
+def both(ran_beforehand):
     """What the same script found in PyTorch and in Keras, as arrays by name."""
-    folder = tmp_path_factory.mktemp("agreement")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     found = []
-    for name in ("torch", "keras_tfmot"):
-        out = folder / f"{name}.npz"
-        command = [sys.executable, __file__, name, str(out)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    for name in BEFOREHAND:
+        done, out = ran_beforehand(name)
         assert done.returncode == 0, done.stderr
         with np.load(out) as file:
             found.append({key: file[key] for key in file.files})

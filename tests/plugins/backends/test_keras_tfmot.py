@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
 import traceback
@@ -533,13 +532,13 @@ def main(out, *only):
     out.write_text(json.dumps(answers))
 
 
+BEFOREHAND = {"keras answers.json": (__file__, "{out}")}
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
+def found(ran_beforehand):
     """What the process with TensorFlow found out, by experiment; one that broke fails the tests that ask for it."""
-    out = tmp_path_factory.mktemp("keras") / "answers.json"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__, str(out)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    done, out = ran_beforehand("keras answers.json")
     assert done.returncode == 0, done.stderr
     answers = json.loads(out.read_text())
     answers["stderr"] = {"answer": done.stderr}

@@ -1,8 +1,6 @@
 """The PyTorch backend. PyTorch runs in a process of its own, this file being its script; pytest imports none of it."""
 
 import json
-import os
-import subprocess
 import sys
 import traceback
 from pathlib import Path
@@ -598,17 +596,13 @@ def on_a_gpu():
 pytestmark = pytest.mark.torch
 
 
+BEFOREHAND = {"torch answers": ("-W", "error", __file__)}
+
+
 @pytest.fixture(scope="module")
-def results():
+def results(ran_beforehand):
     """What every experiment answered; those that raised hold their traceback."""
-    run = subprocess.run(
-        [sys.executable, "-W", "error", __file__],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    run, _ = ran_beforehand("torch answers")
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
 
