@@ -162,7 +162,7 @@ def cost(
     as_json: JsonOption = False,
 ) -> int:
     """Cost masks, weights or a description of layers on every engine that can run them."""
-    from harness.hardware import costs as costs
+    from harness.hardware import costs
     from harness.registry import discover
 
     given = _given(file, workload, layout, banks, output_size, activation_density)
