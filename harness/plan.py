@@ -242,12 +242,14 @@ def backend_versions(backend: Backend) -> dict[str, str]:
 
 
 def _settings(experiment: Experiment, devices: Mapping[Backend, str], cell: Cell) -> Settings:
-    return Settings(
+    settings = Settings(
         seed=cell.seed,
         device=devices[cell.backend],
         precision=experiment.precision,
         threads=experiment.threads,
     )
+    arithmetic = cell.backend.arithmetic(settings)
+    return settings.model_copy(update={"arithmetic": arithmetic}) if arithmetic else settings
 
 
 @dataclass(frozen=True, slots=True)

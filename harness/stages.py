@@ -208,6 +208,8 @@ def root(task: Task, problem: Problem, backend: Backend, settings: Settings, ver
         "threads": settings.threads,
         "code": _code((*code_digest.parts(task), *code_digest.parts(backend), code_digest.stages())),
     }
+    if settings.arithmetic:  # absent otherwise: most settings have one way of computing, and their keys stay
+        inputs["arithmetic"] = settings.arithmetic
     return Stage(key=key_of(work_digest("init", inputs), None), parent=None, kind="init", inputs=inputs)
 
 

@@ -25,12 +25,15 @@ class Settings(Frozen):
         device: a real device, never `auto`.
         precision: `float32`, or `bfloat16` for matrix products (weights, loss, optimiser stay float32).
         threads: CPU threads the framework may use.
+        arithmetic: what the backend's `arithmetic` said where the experiment was planned; a session computes in this
+            way or is not opened. Empty where nothing was planned: the machine's own way.
     """
 
     seed: int = 0
     device: Device = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"
     threads: int = 1
+    arithmetic: str = ""
 
 
 @dataclass
@@ -146,6 +149,16 @@ class Backend(Component):
     def why_not(self, problem: Problem, settings: Settings) -> str | None:
         """Why this problem or setting cannot run here (a declared skip), or None."""
         return None
+
+    def arithmetic(self, settings: Settings) -> str:
+        """How this machine computes these settings, where machines of a device kind differ by more than rounding order.
+
+        Such as a precision that some processors have instructions for and others have to imitate. It enters every key
+        and stands in the records: results of both kinds are never mixed up in one store. Where `settings.arithmetic`
+        is set, that is the answer if this machine can compute it. Empty for settings that all machines compute alike:
+        the rule. Imports nothing heavy.
+        """
+        return ""
 
     def devices(self) -> tuple[Device, ...]:
         """The devices this framework can use here, best first; may import the framework. Called in a worker only."""

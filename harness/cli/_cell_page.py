@@ -78,7 +78,8 @@ def _part(record: Mapping[str, Any], kind: str) -> str:
 
 
 def _computed(record: Mapping[str, Any]) -> str:
-    parts = [record["device"], record["precision"]]
+    arithmetic = record["facts"].get("arithmetic")
+    parts = [record["device"], record["precision"] + (f" ({arithmetic})" if arithmetic else "")]
     parts += [f"threads {record['threads']}"] if record["threads"] else []
     cpu = record["facts"].get("cpu")
     parts += [str(cpu)] if cpu else []

@@ -42,6 +42,7 @@ class Collector:
         self._uncosted: set[str] = set()
         self._counted: set[str] = set()
         self._versions: dict[Backend, dict[str, str]] = {}
+        self._arithmetics: dict[Backend, str] = {}
         self._several_seeds = len({planned.cell.seed for planned in self.plan.cells}) > 1
         self._owners: dict[str, PlannedCell] = {}
         for planned in self.plan.cells:
@@ -108,6 +109,9 @@ class Collector:
         experiment, problem = plan.experiment, plan.problems[cell.task]
         labels = cell.labels()
         facts = dict(problem.facts)
+        arithmetic = self.arithmetic(cell)
+        if arithmetic:
+            facts["arithmetic"] = arithmetic
         best = facts.get("best_perplexity")
         return Record(
             run=experiment.run_id,
@@ -148,6 +152,12 @@ class Collector:
         if backend not in self._versions:
             self._versions[backend] = {"harness": version("harness"), **backend_versions(backend)}
         return self._versions[backend]
+
+    def arithmetic(self, cell: Cell) -> str:
+        """How the backend of a cell computes, where processors differ in that; empty otherwise."""
+        if cell.backend not in self._arithmetics:
+            self._arithmetics[cell.backend] = self.plan.settings(cell).arithmetic
+        return self._arithmetics[cell.backend]
 
     def _result(self, planned: PlannedCell, base: Record) -> Record:
         problem = self.plan.problems[planned.cell.task]

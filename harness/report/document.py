@@ -131,14 +131,18 @@ def _how_to_read(records: Sequence[Record]) -> Section:
     lines = [
         f"Run {_several(record.run for record in records)}: seeds {_several(str(r.seed) for r in records)}; "
         f"scope {_several(' + '.join(r.scope) for r in records)}{_allocations(records)}.",
-        f"Computed on {_several(r.device for r in records)} in {_several(r.precision for r in records)}; "
+        f"Computed on {_several(r.device for r in records)} in {_several(map(_arithmetic, records))}; "
         f"threads: {_several(str(r.threads) for r in records if r.threads is not None)}.",
     ]
     lines += _definitions(records)
     lines += _hardware(records)
     for task in dict.fromkeys(record.task for record in records):
         # Densities of activations differ from cell to cell: they stand in the records, not in a sentence.
-        found = [{k: v for k, v in r.facts.items() if k != "activation_density"} for r in records if r.task == task]
+        found = [
+            {k: v for k, v in r.facts.items() if k not in ("activation_density", "arithmetic")}
+            for r in records
+            if r.task == task
+        ]
         facts = _facts(found)
         if facts:
             lines.append(f"Data of {task}: {facts}.")
@@ -147,6 +151,12 @@ def _how_to_read(records: Sequence[Record]) -> Section:
         lines.append(f"Versions: {', '.join(versions)}.")
     lines.append("The same seed gives every cell the same initial weights and the same batches.")
     return Section("How to read this", tuple(lines))
+
+
+def _arithmetic(record: Record) -> str:
+    """The precision, and how it was computed where processors differ in that."""
+    way = record.facts.get("arithmetic")
+    return f"{record.precision} ({way})" if way else record.precision
 
 
 def _allocations(records: Sequence[Record]) -> str:

@@ -100,6 +100,22 @@ def test_auto_is_the_best_device_that_the_backend_finds(monkeypatch, backend, ha
     assert resolve_device("auto", backend) == device
 
 
+def test_two_ways_of_computing_a_precision_share_no_stage_and_what_has_one_way_keeps_its_keys(tmp_path, monkeypatch):
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        for way in ("", "kernels", "rounded"):
+            monkeypatch.setattr(
+                NumpyBackend, "arithmetic", lambda _, settings, way=way: "" if settings.precision == "float32" else way
+            )
+            plan = make_plan(replace(experiment(), precision=precision), store=tmp_path)
+            found[precision, way] = set(plan.stages)
+            assert plan.settings(plan.cells[0].cell).arithmetic == ("" if precision == "float32" else way)
+
+    assert found["float32", ""] == found["float32", "kernels"] == found["float32", "rounded"]
+    assert not found["bfloat16", "kernels"] & found["bfloat16", "rounded"]
+    assert not found["bfloat16", ""] & found["bfloat16", "rounded"]
+
+
 def test_a_missing_framework_has_no_version_but_can_be_planned_with():
     class Missing(NumpyBackend):
         def versions(self):

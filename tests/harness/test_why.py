@@ -109,6 +109,14 @@ def test_the_precision_is_told(tmp_path):
     assert reasons(lines(tmp_path, grid))[0] == ("initial weights", "precision float32 -> bfloat16")
 
 
+def test_another_way_of_computing_a_precision_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(NumpyBackend, "arithmetic", lambda *_: "kernels")
+    fill(tmp_path)
+    monkeypatch.setattr(NumpyBackend, "arithmetic", lambda *_: "rounded")
+
+    assert reasons(lines(tmp_path))[0] == ("initial weights", "arithmetic kernels -> rounded")
+
+
 def test_other_data_are_told(tmp_path, monkeypatch):
     fill(tmp_path)
     monkeypatch.setattr(ToyProblem, "fingerprint", "other")

@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from harness.api import Backend, Device, Problem, Session, Settings, hookimpl
 
+from .processor import bfloat16_arithmetic
+
 
 class TorchBackend(Backend):
     """Trains with PyTorch.
@@ -46,6 +48,12 @@ class TorchBackend(Backend):
             return f"torch: device `{settings.device}` needs an NVIDIA driver, none was found; set `device: cpu`"
         return None
 
+    def arithmetic(self, settings: Settings) -> str:
+        """How bfloat16 is computed on a CPU: by kernels for it, or in float32 where the processor has none."""
+        if settings.precision == "float32" or settings.device != "cpu":
+            return ""
+        return settings.arithmetic or bfloat16_arithmetic()
+
     def devices(self) -> tuple[Device, ...]:
         """The GPUs, then the CPU; imports PyTorch."""
         import torch
@@ -56,10 +64,11 @@ class TorchBackend(Backend):
         """Build the network on the device.
 
         Raises:
-            PluginUnavailableError: the device is not there.
+            PluginUnavailableError: the device is not there, or the processor lacks what the plan counts on.
         """
         from .session import TorchSession
 
+        settings = settings.model_copy(update={"arithmetic": self.arithmetic(settings)})
         return TorchSession(problem, settings, self.devices())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from harness.api import Dense
@@ -29,7 +30,7 @@ class Head:
         self.kernel = torch.zeros(layer.inputs, layer.units, device=device).t()
         self.bias = torch.zeros(layer.units, device=device)
         self._names = tuple(tensor.name for tensor in layer.tensors())
-        self._product = _onednn_product if _has_onednn(device) else _torch_product
+        self._product: Callable[..., Tensor] = _onednn_product if _has_onednn(device) else _torch_product
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -69,16 +70,25 @@ class LowHead(Head):
     Logits and their gradient share one bfloat16 array. The steps between, in float32, go over it in pieces that stay
     in cache: from memory each would take as long as its arithmetic. All large arrays are kept, since they go back
     to the system when freed, and fresh pages cost more than filling them.
+
+    Args:
+        layer: its sizes and names.
+        device: where it computes.
+        rounds: whether the products are taken in float32 of bfloat16 operands, for want of kernels.
     """
 
-    def __init__(self, layer: Dense, device: torch.device) -> None:
+    def __init__(self, layer: Dense, device: torch.device, *, rounds: bool = False) -> None:
         import torch
 
         super().__init__(layer, device)
         self._low_kernel = torch.empty_like(self.kernel, dtype=torch.bfloat16)
         self._kernel_gradient = torch.empty_like(self.kernel)
         self._buffers: dict[torch.dtype, Tensor] = {}
-        self._product = _onednn_product if _has_onednn(device, low_precision=True) else _torch_product
+        if rounds:
+            self._product = _rounded(self._product)
+        else:
+            self._product = _onednn_product if _has_onednn(device, low_precision=True) else _torch_product
+        self._rounds = rounds
         # A GPU has the bandwidth and wants few launches.
         self._rows_at_once = CACHED_ROWS if device.type == "cpu" else None
 
@@ -118,6 +128,8 @@ class LowHead(Head):
         import torch
 
         self._low_kernel.copy_(self.kernel)
+        if self._rounds:
+            return self._product(hidden.bfloat16(), self._low_kernel, None)
         return torch.mm(hidden.bfloat16(), self._low_kernel.t(), out=self._buffer(len(hidden), torch.bfloat16))
 
     def _widened(self, low: Tensor) -> Tensor:
@@ -162,6 +174,15 @@ def _torch_product(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
     import torch
 
     return torch.nn.functional.linear(x, kernel, bias)
+
+
+def _rounded(product: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Callable[..., Tensor]:
+    """A product of float32 values for bfloat16 ones: sums in float32, rounded at their end, as in a kernel for them."""
+
+    def low(x: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+        return product(x.float(), kernel.float(), bias).bfloat16()
+
+    return low
 
 
 def softmax_gradient_(logits: Tensor, targets: Tensor) -> float:

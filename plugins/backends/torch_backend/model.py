@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.api import LSTM, Activation, Batch, Conv2D, Dense, Dropout, Embedding, Flatten, Layer, Network, Pool2D
 
+from . import rounded
 from .activity import Activity
 from .head import Head, LowHead, softmax_gradient_
 from .optimiser import Gradient, RowGradient
+from .processor import ROUNDED
 
 if TYPE_CHECKING:
     import torch
@@ -45,20 +47,29 @@ class Model:
         network: the layers.
         device: where the weights live.
         precision: `bfloat16` computes matrix products in it; everything else stays float32.
+        arithmetic: how it does so on a CPU, `KERNELS` or `ROUNDED`.
 
     Attributes:
         weights: by tensor name, zero at first; whoever trains changes them in place between two calls.
     """
 
-    def __init__(self, network: Network, device: torch.device, precision: Literal["float32", "bfloat16"]) -> None:
+    def __init__(
+        self,
+        network: Network,
+        device: torch.device,
+        precision: Literal["float32", "bfloat16"],
+        arithmetic: str = "",
+    ) -> None:
         import torch
 
         self._network = network
         self._device = device
         self._low = precision == "bfloat16"
+        self._rounds = self._low and arithmetic == ROUNDED
         last = network.layers[-1]
-        head = LowHead if self._low else Head
-        self._head = head(last, device) if isinstance(last, Dense) else None
+        self._head: Head | None = None
+        if isinstance(last, Dense):
+            self._head = LowHead(last, device, rounds=self._rounds) if self._low else Head(last, device)
         self._body = network.layers[:-1] if self._head else network.layers
         self.weights: dict[str, Tensor] = {}
         self._autograd_names: list[str] = []
@@ -136,7 +147,7 @@ class Model:
     def _autocast(self) -> torch.autocast:
         import torch
 
-        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._low)
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._low and not self._rounds)
 
     def _embed(self, inputs: Tensor) -> Tensor:
         import torch
@@ -178,11 +189,10 @@ class Model:
         functional = torch.nn.functional
         match layer:
             case Dense():
-                return functional.linear(x, self._weight(layer.name, "kernel"), self._weight(layer.name, "bias"))
+                return self._product(functional.linear, layer, x, self._weight(layer.name, "kernel"))
             case Conv2D():
                 kernel = self._weight(layer.name, "kernel").view(layer.outputs, layer.inputs, *layer.kernel)
-                bias = self._weight(layer.name, "bias")
-                return functional.conv2d(x, kernel, bias, stride=layer.stride, padding=layer.padding)
+                return self._product(functional.conv2d, layer, x, kernel, stride=layer.stride, padding=layer.padding)
             case Pool2D(kind="max"):
                 return functional.max_pool2d(x, layer.size)
             case Pool2D():
@@ -193,16 +203,26 @@ class Model:
                 return {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[layer.function](x)
         raise AssertionError(f"no rule for {layer!r}")
 
+    def _product(
+        self, function: rounded.Product, layer: Dense | Conv2D, x: Tensor, kernel: Tensor, **options: object
+    ) -> Tensor:
+        bias = self._weight(layer.name, "bias")
+        if self._rounds:
+            return rounded.product(function, x, kernel, bias, **options)
+        return function(x, kernel, bias, **options)
+
     def _lstm(self, layer: LSTM, x: Tensor, run: Pass, *, training: bool) -> Tensor:
         import torch
 
         zero = x.new_zeros(1, x.shape[1], layer.units, dtype=torch.float32)
         h, c = run.carried.get(layer.name, (zero, zero))
-        bias = self._weight(layer.name, "bias")
-        # PyTorch's cell adds a second bias; zeros that are no parameter keep it out of the model.
-        parts = [self._weight(layer.name, "kernel"), self._weight(layer.name, "recurrent_kernel"), bias]
-        parts.append(torch.zeros_like(bias, requires_grad=False))
-        out, h, c = torch.lstm(x, (h, c), parts, True, 1, 0.0, training, False, False)
+        kernel, recurrent, bias = (self._weight(layer.name, part) for part in ("kernel", "recurrent_kernel", "bias"))
+        if self._rounds:
+            out, h, c = rounded.lstm(x, (h, c), kernel, recurrent, bias)
+        else:
+            # PyTorch's cell adds a second bias; zeros that are no parameter keep it out of the model.
+            parts = [kernel, recurrent, bias, torch.zeros_like(bias, requires_grad=False)]
+            out, h, c = torch.lstm(x, (h, c), parts, True, 1, 0.0, training, False, False)
         run.carried[layer.name] = (h.detach().float(), c.detach().float())
         if run.activity:
             run.activity.see(layer, out)

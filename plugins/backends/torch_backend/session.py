@@ -33,9 +33,11 @@ from harness.api import (
     dropout_seed,
 )
 
+from . import rounded
 from .activity import Activity
 from .model import Model, Pass
 from .optimiser import RowGradient, clip_scale, mask_gradients, stepper
+from .processor import KERNELS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +54,8 @@ class TorchSession(Session):
         devices: what there is to choose from.
 
     Raises:
-        PluginUnavailableError: `settings.device` is not among the devices.
+        PluginUnavailableError: `settings.device` is not among the devices, or this processor lacks the kernels that
+            `settings.arithmetic` counts on.
     """
 
     def __init__(self, problem: Problem, settings: Settings, devices: tuple[Device, ...]) -> None:
@@ -64,11 +67,17 @@ class TorchSession(Session):
                 f"torch: the experiment wants device `{device}`, this machine has {', '.join(devices)}; change `device`"
             )
         _set_up_framework(settings, device)
+        if settings.arithmetic == KERNELS and not rounded.has_kernels():
+            raise PluginUnavailableError(
+                f"torch: the experiment was planned for a processor with {KERNELS}, this one has none; use processors "
+                "of one kind, or set `precision: float32`, or the environment variable ONEDNN_MAX_CPU_ISA=AVX2 for all "
+                "of them, which computes bfloat16 in the same way everywhere"
+            )
         self._problem = problem
         self._settings = settings
         self._device = torch.device(device)
         self._tensors = {tensor.name: tensor for tensor in problem.tensors()}
-        self._model = Model(problem.network, self._device, settings.precision)
+        self._model = Model(problem.network, self._device, settings.precision, settings.arithmetic)
         self._weights = self._model.weights
         self._keep: dict[str, Tensor] = {}
         self._masks: dict[str, Mask] = {}

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from harness_plugins.hardware.cycle_simulator import CycleSimulator
 from harness_plugins.hardware.engines.column_fifo import ColumnFifo
+from numpy_plugins import NumpyBackend
 from toy import experiment
 
 from harness.api import Conv2D, Dense, Flatten, Network, Pool2D
@@ -86,3 +87,13 @@ def test_the_record_tells_the_density_in_short(trained):
     record, *_ = records_with(trained, [{"output": 1 / 3}] * 4)
 
     assert record.facts["activation_density"] == {"output": 0.333}
+
+
+@pytest.mark.parametrize(("way", "told"), [("rounded", {"rounded"}), ("", {None})])
+def test_records_of_every_cell_tell_how_a_precision_was_computed(tmp_path, monkeypatch, way, told):
+    monkeypatch.setattr(NumpyBackend, "arithmetic", lambda *_: way)
+    plan = make_plan(experiment(sparsities=(0.5, 0.999)), store=tmp_path)
+    records = Collector(plan, {}).records()
+
+    assert {record.status for record in records} == {"planned", "skipped"}
+    assert {record.facts.get("arithmetic") for record in records} == told

@@ -18,6 +18,7 @@ from backend_problems import (
     saved,
 )
 from harness_plugins.backends.torch_backend import TorchBackend
+from harness_plugins.backends.torch_backend.processor import KERNELS, ROUNDED, bfloat16_arithmetic
 from harness_plugins.patterns.bank_balanced import BankBalanced
 
 from harness.api import (
@@ -490,15 +491,107 @@ def low_precision():
 
 
 @experiment
+def low_precision_without_kernels():
+    """The way that works on every processor, beside the kernels where there are some."""
+    from harness_plugins.backends.torch_backend.rounded import has_kernels
+
+    ways = [ROUNDED, KERNELS] if has_kernels() else [ROUNDED]
+    answers = {"ways": ways, "own": bfloat16_arithmetic()}
+    tasks = {
+        "language": language(units=32, steps=20, words=50, classes=50, clip_norm=5.0),
+        "two layers and dropout": language(units=24, layers=2, rate=0.5, steps=12, clip_norm=5.0),
+        "images": images(steps=8),
+    }
+    for name, problem in tasks.items():
+        for way in ("float32", *ways):
+            precision = {} if way == "float32" else {"precision": "bfloat16", "arithmetic": way}
+            session = session_of(problem, **precision)
+            gradient = session.gradients(1, 0)
+            losses = [session.train_epoch(Epoch(rates=0.3), index, no_masks, silent).nats for index in range(2)]
+            test = session.evaluate("test")
+            answers[f"{name} {way}"] = {
+                "nats": [*losses, test.nats],
+                "density": test.activation_density,
+                "gradient": {name: value.ravel().tolist() for name, value in gradient.items()},
+            }
+    state = session_of(language(units=8), precision="bfloat16", arithmetic=ROUNDED)
+    state.set_masks(masker_of(language(units=8))(MaskUpdate(step=0, sparsity=0.5), 0, state))
+    state.train_epoch(Epoch(rates=0.3), 0, no_masks, silent)
+    answers["masked zero"] = all(not state.weights()[name][~mask].any() for name, mask in state.masks().items())
+    return answers
+
+
+@experiment
+def bfloat16_that_was_planned_elsewhere():
+    """As on a processor whose libraries have no bfloat16 LSTM, while the plan counts on one."""
+    from unittest.mock import patch
+
+    import torch
+
+    def lstm(*_):
+        raise RuntimeError("could not create a primitive descriptor")
+
+    from harness_plugins.backends.torch_backend import rounded
+
+    rounded.has_kernels.cache_clear()
+    with patch.object(torch.nn.LSTM, "forward", lstm):
+        planned = Settings(precision="bfloat16", arithmetic=KERNELS)
+        refused = sentence(TorchBackend().open, language(units=8), planned)
+    rounded.has_kernels.cache_clear()
+    return refused
+
+
+LOW = """
+name: low
+task: {name: lstm_lm, corpus: synthetic, hidden: 12, epochs: 1, train_tokens: 2000, eval_tokens: 500}
+scope: [lstm]
+precision: bfloat16
+matrix:
+  backend: [torch]
+  pattern: [unstructured]
+  strategy: [{name: fine_tuning, epochs: 1}]
+  sparsity: [0.5]
+  seed: [0]
+"""
+
+
+@experiment
+def a_bfloat16_run_without_kernels():
+    """A whole run as on a processor with AVX2, by the command."""
+    import os
+    import subprocess
+    import tempfile
+
+    from harness import records
+
+    with tempfile.TemporaryDirectory() as folder:
+        spec, store = Path(folder) / "low.yaml", Path(folder) / "store"
+        spec.write_text(LOW)
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", "run", str(spec), "--store", str(store), "--progress", "none"],
+            env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        (written,) = store.glob("runs/*/records.json")
+        return {
+            "code": done.returncode,
+            "printed": done.stdout + done.stderr,
+            "records": [(record.status, record.facts.get("arithmetic")) for record in records.read(written)],
+        }
+
+
+@experiment
 def low_head():
     """Beside autograd: fewer rows than one piece of the loss has, and a number that pieces do not divide."""
     import torch
     from harness_plugins.backends.torch_backend.head import LowHead
 
     answers = {}
-    for rows in (20, 120):
+    for rows, rounds in ((20, False), (120, False), (20, True), (120, True)):
         layer = Dense(name="softmax", inputs=24, units=301, role="softmax", input_label="x")
-        head = LowHead(layer, torch.device("cpu"))
+        head = LowHead(layer, torch.device("cpu"), rounds=rounds)
         draw = torch.Generator().manual_seed(rows)
         for weight in head.weights.values():
             weight.normal_(generator=draw)
@@ -511,7 +604,7 @@ def low_head():
         wanted = dict(zip(("hidden", *gradients), torch.autograd.grad(loss * 0.25, sources), strict=True))
         found = {"hidden": down, **gradients}
         off = {name: float((found[name] - value).norm() / value.norm()) for name, value in wanted.items()}
-        answers[rows] = {"nats": [nats, float(loss.detach())], "off": off}
+        answers[f"{rows} {rounds}"] = {"nats": [nats, float(loss.detach())], "off": off}
     return answers
 
 
@@ -765,15 +858,101 @@ def test_bfloat16_follows_float32_with_float32_weights(result):
     assert answer["images"] == pytest.approx(answer["images float32"], rel=0.02)
 
 
+@pytest.mark.parametrize("task", ["language", "two layers and dropout", "images"])
+def test_bfloat16_without_kernels_for_it_follows_float32_and_is_not_it(result, task):
+    answer = result("low_precision_without_kernels")
+    rounded, exact = answer[f"{task} {ROUNDED}"], answer[f"{task} float32"]
+
+    assert rounded["nats"] == pytest.approx(exact["nats"], rel=0.002)
+    assert rounded["nats"] != exact["nats"]
+    for name, gradient in rounded["gradient"].items():
+        # Below a max-pooling some gradients arrive elsewhere: of two values that rounding makes equal, one is taken.
+        assert 1e-4 < relative_distance(gradient, exact["gradient"][name]) < 0.1, name
+
+
+@pytest.mark.parametrize("task", ["language", "two layers and dropout", "images"])
+def test_bfloat16_without_kernels_equals_the_kernels_within_rounding(result, task):
+    answer = result("low_precision_without_kernels")
+    if KERNELS not in answer["ways"]:
+        pytest.skip("this processor has no bfloat16 kernels to compare with")
+    rounded, kernels = answer[f"{task} {ROUNDED}"], answer[f"{task} {KERNELS}"]
+
+    assert rounded["nats"] == pytest.approx(kernels["nats"], rel=0.0002)
+    assert rounded["density"] == pytest.approx(kernels["density"], abs=0.005)
+    for name, gradient in rounded["gradient"].items():
+        assert relative_distance(gradient, kernels["gradient"][name]) < 0.02, name
+
+
+def relative_distance(ours, theirs):
+    return np.linalg.norm(np.subtract(ours, theirs)) / np.linalg.norm(theirs)
+
+
+def test_a_bfloat16_run_on_a_processor_without_kernels_ends_well_and_says_how_it_computed(result):
+    answer = result("a_bfloat16_run_without_kernels")
+
+    assert answer["code"] == 0, answer["printed"]
+    assert answer["records"] == [["ok", ROUNDED]] * 2
+    assert f"in bfloat16 ({ROUNDED})" in " ".join(answer["printed"].split())
+
+
+def test_masked_weights_stay_zero_in_bfloat16_without_kernels(result):
+    assert result("low_precision_without_kernels")["masked zero"]
+
+
+def test_the_arithmetic_that_a_plan_foresees_is_one_that_this_machine_has(result):
+    answer = result("low_precision_without_kernels")
+
+    assert answer["own"] in answer["ways"]
+
+
+def test_a_processor_without_the_planned_kernels_refuses_in_a_sentence(result):
+    kind, text = result("bfloat16_that_was_planned_elsewhere")
+
+    assert kind == PluginUnavailableError.__name__
+    assert "precision: float32" in text and "ONEDNN_MAX_CPU_ISA=AVX2" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit", "arithmetic"),
+    [
+        ("fpu sse4_1 avx2 avx512f avx512bw avx512dq avx512vl", "", KERNELS),
+        ("fpu sse4_1 avx2 avx512f avx512bw avx512dq avx512vl", "AVX512_CORE_BF16", KERNELS),
+        ("fpu sse4_1 avx2 avx512f avx512bw avx512dq avx512vl", "avx2", ROUNDED),
+        ("fpu sse4_1 avx2 avx512f avx512bw avx512dq avx512vl", "SSE41", ROUNDED),
+        ("fpu sse4_1 avx2 avx512f avx512cd", "", ROUNDED),
+        ("fpu sse4_1 avx2 avx_vnni", "", ROUNDED),
+        ("", "", ROUNDED),
+    ],
+)
+def test_the_arithmetic_of_bfloat16_is_known_from_the_processors_flags(tmp_path, monkeypatch, flags, limit, arithmetic):
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    listed = tmp_path / "cpuinfo"
+    listed.write_text(f"model name\t: some\nflags\t\t: {flags}\n\n" if flags else "Features\t: asimd\n")
+
+    assert bfloat16_arithmetic(listed) == arithmetic
+    assert bfloat16_arithmetic(tmp_path / "none") == ROUNDED
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_told"),
+    [(Settings(), False), (Settings(precision="bfloat16", device="cuda:0"), False),
+     (Settings(precision="bfloat16"), True)],
+)  # fmt: skip
+def test_only_bfloat16_on_a_cpu_has_several_arithmetics(settings, is_told):
+    assert bool(TorchBackend().arithmetic(settings)) == is_told
+
+
 def test_an_evaluation_before_a_training_in_bfloat16_leaves_it_as_it_was(result):
     answer = result("low_precision")
 
     assert answer["evaluated and trained"] == answer["trained"]
 
 
+@pytest.mark.parametrize("rounds", [False, True], ids=["kernels", "rounded"])
 @pytest.mark.parametrize("rows", [20, 120])
-def test_the_softmax_layer_in_bfloat16_follows_autograd_in_float32(result, rows):
-    answer = result("low_head")[str(rows)]
+def test_the_softmax_layer_in_bfloat16_follows_autograd_in_float32(result, rows, rounds):
+    answer = result("low_head")[f"{rows} {rounds}"]
 
     assert answer["nats"][0] == pytest.approx(answer["nats"][1], rel=1e-3)
     # bfloat16 keeps 8 bits; products of many terms average the rounding out.
