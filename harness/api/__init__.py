@@ -36,6 +36,7 @@ from harness.api.errors import (
     StoreError,
     UnknownPluginError,
 )
+from harness.api.files import data_places, open_plain, read_plain, read_plain_text
 from harness.api.hardware import Cost, HardwareModel, Origin, Workload
 from harness.api.network import (
     GATES,
@@ -84,6 +85,7 @@ from harness.api.program import (
 from harness.api.task import Batch, Evaluation, Metric, Problem, Split, Task
 from harness.api.validation import Check, CheckKind
 from harness.api.values import Array, Mask, Matrix, keep_count
+from harness.api.yaml import yaml12
 
 __all__ = [
     "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "Array", "Axis", "Backend", "Batch", "Check",
@@ -95,6 +97,6 @@ __all__ = [
     "PluginUnavailableError", "Pool2D", "Problem", "Product", "Prune", "Ram", "RamPurpose", "Random", "Rates",
     "Recipe", "Rewind", "Role", "Run", "Score", "ScoreName", "Session", "Settings", "ShapeError", "Shifted",
     "SparsitySchedule", "SpecError", "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor",
-    "Train", "UnknownPluginError", "Workload", "batch_rng", "dropout_seed", "hookimpl", "keep_count", "nested",
-    "score_named",
+    "Train", "UnknownPluginError", "Workload", "batch_rng", "data_places", "dropout_seed", "hookimpl", "keep_count",
+    "nested", "open_plain", "read_plain", "read_plain_text", "score_named", "yaml12",
 ]  # fmt: skip

@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from harness.api import JsonValue, SpecError
-from harness.spec.source import Problems, read
+from harness.api import JsonValue, SpecError, read_plain_text
+from harness.spec.source import MAX_BYTES, Problems, read
 
 Entry = dict[str, JsonValue]
 """A `name` with parameters, or parameters alone."""
@@ -64,11 +64,7 @@ def read_description(path: Path, what: str) -> tuple[JsonValue, Problems]:
     Raises:
         SpecError: it cannot be read, is empty or no YAML.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise SpecError(f"{path}: expected a description of {what}, got: {reason}; check the path") from None
+    text = read_plain_text(path, f"a description of {what}", most=MAX_BYTES)
     if not text.strip():
         raise SpecError(f"{path}: expected a description of {what}, got an empty file; examples/ has some")
     value, problems = read(text, str(path))

@@ -13,9 +13,9 @@ from harness.api import (
     JsonValue,
     Pattern,
     PluginUnavailableError,
-    SpecError,
     Strategy,
     Task,
+    read_plain_text,
 )
 from harness.registry import Registry
 from harness.spec.document import AXES, Document, Partial, validate
@@ -40,18 +40,7 @@ def load(path: Path, registry: Registry) -> Experiment:
         SpecError: the file is missing or wrong; one line per mistake, `file:line:col path: expected, got`.
         PluginUnavailableError: the file is right, but a plugin it names is broken.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise SpecError(f"{path}:1:1 (document): expected a file of at most {MAX_BYTES} bytes, got {size}")
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise SpecError(
-            f"{path}:1:1 (document): expected UTF-8 text, got another byte at offset {error.start}"
-        ) from None
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SpecError(f"{path}: expected an experiment file that can be read, got '{reason}'") from None
+    text = read_plain_text(path, "an experiment file", most=MAX_BYTES)
     return loads(text, registry, filename=str(path), path=path)
 
 

@@ -7,11 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from harness.api import JsonValue, SpecError
+from harness.api import JsonValue, SpecError, yaml12
 
 MAX_BYTES = 1_000_000
 """A larger file is refused before it is parsed."""
@@ -147,7 +146,7 @@ def _compose(text: str, problems: Problems) -> Node | None:
         problems.add_at(Place(line, 1), WHOLE, f"expected YAML 1.2, got a %YAML {directive[1]} directive; remove it")
         problems.finish()
     try:
-        return YAML(typ="safe", pure=True).compose(text)  # type: ignore[no-any-return]  # ruamel leaves it untyped
+        return yaml12().compose(text)  # type: ignore[no-any-return]  # ruamel leaves it untyped
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
@@ -220,6 +219,8 @@ class _Converter:
                 )
                 continue
             self.problems.keys[inner] = _place(key)
+            if (empty := _place_of_nothing(key, value)) is not None:
+                self.problems.values.setdefault(inner, empty)
             found[key.value] = self.value(value, inner, above)
         merged = [pair for other in self.merges(node, path, above) for pair in self.merged(other, path, above)]
         for key, value in merged:
@@ -301,3 +302,12 @@ _SCALARS: Mapping[str, Callable[[str], JsonValue]] = {
 
 def _place(node: Node) -> Place:
     return Place(node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def _place_of_nothing(key: ScalarNode, value: Node) -> Place | None:
+    """Where a value would stand that was left out: behind the colon of its key, not where the next token begins."""
+    if value.start_mark.index != value.end_mark.index:
+        return None
+    end = key.end_mark
+    between = re.match(r"[ \t]*:", end.buffer[end.pointer :]) if hasattr(end, "buffer") else None
+    return Place(end.line + 1, end.column + 1 + (between.end() if between else 0))

@@ -6,13 +6,17 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from harness.api import Frozen, JsonValue, SpecError
+from harness.api import Frozen, JsonValue, SpecError, read_plain_text, yaml12
 
 FigureOrigin = Literal["read", "recalled", "derived", "assumed", "measured"]
 Read = TypeVar("Read", bound=Frozen)
 
 _MOST_MISTAKES = 8
 """Mistakes of one file that a message names; the rest is counted."""
+
+
+MAX_BYTES = 1_000_000
+"""A larger file describes no device."""
 
 
 class DeviceFileError(SpecError, ValueError):
@@ -41,14 +45,13 @@ def read_yaml(path: Path) -> dict[str, JsonValue]:
     Raises:
         DeviceFileError: no such file, no YAML, or no mapping.
     """
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+    text = read_plain_text(path, "a device file", most=MAX_BYTES, error=DeviceFileError)
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
-        raise DeviceFileError(f"{path}: a device file must be readable text, got: {reason}; check the path") from None
+        content = yaml12().load(text)
+    except RecursionError:
+        raise DeviceFileError(f"{path}: a device file must be YAML, got too many levels; nest less") from None
     except YAMLError as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = "" if mark is None else f" in line {mark.line + 1}"

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from harness.api import SpecError
+from harness.api import SpecError, read_plain_text, yaml12
 from harness.api.validation import Check, CheckKind, FigureOrigin
+
+_MOST_BYTES = 1_000_000
+"""A larger file holds no targets."""
 
 
 @dataclass(frozen=True)
@@ -206,17 +209,13 @@ def allowed(rule: Rule, targets: Targets) -> float | None:
 
 
 def _load(path: Path) -> Mapping[str, object]:
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
+    text = read_plain_text(path, "a file of targets", most=_MOST_BYTES)
     try:
-        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(f"expected a file of targets at {path}, got {error.strerror}; check the path") from error
-    except UnicodeDecodeError as error:
-        raise SpecError(
-            f"{path}: expected text in UTF-8, got byte {error.start} that is not; save it as such"
-        ) from error
+        content = yaml12().load(text)
+    except RecursionError:
+        raise SpecError(f"{path}: expected YAML, got too many levels; nest less") from None
     except YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = "an unknown line" if where is None else f"line {where.line + 1}"

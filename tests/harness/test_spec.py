@@ -103,9 +103,9 @@ def test_no_value_whatever_on_an_axis_breaks_the_reader(registry, value):
 
 
 def test_a_file_that_is_missing_or_a_folder_is_one_sentence(tmp_path, registry):
-    with pytest.raises(SpecError, match=r"nowhere\.yaml: expected an experiment file that can be read, got 'No such"):
+    with pytest.raises(SpecError, match=r"nowhere\.yaml: expected an experiment file, got no such file; check"):
         load(tmp_path / "nowhere.yaml", registry)
-    with pytest.raises(SpecError, match="Is a directory"):
+    with pytest.raises(SpecError, match="expected an experiment file, got a folder"):
         load(tmp_path, registry)
 
 
@@ -113,7 +113,7 @@ def test_a_file_larger_than_the_limit_is_not_parsed(tmp_path, registry):
     path = tmp_path / "large.yaml"
     path.write_text("#" * 1_000_001)
 
-    with pytest.raises(SpecError, match="at most 1000000 bytes, got 1000001"):
+    with pytest.raises(SpecError, match="got 1000001 bytes, more than 1000000"):
         load(path, registry)
 
 
@@ -121,7 +121,7 @@ def test_a_file_that_is_no_utf_8_is_one_sentence(tmp_path, registry):
     path = tmp_path / "latin.yaml"
     path.write_bytes(b"name: caf\xe9\n")
 
-    with pytest.raises(SpecError, match="expected UTF-8 text, got another byte at offset 9"):
+    with pytest.raises(SpecError, match="as UTF-8 text, got another byte at offset 9"):
         load(path, registry)
 
 

@@ -96,7 +96,7 @@ def test_a_mistake_is_told_with_the_file_and_the_value(tmp_path, text, told):
 
 
 def test_a_missing_description_is_told(tmp_path):
-    with pytest.raises(SpecError, match=r"absent\.yaml.*No such file"):
+    with pytest.raises(SpecError, match=r"absent\.yaml.*no such file"):
         described(tmp_path / "absent.yaml")
 
 

@@ -375,7 +375,7 @@ def test_a_mistake_in_a_device_file_is_named_with_file_place_value_and_way_out(t
     ("content", "message"),
     [
         (b"- 1\n", "must be a mapping, got list"),
-        (b"\xff\xfe\x00", "must be readable text, got: not UTF-8"),
+        (b"\xff\xfe\x00", "as UTF-16-LE text, got another byte at offset 2"),
         (b"", "got None"),
     ],
 )
@@ -388,7 +388,5 @@ def test_a_file_without_a_mapping_is_refused(tmp_path, content, message):
 
 
 def test_a_device_file_that_does_not_exist_is_refused_with_its_path():
-    with pytest.raises(
-        DeviceFileError, match=r"no_such_card\.yaml: a device file must be readable text, got: No such file"
-    ):
+    with pytest.raises(DeviceFileError, match=r"no_such_card\.yaml: expected a device file, got no such file"):
         device("no_such_card.yaml")

@@ -256,7 +256,7 @@ def test_a_wrong_file_is_named_with_the_place_and_the_way_out(tmp_path, change, 
     [
         (b"a: [1", "expected YAML, got expected ',' or ']'"),
         (b"- 1", "got list"),
-        (b"\xff\xfe\xff", "expected text in UTF-8"),
+        (b"\xff\xfe\xff", "as UTF-16-LE text, got another byte"),
     ],
 )
 def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path, text, message):
@@ -269,7 +269,7 @@ def test_a_file_that_is_no_yaml_mapping_is_refused(tmp_path, text, message):
 
 
 def test_a_missing_file_is_refused():
-    with pytest.raises(SpecError, match=r"No such file or directory; check the path"):
+    with pytest.raises(SpecError, match=r"got no such file; check the path"):
         checks(Path("nowhere.yaml"))
 
 
