@@ -23,7 +23,7 @@ from harness.records import Record
 PEER = "import typer, pydantic, rich, numpy"
 HARNESS = (sys.executable, "-m", "harness")
 
-HEAVY = ("torch", "tensorflow", "tf_keras", "keras", "scipy", "sklearn", "matplotlib", "ray", "numba", "onnx")
+HEAVY = ("torch", "tensorflow", "tf_keras", "keras", "scipy", "matplotlib", "ray", "numba", "onnx")
 """Libraries that no command below may import."""
 
 

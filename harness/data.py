@@ -1,23 +1,30 @@
 """Data sets that tasks read from files: where they lie, whether they are right, and how to get them.
 
-A data folder holds a folder per data set (`ptb/ptb.train.txt`) or the files themselves (`ptb.train.txt`).
+A data folder holds a folder per data set (`ptb/ptb.train.txt`, or as torchvision has it `MNIST/raw/`) or the files
+themselves (`ptb.train.txt`). Files that are fetched packed with gzip may lie there unpacked.
 """
 
+import gzip
 import hashlib
 import os
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from harness.api import DataError, Frozen
+from harness.api import DataError, Frozen, data_places
 
 CHUNK = 1 << 16
+
+_GZIP = b"\x1f\x8b"
+_GZIP_TAIL = 4  # bytes
 
 TIMEOUT_S = 60.0
 """Seconds without any answer after which a download is given up."""
@@ -35,11 +42,14 @@ class DataFile(Frozen):
         name: file name.
         size: bytes.
         sha256: of the file as it is fetched, in hexadecimal.
+        unpacked: its content, where it is packed with gzip: what counts then, since packing it again changes its bytes
+            and it may lie there unpacked.
     """
 
     name: str
     size: int
     sha256: str
+    unpacked: "DataFile | None" = None
 
 
 class DataSet(Frozen):
@@ -74,6 +84,20 @@ class FileStatus(Frozen):
     state: State
 
 
+def _idx_files(*files: tuple[int, str, int, str]) -> tuple[DataFile, ...]:
+    """The four files of MNIST and its like: size and SHA-256 of each as it is fetched, and unpacked."""
+    names = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+    return tuple(
+        DataFile(
+            name=f"{name}.gz",
+            size=size,
+            sha256=sha256,
+            unpacked=DataFile(name=name, size=unpacked_size, sha256=unpacked_sha256),
+        )
+        for name, (size, sha256, unpacked_size, unpacked_sha256) in zip(names, files, strict=True)
+    )
+
+
 # Sizes and checksums of the files at these addresses; those of PTB are of the files beside Zaremba's own code.
 DATA_SETS: dict[str, DataSet] = {
     data_set.name: data_set
@@ -104,26 +128,61 @@ DATA_SETS: dict[str, DataSet] = {
             name="mnist",
             description="MNIST: 60,000 training and 10,000 test images of digits, 28 x 28 grey pixels",
             base_url="https://storage.googleapis.com/cvdf-datasets/mnist/",
-            files=(
-                DataFile(
-                    name="train-images-idx3-ubyte.gz",
-                    size=9_912_422,
-                    sha256="440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            files=_idx_files(
+                (
+                    9_912_422,
+                    "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+                    47_040_016,
+                    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
                 ),
-                DataFile(
-                    name="train-labels-idx1-ubyte.gz",
-                    size=28_881,
-                    sha256="3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                (
+                    28_881,
+                    "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+                    60_008,
+                    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
                 ),
-                DataFile(
-                    name="t10k-images-idx3-ubyte.gz",
-                    size=1_648_877,
-                    sha256="8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                (
+                    1_648_877,
+                    "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+                    7_840_016,
+                    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
                 ),
-                DataFile(
-                    name="t10k-labels-idx1-ubyte.gz",
-                    size=4_542,
-                    sha256="f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                (
+                    4_542,
+                    "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+                    10_008,
+                    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+                ),
+            ),
+        ),
+        DataSet(
+            name="fashion_mnist",
+            description="Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28 x 28 grey pixels",
+            base_url="https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+            files=_idx_files(
+                (
+                    26_421_880,
+                    "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+                    47_040_016,
+                    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+                ),
+                (
+                    29_515,
+                    "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+                    60_008,
+                    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+                ),
+                (
+                    4_422_102,
+                    "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+                    7_840_016,
+                    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+                ),
+                (
+                    5_148,
+                    "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
+                    10_008,
+                    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
                 ),
             ),
         ),
@@ -228,17 +287,45 @@ def fetch(
 
 def _status(wanted: DataSet, file: DataFile, folder: Path, *, thorough: bool) -> FileStatus:
     # The same places in the same order as tasks look for their files.
-    places = (folder / wanted.name / file.name, folder / file.name)
-    path = next((place for place in places if place.is_file()), None)
-    if path is None:
-        return FileStatus(data_set=wanted.name, file=file, path=places[0], state="missing")
-    right = path.stat().st_size == file.size and (not thorough or _sha256(path) == file.sha256)
-    return FileStatus(data_set=wanted.name, file=file, path=path, state="ok" if right else "wrong")
+    forms = [file] if file.unpacked is None else [file.unpacked, file]
+    first = folder / wanted.name / file.name
+    for place in data_places(folder, wanted.name):
+        for form in forms:
+            path = place / form.name
+            if not path.is_file():
+                continue
+            right = _is_right(path, file, thorough=thorough)
+            # MNIST and Fashion-MNIST have the same file names: a wrong one in the data folder itself is the other's.
+            if right or place not in (folder, folder / "raw") or not _is_shared(file):
+                return FileStatus(data_set=wanted.name, file=file, path=path, state="ok" if right else "wrong")
+    return FileStatus(data_set=wanted.name, file=file, path=first, state="missing")
 
 
-def _sha256(path: Path) -> str:
+def _is_right(path: Path, file: DataFile, *, thorough: bool) -> bool:
+    """Whether a file is the one that is wanted, by its size alone or also by its checksum."""
+    size = path.stat().st_size
     with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        packed = stream.read(2) == _GZIP
+        if file.unpacked is not None and packed and size > _GZIP_TAIL:
+            stream.seek(-_GZIP_TAIL, os.SEEK_END)
+            size = int.from_bytes(stream.read(_GZIP_TAIL), "little")  # the size of the content ends a gzip file
+    wanted = file.unpacked or file
+    return size == wanted.size and (
+        not thorough or _sha256(path, packed and file.unpacked is not None) == wanted.sha256
+    )
+
+
+def _is_shared(file: DataFile) -> bool:
+    return sum(file.name == other.name for each in DATA_SETS.values() for other in each.files) > 1
+
+
+def _sha256(path: Path, packed: bool) -> str:
+    """The checksum of a file or, where it is packed, of its content; empty where that is damaged."""
+    try:
+        with gzip.open(path) if packed else path.open("rb") as stream:
+            return hashlib.file_digest(cast(BufferedReader, stream), "sha256").hexdigest()
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        return ""
 
 
 def _download(url: str, file: DataFile, target: Path, progress: Progress | None) -> None:
@@ -252,7 +339,7 @@ def _download(url: str, file: DataFile, target: Path, progress: Progress | None)
                 if progress is not None:
                     progress(file.name, got, file.size)
             stream.close()
-            if sha.hexdigest() != file.sha256:
+            if not (sha.hexdigest() == file.sha256 or (file.unpacked and got and _is_right(part, file, thorough=True))):
                 raise DataError(
                     f"{url} should have {file.size} bytes with SHA-256 {file.sha256}, got {got} bytes with "
                     f"{sha.hexdigest()}; nothing was kept, try again or give another mirror"

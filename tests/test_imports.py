@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 HEAVY = (
     "torch", "tensorflow", "tf_keras", "keras", "tensorflow_model_optimization",
-    "scipy", "pandas", "matplotlib", "sklearn",
+    "scipy", "pandas", "matplotlib",
 )  # fmt: skip
 
 REPORT = f"""

@@ -42,7 +42,7 @@ def list_sets(data_dir: FolderOption = None, as_json: JsonOption = False) -> Non
 @app.command("fetch")
 @guarded
 def fetch(
-    name: Annotated[str, typer.Argument(help="The data set: ptb or mnist.")],
+    name: Annotated[str, typer.Argument(help="The data set: ptb, mnist or fashion_mnist.")],
     data_dir: FolderOption = None,
     base_url: Annotated[
         str | None,
@@ -69,7 +69,9 @@ def fetch(
 @app.command("verify")
 @guarded
 def verify(
-    name: Annotated[str | None, typer.Argument(help="The data set: ptb or mnist.", show_default="all")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The data set: ptb, mnist or fashion_mnist.", show_default="all")
+    ] = None,
     data_dir: FolderOption = None,
     as_json: JsonOption = False,
 ) -> int:

@@ -1,5 +1,6 @@
 """Texts as arrays of word ids: Penn Treebank, a folder of the user's own, and an embedded Markov source."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import DataError, JsonValue, Split
+from harness.api import DataError, JsonValue, Split, read_plain_text
 
 from ._shared import find, given, missing
 
@@ -77,7 +78,7 @@ def text(data_dir: Path | None, folder: str) -> Corpus:
 
 def _text_file(place: Path, split: Split) -> Path:
     exact = place / f"{split}.txt"
-    found = [exact] if exact.is_file() else sorted(place.glob(f"*.{split}.txt"))
+    found = [exact] if os.path.lexists(exact) else sorted(place.glob(f"*.{split}.txt"))
     if len(found) != 1:
         got = f"{len(found)} files: {', '.join(path.name for path in found)}" if found else "no such file"
         raise DataError(f"lstm_lm with corpus 'text' expects one {split}.txt or NAME.{split}.txt in {place}, got {got}")
@@ -86,48 +87,75 @@ def _text_file(place: Path, split: Split) -> Path:
 
 def _from_files(name: str, paths: Sequence[Path]) -> Corpus:
     # The time of the last change is part of the cache's key, so an edited text is read again.
-    return _read(name, tuple((path, path.stat().st_mtime_ns) for path in paths))
+    return _read(name, tuple((path, _changed(path)) for path in paths))
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0  # reading it says what is wrong
 
 
 @lru_cache(maxsize=2)
 def _read(name: str, files: tuple[tuple[Path, int], ...]) -> Corpus:
-    words = [_words(path) for path, _ in files]
-    counts = Counter(words[0])
+    read = [_words(path) for path, _ in files]
+    counts = Counter(read[0].words)
     # By descending count, then by the alphabet: the order never depends on where a word came first.
     order = sorted(counts, key=lambda word: (-counts[word], word))
     ids = {word: index for index, word in enumerate(order)}
-    texts = {split: _ids(words[i], ids, files[i][0]) for i, split in enumerate(SPLITS)}
-    return Corpus(name=name, texts=texts, vocabulary=len(order))
+    texts = {split: _ids(read[i], ids, files[i][0]) for i, split in enumerate(SPLITS)}
+    said: dict[str, JsonValue] = {split: found.facts for split, found in zip(SPLITS, read, strict=True) if found.facts}
+    return Corpus(name=name, texts=texts, vocabulary=len(order), facts={"lines": said} if said else {})
 
 
-def _words(path: Path) -> list[str]:
-    """The words of a file, `<eos>` after every line."""
-    content = _content(path)
-    # Not splitlines(): it also splits at form feeds and other rare signs that end no line in these corpora.
-    if content and not content.endswith("\n"):
-        content += "\n"
-    words = content.replace("\n", f" {EOS} ").split()
-    if len(words) == words.count(EOS):
+@dataclass(frozen=True)
+class _Text:
+    """A text as words, the line of each, and what is unusual about its lines."""
+
+    words: list[str]
+    lines: NDArray[np.int32]
+    facts: dict[str, JsonValue]
+
+
+def _words(path: Path) -> _Text:
+    """The words of a file, `<eos>` after every line: one that the line ends with already is not written twice.
+
+    An empty line is a line: it gives an `<eos>`, as in the published readings of WikiText and Penn Treebank. Only in a
+    text that writes every `<eos>` itself, an empty line is nothing.
+    """
+    # Not splitlines(): it also splits at form feeds and other rare signs that end no line in these corpora. A mark of
+    # byte order within the text comes from joined files; it is no part of a word.
+    content = read_plain_text(path, "a corpus", most=MAX_BYTES, error=DataError).replace("\ufeff", "")
+    lines = [line.split() for line in content.removesuffix("\n").split("\n")]
+    full = [line for line in lines if line]
+    if not any(word != EOS for line in full for word in line):
         raise DataError(f"lstm_lm: {path} has no words in its {path.stat().st_size} bytes; give a text that has some")
-    return words
+    ended = sum(line[-1] == EOS for line in full)
+    writes_its_own = ended == len(full)
+    words: list[str] = []
+    counts = np.zeros(len(lines), dtype=np.int32)
+    for index, line in enumerate(lines):
+        before = len(words)
+        words += line
+        if not (line and line[-1] == EOS) and (line or not writes_its_own):
+            words.append(EOS)
+        counts[index] = len(words) - before
+    facts: dict[str, JsonValue] = {}
+    if ended:
+        facts["ended_by_eos_in_the_file"] = ended
+    if len(full) < len(lines):
+        facts["empty"] = len(lines) - len(full)
+        facts["empty_are"] = "left out" if writes_its_own else f"one {EOS} each"
+    return _Text(words, np.repeat(np.arange(1, len(lines) + 1, dtype=np.int32), counts), facts)
 
 
-def _content(path: Path) -> str:
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise DataError(f"lstm_lm: a corpus file may have {MAX_BYTES} bytes and {path} has {size}; cut the text")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"lstm_lm: {path} has to be UTF-8 text and is not at byte {error.start}; convert it") from None
-
-
-def _ids(words: list[str], ids: Mapping[str, int], path: Path) -> Tokens:
-    unknown = ids.get(UNK, -1)
+def _ids(text: _Text, ids: Mapping[str, int], path: Path) -> Tokens:
+    words, unknown = text.words, ids.get(UNK, -1)
     tokens = np.fromiter((ids.get(word, unknown) for word in words), dtype=np.int32, count=len(words))  # (tokens,)
     if (tokens < 0).any():
         first = int(np.argmax(tokens < 0))
-        line = 1 + words[:first].count(EOS)
+        line = int(text.lines[first])
         raise DataError(
             f"lstm_lm: the training text has neither {words[first]!r} ({path}, line {line}) nor {UNK}; write {UNK} for "
             "rare words in all three files"

@@ -1,6 +1,7 @@
-"""Labelled grey images: MNIST from IDX files, and scikit-learn's embedded digits."""
+"""Labelled grey images: MNIST and Fashion-MNIST from IDX files, and the digits that the package brings."""
 
 import gzip
+import hashlib
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import DataError, Split
+from harness.api import DataError, Split, open_plain
 
 from ._shared import find, given, missing
 
@@ -23,6 +24,24 @@ MAX_BYTES = 1 << 28
 """MNIST's largest file has 47 MB; a header that promises more than 256 MiB is not MNIST's."""
 
 Bytes = NDArray[np.uint8]
+
+NAMES = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
+
+# SHA-256 of the unpacked files, in the order of NAMES. The two data sets have the same file names.
+CONTENTS = {
+    "mnist": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "fashion_mnist": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -48,39 +67,92 @@ def mnist(data_dir: Path | None) -> Images:
     """MNIST in its usual protocol; with the t10k files alone, those split 8 : 1 : 1.
 
     Raises:
-        DataError: a file is missing, truncated or not what its name says.
+        DataError: a file is missing, truncated, of another data set or not what its name says.
     """
-    folder = given(data_dir, "mnist", "lenet")
-    names = [f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
-    paths = {name: find(folder, "mnist", _spellings(name)) for name in names}
-    absent = [name for name in names if paths[name] is None]
+    folder, paths = _found(data_dir, "mnist")
+    absent = [name for name, path in paths.items() if path is None]
     # Only both training files or neither: half a training set is an accident, not a wish for the small protocol.
-    if absent not in ([], names[:2]):
+    if absent not in ([], list(NAMES[:2])):
         raise missing(folder, "mnist", absent, "lenet")
-    train_images, train_labels, test_images, test_labels = paths.values()
-    test = _pair(cast(Path, test_images), cast(Path, test_labels))
-    if train_images is None or train_labels is None:
-        count = len(test[1])
-        protocol = "the t10k files alone, first 8/10 train, next 1/10 valid, last 1/10 test; not MNIST's usual protocol"
-        return _split(*test, (count * 8 // 10, count * 9 // 10), data="mnist", protocol=protocol)
-    train = _pair(train_images, train_labels)
+    _check_set("mnist", paths)
+    if not absent:
+        return _whole(
+            "mnist", paths, "usual: train files (last 1/12 of them, 5,000 of 60,000, as valid), t10k files as test"
+        )
+    test = _pair(cast(Path, paths[NAMES[2]]), cast(Path, paths[NAMES[3]]))
+    count = len(test[1])
+    protocol = "the t10k files alone, first 8/10 train, next 1/10 valid, last 1/10 test; not MNIST's usual protocol"
+    return _split(*test, (count * 8 // 10, count * 9 // 10), data="mnist", protocol=protocol)
+
+
+def fashion_mnist(data_dir: Path | None) -> Images:
+    """Fashion-MNIST, all 70,000 images, each file checked by the SHA-256 of its content.
+
+    Raises:
+        DataError: a file is missing, damaged or not the published one.
+
+    Source:
+        Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
+        arXiv 1708.07747; MIT licence.
+    """
+    folder, paths = _found(data_dir, "fashion_mnist")
+    absent = [name for name, path in paths.items() if path is None]
+    if absent:
+        raise missing(folder, "fashion_mnist", absent, "lenet")
+    _check_set("fashion_mnist", paths)
+    protocol = "train files, the last 5,000 of 60,000 as valid (this project's own choice), t10k files as test"
+    return _whole("fashion_mnist", paths, protocol)
+
+
+def _found(data_dir: Path | None, data: str) -> tuple[Path, dict[str, Path | None]]:
+    """The data folder, and the files by their usual names."""
+    folder = given(data_dir, data, "lenet")
+    return folder, {name: find(folder, data, _spellings(name)) for name in NAMES}
+
+
+def _check_set(data: str, paths: Mapping[str, Path | None]) -> None:
+    """Pass if no file is of the other data set, and Fashion-MNIST's are the published ones.
+
+    MNIST is taken in subsets too, as people cut it; the files of Fashion-MNIST are only ever used whole.
+    """
+    for place, (name, path) in enumerate(paths.items()):
+        if path is None:
+            continue
+        got = _cached(path, 3 if "images" in name else 1).sha256
+        other = next((each for each, sums in CONTENTS.items() if each != data and got in sums), None)
+        if other is not None:
+            raise DataError(
+                f"lenet expects the data set '{data}', {path} is of '{other}', whose files have the same names; set "
+                f"`data: {other}`, or put each data set into a folder of its own"
+            )
+        if data == "fashion_mnist" and got != CONTENTS[data][place]:
+            raise DataError(
+                f"lenet expects {name} of Fashion-MNIST with SHA-256 {CONTENTS[data][place]} when unpacked, {path} has "
+                f"{got}; get it again with `harness data fetch fashion_mnist`"
+            )
+
+
+def _whole(data: str, paths: Mapping[str, Path | None], protocol: str) -> Images:
+    """The last twelfth of the training files as valid, the t10k files as test."""
+    train_images, train_labels, test_images, test_labels = (cast(Path, path) for path in paths.values())
+    train, test = _pair(train_images, train_labels), _pair(test_images, test_labels)
     pixels, labels = np.concatenate([train[0], test[0]]), np.concatenate([train[1], test[1]])
     count = len(train[1])
-    protocol = "usual: train files (last 1/12 of them, 5,000 of 60,000, as valid), t10k files as test"
-    return _split(pixels, labels, (count - count // 12, count), data="mnist", protocol=protocol)
+    return _split(pixels, labels, (count - count // 12, count), data=data, protocol=protocol)
 
 
 def digits() -> Images:
-    """scikit-learn's 1,797 digits of 8 x 8 pixels, in a fixed random order cut 1297 : 200 : 300."""
-    # scikit-learn brings SciPy with it: too slow for a command that only lists plugins.
-    from sklearn.datasets import load_digits
+    """The 1,797 digits of 8 x 8 pixels that scikit-learn brings, in a fixed random order cut 1297 : 200 : 300.
 
-    data = load_digits()
+    Source:
+        `digits.md` beside this file.
+    """
+    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as data:
+        pixels, labels = data["pixels"], data["labels"].astype(np.int32)
     # The file is ordered by writer. Raw bits of PCG64 never change between NumPy versions, a permutation() might.
-    order = np.argsort(np.random.PCG64(0).random_raw(len(data.target)), kind="stable")
-    pixels, labels = data.images.astype(np.uint8)[order], data.target.astype(np.int32)[order]
+    order = np.argsort(np.random.PCG64(0).random_raw(len(labels)), kind="stable")
     protocol = "a fixed random order, cut 1297 train, 200 valid, 300 test"
-    return _split(pixels, labels, (1297, 1497), data="digits", protocol=protocol)
+    return _split(pixels[order], labels[order], (1297, 1497), data="digits", protocol=protocol)
 
 
 def _split(pixels: Bytes, labels: NDArray[np.int32], bounds: tuple[int, int], *, data: str, protocol: str) -> Images:
@@ -91,7 +163,7 @@ def _split(pixels: Bytes, labels: NDArray[np.int32], bounds: tuple[int, int], *,
         name=data,
         pixels={split: pixels[part] for split, part in parts.items()},
         labels={split: labels[part] for split, part in parts.items()},
-        white=255 if data == "mnist" else 16,
+        white=16 if data == "digits" else 255,
         protocol=protocol,
     )
 
@@ -102,7 +174,7 @@ def _spellings(name: str) -> list[str]:
 
 
 def _pair(images: Path, labels: Path) -> tuple[Bytes, NDArray[np.int32]]:
-    pixels, classes = _cached(images, 3), _cached(labels, 1)
+    pixels, classes = _cached(images, 3).array, _cached(labels, 1).array
     if pixels.shape[1:] != (MNIST_SIDE, MNIST_SIDE):
         raise DataError(
             f"lenet expects images of {MNIST_SIDE} x {MNIST_SIDE} pixels, {images} has {pixels.shape[1]} x "
@@ -120,37 +192,55 @@ def _pair(images: Path, labels: Path) -> tuple[Bytes, NDArray[np.int32]]:
     return pixels, classes.astype(np.int32)
 
 
-def _cached(path: Path, axes: int) -> Bytes:
+@dataclass(frozen=True, eq=False)
+class _Content:
+    """An array, and the SHA-256 of the unpacked file it was read from."""
+
+    array: Bytes
+    sha256: str
+
+
+def _cached(path: Path, axes: int) -> _Content:
+    try:
+        changed = path.stat().st_mtime_ns
+    except OSError:
+        changed = 0  # reading it says what is wrong
     # The time of the last change is part of the key, so a file put in place anew is read again.
-    return _read(path, path.stat().st_mtime_ns, axes)
+    return _read(path, changed, axes)
 
 
-@lru_cache(maxsize=4)
-def _read(path: Path, changed: int, axes: int) -> Bytes:
-    return read_idx(path, axes)
+@lru_cache(maxsize=8)
+def _read(path: Path, changed: int, axes: int) -> _Content:
+    array = read_idx(path, axes)
+    head = bytes([0, 0, 8, axes]) + np.array(array.shape, dtype=">u4").tobytes()
+    sha = hashlib.sha256(head)
+    sha.update(array.tobytes())
+    return _Content(array, sha.hexdigest())
 
 
 def read_idx(path: Path, axes: int) -> Bytes:
-    """The array of an IDX file of unsigned bytes, packed with gzip or not.
+    """The array of an IDX file of unsigned bytes, packed with gzip or not: its first bytes tell, not its name.
 
     The header is checked, and the size it promises bounded, before anything of that size is allocated.
 
     Args:
-        path: the file; `.gz` is unpacked.
+        path: the file.
         axes: number of axes expected.
 
     Raises:
-        DataError: wrong magic number, too large, truncated, too long, or damaged gzip.
+        DataError: no plain file, wrong magic number, too large, truncated, too long, or damaged gzip.
 
     Source:
         http://yann.lecun.com/exdb/mnist/, "the IDX file format": 0, 0, type (8 = unsigned byte), number of axes, then
         each length as a big-endian 32-bit integer, then the data, last axis fastest.
     """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
-            return _parse(cast(BinaryIO, stream), path, axes)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"lenet: {path} is a damaged or truncated gzip file ({error}); get it again") from None
+    with open_plain(path, "an IDX file of images or labels", most=MAX_BYTES, error=DataError) as stream:
+        packed = stream.read(2) == b"\x1f\x8b"
+        stream.seek(0)
+        try:
+            return _parse(cast(BinaryIO, gzip.GzipFile(fileobj=stream)) if packed else stream, path, axes)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(f"lenet: {path} is a damaged or truncated gzip file ({error}); get it again") from None
 
 
 def _parse(stream: BinaryIO, path: Path, axes: int) -> Bytes:

@@ -1,6 +1,7 @@
 """What the tasks share: seeded initial weights, digests and where data files are looked for."""
 
 import hashlib
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import Array, DataError, Tensor
+from harness.api import Array, DataError, Tensor, data_places
 
 
 def uniform(tensor: Tensor, limit: float, seed: int) -> NDArray[np.float32]:
@@ -38,9 +39,11 @@ def digest(parts: Sequence[str], arrays: Sequence[Array]) -> str:
 
 
 def find(data_dir: Path, folder: str, names: Sequence[str]) -> Path | None:
-    """The first of these files, in `data_dir/folder` or in `data_dir` itself."""
-    candidates = (place / name for place in (data_dir / folder, data_dir) for name in names)
-    return next((path for path in candidates if path.is_file()), None)
+    """The first of these files in the folders of a data set; whether it is a plain one, reading it tells."""
+    candidates = (place / name for place in data_places(data_dir, folder) for name in names)
+    # Some archives unpack every file into a folder of the same name.
+    found = (path / path.name if path.is_dir() else path for path in candidates)
+    return next((path for path in found if os.path.lexists(path)), None)
 
 
 def given(data_dir: Path | None, folder: str, task: str) -> Path:

@@ -1,4 +1,4 @@
-"""LeNet-300-100 and LeNet-5 on images of digits, scored by accuracy."""
+"""LeNet-300-100 and LeNet-5 on small grey images of ten classes, scored by accuracy."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -50,7 +50,7 @@ ADAPTED = {
 
 
 class Lenet(Task):
-    """A small classifier of digits. The recipe is this project's own: plain momentum SGD, halved rates at the end.
+    """A small classifier of grey images. The recipe is this project's own: plain momentum SGD, halved rates at the end.
 
     Source:
         LeCun, Bottou, Bengio, Haffner, "Gradient-Based Learning Applied to Document Recognition", 1998, for the sizes
@@ -59,7 +59,9 @@ class Lenet(Task):
 
     name: ClassVar[str] = "lenet"
     model: Literal["lenet_300_100", "lenet_5"] = Field(default="lenet_300_100", description="the network")
-    data: Literal["digits", "mnist"] = Field(default="digits", description="embedded 8 x 8 digits, or MNIST's files")
+    data: Literal["digits", "mnist", "fashion_mnist"] = Field(
+        default="digits", description="embedded 8 x 8 digits, or the files of MNIST or Fashion-MNIST"
+    )
     train_items: int | None = Field(default=None, gt=0, description="use the first images of the training split only")
     eval_items: int | None = Field(default=None, gt=0, description="use the first images of valid and of test only")
     epochs: int = Field(default=15, gt=0, description="dense training, epochs")
@@ -72,7 +74,10 @@ class Lenet(Task):
 
     def load(self, data_dir: Path | None) -> "ImageClassification":
         """Read the images and cut them."""
-        return ImageClassification(self, _images.digits() if self.data == "digits" else _images.mnist(data_dir))
+        if self.data == "digits":
+            return ImageClassification(self, _images.digits())
+        read = _images.mnist if self.data == "mnist" else _images.fashion_mnist
+        return ImageClassification(self, read(data_dir))
 
     def smoke(self) -> "Lenet":
         """A few images, all epochs: strategies name epochs of the recipe."""

@@ -154,7 +154,7 @@ def test_only_http_is_fetched_from(mirror, tmp_path):
 
 
 def test_an_unknown_data_set_names_those_there_are(tmp_path):
-    with pytest.raises(DataError, match="unknown data set 'imagenet'; there are mnist, ptb"):
+    with pytest.raises(DataError, match="unknown data set 'imagenet'; there are fashion_mnist, mnist, ptb"):
         data.verify("imagenet", tmp_path)
 
 
@@ -222,7 +222,71 @@ def test_real_data_have_the_checksums_listed():
     folder = Path(__file__).parents[3] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip("no data beside the repository")
-    present = [status for name in ("ptb", "mnist") for status in data.verify(name, folder) if status.state != "missing"]
+    present = [status for name in data.DATA_SETS for status in data.verify(name, folder) if status.state != "missing"]
 
     assert present
     assert set(states(present)) == {"ok"}
+
+
+# --- files that are fetched packed ---
+
+
+@pytest.fixture
+def packed(mirror, monkeypatch):
+    """The data set `toy` with one file that is packed with gzip; yields its content and how the mirror packs it."""
+    served, address, _ = mirror
+    content, wire = b"images" * 1000, gzip.compress(b"images" * 1000, mtime=0)
+    (served / "c.gz").write_bytes(wire)
+    file = DataFile(
+        name="c.gz",
+        size=len(wire),
+        sha256=hashlib.sha256(wire).hexdigest(),
+        unpacked=DataFile(name="c", size=len(content), sha256=hashlib.sha256(content).hexdigest()),
+    )
+    toy = DataSet(name="toy", description="one packed file", base_url=address, files=(file,))
+    monkeypatch.setitem(data.DATA_SETS, "toy", toy)
+    return served, content, wire
+
+
+@pytest.mark.parametrize("place", ["toy", "toy/raw", "Toy/raw", "TOY", ".", "raw"])
+@pytest.mark.parametrize("form", ["as fetched", "packed again", "unpacked", "unpacked under the name of the packed"])
+def test_a_packed_file_counts_by_its_content_wherever_and_however_it_lies(packed, tmp_path, place, form):
+    _, content, wire = packed
+    folder = tmp_path / "data" / place
+    folder.mkdir(parents=True)
+    name = "c" if form == "unpacked" else "c.gz"
+    stored = {"as fetched": wire, "packed again": gzip.compress(content, 1)}.get(form, content)
+    (folder / name).write_bytes(stored)
+
+    (status,) = data.verify("toy", tmp_path / "data")
+
+    assert (status.state, status.path) == ("ok", folder / name)
+    assert [each.state for each in data.survey(tmp_path / "data") if each.data_set == "toy"] == ["ok"]
+
+
+@pytest.mark.parametrize("wrong", [b"?" * 6000, gzip.compress(b"?" * 6000), gzip.compress(b"images" * 1000)[:-9], b""])
+def test_another_content_is_wrong_packed_or_not(packed, tmp_path, wrong):
+    (tmp_path / "c.gz").write_bytes(wrong)
+
+    assert states(data.verify("toy", tmp_path)) == ["wrong"]
+
+
+def test_a_mirror_may_pack_the_same_content_in_its_own_way(packed, tmp_path):
+    served, content, _ = packed
+    (served / "c.gz").write_bytes(gzip.compress(content, 1))
+
+    data.fetch("toy", tmp_path / "data")
+
+    assert gzip.decompress((tmp_path / "data" / "toy" / "c.gz").read_bytes()) == content
+
+
+def test_files_of_one_name_in_the_data_folder_itself_are_of_one_data_set(tmp_path, monkeypatch):
+    """MNIST and Fashion-MNIST have the same file names."""
+    one, other = (hashlib.sha256(content).hexdigest() for content in (b"one", b"other"))
+    for name, sum_of in (("first", one), ("second", other)):
+        file = DataFile(name="images", size=5 if name == "second" else 3, sha256=sum_of)
+        toy = DataSet(name=name, description="", base_url="https://x/", files=(file,))
+        monkeypatch.setitem(data.DATA_SETS, name, toy)
+    (tmp_path / "images").write_bytes(b"other")
+
+    assert [states(data.verify(name, tmp_path)) for name in ("first", "second")] == [["missing"], ["ok"]]

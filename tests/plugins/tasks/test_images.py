@@ -1,6 +1,8 @@
 """Labelled images: IDX files read strictly, MNIST's protocols, and the embedded digits."""
 
 import gzip
+import hashlib
+import os
 import struct
 
 import numpy as np
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.api import DataError
+from harness.data import DATA_SETS
 
 IMAGES, LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
 
@@ -84,8 +87,8 @@ def test_a_header_that_promises_too_much_is_refused_before_allocating(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [gzip.compress(idx(some(9)[0]))[:-20], b"no gzip", gzip.compress(idx(some(9)[0]))[:40] + b"\xff" * 200],
-    ids=["cut short", "not gzip", "altered"],
+    [gzip.compress(idx(some(9)[0]))[:-20], gzip.compress(idx(some(9)[0]))[:40] + b"\xff" * 200],
+    ids=["cut short", "altered"],
 )
 def test_a_damaged_gzip_file_is_one_sentence(tmp_path, content):
     (tmp_path / "file.gz").write_bytes(content)
@@ -172,6 +175,97 @@ def test_a_label_that_is_no_digit_is_refused(tmp_path):
 
     with pytest.raises(DataError, match=r"labels from 0 to 9, .* has 10"):
         _images.mnist(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["file", "file.gz"])
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+def test_the_first_bytes_say_whether_a_file_is_packed_not_its_name(tmp_path, name, packed):
+    images, _ = some(3)
+    (tmp_path / name).write_bytes(gzip.compress(idx(images)) if packed else idx(images))
+
+    assert (_images.read_idx(tmp_path / name, axes=3) == images).all()
+
+
+@pytest.mark.parametrize("place", ["mnist", "MNIST/raw", "MNIST", "mnist/raw", "raw", "."])
+def test_files_are_found_where_other_tools_put_them(tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir(parents=True, exist_ok=True)
+    _, labels = write_pair(folder, count=20)
+
+    assert (np.concatenate(list(_images.mnist(tmp_path).labels.values())) == labels).all()
+
+
+def test_a_file_unpacked_into_a_folder_of_its_name_is_found(tmp_path):
+    write_pair(tmp_path / "flat", count=20)
+    for name in (IMAGES, LABELS):
+        (tmp_path / name).mkdir()
+        (tmp_path / "flat" / name).rename(tmp_path / name / name)
+
+    assert len(_images.mnist(tmp_path).labels["train"]) == 16
+
+
+def test_a_pipe_in_the_place_of_images_is_told_and_not_waited_for(tmp_path):
+    write_pair(tmp_path, count=20)
+    (tmp_path / IMAGES).unlink()
+    os.mkfifo(tmp_path / IMAGES)
+
+    with pytest.raises(DataError, match="expected an IDX file of images or labels, got a pipe"):
+        _images.mnist(tmp_path)
+
+
+# --- Fashion-MNIST ---
+
+
+@pytest.fixture
+def small_fashion(tmp_path, monkeypatch):
+    """A folder with four small files, which count as the published ones."""
+    folder = tmp_path / "FashionMNIST" / "raw"
+    folder.mkdir(parents=True)
+    write_pair(folder, "train", count=24, seed=1)
+    write_pair(folder, "t10k", count=8, seed=2)
+    sums = tuple(hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in _images.NAMES)
+    monkeypatch.setitem(_images.CONTENTS, "fashion_mnist", sums)
+    return folder
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+def test_fashion_mnist_is_read_whole_and_says_what_is_validation(tmp_path, small_fashion, packed):
+    for name in _images.NAMES if packed else ():
+        (small_fashion / f"{name}.gz").write_bytes(gzip.compress((small_fashion / name).read_bytes()))
+        (small_fashion / name).unlink()
+
+    data = _images.fashion_mnist(tmp_path)
+
+    assert [len(data.labels[split]) for split in ("train", "valid", "test")] == [22, 2, 8]
+    assert data.white == 255 and "this project's own choice" in data.protocol
+
+
+def test_fashion_mnist_with_an_altered_byte_is_refused_with_both_checksums(tmp_path, small_fashion):
+    content = bytearray((small_fashion / IMAGES).read_bytes())
+    content[-1] ^= 1
+    (small_fashion / IMAGES).write_bytes(content)
+    got = hashlib.sha256(content).hexdigest()
+
+    with pytest.raises(DataError, match=rf"t10k-images.* with SHA-256 [0-9a-f]{{64}} when unpacked, .* has {got}"):
+        _images.fashion_mnist(tmp_path)
+
+
+def test_fashion_mnist_in_the_place_of_mnist_is_told(small_fashion):
+    with pytest.raises(DataError, match=r"expects the data set 'mnist', .* is of 'fashion_mnist'"):
+        _images.mnist(small_fashion)
+
+
+def test_fashion_mnist_needs_all_four_files(tmp_path, small_fashion):
+    (small_fashion / "train-labels-idx1-ubyte").unlink()
+
+    with pytest.raises(DataError, match=r"found no train-labels-idx1-ubyte .* fetch fashion_mnist"):
+        _images.fashion_mnist(tmp_path)
+
+
+def test_the_checksums_are_those_that_data_fetch_verifies():
+    for name, sums in _images.CONTENTS.items():
+        assert tuple(file.unpacked.sha256 for file in DATA_SETS[name].files) == sums
+        assert tuple(file.unpacked.name for file in DATA_SETS[name].files) == _images.NAMES
 
 
 # --- digits ---

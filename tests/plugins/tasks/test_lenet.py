@@ -66,6 +66,23 @@ def test_on_digits_every_layer_fits_the_one_before(model):
     assert "adapted to 8 x 8 pixels" in problem.facts["model"]
 
 
+# As recorded when the digits came from scikit-learn: the data that the package brings are the same, bit for bit.
+@pytest.mark.parametrize(
+    ("model", "fingerprint"), [("lenet_300_100", "306882b2dc52c460"), ("lenet_5", "68f4a7088ba6340f")]
+)
+def test_the_digits_have_the_fingerprint_they_always_had(model, fingerprint):
+    assert load(model=model).fingerprint.startswith(fingerprint)
+
+
+def test_fashion_mnist_is_a_data_set_of_its_own(mnist_folder):
+    if not (mnist_folder / "fashion_mnist").is_dir():
+        pytest.skip("Fashion-MNIST is not beside the repository")
+    facts = Lenet(model="lenet_5", data="fashion_mnist").load(mnist_folder).facts
+
+    assert facts["items"] == {"train": 55_000, "valid": 5_000, "test": 10_000}
+    assert (facts["data"], facts["classes"]) == ("fashion_mnist", 10)
+
+
 def test_units_that_meet_have_the_same_label():
     tensors = {tensor.name: tensor for tensor in load(model="lenet_5").tensors()}
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness_plugins.tasks import _corpora
 from harness_plugins.tasks.lstm_lm import PRESETS, TEST_SEGMENT, LstmLm
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -328,7 +329,7 @@ def test_bytes_that_are_no_text_are_refused_with_their_place(tmp_path):
     write(tmp_path, "a b\n")
     (tmp_path / "valid.txt").write_bytes(b"abc \xff")
 
-    with pytest.raises(DataError, match=r"valid\.txt has to be UTF-8 text and is not at byte 4"):
+    with pytest.raises(DataError, match=r"valid\.txt: expected a corpus as UTF-8 text, got another byte at offset 4"):
         tiny(tmp_path)
 
 
@@ -405,3 +406,94 @@ def test_smoke_keeps_the_corpus(ptb_folder):
     assert facts["corpus"] == "ptb"
     assert facts["vocabulary"] == 10000
     assert facts["tokens"]["test"] < 500
+
+
+# --- texts as people bring them ---
+
+
+def words(folder, content, encoding="utf-8"):
+    """The training text as words, and what is said of its lines."""
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}.txt").write_bytes(content.encode(encoding))
+    corpus = _corpora.text(None, str(folder))
+    ids = corpus.texts["train"]
+    by_count = sorted(set(ids.tolist()))
+    return len(by_count), ids.tolist(), corpus.facts.get("lines", {}).get("train", {})
+
+
+PLAIN = "a b a\nb a\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (PLAIN, "utf-8-sig"),
+        (PLAIN, "utf-16"),
+        ("\ufeff" + PLAIN, "utf-16-be"),
+        ("\ufeff" + PLAIN, "utf-32-le"),
+        (PLAIN.replace("\n", "\r\n"), "utf-8"),
+        (PLAIN.replace("\n", "\r"), "utf-8"),
+        (PLAIN.replace("\nb", "\n\ufeffb"), "utf-8"),
+        ("\ufeff a b a \n b a \n", "utf-8"),
+        (PLAIN.replace("\n", " <eos>\n"), "utf-8"),
+        ("a b a <eos> b a <eos>", "utf-8"),
+        (PLAIN.replace("\n", " <eos>\n\n"), "utf-8"),
+        ("a b a\nb a <eos>\n", "utf-8"),
+    ],
+    ids=[
+        "bom",
+        "utf-16",
+        "utf-16-be",
+        "utf-32",
+        "crlf",
+        "cr",
+        "bom within",
+        "bom then blank",
+        "own eos",
+        "own eos in one line",
+        "own eos and empty lines",
+        "eos once",
+    ],
+)
+def test_the_same_text_has_the_same_words_however_it_was_saved(tmp_path, content, encoding):
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "other").mkdir()
+
+    assert words(tmp_path / "other", content, encoding)[:2] == words(tmp_path / "plain", PLAIN)[:2]
+
+
+def test_an_eos_that_is_in_the_file_already_is_said(tmp_path):
+    assert words(tmp_path, "a b <eos>\nb a\n")[2] == {"ended_by_eos_in_the_file": 1}
+    assert words(tmp_path, "a b\nb a\n")[2] == {}
+
+
+def test_an_empty_line_is_a_line_and_is_said(tmp_path):
+    (tmp_path / "full").mkdir()
+    count, ids, facts = words(tmp_path, "a b\n\nb a\n")
+
+    assert len(ids) == 7 and count == 3
+    assert facts == {"empty": 1, "empty_are": "one <eos> each"}
+
+
+def test_the_line_of_an_unknown_word_counts_every_line_of_the_file(tmp_path):
+    write(tmp_path, "a b <eos>\n", test="a <eos>\n\n\nzebra <eos>\n")
+
+    with pytest.raises(DataError, match=r"neither 'zebra' \(.*test\.txt, line 4\)"):
+        tiny(tmp_path)
+
+
+@pytest.mark.parametrize("make", ["pipe", "folder", "dangling", "loop"])
+def test_what_is_no_text_file_is_told_by_what_it_is(tmp_path, make):
+    write(tmp_path, "a b\n")
+    path = tmp_path / "train.txt"
+    path.unlink()
+    if make == "pipe":
+        os.mkfifo(path)
+    elif make == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(path if make == "loop" else tmp_path / "gone")
+    said = {"pipe": "a pipe", "folder": "a folder", "dangling": "a link to nothing", "loop": "a link that leads back"}
+
+    with pytest.raises(DataError, match=rf"train\.txt: expected a corpus, got {said[make]}"):
+        tiny(tmp_path)
