@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 import numpy as np
-from harness_plugins.hardware._validation_own import DENSITIES, SIZES, GridCase, grid
+from harness_plugins.hardware._validation.own import DENSITIES, SIZES, GridCase, grid
 from rich.console import Console
 from rich.table import Table
 

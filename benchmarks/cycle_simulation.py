@@ -16,11 +16,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from harness_plugins.hardware import _columns
-from harness_plugins.hardware._columns import column_cycles, pe_counts
-from harness_plugins.hardware._compiled import recurrence
 from harness_plugins.hardware.engines.bank import Bank
 from harness_plugins.hardware.engines.column_fifo import ColumnFifo
+from harness_plugins.hardware.engines.column_fifo import recurrence as _columns
+from harness_plugins.hardware.engines.column_fifo.compiled import recurrence
+from harness_plugins.hardware.engines.column_fifo.recurrence import column_cycles, pe_counts
 
 from harness.api import (
     LSTM,
@@ -37,7 +37,7 @@ from harness.api import (
     SpecError,
     Workload,
 )
-from harness.registry import Registry, discover
+from harness.discovery.registry import Registry, discover
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 

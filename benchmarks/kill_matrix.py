@@ -35,9 +35,9 @@ from functools import cache
 from itertools import count
 from pathlib import Path
 
-from harness import records
 from harness.api import JsonValue, StoreError
 from harness.execution.machine import cores
+from harness.results import records
 from harness.store import MASKS, STAGE, STATE, Store
 
 SUPPORT = Path(__file__).parents[1] / "tests" / "support"

@@ -23,7 +23,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from harness.api import Mask, Matrix
-from harness.selection import Layout, select
+from harness.masks.selection import Layout, select
 
 Work = Callable[[], object]
 """Makes one mask: an array, or a tensor that `np.asarray` turns into one."""

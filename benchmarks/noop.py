@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from harness.api import Evaluation, Mask, State
+from harness.discovery.registry import discover
 from harness.execution.worker import cpu_kind
-from harness.plan import Plan, make_plan
-from harness.registry import discover
+from harness.planning.plan import Plan, make_plan
 from harness.spec import Experiment, load
 from harness.store import StageRecord, Store
 

@@ -48,8 +48,8 @@ tolerance: 0.5
 
 def planned(seeds: int, store: Path) -> dict[str, float]:
     """Plan the grid in this process: seconds by part, counts, and the peak of memory in megabytes."""
-    from harness.plan import make_plan
-    from harness.registry import discover
+    from harness.discovery.registry import discover
+    from harness.planning.plan import make_plan
     from harness.spec import loads
 
     sparsities = [round(0.05 + 0.04 * step, 2) for step in range(20)]

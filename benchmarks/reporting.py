@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import records
 from harness.api import LSTM, Embedding, HardwareModel, JsonValue, Network, SpecError, Workload
-from harness.records import Record
-from harness.registry import discover
+from harness.discovery.registry import discover
+from harness.results import records
+from harness.results.records import Record
 
 GOAL_S = 10.0
 BACKENDS, PATTERNS, STRATEGIES, SPARSITIES, SEEDS = 2, 20, 10, 10, 5

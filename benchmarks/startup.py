@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import records
-from harness.records import Record
+from harness.results import records
+from harness.results.records import Record
 
 PEER = "import typer, pydantic, rich, numpy"
 HARNESS = (sys.executable, "-m", "harness")

@@ -19,11 +19,11 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+from harness.discovery.registry import discover
 from harness.execution.eta import Tally
 from harness.execution.machine import cores
 from harness.execution.progress import Progress
 from harness.execution.run import run
-from harness.registry import discover
 from harness.spec import Experiment, load
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))

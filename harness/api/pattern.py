@@ -8,7 +8,7 @@ from pydantic import Field
 from harness.api.component import Component, Frozen
 from harness.api.errors import ShapeError
 from harness.api.values import Mask, Matrix
-from harness.selection import Layout, select
+from harness.masks.selection import Layout, select
 
 
 class Frame(Frozen):
@@ -34,7 +34,7 @@ class Pattern(Component):
     """A sparsity pattern. Most patterns only declare their `frame`.
 
     A pattern that decides over all tensors of the scope at once defines `masks` beside it, as
-    `harness.masking.WholeScopePattern` describes; every answer is checked all the same.
+    `harness.masks.updates.WholeScopePattern` describes; every answer is checked all the same.
     """
 
     kind: ClassVar[Literal["pattern"]] = "pattern"

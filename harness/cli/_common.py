@@ -101,7 +101,7 @@ def load_experiment(spec: Path, *, only: str | None = None, smoke: bool = False)
         SpecError: the file or the filter is wrong.
         EmptySelectionError: the filter leaves no cell.
     """
-    from harness.registry import discover
+    from harness.discovery.registry import discover
     from harness.spec import load
 
     experiment = load(spec, discover())

@@ -132,7 +132,7 @@ def run(
     from harness.execution.graph import Policy, parse_retry
     from harness.execution.run import run as run_experiment
     from harness.execution.slots import parse_devices
-    from harness.records import FAILED
+    from harness.results.records import FAILED
 
     if devices is not None and workers is not None:
         raise SpecError("run: --devices says how many workers there are, and --workers too; give one of them")
@@ -207,7 +207,7 @@ def plan(
     from dataclasses import replace
 
     from harness.execution.slots import parse_devices
-    from harness.plan import make_plan
+    from harness.planning.plan import make_plan
 
     experiment = load_experiment(spec, only=only, smoke=smoke)
     if devices is not None:
@@ -261,7 +261,7 @@ def schema(
     """Print the JSON Schema of experiment files, the parameters of every installed plugin included (for editors)."""
     import json
 
-    from harness.registry import discover
+    from harness.discovery.registry import discover
     from harness.spec import schema as spec_schema
 
     text = json.dumps(spec_schema(discover()), indent=2, ensure_ascii=False)

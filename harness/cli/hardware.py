@@ -12,9 +12,9 @@ from harness.cli._common import EXIT_CELL_FAILED, EXIT_GATE, JsonOption, guarded
 
 if TYPE_CHECKING:
     from harness.api import JsonValue
-    from harness.hardware.costs import Request
-    from harness.hardware.entries import Entry
-    from harness.hardware.workload import Given
+    from harness.costing.costs import Request
+    from harness.costing.entries import Entry
+    from harness.costing.workload import Given
 
 app = typer.Typer(help="Cost masks on accelerators, sweep their designs, check the models.", no_args_is_help=True)
 
@@ -122,15 +122,15 @@ SetOption = Annotated[
 @guarded
 def list_hardware(as_json: JsonOption = False) -> None:
     """List engines and devices, every figure with its origin."""
-    from harness.hardware.costs import device_rows, engine_rows
-    from harness.registry import discover
+    from harness.costing.costs import device_rows, engine_rows
+    from harness.discovery.registry import discover
 
     registry = discover()
     engines, devices = engine_rows(registry), device_rows(registry)
     if as_json:
         print_json({"engines": engines, "devices": devices})
         return
-    from harness.hardware import tables
+    from harness.costing import tables
 
     tables.show(stdout(), [tables.engine_table(engines), tables.device_table(devices)])
 
@@ -162,8 +162,8 @@ def cost(
     as_json: JsonOption = False,
 ) -> int:
     """Cost masks, weights or a description of layers on every engine that can run them."""
-    from harness.hardware import costs
-    from harness.registry import discover
+    from harness.costing import costs
+    from harness.discovery.registry import discover
 
     given = _given(file, workload, layout, banks, output_size, activation_density)
     parameters = _parameters(
@@ -176,7 +176,7 @@ def cost(
     if as_json:
         print_json(report.plain())
     else:
-        from harness.hardware import tables
+        from harness.costing import tables
 
         tables.show(stdout(), list(tables.cost_parts(report)))
     return 0 if report.is_costed else EXIT_CELL_FAILED
@@ -224,8 +224,8 @@ def sweep(
     as_json: JsonOption = False,
 ) -> int:
     """Vary budget, FIFO depth and clock; print the designs that no other beats."""
-    from harness.hardware import sweep as designs
-    from harness.registry import discover
+    from harness.costing import sweep as designs
+    from harness.discovery.registry import discover
 
     grid = designs.Grid(
         designs.whole_numbers(multipliers, "--multipliers"),
@@ -249,7 +249,7 @@ def sweep(
     if as_json:
         print_json([designs.point_json(point) for point in points])
     else:
-        from harness.hardware import tables
+        from harness.costing import tables
 
         tables.show(stdout(), [tables.sweep_table(points, everything=everything)])
     return 0 if any(point.row.cost for point in points) else EXIT_CELL_FAILED
@@ -267,8 +267,8 @@ def validate(
     as_json: JsonOption = False,
 ) -> int:
     """Hold the models to published accelerators, simulated hardware and each other; exit 6 if a gate fails."""
-    from harness.hardware import checks as checking
-    from harness.registry import discover
+    from harness.costing import checks as checking
+    from harness.discovery.registry import discover
 
     registry = discover()
     checks = checking.all_checks(registry, targets)
@@ -277,7 +277,7 @@ def validate(
         rows = [check.model_dump(mode="json") for check in checks]
         print_json({"checks": rows, "counts": counts, "caveats": list(caveats)})
     else:
-        from harness.hardware import tables
+        from harness.costing import tables
 
         sentence = ", ".join(f"{count} {word}" for word, count in counts.items())
         tables.show(stdout(), [*tables.check_parts(checks), *caveats, sentence])
@@ -294,7 +294,7 @@ def _given(
 ) -> "Given":
     """What is to be costed, from the one file that the command names."""
     from harness.api import SpecError
-    from harness.hardware.workload import read_given
+    from harness.costing.workload import read_given
 
     path = workload or file
     if path is None or (workload is not None and file is not None):
@@ -347,7 +347,7 @@ def _fraction(text: str) -> float:
 def _parameters(settings: list[str] | None, **options: "JsonValue") -> "Entry":
     """The parameters of the models that the command names."""
     from harness.api import SpecError
-    from harness.hardware.entries import assignments
+    from harness.costing.entries import assignments
 
     given: Entry = {name: value for name, value in options.items() if value is not None}
     for name, value in given.items():
@@ -364,8 +364,8 @@ def _parameters(settings: list[str] | None, **options: "JsonValue") -> "Entry":
 def _request(
     known: tuple[str, ...], models: list[str] | None, engines: list[str] | None, parameters: Mapping[str, "JsonValue"]
 ) -> "Request":
-    from harness.hardware.costs import Request
-    from harness.hardware.entries import engine_entry
+    from harness.costing.costs import Request
+    from harness.costing.entries import engine_entry
 
     wanted = known if models and "all" in models else tuple(dict.fromkeys(models or ()))
     return Request(wanted, tuple(engine_entry(text) for text in engines or ()), parameters)

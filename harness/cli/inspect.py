@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from harness.inspection.lookup import FoundCell
     from harness.inspection.pages import Chain, Log
     from harness.inspection.run_status import RunStatus
-    from harness.records import Record
-    from harness.why import Line
+    from harness.inspection.why import Line
+    from harness.results.records import Record
 
 WATCH_S = 1.0
 """Between two looks of `status --watch`."""
@@ -346,8 +346,8 @@ def why(
     from harness.api import SpecError
     from harness.inspection import lookup
     from harness.inspection.pages import experiment_of
-    from harness.plan import make_plan
-    from harness.why import why as reasons
+    from harness.inspection.why import why as reasons
+    from harness.planning.plan import make_plan
 
     if spec is not None and run is not None:
         raise SpecError("why: --run names a run with its own experiment file, and a file is given too; give one")

@@ -11,7 +11,7 @@ from harness.cli._common import JsonOption, guarded, print_json, stdout
 
 if TYPE_CHECKING:
     from harness.api import Component, JsonValue
-    from harness.registry import PluginRow, Registry
+    from harness.discovery.registry import PluginRow, Registry
 
 app = typer.Typer(help="List and explain plugins.", no_args_is_help=True)
 
@@ -29,7 +29,7 @@ def list_plugins(
     as_json: JsonOption = False,
 ) -> None:
     """List every plugin; one that cannot be used is a row with its error and its remedy."""
-    from harness.registry import discover
+    from harness.discovery.registry import discover
 
     rows = _of_kind(discover().rows, kind)
     if as_json:
@@ -83,7 +83,7 @@ def show(
 ) -> int:
     """Explain a plugin: what it does, its parameters with their defaults, where it comes from."""
     from harness.api import PluginUnavailableError
-    from harness.registry import discover
+    from harness.discovery.registry import discover
 
     rows = _named(discover(), name)
     if as_json:
@@ -96,7 +96,7 @@ def show(
 
 def _named(registry: "Registry", name: str) -> "list[PluginRow]":
     from harness.api import UnknownPluginError
-    from harness.registry import did_you_mean
+    from harness.discovery.registry import did_you_mean
 
     owner, _, bare = name.rpartition("/")
     rows = [row for row in registry.rows if row.name == bare and owner in ("", row.distribution)]

@@ -61,8 +61,9 @@ def report(
     ] = None,
 ) -> None:
     """Print the report of a run again, from its records alone; a run under way is marked partial."""
-    from harness import records, report
+    from harness import report
     from harness.inspection.lookup import find_run
+    from harness.results import records
 
     folder = find_run(store, run)
     rows = records.read(folder / "records.json", details=form is ReportFormat.json)

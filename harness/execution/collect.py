@@ -8,11 +8,11 @@ from importlib.metadata import version
 from harness.api import Backend, Evaluation, JsonValue, Mask, Problem, Task, Tensor, Workload
 from harness.api.network import Network
 from harness.execution.costs import Costs, Found, workload_digest
-from harness.masking import achieved
-from harness.plan import Plan, PlannedCell, backend_versions, pattern_banks
-from harness.records import Record, Status
+from harness.masks.updates import achieved
+from harness.planning.plan import Plan, PlannedCell, backend_versions, pattern_banks
+from harness.planning.stages import digest
+from harness.results.records import Record, Status
 from harness.spec import Cell
-from harness.stages import digest
 from harness.store import MASKS, StageRecord
 
 

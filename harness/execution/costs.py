@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import code_digest
 from harness.api import Cost, HardwareModel, HarnessError, JsonValue, StoreError, Workload
-from harness.stages import digest
+from harness.planning import code_digest
+from harness.planning.stages import digest
 from harness.store import Store
 
 Found = dict[str, JsonValue]

@@ -11,7 +11,7 @@ from harness.api import SpecError, State, StoreError
 from harness.formats import memory_files, packing
 from harness.formats.packing import PackedFormat
 from harness.inspection import lookup
-from harness.records import Record
+from harness.results.records import Record
 from harness.store import Store, write_atomic
 
 

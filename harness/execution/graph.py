@@ -14,7 +14,7 @@ from typing import Protocol
 
 from harness.api import SpecError
 from harness.execution.worker import Done, Failed, Job, Message
-from harness.records import Status
+from harness.results.records import Status
 from harness.store import DamagedStageError, StageRecord, Store
 
 _LOOK_AGAIN_S = 0.5

@@ -23,12 +23,12 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from harness import code_digest
 from harness.api import HarnessError, PluginUnavailableError, SpecError
 from harness.execution.graph import Graph, Policy, Schedule, needed
 from harness.execution.local import LocalExecutor
 from harness.execution.worker import Done, Failed, Job, Message, Progress
-from harness.plan import backend_versions
+from harness.planning import code_digest
+from harness.planning.plan import backend_versions
 from harness.store import Store
 
 _SEEN_WITHIN_S = 60.0

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import records
 from harness.api import Backend, Evaluation, JsonValue, StoreError
 from harness.execution.collect import Collector
 from harness.execution.eta import Clock
@@ -17,10 +16,11 @@ from harness.execution.slots import default_workers
 from harness.execution.status import Heartbeat, StatusFile
 from harness.execution.worker import Done, Failed, Job, Message
 from harness.execution.worker import Progress as StepsDone
-from harness.plan import Plan, PlannedCell, make_plan
-from harness.records import Record
+from harness.planning.plan import Plan, PlannedCell, make_plan
+from harness.planning.stages import Stage
+from harness.results import records
+from harness.results.records import Record
 from harness.spec import Experiment
-from harness.stages import Stage
 from harness.store import Store, write_atomic
 from harness.store.claims import Claims
 

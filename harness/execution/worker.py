@@ -38,9 +38,9 @@ from harness.api import (
     Task,
 )
 from harness.execution.machine import die_with
-from harness.masking import MaskMaker
-from harness.records import Status
-from harness.stages import Stage
+from harness.masks.updates import MaskMaker
+from harness.planning.stages import Stage
+from harness.results.records import Status
 from harness.store import DamagedStageError, StageRecord, Store, state_digest
 
 

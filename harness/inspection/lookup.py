@@ -5,9 +5,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import records
 from harness.api import EmptySelectionError, SpecError
-from harness.records import Record
+from harness.results import records
+from harness.results.records import Record
 from harness.spec import Experiment
 from harness.store import Store, folders
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from harness import records
 from harness.api import HarnessError, JsonValue, Problem, SpecError
 from harness.inspection.lookup import RECORDS, FoundCell, changed, planned_titles, runs, title
 from harness.inspection.run_status import status
-from harness.plan import Plan, make_plan
-from harness.records import DONE, PENDING, Record
+from harness.inspection.why import place_of
+from harness.planning.plan import Plan, make_plan
+from harness.planning.stages import Stage, leaf
+from harness.results import records
+from harness.results.records import DONE, PENDING, Record
 from harness.spec import Experiment
-from harness.stages import Stage, leaf
 from harness.store import DamagedStageError, StageRecord, Store
-from harness.why import place_of
 
 SPEC = "spec.yaml"
 
@@ -33,7 +33,7 @@ class Place:
     """A stage in the chain of a cell.
 
     Args:
-        key: of the stage; name: what it is in the chain, as `harness.why` calls it.
+        key: of the stage; name: what it is in the chain, as `harness.inspection.why` calls it.
         state: `done`, `running`, `damaged`, `not run`, or the status with which it ended.
         record: what the store has of it, if it is there and whole.
         inputs: what decides its result, in clear.
@@ -89,7 +89,7 @@ def experiment_of(folder: Path, *, only: Iterable[str] | None = None) -> Experim
         SpecError: there is no copy, or other plugins or defaults make other cells of it.
         PluginUnavailableError: a plugin is broken or missing.
     """
-    from harness.registry import discover
+    from harness.discovery.registry import discover
     from harness.spec import load
 
     if not (folder / SPEC).exists():

@@ -16,10 +16,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness import records
 from harness.execution.status import FILE
 from harness.inspection.lookup import RECORDS, changed, title
-from harness.records import FAILED, PENDING
+from harness.results import records
+from harness.results.records import FAILED, PENDING
 from harness.store import Store, read_file
 from harness.store.claims import SILENCE_S
 

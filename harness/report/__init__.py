@@ -8,10 +8,10 @@ from typing import Literal
 
 from rich.console import Console
 
-from harness.records import Record
 from harness.report import markdown, rich, tabular
 from harness.report.document import build
 from harness.report.picture import picture
+from harness.results.records import Record
 
 __all__ = ["Format", "picture", "render"]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from harness.report.rows import Row, Table
-from harness.statistics import interval
+from harness.results.statistics import interval
 
 # What two strategies have to share for their differences to dense to be comparable: all but the strategy itself.
 _Cell = tuple[str, str, str, int]

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from harness.api import JsonValue
-from harness.records import DONE, FAILED, PENDING, Record
 from harness.report import formats
 from harness.report.comparison import StrategyRow, strategies
 from harness.report.engines import engines
@@ -12,6 +11,7 @@ from harness.report.formats import MISFIT, Footnotes
 from harness.report.page import Column, Document, Grid, Section
 from harness.report.results import results
 from harness.report.rows import Table, is_partial, tables
+from harness.results.records import DONE, FAILED, PENDING, Record
 
 _SHOWN_CELLS = 3  # missing cells that a compact report names per reason
 

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.api import JsonValue
-from harness.records import DENSE, Record
 from harness.report import formats
 from harness.report.formats import MISFIT
 from harness.report.page import Column, Grid, Section
 from harness.report.rows import Table
+from harness.results.records import DENSE, Record
 
 _Cost = Mapping[str, JsonValue]
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from harness.statistics import Comparison, Interval, Verdict
+from harness.results.statistics import Comparison, Interval, Verdict
 
 DASH = "–"
 MISFIT = "✗"

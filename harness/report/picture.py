@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api import PluginUnavailableError, SpecError, StoreError
-from harness.records import Record
 from harness.report.rows import Row, Table, tables
+from harness.results.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

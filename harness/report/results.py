@@ -6,7 +6,7 @@ from harness.report import formats
 from harness.report.formats import MARKS, Footnotes
 from harness.report.page import Column, Grid, Section
 from harness.report.rows import REFERENCE, HardwareCell, Row, Table
-from harness.statistics import ALPHA, CONFIDENCE, Comparison, Verdict, signed_rank_floor
+from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict, signed_rank_floor
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from harness.api import EmptySelectionError, JsonValue, SpecError, StoreError
-from harness.records import DENSE, PENDING, Record
-from harness.statistics import Comparison, Interval, Verdict, compare, interval, verdicts
+from harness.results.records import DENSE, PENDING, Record
+from harness.results.statistics import Comparison, Interval, Verdict, compare, interval, verdicts
 
 REFERENCE = "unstructured"
 """The pattern that the others are compared with under the same strategy, whatever its label."""

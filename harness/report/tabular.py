@@ -6,9 +6,9 @@ from io import StringIO
 
 from pydantic_core import to_json
 
-from harness.records import Record
 from harness.report.rows import REFERENCE, HardwareCell, Row, Table, tables
-from harness.statistics import Comparison
+from harness.results.records import Record
+from harness.results.statistics import Comparison
 
 _Field = str | float | int | None
 

@@ -64,7 +64,7 @@ Sparsity = Annotated[
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Entry = JsonValue
-"""A component's name, or a mapping of `name`, its parameters and, if wanted, `label`; see `harness.registry`."""
+"""A component's name, or a mapping of `name`, its parameters and, if wanted, `label`; see `harness.discovery`."""
 
 Entries = Annotated[list[Entry], BeforeValidator(_many), Field(min_length=1)]
 Sparsities = Annotated[list[Sparsity], BeforeValidator(_many), Field(min_length=1)]

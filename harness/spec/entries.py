@@ -17,7 +17,7 @@ from harness.api import (
     PluginUnavailableError,
     UnknownPluginError,
 )
-from harness.registry import KINDS, PLURALS, Registry
+from harness.discovery.registry import KINDS, PLURALS, Registry
 from harness.spec.document import AXES, explain
 from harness.spec.experiment import DENSE, Allocation, allocation_label
 from harness.spec.source import Path, Place, Problems, got, listed, shown, suggestion

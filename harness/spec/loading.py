@@ -17,7 +17,7 @@ from harness.api import (
     Task,
     read_plain_text,
 )
-from harness.registry import Registry
+from harness.discovery.registry import Registry
 from harness.spec.document import AXES, Document, Partial, validate
 from harness.spec.entries import Axes, Found, Reader, Value
 from harness.spec.experiment import Allocation, Cell, Experiment, digest

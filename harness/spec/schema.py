@@ -3,7 +3,7 @@
 from typing import Any
 
 from harness.api import Component, JsonValue, Kind
-from harness.registry import KINDS, Registry
+from harness.discovery.registry import KINDS, Registry
 from harness.spec.document import AXES, Document
 
 Schema = dict[str, Any]  # JSON Schema is untyped by nature; it goes to editors only

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from harness import records
 from harness.api import StoreError
-from harness.records import PENDING
+from harness.results import records
+from harness.results.records import PENDING
 from harness.store import DAY_S, MASKS, STAGE, STATE, TEMPORARY, DamagedStageError, StageRecord, Store, folders
 from harness.store.claims import SILENCE_S, Claims
 

@@ -14,9 +14,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
-from harness import records
 from harness.api import SpecError, StoreError
-from harness.records import Record
+from harness.results import records
+from harness.results.records import Record
 from harness.store import MASKS, STATE, DamagedStageError, StageRecord, Store, folders
 from harness.store.claims import Claims
 

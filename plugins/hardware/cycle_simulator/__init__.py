@@ -4,8 +4,8 @@ from typing import ClassVar
 
 from harness.api import Engine, HardwareModel, Product, SpecError, hookimpl
 
-from .._design import Runner
-from .._engine import EngineModel
+from .._design.design import Runner
+from .._design.model import EngineModel
 
 
 class CycleSimulator(EngineModel):

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 from harness.api import Check, Engine, HardwareModel, JsonValue, Product, hookimpl
 
-from .._catalogue import CatalogueRow, catalogue
-from .._design import Runner
-from .._engine import EngineModel
+from .._design.design import Runner
+from .._design.model import EngineModel
+from .._devices.catalogue import CatalogueRow, catalogue
 
 
 class FpgaAnalytic(EngineModel):

@@ -11,7 +11,7 @@ from toy import experiment
 from harness.api import Conv2D, Dense, Flatten, Network, Pool2D
 from harness.execution.collect import Collector, output_pixels
 from harness.execution.run import run
-from harness.plan import make_plan
+from harness.planning.plan import make_plan
 from harness.store import Store
 
 

@@ -12,7 +12,7 @@ from harness.execution import costs
 from harness.execution.collect import Collector
 from harness.execution.costs import Costs, model_digest
 from harness.execution.run import run
-from harness.plan import make_plan
+from harness.planning.plan import make_plan
 from harness.store import Store
 
 

@@ -8,7 +8,7 @@ from harness.api import Settings
 from harness.execution.eta import Clock, Tally
 from harness.execution.graph import Graph
 from harness.execution.worker import Job
-from harness.plan import make_plan
+from harness.planning.plan import make_plan
 
 
 @pytest.fixture

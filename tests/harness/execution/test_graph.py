@@ -11,7 +11,7 @@ from toy import FineTuning, Rewinding, experiment
 from harness.api import Settings, SpecError, State
 from harness.execution.graph import Graph, Policy, Schedule, needed, parse_retry
 from harness.execution.worker import Done, Failed, Job
-from harness.plan import make_plan
+from harness.planning.plan import make_plan
 from harness.store import StageRecord, Store
 
 

@@ -12,7 +12,7 @@ from harness.api import Settings
 from harness.execution.graph import Graph, Schedule, needed
 from harness.execution.local import LocalExecutor
 from harness.execution.worker import Job
-from harness.plan import make_plan
+from harness.planning.plan import make_plan
 from harness.store import Store
 
 

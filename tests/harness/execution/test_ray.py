@@ -19,8 +19,8 @@ from harness.api import PluginUnavailableError, Settings
 from harness.execution import ray
 from harness.execution.run import run
 from harness.execution.worker import Done, Failed, Job
-from harness.plan import make_plan
-from harness.records import Record
+from harness.planning.plan import make_plan
+from harness.results.records import Record
 from harness.store import Store
 
 SUPPORT = Path(__file__).parents[2] / "support"

@@ -17,12 +17,12 @@ from numpy_plugins import ToyTask
 from safetensors.numpy import load_file
 from toy import FineTuning, Rewinding, bytes_below, experiment
 
-from harness import records
 from harness.api import EmptySelectionError, StoreError
 from harness.execution.export import export
 from harness.execution.graph import Policy, Schedule
 from harness.execution.run import run
-from harness.plan import make_plan
+from harness.planning.plan import make_plan
+from harness.results import records
 from harness.store import Store
 
 SUPPORT = Path(__file__).parents[2] / "support"

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import records
 from harness.api import EmptySelectionError, SpecError
 from harness.inspection import lookup
 from harness.inspection.lookup import find_cell, find_run, meant, title
-from harness.records import Record
+from harness.results import records
+from harness.results.records import Record
 
 PATTERNS = ("unstructured", "bank_balanced(banks=5)", "bank_balanced(banks=50)", "n_m")
 

@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toy import FineTuning, Rewinding, bytes_below, experiment
 
-from harness import records
 from harness.api import SpecError, StoreError
 from harness.execution.run import run
 from harness.inspection import pages as inspection
 from harness.inspection.lookup import FoundCell, find_cell
 from harness.inspection.pages import Reader, chain, experiment_of, follow, logs, metric_of, shown, why_no_log
-from harness.plan import make_plan
+from harness.planning.plan import make_plan
+from harness.results import records
 from harness.store import Store
 
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import records
 from harness.execution.status import StatusFile
 from harness.inspection.run_status import status
-from harness.records import Record
+from harness.results import records
+from harness.results.records import Record
 from harness.store.claims import SILENCE_S
 
 SAID = {

@@ -8,12 +8,12 @@ import pytest
 from toy import FineTuning, Rewinding, bytes_below, experiment
 from typer.testing import CliRunner
 
-from harness import records
 from harness.api import State, StoreError
 from harness.cli import app
 from harness.cli.store import size
 from harness.execution.run import run
-from harness.records import Record
+from harness.results import records
+from harness.results.records import Record
 from harness.store import DAY_S, MASKS, STAGE, STATE, StageRecord, Store
 from harness.store.claims import SILENCE_S, Claims
 from harness.store.collection import collect

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from harness import records
 from harness.api import Evaluation, SpecError, State, StoreError
 from harness.cli import app
-from harness.records import Record
+from harness.results import records
+from harness.results.records import Record
 from harness.store import MASKS, STAGE, STATE, StageRecord, Store
 from harness.store.merging import join, merge
 

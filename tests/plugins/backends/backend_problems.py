@@ -25,7 +25,7 @@ from harness.api import (
     Recipe,
     State,
 )
-from harness.masking import MaskMaker
+from harness.masks.updates import MaskMaker
 
 
 class TinyProblem(Problem):

@@ -13,7 +13,7 @@ from harness_plugins.patterns.row_balanced import RowBalanced
 from harness_plugins.patterns.unstructured import Unstructured
 
 from harness.api import SGD, Adam, Batch, Epoch, Gradient, MaskUpdate, Settings, State
-from harness.masking import MaskMaker
+from harness.masks.updates import MaskMaker
 
 PATTERNS = {
     "unstructured": Unstructured(),

@@ -6,16 +6,16 @@ from itertools import product as tuples
 
 import numpy as np
 import pytest
-from harness_plugins.hardware._design import Budget, Numerics, design, elementwise
+from harness_plugins.hardware._design.design import Budget, Numerics, design, elementwise
+from harness_plugins.hardware._design.products import recurrent
 from harness_plugins.hardware._devices import device
-from harness_plugins.hardware._products import recurrent
 from harness_plugins.hardware.engines.bank import Bank
 from harness_plugins.hardware.engines.dense_mvm import DenseMvm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.api import Conditions, Convolution, EngineShape, Run
-from harness.registry import discover
+from harness.discovery.registry import discover
 from harness.testing import engine_products
 
 ENGINES = [row.component for row in discover().rows if row.kind == "engine" and row.component is not None]

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 from harness_plugins.hardware import _devices
-from harness_plugins.hardware._catalogue import catalogue
 from harness_plugins.hardware._devices import (
     DeviceFileError,
     UnknownDeviceError,
@@ -13,6 +12,7 @@ from harness_plugins.hardware._devices import (
     known_devices,
     load_device,
 )
+from harness_plugins.hardware._devices.catalogue import catalogue
 from pydantic import BaseModel, ValidationError, field_validator
 from ruamel.yaml import YAML
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from harness_plugins.hardware._design.placement import deepest, place
 from harness_plugins.hardware._devices import device, load_device
-from harness_plugins.hardware._placement import deepest, place
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from harness_plugins.hardware._products import dense, left_out, products, recurrent
+from harness_plugins.hardware._design.products import dense, left_out, products, recurrent
 
 from harness.api import LSTM, Conv2D, Convolution, HarnessError, Network, Pool2D, ShapeError, SpecError, Workload
 

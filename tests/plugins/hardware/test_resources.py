@@ -1,8 +1,8 @@
 import pytest
+from harness_plugins.hardware._design.placement import place
+from harness_plugins.hardware._design.resources import energy, logic, logic_usage, split_multipliers
 from harness_plugins.hardware._devices import device
-from harness_plugins.hardware._placement import place
-from harness_plugins.hardware._resources import energy, logic, logic_usage, split_multipliers
-from harness_plugins.hardware._rtl import recorded
+from harness_plugins.hardware._rtl.cases import recorded
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -4,8 +4,9 @@ import shutil
 
 import numpy as np
 import pytest
-from harness_plugins.hardware import _rtl, _rtl_run
-from harness_plugins.hardware._rtl import (
+from harness_plugins.hardware._rtl import cases as _rtl
+from harness_plugins.hardware._rtl import simulate as _rtl_run
+from harness_plugins.hardware._rtl.cases import (
     BANK_LATENCY,
     COLUMN_DRAIN_LATENCY,
     RECORDED,
@@ -17,8 +18,8 @@ from harness_plugins.hardware._rtl import (
     rtl_bank_check,
     rtl_column_check,
 )
-from harness_plugins.hardware._rtl_run import find_simulator, run_bank, run_column, simulator_version
-from harness_plugins.hardware._synthesis import find_yosys, synthesise
+from harness_plugins.hardware._rtl.simulate import find_simulator, run_bank, run_column, simulator_version
+from harness_plugins.hardware._rtl.synthesis import find_yosys, synthesise
 from harness_plugins.hardware.engines.bank import Bank
 from harness_plugins.hardware.engines.column_fifo import ColumnFifo
 

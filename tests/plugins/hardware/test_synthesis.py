@@ -1,10 +1,10 @@
 """Resources of the one-PE templates by yosys, and the resource models beside them."""
 
 import pytest
+from harness_plugins.hardware._design.resources import logic
 from harness_plugins.hardware._devices import device
-from harness_plugins.hardware._resources import logic
-from harness_plugins.hardware._rtl import MaskRecipe, recorded
-from harness_plugins.hardware._synthesis import find_yosys, synthesise
+from harness_plugins.hardware._rtl.cases import MaskRecipe, recorded
+from harness_plugins.hardware._rtl.synthesis import find_yosys, synthesise
 from harness_plugins.hardware.engines.bank import Bank
 from harness_plugins.hardware.engines.column_fifo import ColumnFifo
 

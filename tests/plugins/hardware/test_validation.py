@@ -2,9 +2,10 @@ import copy
 from pathlib import Path
 
 import pytest
-from harness_plugins.hardware import _rtl, _validation
+from harness_plugins.hardware import _validation
+from harness_plugins.hardware._rtl import cases as _rtl
 from harness_plugins.hardware._validation import CAVEAT, DEFAULT_TARGETS, checks
-from harness_plugins.hardware._validation_layers import macs, resnet50, vgg16
+from harness_plugins.hardware._validation.layers import macs, resnet50, vgg16
 from ruamel.yaml import YAML
 
 from harness.api import SpecError

@@ -1,0 +1,289 @@
+"""A workload on many designs: budgets, FIFO depths and clocks; which of them no other beats, as table and picture."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from io import StringIO
+from itertools import product
+from math import inf
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.api import Cost, JsonValue, PluginUnavailableError, SpecError, StoreError, Workload
+from harness.costing.costs import Request, Row, engine_classes, model_classes
+from harness.costing.costs import costs as costs_of
+from harness.costing.entries import Entry
+from harness.discovery.registry import Registry
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MULTIPLIERS = (256, 512, 1024, 2048, 4096)
+FIFO_DEPTHS = (1, 2, 4, 8, 16)
+
+RESOURCES: Mapping[str, Callable[[Cost], int]] = {
+    "multipliers": lambda cost: cost.multipliers,
+    "RAM blocks": lambda cost: cost.ram_blocks,
+    "DSP": lambda cost: cost.dsp,
+}
+"""What latency is weighed against, each on its own."""
+
+TEXTS = (".csv", ".json")
+# By suffix, the metadata that would change with the date of drawing.
+PICTURES: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
+_PANEL_INCHES = (5.0, 4.2)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is varied.
+
+    Args:
+        multipliers: budgets; the best shape within each is taken.
+        fifo_depths: for engines with a FIFO whose depth is not given.
+        clocks_mhz: for every engine; empty leaves each at its own.
+    """
+
+    multipliers: tuple[int, ...] = MULTIPLIERS
+    fifo_depths: tuple[int, ...] = FIFO_DEPTHS
+    clocks_mhz: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Point:
+    """One design: an engine within one budget, at one FIFO depth and one clock.
+
+    Args:
+        row: what it costs, or why it cannot run the workload.
+        budget: multipliers it may have; the shape takes at most as many.
+        fifo_depth: None for engines without FIFO.
+        fronts: resources for which no design that can be built is both faster and smaller.
+    """
+
+    row: Row
+    budget: int
+    fifo_depth: int | None
+    fronts: tuple[str, ...] = ()
+
+
+def sweep(registry: Registry, workload: Workload, request: Request, axes: Grid) -> tuple[Point, ...]:
+    """Cost every design; equal shapes that several budgets lead to come once.
+
+    Raises:
+        UnknownPluginError, SpecError: a name or a value is wrong.
+    """
+    models = request.models or (_first_able(registry, workload, request),)
+    engines = request.engines or tuple({"name": engine.name} for engine in engine_classes(registry))
+    found: dict[tuple[object, ...], Point] = {}
+    for model, entry in product(models, engines):
+        for point in _of_engine(registry, workload, replace(request, models=(model,)), entry, axes):
+            found.setdefault(_same(point), point)
+    return with_fronts(tuple(found.values()))
+
+
+def _first_able(registry: Registry, workload: Workload, request: Request) -> str:
+    """The first model that can cost the workload at all."""
+    rows = costs_of(registry, workload, request)
+    able = [row.model for row in rows if row.cost] or [model.name for model in model_classes(registry)]
+    return able[0]
+
+
+def _of_engine(registry: Registry, workload: Workload, request: Request, entry: Entry, axes: Grid) -> Iterator[Point]:
+    has_fifo = "fifo_depth" in registry.get("engine", str(entry["name"])).model_fields and "fifo_depth" not in entry
+    depths: tuple[int | None, ...] = axes.fifo_depths if has_fifo else (None,)
+    clocks: tuple[float | None, ...] = axes.clocks_mhz or (None,)
+    for depth, budget, clock in product(depths, axes.multipliers, clocks):
+        engine = entry if depth is None else {**entry, "fifo_depth": depth}
+        parameters: Entry = {**request.parameters, "multipliers": budget}
+        if clock is not None:
+            parameters["clock_mhz"] = clock
+        row = costs_of(registry, workload, replace(request, engines=(engine,), parameters=parameters))[0]
+        yield Point(row, budget, depth)
+        if row.cost is None:
+            return  # a refusal is about the masks: no other size changes it
+
+
+def _same(point: Point) -> tuple[object, ...]:
+    cost = point.row.cost
+    if cost is None:
+        return point.row.model, point.row.engine, point.row.reason
+    return point.row.model, point.row.engine, cost.shape, cost.clock_mhz, cost.cycles, cost.ram_blocks
+
+
+def with_fronts(points: Sequence[Point]) -> tuple[Point, ...]:
+    """The points with the fronts they lie on: only designs that can be built, and models are not compared."""
+    marked = []
+    for point in points:
+        rivals = [
+            each.row.cost
+            for each in points
+            if each.row.cost and each.row.model == point.row.model and each.row.cost.can_run
+        ]
+        marked.append(replace(point, fronts=tuple(_fronts(point.row.cost, rivals))))
+    return tuple(marked)
+
+
+def _fronts(cost: Cost | None, rivals: Sequence[Cost]) -> Iterator[str]:
+    if cost is None or not cost.can_run:
+        return
+    for name, resource in RESOURCES.items():
+        if not any(_beats(rival, cost, resource) for rival in rivals):
+            yield name
+
+
+def _beats(rival: Cost, cost: Cost, resource: Callable[[Cost], int]) -> bool:
+    """Whether a rival is at least as fast and as small, and better in one of the two."""
+    theirs, ours = (rival.latency_us, resource(rival)), (cost.latency_us, resource(cost))
+    return theirs != ours and theirs[0] <= ours[0] and theirs[1] <= ours[1]
+
+
+def whole_numbers(text: str, option: str) -> tuple[int, ...]:
+    """Values of an axis from `1,2,4`, each once.
+
+    Raises:
+        SpecError: one is no whole number above 0.
+    """
+    found = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
+    if min(found) < 1:
+        raise SpecError(f"{option}: expected whole numbers above 0, such as 1,2,4, got {text!r}; correct the list")
+    return tuple(dict.fromkeys(found))
+
+
+def numbers(text: str, option: str) -> tuple[float, ...]:
+    """Values of an axis from `100,150.5`, each once.
+
+    Raises:
+        SpecError: one is no finite number above 0.
+    """
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError:
+        found = [0.0]
+    if not all(0 < value < inf for value in found):
+        raise SpecError(f"{option}: expected numbers above 0, such as 100,150.5, got {text!r}; correct the list")
+    return tuple(dict.fromkeys(found))
+
+
+# --- what is written ------------------------------------------------------------------------------------------------
+
+
+def point_json(point: Point) -> Entry:
+    """A point with every figure of its design; `details` stay out."""
+    row = point.row
+    head: Entry = {"model": row.model, "engine": row.engine, "budget": point.budget, "fifo_depth": point.fifo_depth}
+    if row.cost is None:
+        return {**head, "reason": row.reason}
+    figures: Entry = row.cost.model_dump(mode="json", exclude={"engine", "details", "notes"})
+    fronts: list[JsonValue] = list(point.fronts)
+    return {**head, **figures, "fronts": fronts, "notes": list(row.cost.notes)}
+
+
+def json_text(points: Sequence[Point]) -> str:
+    """All points, unrounded."""
+    return json.dumps([point_json(point) for point in points], indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def csv_text(points: Sequence[Point]) -> str:
+    """One line per point; a missing number is an empty field."""
+    lines = [point_json(point) for point in points]
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    file = StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    for line in lines:
+        writer.writerow({key: _flat(value) for key, value in line.items()})
+    return file.getvalue()
+
+
+def _flat(value: JsonValue) -> JsonValue:
+    return "; ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def check_output(path: Path) -> None:
+    """Pass if a file of this name can be written in the end, before anything is computed.
+
+    Raises:
+        SpecError: the suffix names no format.
+        PluginUnavailableError: it is a picture and matplotlib is not installed.
+    """
+    known = (*TEXTS, *PICTURES)
+    if path.suffix not in known:
+        raise SpecError(f"sweep: expected an output ending in {', '.join(known)}, got {path.name!r}; rename it")
+    if path.suffix in PICTURES and find_spec("matplotlib") is None:
+        raise PluginUnavailableError("sweep: matplotlib is needed and not installed; run `pip install '.[plots]'`")
+
+
+def write(points: Sequence[Point], path: Path) -> None:
+    """Write the points to a file in the format that its suffix names; equal points, equal bytes.
+
+    Raises:
+        SpecError, PluginUnavailableError: as `check_output`.
+        StoreError: the file cannot be written.
+    """
+    check_output(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.suffix in PICTURES:
+            _draw(points, path)
+        else:
+            path.write_text(json_text(points) if path.suffix == ".json" else csv_text(points), encoding="utf-8")
+    except OSError as error:
+        raise StoreError(f"sweep: cannot write {path}: {error.strerror or error}; choose another file") from error
+
+
+def _draw(points: Sequence[Point], path: Path) -> None:
+    """One panel per resource: latency against it, a colour per engine, lines along the designs no other beats."""
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    width, height = _PANEL_INCHES
+    with mpl.rc_context({"svg.hashsalt": "harness", "svg.fonttype": "none"}):
+        figure = Figure(figsize=(width * len(RESOURCES), height), layout="constrained")
+        FigureCanvasAgg(figure)  # draws without a display
+        for number, name in enumerate(RESOURCES, start=1):
+            _panel(figure.add_subplot(1, len(RESOURCES), number), points, name)
+        figure.savefig(path, metadata=PICTURES[path.suffix])
+
+
+def _panel(axes: Axes, points: Sequence[Point], resource: str) -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    size = RESOURCES[resource]
+    costed = [(point, point.row.cost) for point in points if point.row.cost is not None]
+    engines = list(dict.fromkeys(_base(point) for point, _ in costed))
+    for place, engine in enumerate(engines):
+        for fits in (True, False):
+            mine = [cost for point, cost in costed if _base(point) == engine and cost.fits is fits]
+            axes.scatter(
+                [size(cost) for cost in mine],
+                [cost.latency_us for cost in mine],
+                label=engine if fits else None,
+                edgecolors=f"C{place % 10}",
+                facecolors=f"C{place % 10}" if fits else "none",
+                s=22,
+            )
+    for model in dict.fromkeys(point.row.model for point, _ in costed):
+        front = [cost for point, cost in costed if resource in point.fronts and point.row.model == model]
+        front.sort(key=lambda cost: (size(cost), cost.latency_us))
+        axes.plot(
+            [size(cost) for cost in front], [cost.latency_us for cost in front], color="0.4", linewidth=0.8, zorder=0
+        )
+    kinds = ", ".join(dict.fromkeys(cost.ram_kind for _, cost in costed)) if resource == "RAM blocks" else ""
+    axes.set(xlabel=f"{resource} {f'({kinds})' if kinds else ''}".strip(), ylabel="latency, µs")
+    if costed:
+        axes.set(xscale="log", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.set_minor_formatter(NullFormatter())
+        axes.legend(fontsize="x-small", title="hollow: does not fit", title_fontsize="x-small")
+
+
+def _base(point: Point) -> str:
+    """The engine without its parameters, so that depths share a colour."""
+    return point.row.engine.partition("(")[0]

@@ -1,0 +1,275 @@
+"""What is to be costed: a file of masks or weights, or a description of layers by size and density, without masks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from harness.api import LSTM, Conv2D, Dense, Frozen, Layer, Network, Pool2D, SpecError, Workload
+from harness.costing.entries import read_description
+from harness.formats.weights_files import Layout, read_weights
+from harness.spec.document import explain
+from harness.spec.source import Problems, got
+
+DESCRIPTIONS = (".yaml", ".yml")
+"""Suffixes of files that describe a workload."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Entry(Frozen):
+    """What every described layer has.
+
+    Args:
+        name: the layer's.
+        density: fraction of weights kept.
+        banks: equally filled banks per row; every bank then keeps the same whole number of weights.
+        activation_density: fraction of the layer's inputs that are not zero.
+    """
+
+    name: str = Field(min_length=1)
+    density: Share = 1.0
+    banks: int | None = Field(default=None, gt=0)
+    activation_density: Share = 1.0
+
+
+class LSTMEntry(_Entry):
+    """An LSTM layer; `recurrent_density` is that of W_h where it differs from W_x."""
+
+    type: Literal["lstm"]
+    inputs: int = Field(gt=0)
+    units: int = Field(gt=0)
+    recurrent_density: Share | None = None
+
+    def layer(self) -> Layer:
+        """The layer in the vocabulary of networks."""
+        return LSTM(name=self.name, inputs=self.inputs, units=self.units, input_label=f"{self.name}.inputs")
+
+    def densities(self) -> tuple[float, ...]:
+        """One per matrix."""
+        return self.density, self.density if self.recurrent_density is None else self.recurrent_density
+
+
+class DenseEntry(_Entry):
+    """A dense layer: one matrix-vector product."""
+
+    type: Literal["dense"]
+    inputs: int = Field(gt=0)
+    outputs: int = Field(gt=0)
+
+    def layer(self) -> Layer:
+        """The layer in the vocabulary of networks."""
+        return Dense(name=self.name, inputs=self.inputs, units=self.outputs, input_label=f"{self.name}.inputs")
+
+    def densities(self) -> tuple[float, ...]:
+        """One per matrix."""
+        return (self.density,)
+
+
+class ConvEntry(_Entry):
+    """A convolution; `output` is its height and width where the description has no `input_shape`."""
+
+    type: Literal["conv2d"]
+    inputs: int = Field(gt=0)
+    outputs: int = Field(gt=0)
+    kernel: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
+    stride: int = Field(default=1, gt=0)
+    padding: int = Field(default=0, ge=0)
+    output: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
+
+    def layer(self) -> Layer:
+        """The layer in the vocabulary of networks."""
+        return Conv2D(
+            name=self.name,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            kernel=self.kernel,
+            stride=self.stride,
+            padding=self.padding,
+            input_label=f"{self.name}.inputs",
+        )
+
+    def densities(self) -> tuple[float, ...]:
+        """One per matrix."""
+        return (self.density,)
+
+
+class PoolEntry(Frozen):
+    """A pooling layer: nothing to cost, but it shrinks what comes after it."""
+
+    type: Literal["pool2d"]
+    size: int = Field(gt=0)
+
+
+_Entries = Annotated[LSTMEntry | DenseEntry | ConvEntry | PoolEntry, Field(discriminator="type")]
+
+
+class Description(Frozen):
+    """A workload without masks: layers by size and density, in the order in which they run.
+
+    Args:
+        version: of this form.
+        layers: what runs, one after another.
+        input_shape: channels, height and width of an image, from which the outputs of convolutions follow.
+    """
+
+    version: Literal[1] = 1
+    layers: Annotated[tuple[_Entries, ...], Field(min_length=1)]
+    input_shape: tuple[int, int, int] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Description":
+        named = [entry for entry in self.layers if isinstance(entry, _Entry)]
+        names = [entry.name for entry in named]
+        double = next((name for name in names if names.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"two layers are named {double!r}; rename one")
+        if not named:
+            raise ValueError("expected a layer with weights, got only pooling; add one")
+        for entry in named:
+            if isinstance(entry, ConvEntry) and entry.output is None and self.input_shape is None:
+                raise ValueError(
+                    f"layer {entry.name!r} needs its `output` (height and width), or the file an `input_shape`; add one"
+                )
+        return self
+
+
+@dataclass(frozen=True)
+class Given:
+    """A workload, and what was taken for granted when it was read.
+
+    Args:
+        workload: the matrices.
+        notes: sentences for the reader.
+        skipped: arrays of the file that are no matrices.
+    """
+
+    workload: Workload
+    notes: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    def told(self) -> tuple[str, ...]:
+        """The notes, and what was left out."""
+        left = (f"no matrices, left out: {', '.join(self.skipped)}",) if self.skipped else ()
+        return (*self.notes, *left)
+
+
+def read_given(
+    path: Path,
+    *,
+    layout: Layout = "auto",
+    banks: int | None = None,
+    output_sizes: Mapping[str, tuple[int, int]] | None = None,
+    activation_density: Mapping[str, float] | None = None,
+) -> Given:
+    """Read a file of masks or weights, or a description (`.yaml`).
+
+    Args:
+        path: the file.
+        layout: how matrices lie where the file does not say.
+        banks: equally filled banks per row of every pruned matrix.
+        output_sizes: height and width of the outputs of convolutions, by layer.
+        activation_density: fraction of inputs that are not zero, by layer; the key "" stands for all others.
+
+    Raises:
+        SpecError: the file cannot be read or an option does not fit it.
+        DataError: the file is damaged or holds no matrix.
+    """
+    if path.suffix.lower() in DESCRIPTIONS:
+        if layout != "auto" or banks is not None or output_sizes:
+            raise SpecError(
+                f"{path} describes layers by size: expected their banks and outputs inside it, got them (or a layout) "
+                "as options; write them into the file"
+            )
+        given = described(path)
+    else:
+        found = read_weights(path, layout=layout, banks=banks, output_sizes=output_sizes)
+        given = Given(found.workload, found.notes, found.skipped)
+    return _with_activations(given, activation_density or {})
+
+
+def described(path: Path) -> Given:
+    """The workload that a description stands for.
+
+    Raises:
+        SpecError: it cannot be read; one line per mistake, with its place in the file.
+    """
+    value, problems = read_description(path, "a workload")
+    try:
+        description = Description.model_validate(value)
+    except ValidationError as error:
+        explain(error, problems, (), value, _keys)
+        problems.finish()
+        raise  # not reached: `finish` raises
+    return _workload(description, problems)
+
+
+def _keys(path: tuple[str | int, ...]) -> list[str]:
+    """The keys that a mapping of the file may have; those of a layer depend on its type."""
+    return [] if path else list(Description.model_fields)
+
+
+def _workload(description: Description, problems: Problems) -> Given:
+    layers: list[Layer] = []
+    kept: dict[str, int] = {}
+    banks: dict[str, int] = {}
+    pixels: dict[str, int] = {}
+    density: dict[str, float] = {}
+    for index, entry in enumerate(description.layers):
+        if isinstance(entry, PoolEntry):
+            layers.append(Pool2D(size=entry.size))
+            continue
+        layer = entry.layer()
+        layers.append(layer)
+        matrices = [tensor for tensor in layer.tensors() if tensor.is_prunable]
+        for tensor, share in zip(matrices, entry.densities(), strict=True):
+            rows, cols = tensor.shape
+            if entry.banks is not None and entry.banks > cols:
+                problems.add(("layers", index, "banks"), f"expected at most {cols} banks, got {got(entry.banks)}")
+                continue
+            if share < 1:
+                kept[tensor.name] = _kept(rows, cols, share, entry.banks)
+            if entry.banks is not None:
+                banks[tensor.name] = entry.banks
+        density[layer.name] = entry.activation_density  # type: ignore[union-attr]  # only pooling has no name
+        if isinstance(entry, ConvEntry) and entry.output is not None:
+            pixels[entry.name] = entry.output[0] * entry.output[1]
+    problems.finish()
+    network = Network(layers=tuple(layers), input_shape=description.input_shape or ())
+    tensors = tuple(tensor for tensor in network.tensors() if tensor.is_prunable)
+    return Given(Workload(network, tensors, {}, banks, pixels, kept, density))
+
+
+def _kept(rows: int, cols: int, density: float, banks: int | None) -> int:
+    """Weights kept, half up, as exact decimals; with banks a whole number in each."""
+    share = Decimal(repr(density))
+    exact = share * rows * cols if banks is None else share * cols / banks
+    count = int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
+    return count if banks is None else count * rows * banks
+
+
+def _with_activations(given: Given, densities: Mapping[str, float]) -> Given:
+    """The same with other activation densities.
+
+    Raises:
+        SpecError: a layer is not there, or a density is no fraction.
+    """
+    workload = given.workload
+    layers = list(dict.fromkeys(tensor.layer for tensor in workload.tensors))
+    for name, value in densities.items():
+        if name and name not in layers:
+            raise SpecError(
+                f"--activation-density: expected one of the layers {', '.join(layers)}, got {name!r}; name one of them"
+            )
+        if not 0 <= value <= 1 or not np.isfinite(value):
+            raise SpecError(
+                f"--activation-density: expected a fraction between 0 and 1, got {value}; 1 is no zero among the inputs"
+            )
+    everywhere = {layer: densities[""] for layer in layers} if "" in densities else {}
+    named = {layer: value for layer, value in densities.items() if layer}
+    merged = {**workload.activation_density, **everywhere, **named}
+    return replace(given, workload=replace(workload, activation_density=merged))

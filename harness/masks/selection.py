@@ -1,0 +1,378 @@
+"""The one kernel that turns scores into masks: keep the best cells of every group, exactly, ties at the lower index.
+
+A *cell* is a rectangle of weights that live or die together, a *group* a rectangle of cells of which equally many stay.
+This module imports nothing but NumPy when it is loaded: `harness.api` itself stands on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.masks.best import PIECE, best
+
+if TYPE_CHECKING:
+    from harness.api.values import Mask, Matrix
+
+Pooling = Literal["mean", "max"]
+
+_ROUGH_UP_TO = 1 << 12
+"""Cells of at most so many weights are summed in float32 first: then a sum errs by less than a thousandth."""
+
+_WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
+"""Unsigned integers by their bytes."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Cells and groups laid over one matrix. Build it with `Layout.of`, which checks that they tile the matrix.
+
+    Args:
+        rows: rows of the matrix.
+        cols: columns of the matrix.
+        cell: (rows, cols) of one cell, in weights; cells at the lower and right edge may be smaller.
+        group_rows: height of one group, in cells.
+        widths: widths of the groups along a row, in cells, from left to right; they differ by at most one.
+        at_least: cells that every group keeps at any sparsity.
+    """
+
+    rows: int
+    cols: int
+    cell: tuple[int, int]
+    group_rows: int
+    widths: tuple[int, ...]
+    at_least: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        rows: int,
+        cols: int,
+        *,
+        cell: tuple[int, int] = (1, 1),
+        group: tuple[int | None, int | None] = (None, None),
+        banks: int | None = None,
+        at_least: int = 0,
+    ) -> Layout:
+        """The layout of a `harness.api.Frame` over a matrix.
+
+        Cells that do not divide the matrix leave smaller cells at its lower or right edge, as long as the group spans
+        the matrix in that direction; a quota counts cells, whatever their size.
+
+        Args:
+            rows: rows of the matrix.
+            cols: columns of the matrix.
+            cell: (rows, cols) of one cell, in weights.
+            group: (rows, cols) of one group, in weights; None means the whole extent of the matrix.
+            banks: cut the columns into so many groups whose widths differ by at most one, the wider ones first.
+            at_least: cells that every group keeps at any sparsity.
+
+        Raises:
+            ValueError: they do not tile the matrix; the sentence says which and names the way out.
+        """
+        if rows < 1 or cols < 1 or min(cell) < 1:
+            raise ValueError(
+                f"a matrix and its cells need at least one row and one column, got {rows} x {cols} cut into cells of "
+                f"{cell[0]} x {cell[1]}; give positive sizes"
+            )
+        group_rows = _extent("row", rows, cell[0], group[0])
+        if banks is None:
+            width = _extent("col", cols, cell[1], group[1])
+            widths = (width,) * max(1, cols // (width * cell[1]))
+        else:
+            widths = _bank_widths(cols, cell[1], group[1], banks)
+        layout = cls(rows, cols, cell, group_rows, widths, at_least)
+        if not 0 <= at_least <= layout.shortest:
+            raise ValueError(
+                f"every group must keep at least {at_least} cells, but the smallest group has {layout.shortest}; "
+                f"set the number to keep to at most {layout.shortest}"
+            )
+        return layout
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of the matrix, counted in cells."""
+        return -(-self.rows // self.cell[0]), -(-self.cols // self.cell[1])
+
+    @property
+    def edge_deficit(self) -> int:
+        """Weights that the cells at the edges lack to be whole; 0 where cells divide the matrix."""
+        cells = self.grid[0] * self.grid[1]
+        return cells * self.cell[0] * self.cell[1] - self.rows * self.cols
+
+    @property
+    def shortest(self) -> int:
+        """Cells of the smallest group."""
+        return self.group_rows * self.widths[-1]
+
+    @property
+    def group_count(self) -> int:
+        """Number of groups."""
+        return self.grid[0] // self.group_rows * len(self.widths)
+
+    @property
+    def banks_per_row(self) -> int | None:
+        """How many equally filled banks every row has, or None if rows are not filled equally."""
+        return None if self.group_rows > 1 or self.cols % self.cell[1] else len(self.widths)
+
+    def quota(self, sparsity: float) -> int:
+        """How many cells every group keeps.
+
+        Half up of (cells of a group) x (1 - sparsity), in exact decimals; where groups differ by a column, of their
+        mean size, but never more than the smallest one has. At sparsity 0 everything stays, beyond the quota too.
+
+        Args:
+            sparsity: fraction of zeros, in [0, 1).
+
+        Raises:
+            ValueError: the sparsity lies outside [0, 1).
+        """
+        # Late, because harness.api imports this module while it is being imported itself.
+        from harness.api.values import keep_count
+
+        if not 0 <= sparsity < 1:
+            raise ValueError(f"a sparsity is a fraction of zeros in [0, 1), got {sparsity}; write 90 % as 0.9")
+        if self.widths[0] == self.widths[-1]:
+            kept = keep_count(self.shortest, sparsity)
+        else:
+            mean_size = Fraction(self.group_rows * sum(self.widths), len(self.widths))
+            exact = mean_size * (1 - Fraction(repr(float(sparsity))))
+            kept = min(int(exact + Fraction(1, 2)), self.shortest)
+        return max(kept, self.at_least)
+
+    def reached(self, sparsity: float) -> float:
+        """The sparsity that a mask really has when `sparsity` is asked for.
+
+        Counted in cells: exact where cells divide the matrix; elsewhere it depends on which edge cells stay.
+
+        Raises:
+            ValueError: the sparsity lies outside [0, 1).
+        """
+        quota = self.quota(sparsity)
+        return 0.0 if sparsity == 0 else self.reached_with(quota)
+
+    def reached_with(self, quota: int) -> float:
+        """The sparsity of a mask that keeps `quota` cells in every group."""
+        cells = self.grid[0] * self.grid[1]
+        return float(1 - Fraction(self.group_count * quota, cells))
+
+    def groups(self) -> Iterator[tuple[slice, slice]]:
+        """Rows and columns of every group, in weights, row-major."""
+        height, width = self.cell
+        edges = [width * edge for edge in accumulate(self.widths, initial=0)]
+        for top in range(0, self.rows, self.group_rows * height):
+            rows = slice(top, min(top + self.group_rows * height, self.rows))
+            for left, right in pairwise(edges):
+                yield rows, slice(left, min(right, self.cols))
+
+
+def _extent(axis: Literal["row", "col"], size: int, cell: int, group: int | None) -> int:
+    """Length of a group along one axis, in cells."""
+    if group is None:
+        return -(-size // cell)
+    if group < 1 or group % cell:
+        raise ValueError(
+            f"a group must hold whole cells, got a group of {group} {axis}s and cells of {cell}; "
+            f"make the group a multiple of {cell}"
+        )
+    if size % group:
+        raise ValueError(
+            f"{axis}s={size} is no multiple of the group's {group} {axis}s; "
+            f"choose a divisor of {size}: {_listed(divisors(size))}"
+        )
+    return group // cell
+
+
+def _bank_widths(cols: int, cell: int, group: int | None, banks: int) -> tuple[int, ...]:
+    """Widths of the banks in cells, the wider ones first."""
+    if group is not None:
+        raise ValueError(f"banks={banks} and a group width of {group} were both given; give one of the two")
+    if cols % cell:
+        raise ValueError(
+            f"cols={cols} cannot be cut into banks of whole cells of {cell} columns; "
+            f"choose a divisor of {cols}: {_listed(divisors(cols))}"
+        )
+    most = cols // cell
+    if not 1 <= banks <= most:
+        raise ValueError(f"cols={cols} cannot be split into {banks} banks; set `banks` to at most {most}")
+    short, longer = divmod(most, banks)
+    return (short + 1,) * longer + (short,) * (banks - longer)
+
+
+def divisors(size: int) -> tuple[int, ...]:
+    """The divisors of a positive size, ascending."""
+    return tuple(part for part in range(1, size + 1) if size % part == 0)
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def select(scores: Matrix, layout: Layout, sparsity: float, *, pooling: Pooling = "mean") -> Mask:
+    """Keep the highest scores of every group, ties at the lower row-major index within the group.
+
+    Args:
+        scores: importance of each weight; -inf ranks below all others; not modified.
+        layout: cells and groups of this matrix.
+        sparsity: fraction of zeros to reach, in [0, 1); at 0 everything is kept.
+        pooling: how a cell's score is made of its weights' scores.
+
+    Returns:
+        True where a weight is kept; exactly `layout.quota(sparsity)` cells in every group.
+
+    Shapes:
+        scores (rows, cols) -> mask (rows, cols).
+
+    Raises:
+        ValueError: the shape is not the layout's, a score is NaN or +inf, or the sparsity lies outside [0, 1).
+    """
+    if scores.shape != (layout.rows, layout.cols):
+        raise ValueError(
+            f"the layout is for a matrix of shape {(layout.rows, layout.cols)}, got scores of shape {scores.shape}; "
+            "lay the frame over the matrix that is scored"
+        )
+    quota = layout.quota(sparsity)
+    if sparsity == 0:
+        _require_scores(scores)
+        return np.ones(scores.shape, dtype=np.bool_)
+    if layout.cell == (1, 1):
+        return _select_cells(scores, layout, quota, checked=False)
+    kept = _best_by_rough_means(scores, layout, quota) if pooling == "mean" else None
+    if kept is None:
+        cells = _pooled(scores, layout, pooling)
+        if (
+            not cells.max() < np.inf
+        ):  # so is a mean or a maximum with a NaN or +inf in it, but also a sum that overflowed
+            _require_scores(scores)
+        kept = _select_cells(cells, layout, quota)
+    height, width = layout.cell
+    mask: Mask = np.empty((layout.grid[0], height, layout.cols), dtype=np.bool_)
+    mask[...] = _widened(kept, width)[:, None, : layout.cols]
+    return mask.reshape(-1, layout.cols)[: layout.rows]
+
+
+def _require_scores(scores: Matrix) -> None:
+    if not scores.max() < np.inf:  # the maximum is NaN if any score is
+        raise ValueError("scores must be finite or -inf, got NaN or +inf; look for diverged weights")
+
+
+def _widened(kept: Mask, width: int) -> Mask:
+    """Every column `width` times, each cell written as one number where there is a number of that many bytes."""
+    if width not in _WORDS:
+        return kept.repeat(width, axis=1)
+    word = _WORDS[width]
+    wide: Mask = (kept.astype(word) * word(int.from_bytes(b"\1" * width))).view(np.bool_)
+    return wide
+
+
+def _pooled(scores: Matrix, layout: Layout, pooling: Pooling) -> Matrix:
+    """One score per cell; an edge cell pools over the weights it has."""
+    if pooling == "max":
+        return _reduced(scores, layout, np.maximum, scores.dtype)
+    # Sums in double precision: whether two cells tie must not depend on the order of a few float32 additions.
+    means = _reduced(scores, layout, np.add, np.dtype(np.float64))
+    means /= _areas(layout)
+    return means
+
+
+def _areas(layout: Layout) -> NDArray[np.intp] | int:
+    """Weights of each cell, in the shape of the grid; one number where all are alike."""
+    height, width = layout.cell
+    if layout.edge_deficit == 0:
+        return height * width
+    heights = np.diff([*range(0, layout.rows, height), layout.rows])
+    return np.outer(heights, np.diff([*range(0, layout.cols, width), layout.cols]))
+
+
+def _best_by_rough_means(scores: Matrix, layout: Layout, quota: int) -> Mask | None:
+    """Cells to keep by their means, which are summed in float32 and, only where that could decide, in double.
+
+    The sum of n scores that are not negative errs by less than n / 2^24 of itself, so a sum further from the border
+    than a few times that is on the right side of it. None where that does not hold, or would not be quicker: another
+    dtype, several groups or none to keep, smaller cells at an edge, negative or enormous scores, many means near the
+    border.
+    """
+    height, width = layout.cell
+    size = height * width
+    if scores.dtype != np.float32 or layout.group_count > 1 or layout.edge_deficit or size > _ROUGH_UP_TO:
+        return None
+    sums = _reduced(scores, layout, np.add, scores.dtype, floor=0).reshape(1, -1)
+    if not quota or not sums.max() < np.inf:
+        return None
+    kept = best(sums, quota)
+    border = float((sums * ~kept).max())  # the highest that is dropped
+    if border < 1e-30:  # so small that parts of a sum may have been flushed to zero
+        return None
+    error = 4 * size * 2.0**-24 * border
+    near = np.flatnonzero((sums >= border - error) & (sums <= border + error))
+    if len(near) > sums.size // 16:
+        return None
+    rows, cols = np.divmod(near, layout.grid[1])
+    across = cols[:, None] * width + np.arange(width)  # (near, width)
+    down = rows[:, None] * height + np.arange(height)[:, None, None]  # (height, near, 1)
+    weights = scores[down, across].reshape(height, -1)
+    means = _pooled(weights, Layout.of(*weights.shape, cell=layout.cell), "mean")
+    kept[0, near] = best(means, int(np.count_nonzero(kept[0, near])))[0]
+    return kept.reshape(layout.grid)
+
+
+def _reduced(
+    scores: Matrix, layout: Layout, reduce: np.ufunc, dtype: np.dtype[np.floating], floor: float | None = None
+) -> Matrix:
+    """The sum or maximum of each cell, a cache-sized stripe of rows at a time; all NaN if a score is below `floor`."""
+    height, width = layout.cell
+    reduced: Matrix = np.empty(layout.grid, dtype)
+    step = max(1, PIECE // (height * layout.cols))
+    converted: Matrix = np.empty((step * height if scores.dtype != dtype else 0, layout.cols), dtype)
+    flat: Matrix = np.empty((step, layout.cols), dtype)
+    with np.errstate(invalid="ignore", over="ignore"):  # infinities are looked for afterwards
+        for top in range(0, len(reduced), step):
+            part = scores[top * height : (top + step) * height]
+            stripe = reduced[top : top + step]
+            if floor is not None and not part.min() >= floor:
+                return np.full(layout.grid, np.nan, dtype)
+            if len(converted):
+                converted[: len(part)] = part
+                part = converted[: len(part)]
+            _reduce(part, height, reduce, flat[: len(stripe)])
+            _reduce(flat[: len(stripe)].T, width, reduce, stripe.T)
+    return reduced
+
+
+def _reduce(values: Matrix, length: int, reduce: np.ufunc, out: Matrix) -> None:
+    """Each `length` neighbouring rows made one, slice by slice: several times faster than `ufunc.reduceat`."""
+    first = values[::length]
+    paired = len(values[1::length]) if length > 1 else 0
+    out[paired:] = first[paired:]
+    for offset in range(1, length):
+        part = values[offset::length]
+        reduce((first if offset == 1 else out)[: len(part)], part, out=out[: len(part)])
+
+
+def _select_cells(scores: Matrix, layout: Layout, quota: int, *, checked: bool = True) -> Mask:
+    """Cells to keep, for one score per cell; groups of one width at a time, a cache-sized stripe of rows at a time."""
+    kept: Mask = np.empty(scores.shape, dtype=np.bool_)
+    height = layout.group_rows
+    left = 0
+    for width in sorted(set(layout.widths), reverse=True):  # at most two widths, the wider first
+        right = left + width * layout.widths.count(width)
+        step = height * max(1, PIECE // (height * (right - left)))
+        for top in range(0, len(scores), step):
+            part, chosen = scores[top : top + step, left:right], kept[top : top + step, left:right]
+            if not checked:
+                _require_scores(part)  # here, because it is in the cache from now on
+            if right - left == len(kept[0]) and (height == 1 or width == len(kept[0])):  # a group's cells lie together
+                best(part.reshape(-1, height * width), quota, chosen.reshape(-1, height * width))
+                continue
+            shape = (len(part) // height, height, (right - left) // width, width)
+            grouped = part.reshape(shape).swapaxes(1, 2)  # (stripes, groups, group rows, width)
+            found = best(grouped.reshape(-1, height * width), quota)
+            chosen[...] = found.reshape(grouped.shape).swapaxes(1, 2).reshape(part.shape)
+        left = right
+    return kept

@@ -1,0 +1,1 @@
+"""Records of cells, and the statistics over them."""

@@ -1,0 +1,380 @@
+"""An engine of one shape on one device: cycles of every product, memories, multipliers, and whether it fits."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+from harness.api import Conditions, Engine, EngineShape, Frozen, Product, Ram, Run
+
+from .._devices import Device, Usage
+from .placement import Placement, SmallMemory, deepest, place
+from .products import recurrent
+from .resources import LogicEstimate, logic, logic_usage, split_multipliers
+
+Inputs = Literal["closed_loop", "known_ahead"]
+Copies = Literal["strips", "neighbours"]
+Runner = Callable[[Product, EngineShape, Conditions], Run]
+
+_STREAM_WORDS = 64
+"""Words of weight RAM that every PE sets aside for weights streamed from off-chip memory: a burst's worth, twice."""
+
+_CELL_PRODUCTS = 3
+"""Multiplications of one LSTM unit's element-wise part: f * c, i * g and o * tanh(c)."""
+
+
+class Budget(Frozen):
+    """What a design may take beside multipliers; None: what the device has under its ceilings."""
+
+    ram_blocks: int | None = None
+    luts: int | None = None
+
+
+class Numerics(Frozen):
+    """Widths, constants and the layout that a design is costed with.
+
+    Args:
+        conditions: widths, clock, off-chip bandwidth.
+        elementwise_units: LSTM units updated per cycle.
+        elementwise_latency: cycles from a unit's last product to its output.
+        write_back_cycles: cycles per LSTM layer until its output can be read.
+        launch_us: once per item or time step.
+        layer_us: once per product.
+        chain_us: floor of a recurrent layer's step, whatever its size.
+        inputs: whether the next input depends on the last output.
+        overlap: whether weights are streamed while their product runs.
+        vector_memory: what the vector RAMs are made of.
+        lut_multipliers: whether multipliers beyond the DSP blocks are made of LUTs.
+        pixel_copies: copies of the array that share the weights and work on different output positions.
+        copy_layout: whether the copies sweep strips of their own, or neighbouring positions.
+        load_words: words per cycle that the line buffer takes in for every copy.
+    """
+
+    conditions: Conditions
+    elementwise_units: int = 16
+    elementwise_latency: int = 8
+    write_back_cycles: int = 0
+    launch_us: float = 0.0
+    layer_us: float = 0.0
+    chain_us: float = 0.0
+    inputs: Inputs = "closed_loop"
+    overlap: bool = True
+    vector_memory: SmallMemory = "auto"
+    lut_multipliers: bool = False
+    pixel_copies: int = 1
+    copy_layout: Copies = "strips"
+    load_words: int = 16
+
+    def cycles(self, microseconds: float) -> Fraction:
+        """Whole cycles of a time at this clock."""
+        return Fraction(Fraction(microseconds * self.conditions.clock_mhz).limit_denominator(10**6).__ceil__())
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The cycles of one product, all of them, and the share of its weights that is streamed from off-chip memory."""
+
+    product: Product
+    run: Run
+    parts: dict[str, Fraction]
+    streamed: Fraction
+    repeats: int
+
+    @property
+    def cycles(self) -> Fraction:
+        """The sum of the parts."""
+        return sum(self.parts.values(), Fraction(0))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Where every memory lies, and the share of every product's weights that is streamed."""
+
+    placement: Placement
+    streamed: tuple[Fraction, ...]
+
+    @property
+    def blocks(self) -> int:
+        """RAM blocks in total, of all kinds together."""
+        return sum(sum(purposes.values()) for purposes in self.placement.blocks.values())
+
+
+@dataclass(frozen=True)
+class Design:
+    """An engine of one shape with everything that runs on it."""
+
+    engine: Engine
+    shape: EngineShape
+    layers: tuple[Layer, ...]
+    memory: Memory
+    multipliers: int
+    dsp: int
+    logic: LogicEstimate | None
+    usage: dict[str, Usage]
+    has_bandwidth: bool
+    launch: Fraction
+
+    @property
+    def cycles(self) -> Fraction:
+        """Cycles of one time step or item."""
+        return sum((layer.cycles for layer in self.layers), self.launch)
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether all weights stay on chip."""
+        return not (self.engine.streams_weights or any(self.memory.streamed))
+
+    @property
+    def is_under_ceilings(self) -> bool:
+        """Whether every resource stays below its ceiling, the estimated logic included."""
+        return self.memory.placement.fits and all(usage.fits for usage in self.usage.values())
+
+    @property
+    def fits(self) -> bool:
+        """Whether it can be built, with all weights on chip unless the engine is made to stream them."""
+        return not any(self.memory.streamed) and self.is_under_ceilings
+
+    @property
+    def rank(self) -> tuple[bool, Fraction, int, int]:
+        """What a search minimises: that it can run at all, cycles, RAM blocks; at a tie fewer, larger units."""
+        runs = self.fits or (self.is_under_ceilings and self.has_bandwidth)
+        return not runs, self.cycles, self.memory.blocks, self.shape.sizes[0][1]
+
+    def parts(self) -> dict[str, Fraction]:
+        """Where the cycles go, summed over the layers."""
+        totals: dict[str, Fraction] = {"launch": self.launch} if self.launch else {}
+        for layer in self.layers:
+            for name, cycles in layer.parts.items():
+                totals[name] = totals.get(name, Fraction(0)) + cycles
+        return totals
+
+
+def elementwise(product: Product, run: Run, numerics: Numerics) -> Fraction:
+    """Cycles of the LSTM's element-wise part that its matrix product does not hide.
+
+    Rows are unit-major, so units leave while later rows are still at work: what stays is the units of the last rows, or
+    the backlog if there are too few element-wise units.
+    """
+    if product.units is None:
+        return Fraction(0)
+    gates = product.rows // product.units
+    first = product.rows - (product.rows if run.last_rows is None else run.last_rows)
+    last_units = (product.rows - 1) // gates - first // gates + 1
+    each = numerics.elementwise_units
+    backlog = -(-product.units // each) - run.issue_cycles + run.last
+    return max(Fraction(-(-last_units // each)), backlog) + numerics.elementwise_latency
+
+
+def design(
+    engine: Engine,
+    shape: EngineShape,
+    products: Sequence[Product],
+    runner: Runner,
+    device: Device,
+    numerics: Numerics,
+    budget: Budget,
+) -> Design:
+    """Put products on an engine of one shape; they run one after another.
+
+    All weights that fit stay on chip; the others are streamed anew for every item while their product runs.
+
+    Args:
+        engine: what is built.
+        shape: in which sizes.
+        products: what runs on it.
+        runner: `engine.simulate` or `engine.expect`.
+        device: what it is built on.
+        numerics: widths and constants.
+        budget: what it may take beside multipliers.
+    """
+    runs = [runner(product, shape, numerics.conditions) for product in products]
+    copies = 1 if engine.whole_layer else numerics.pixel_copies
+    memory = _memory(products, runs, device, numerics, copies, budget.ram_blocks)
+    layers = tuple(
+        _layer(engine, product, run, streamed, shape, runner, numerics)
+        for product, run, streamed in zip(products, runs, memory.streamed, strict=True)
+    )
+    multipliers = shape.multipliers * copies
+    dsp, from_luts = _dsp(engine, products, multipliers, device, numerics)
+    estimate = _logic(engine, shape, multipliers, from_luts, numerics)
+    usage = {"dsp": device.usage("dsp", dsp), **memory.placement.usage}
+    if estimate is not None:
+        usage |= logic_usage(estimate.high, memory.placement, device)
+    if budget.luts is not None and estimate is not None:
+        usage["lut_budget"] = Usage(estimate.high.lut, budget.luts, 1.0)
+    return Design(
+        engine=engine,
+        shape=shape,
+        layers=layers,
+        memory=memory,
+        multipliers=multipliers,
+        dsp=dsp,
+        logic=estimate,
+        usage=usage,
+        has_bandwidth=numerics.conditions.bytes_per_cycle is not None,
+        launch=numerics.cycles(numerics.launch_us),
+    )
+
+
+def _dsp(
+    engine: Engine, products: Sequence[Product], multipliers: int, device: Device, numerics: Numerics
+) -> tuple[int, int]:
+    """DSP blocks of the array and of the LSTM's element-wise part; and the multipliers made of LUTs instead."""
+    bits = numerics.conditions.operand_bits
+    is_recurrent = any(product.units is not None for product in products)
+    cell = _CELL_PRODUCTS * numerics.elementwise_units * is_recurrent
+    shares = engine.shares_operand
+    if numerics.lut_multipliers:
+        return split_multipliers(multipliers + cell, bits, device, shares_operand=shares)
+    array = device.products_per_dsp(bits, shares_operand=shares).value
+    single = device.products_per_dsp(bits).value  # the element-wise part shares no operand
+    if array == single:
+        return -(-(multipliers + cell) // int(array)), 0
+    return -(-multipliers // int(array)) + -(-cell // int(single)), 0
+
+
+def _logic(
+    engine: Engine, shape: EngineShape, multipliers: int, from_luts: int, numerics: Numerics
+) -> LogicEstimate | None:
+    """What the engine itself says, else what synthesised templates of its kind say."""
+    own = engine.logic(shape, numerics.conditions)
+    if own is not None:
+        return LogicEstimate(own, own, f"engine {engine.name}, indicative")
+    return logic(
+        engine.name,
+        multipliers=multipliers,
+        pes=dict(shape.sizes).get("pes", 1) * dict(shape.sizes).get("groups", 1) * numerics.pixel_copies,
+        bits=numerics.conditions.operand_bits,
+        lut_multipliers=from_luts,
+    )
+
+
+def _layer(
+    engine: Engine,
+    product: Product,
+    run: Run,
+    streamed: Fraction,
+    shape: EngineShape,
+    runner: Runner,
+    numerics: Numerics,
+) -> Layer:
+    repeats = 1 if engine.whole_layer else -(-product.pixels // numerics.pixel_copies)
+    parts = {name: cycles * repeats for name, cycles in run.parts.items() if name != "fill_drain"}
+    parts["fill_drain"] = run.parts.get("fill_drain", Fraction(0))
+    if product.convolution is not None and not engine.whole_layer:
+        parts["line_buffer_stall"] = repeats * max(Fraction(0), _load(product, numerics) - run.issue_cycles)
+    ready = elementwise(product, run, numerics)
+    if product.units is not None and numerics.inputs == "known_ahead":
+        # W_x of the next step runs while this step's units are finished; only W_h waits for them, and units leave
+        # while W_h runs.
+        alone = recurrent(product)
+        waiting = runner(alone, shape, numerics.conditions)
+        ready = elementwise(alone, waiting, numerics)
+        tail = waiting.parts.get("fill_drain", Fraction(0)) + ready
+        left = max(Fraction(0), waiting.issue_cycles + tail - run.issue_cycles)
+        ready = min(ready, left)
+        parts["fill_drain"] = left - ready
+    parts["elementwise"] = ready
+    parts["write_back"] = Fraction(numerics.write_back_cycles if product.units is not None else 0)
+    parts["layer_overhead"] = numerics.cycles(numerics.layer_us)
+    parts["memory_stall"] = parts.get("memory_stall", Fraction(0)) + _streaming(run, streamed, repeats, numerics)
+    spent = sum(parts.values(), Fraction(0))
+    floor = numerics.cycles(numerics.chain_us) if product.units is not None else Fraction(0)
+    parts["chain_stall"] = max(Fraction(0), floor - spent)
+    used = {name: cycles for name, cycles in parts.items() if cycles or name in run.parts or name == "memory_stall"}
+    return Layer(product, run, used, streamed, repeats)
+
+
+def _load(product: Product, numerics: Numerics) -> Fraction:
+    """Cycles in which the line buffer takes in the new words of one position."""
+    assert product.convolution is not None
+    conv = product.convolution
+    height, width = conv.kernel
+    step = conv.stride * (1 if numerics.copy_layout == "strips" else numerics.pixel_copies)
+    words = conv.inputs * height * min(step, width)
+    return Fraction(-(-words // numerics.load_words))
+
+
+def _streaming(run: Run, streamed: Fraction, repeats: int, numerics: Numerics) -> Fraction:
+    """Cycles spent waiting for weights that are not on chip."""
+    speed = numerics.conditions.bytes_per_cycle
+    if not streamed or speed is None:
+        return Fraction(0)
+    needed = Fraction(float(streamed * run.stored_bits) / 8 / speed).__ceil__()
+    hidden = run.issue_cycles * repeats if numerics.overlap else Fraction(0)
+    return max(Fraction(0), Fraction(needed) - hidden)
+
+
+def _stacked(runs: Sequence[Run]) -> list[Ram]:
+    """The memories that serve all products: stacked ones as deep as all together, others as the largest needs."""
+    found: dict[tuple[str, bool, bool], Ram] = {}
+    for run in runs:
+        for ram in run.rams:
+            place = (ram.purpose, ram.stacked, ram.small)
+            other = found.get(place)
+            if other is None:
+                found[place] = ram
+                continue
+            depth = other.depth + ram.depth if ram.stacked else max(other.depth, ram.depth)
+            found[place] = replace(
+                ram, width=max(other.width, ram.width), depth=depth, count=max(other.count, ram.count)
+            )
+    return list(found.values())
+
+
+def _memory(
+    products: Sequence[Product],
+    runs: Sequence[Run],
+    device: Device,
+    numerics: Numerics,
+    copies: int,
+    ram_blocks: int | None,
+) -> Memory:
+    """Every memory in RAM blocks or distributed RAM; weights last, and what finds no room of them is streamed.
+
+    Weights that are deeper than the RAM blocks allow are streamed for every item, the deepest product first.
+    """
+    rams = _stacked(runs)
+    others_rams = [
+        replace(ram, count=ram.count * copies) if ram.small else ram for ram in rams if ram.purpose != "weights"
+    ]
+    others_rams += _states(products, numerics)
+    weights = [ram for ram in rams if ram.purpose == "weights"]
+    others = place(others_rams, device, small=numerics.vector_memory, ram_blocks=ram_blocks)
+    if not weights:
+        return Memory(others, (Fraction(0),) * len(runs))
+    (ram,) = weights
+    everything = place(weights, device, ram_blocks=ram_blocks, beside=others)
+    if everything.fits:
+        return Memory(everything, (Fraction(0),) * len(runs))
+    room = deepest(ram.width, ram.count, others.free, device)
+    excess = ram.depth - max(0, room - _STREAM_WORDS)
+    kept = replace(ram, depth=ram.depth - excess + _STREAM_WORDS)
+    return Memory(place([kept], device, ram_blocks=ram_blocks, beside=others), _streamed(runs, excess))
+
+
+def _streamed(runs: Sequence[Run], excess: int) -> tuple[Fraction, ...]:
+    """Share of every product's words that is streamed."""
+    depths = [next((ram.depth for ram in run.rams if ram.purpose == "weights"), 0) for run in runs]
+    shares = [Fraction(0)] * len(runs)
+    for index in sorted(range(len(runs)), key=lambda index: -depths[index]):
+        words = min(excess, depths[index])
+        shares[index] = Fraction(words, depths[index]) if words else Fraction(0)
+        excess -= words
+    return tuple(shares)
+
+
+def _states(products: Iterable[Product], numerics: Numerics) -> list[Ram]:
+    """Cell state and output of every LSTM layer, one RAM each, as wide as the element-wise part reads.
+
+    Where inputs are known ahead, the partial sums of W_x are stored too.
+    """
+    each, conditions = numerics.elementwise_units, numerics.conditions
+    found = []
+    for product in products:
+        if product.units is None:
+            continue
+        found.append(Ram("state", conditions.activation_bits * each, -(-product.units // each), 2))
+        if numerics.inputs == "known_ahead":
+            found.append(Ram("accumulators", conditions.accumulator_bits * each, -(-product.rows // each), 1))
+    return found

@@ -1,0 +1,308 @@
+"""What both hardware models share: their fields, the choice of a shape for an engine, and the dense baseline."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator
+
+from harness.api import (
+    Conditions,
+    Cost,
+    Engine,
+    EngineShape,
+    HardwareModel,
+    JsonValue,
+    Part,
+    Product,
+    SpecError,
+    Workload,
+    nested,
+)
+
+from .._devices import Device, device
+from ..engines.dense_mvm import DenseMvm
+from .design import Budget, Copies, Design, Inputs, Numerics, Runner, design
+from .placement import SmallMemory
+from .products import CostedRole, left_out, products
+from .report import Choice, report
+
+_STREAMED_TRIES = 64
+"""Shapes laid out in full once the best so far waits for weights that do not fit: more multipliers gain little then."""
+
+
+def _entry(engine: Engine | None) -> JsonValue:
+    return None if engine is None else {"name": engine.name, **engine.parameters()}
+
+
+EngineField = Annotated[
+    Engine | None,
+    PlainSerializer(_entry),
+    WithJsonSchema({"anyOf": [{"component": "engine"}, {"const": "all"}, {"type": "null"}], "default": None}),
+]
+
+
+class EngineModel(HardwareModel):
+    """An engine on an FPGA that all products of a model share, one after another, at batch 1."""
+
+    exact: ClassVar[bool] = False
+    """Whether cycles are counted on the masks."""
+
+    engine: EngineField = Field(
+        default=None, description="an engine with its parameters; `all` costs a mask on every engine that can run it"
+    )
+    device: str = Field(default="arria10_gx1150", description="id in the device table, or a file that describes one")
+    multipliers: int = Field(default=1024, gt=0, description="multipliers that the sparse and the dense array may have")
+    ram_blocks: int | None = Field(
+        default=None, gt=0, description="RAM blocks that a design may take; None: the device's"
+    )
+    luts: int | None = Field(
+        default=None, gt=0, description="LUTs that a design may take (estimated); None: the device's"
+    )
+    weight_bits: int = Field(default=16, ge=2, le=16, description="bits of a weight")
+    activation_bits: int = Field(default=16, ge=2, le=16, description="bits of a vector element")
+    accumulator_bits: int = Field(default=32, ge=8, le=64, description="bits of a sum")
+    clock_mhz: float | None = Field(
+        default=None, gt=0, le=2000, description="clock of every engine; None takes the engine's own, else the device's"
+    )
+    bandwidth_gbytes_per_s: float | None = Field(
+        default=None, gt=0, description="off-chip bandwidth reached; None takes that of a common board with the device"
+    )
+    overlap: bool = Field(default=True, description="whether weights are streamed while their product runs")
+    vector_memory: SmallMemory = Field(
+        default="auto", description="vectors in distributed RAM, in RAM blocks, or in whichever suffices"
+    )
+    lut_multipliers: bool = Field(
+        default=False, description="whether multipliers beyond the DSP blocks are made of LUTs"
+    )
+    memory_controllers: int = Field(
+        default=0, ge=0, description="memory controllers to deduct from a bare device, whose shell brings none"
+    )
+    inputs: Inputs = Field(
+        default="closed_loop", description="whether the next input depends on the last output, or is known ahead"
+    )
+    elementwise_units: int = Field(default=16, gt=0, description="LSTM units updated per cycle (assumed)")
+    elementwise_latency: int = Field(default=8, ge=0, description="cycles from a unit's gates to its output (assumed)")
+    write_back_cycles: int = Field(default=0, ge=0, description="cycles per LSTM layer until its output can be read")
+    launch_us: float = Field(default=0.0, ge=0, description="microseconds once per time step or item")
+    layer_us: float = Field(default=0.0, ge=0, description="microseconds added to every product")
+    chain_us: float = Field(default=0.0, ge=0, description="shortest step of a recurrent layer, in microseconds")
+    pixel_copies: int = Field(default=1, gt=0, description="copies of the array on different output positions")
+    copy_layout: Copies = Field(default="strips", description="whether copies sweep strips, or neighbouring positions")
+    load_words: int = Field(default=16, gt=0, description="words per cycle into a copy's line buffer (assumed)")
+    roles: tuple[CostedRole, ...] = Field(
+        default=("lstm", "conv", "dense", "softmax"), min_length=1, description="roles of the matrices that are costed"
+    )
+
+    @field_validator("engine", mode="plain")
+    @classmethod
+    def _made(cls, value: object, info: ValidationInfo) -> Engine | None:
+        found = None if value == "all" else nested("engine", value, info)
+        if found is not None and not isinstance(found, Engine):
+            raise ValueError(f"expected the name of an engine, or a mapping with `name` and parameters, got {value!r}")
+        return found
+
+    @field_validator("device")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        device(name)
+        return name
+
+    def group(self) -> str:
+        """The model's label, whatever the engine."""
+        plain = self.model_copy(update={"engine": None})
+        return super(EngineModel, plain).label()
+
+    def label(self) -> str:
+        """The model's label, and the engine's in brackets."""
+        return self.group() if self.engine is None else f"{self.group()}[{self.engine.label()}]"
+
+    def variants(self, engines: Sequence[type[Engine]]) -> tuple[HardwareModel, ...]:
+        """One model per engine, unless the engine is named."""
+        if self.engine is not None:
+            return (self,)
+        return tuple(self.model_copy(update={"engine": engine()}) for engine in engines)
+
+    @abstractmethod
+    def runner(self, engine: Engine) -> Runner:
+        """How a product runs on an engine: exactly, or by expectation."""
+
+    @abstractmethod
+    def check(self, product: Product) -> None:
+        """Raise SpecError if the model lacks something about a product."""
+
+    def cost(self, workload: Workload) -> Cost:
+        """Cost a workload on the fastest shape of the engine that fits.
+
+        Raises:
+            SpecError: there is nothing to cost, the engine cannot run it, or the device is unknown.
+            ShapeError: a mask does not have its tensor's shape, or there are more banks than columns.
+        """
+        return self.cost_products(products(workload, self.roles), left_out(workload, self.roles))
+
+    def cost_products(self, work: tuple[Product, ...], omitted: tuple[str, ...] = ()) -> Cost:
+        """Cost products that run one after another; as `cost`. Several engines may share the products' counts."""
+        engine = self.engine
+        if engine is None:
+            raise SpecError(f"{self.name} costs one engine at a time: set `engine`, or take every one of `variants`")
+        for product in work:
+            self.check(product)
+            refusal = engine.refusal(product)
+            if refusal is not None:
+                raise SpecError(f"engine {engine.label()} cannot run {product.layer!r}: {refusal}")
+        clock = self._clock(engine)
+        numerics = self._numerics(clock[0])
+        limits = Budget(ram_blocks=self.ram_blocks, luts=self.luts)
+        budget = max(1, self._budget() // numerics.pixel_copies)
+        target = self._target()
+        setting = _Setting(target, numerics, limits)
+        shapes = engine.shapes(work, budget)
+        best = _search(engine, work, shapes, self.runner(engine), setting)
+        # An engine of one given shape is compared with a dense array of as many multipliers.
+        equal = best.shape.multipliers if len(shapes) == 1 else budget
+        sizes = tuple(_Sizes.of(product) for product in work)
+        fixed = engine.fixed_shape(work, budget)
+        return report(
+            best,
+            Choice(
+                model=self.name,
+                device=target,
+                numerics=numerics,
+                budget=self._budget(),
+                clock_origin=clock[1],
+                exact=self.exact,
+                given=len(shapes) == 1,
+                dense=_dense_design(DenseMvm(), sizes, equal, setting),
+                engine_dense=_own_dense_design(engine, sizes, budget, setting),
+                fixed=design(engine, fixed, work, self.runner(engine), target, numerics, limits),
+                omitted=omitted,
+            ),
+        )
+
+    def _clock(self, engine: Engine) -> tuple[float, str]:
+        """The clock in MHz, and who says so."""
+        if self.clock_mhz is not None:
+            return self.clock_mhz, "given"
+        if engine.clock_mhz is not None:
+            return engine.clock_mhz, "given"
+        figure = self._target().clock(engine.name)
+        return figure.value, figure.origin
+
+    def _target(self) -> Device:
+        return _derated(device(self.device), self.memory_controllers)
+
+    def _numerics(self, clock_mhz: float) -> Numerics:
+        reached = self.bandwidth_gbytes_per_s
+        bytes_per_us = self._target().bytes_per_us() if reached is None else reached * 1e3
+        return Numerics(
+            conditions=Conditions(
+                weight_bits=self.weight_bits,
+                activation_bits=self.activation_bits,
+                accumulator_bits=self.accumulator_bits,
+                clock_mhz=clock_mhz,
+                bytes_per_cycle=None if bytes_per_us is None else bytes_per_us / clock_mhz,
+            ),
+            elementwise_units=self.elementwise_units,
+            elementwise_latency=self.elementwise_latency,
+            write_back_cycles=self.write_back_cycles,
+            launch_us=self.launch_us,
+            layer_us=self.layer_us,
+            chain_us=self.chain_us,
+            inputs=self.inputs,
+            overlap=self.overlap,
+            vector_memory=self.vector_memory,
+            lut_multipliers=self.lut_multipliers,
+            pixel_copies=self.pixel_copies,
+            copy_layout=self.copy_layout,
+            load_words=self.load_words,
+        )
+
+    def _budget(self) -> int:
+        """Multipliers that both arrays may have: what was asked for, as far as the device has them."""
+        if self.lut_multipliers:
+            return self.multipliers
+        bits = max(self.weight_bits, self.activation_bits)
+        return max(1, min(self.multipliers, self._target().most_multipliers(bits) - 3 * self.elementwise_units))
+
+
+@lru_cache(maxsize=64)
+def _derated(found: Device, controllers: int) -> Device:
+    """A device less the memory controllers that its shell does not bring."""
+    if not controllers:
+        return found
+    off_chip = found.entry.off_chip
+    return found.less_controllers("hbm" if off_chip is not None and off_chip.kind == "hbm" else "ddr4", controllers)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What every design of one cost shares."""
+
+    device: Device
+    numerics: Numerics
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """A product without its masks: what the dense baseline depends on."""
+
+    layer: str
+    rows: int
+    cols: tuple[int, ...]
+    units: int | None
+    pixels: int
+    convolution: object
+
+    @classmethod
+    def of(cls, product: Product) -> Self:
+        """The sizes of a product."""
+        cols = tuple(part.cols for part in product.parts)
+        return cls(product.layer, product.rows, cols, product.units, product.pixels, product.convolution)
+
+    def dense(self) -> Product:
+        """The product with every weight kept."""
+        parts = tuple(Part(f"{self.layer}.{i}", self.rows, n, None, self.rows * n) for i, n in enumerate(self.cols))
+        return Product(self.layer, parts, self.units, self.pixels, self.convolution)  # type: ignore[arg-type]  # hashable form
+
+
+def _search(
+    engine: Engine, work: Sequence[Product], shapes: Sequence[EngineShape], runner: Runner, setting: _Setting
+) -> Design:
+    """The fastest shape that fits; if none does, the fastest that can run, with weights streamed.
+
+    Shapes are laid out in the order of the least that they can take, until that is more than what was found.
+    """
+
+    def least(shape: EngineShape) -> int:
+        copies = 1 if engine.whole_layer else setting.numerics.pixel_copies
+        return sum(engine.least_cycles(p, shape) * (1 if engine.whole_layer else -(-p.pixels // copies)) for p in work)
+
+    bounds = [least(shape) for shape in shapes]
+    best: Design | None = None
+    streamed = 0
+    for place in sorted(range(len(shapes)), key=lambda place: bounds[place]):
+        if best is not None and not best.rank[0] and (bounds[place] >= best.cycles or streamed >= _STREAMED_TRIES):
+            break
+        found = design(engine, shapes[place], work, runner, setting.device, setting.numerics, setting.budget)
+        if best is None or found.rank < best.rank:
+            best = found
+        streamed += not best.fits
+    assert best is not None  # an engine offers at least one shape
+    return best
+
+
+@lru_cache(maxsize=256)
+def _dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, setting: _Setting) -> Design:
+    """Dense products on an engine, in its best shape within the budget; an expectation is exact if nothing varies."""
+    work = tuple(size.dense() for size in sizes)
+    return _search(engine, work, engine.shapes(work, budget), engine.expect, setting)
+
+
+def _own_dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, setting: _Setting) -> Design | None:
+    """The same on the engine of the cost, None if it refuses dense products."""
+    if any(engine.refusal(size.dense()) is not None for size in sizes):
+        return None
+    return _dense_design(engine, sizes, budget, setting)

@@ -1,0 +1,251 @@
+"""From a design and its baselines to the cost that a report shows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from harness.api import Cost, JsonValue, RamPurpose
+
+from .._devices import Device, Usage
+from .design import Design, Layer, Numerics
+from .resources import Energy, energy
+
+_CONSTANT_PARTS = ("fill_drain", "elementwise", "write_back", "layer_overhead", "launch", "chain_stall")
+
+_BINS = 10
+
+ASSUMPTIONS = (
+    "one engine, the products one after another",
+    "RAM reads never collide",
+    "no overhead beyond the parts listed: latency is a lower bound",
+    "routing is not modelled; biases and activation tables take no RAM",
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a cost was computed with, and what it is compared with.
+
+    Args:
+        model: the hardware model.
+        device, numerics, budget: what it ran on.
+        clock_origin: who says what the clock is.
+        exact: whether cycles were counted on the masks.
+        given: whether the shape was given and not searched.
+        dense: the dense products on a dot-product array of as many multipliers.
+        engine_dense: the dense products on the same engine, None if it refuses them.
+        fixed: the same products on the shape that one would build without looking at a mask.
+        omitted: matrices that are not costed.
+    """
+
+    model: str
+    device: Device
+    numerics: Numerics
+    budget: int
+    clock_origin: str
+    exact: bool
+    given: bool
+    dense: Design
+    engine_dense: Design | None
+    fixed: Design
+    omitted: tuple[str, ...]
+
+
+def report(best: Design, choice: Choice) -> Cost:
+    """Put the figures of a design beside those of its baselines."""
+    clock = choice.numerics.conditions.clock_mhz
+    cycles, dense_cycles = best.cycles.__ceil__(), choice.dense.cycles.__ceil__()
+    latency_us = cycles / clock
+    streams = best.engine.streams
+    executed = sum(layer.product.nnz * layer.product.pixels for layer in best.layers)
+    equivalent = sum(layer.product.size * layer.product.pixels for layer in best.layers)
+    return Cost(
+        engine=best.engine.label(),
+        shape=str(best.shape),
+        cycles=cycles,
+        latency_us=latency_us,
+        clock_mhz=clock,
+        clock_origin=choice.clock_origin,
+        streams=streams,
+        steps_per_s=streams * 1e6 / latency_us,
+        exact=choice.exact,
+        baseline=choice.dense.engine.name,
+        dense_cycles=dense_cycles,
+        dense_latency_us=dense_cycles / clock,
+        speedup=streams * dense_cycles / cycles,
+        engine_dense_cycles=None if choice.engine_dense is None else choice.engine_dense.cycles.__ceil__(),
+        fixed_shape=str(choice.fixed.shape),
+        fixed_cycles=choice.fixed.cycles.__ceil__(),
+        gops=2 * executed * streams / latency_us / 1e3,
+        effective_gops=2 * equivalent * streams / latency_us / 1e3,
+        utilisation=executed * streams / (best.multipliers * cycles),
+        multipliers=best.multipliers,
+        dsp=best.dsp,
+        ram_blocks=best.memory.blocks,
+        ram_kind=" + ".join(kind for kind, used in best.memory.placement.blocks.items() if used) or _ram_kind(choice),
+        lut=None if best.logic is None else best.logic.high.lut,
+        ff=None if best.logic is None else best.logic.high.ff,
+        resident=best.is_resident,
+        fits=best.fits,
+        can_run=not best.rank[0],
+        bound_by=_bound_by(best),
+        energy_uj=_energy(best, choice, latency_us).uj_per_step,
+        details=_details(best, choice),
+        notes=tuple(_notes(best, choice)),
+    )
+
+
+def _stall(design: Design) -> Fraction:
+    return design.parts().get("memory_stall", Fraction(0))
+
+
+def _constants(layer: Layer) -> Fraction:
+    return sum((layer.parts.get(name, Fraction(0)) for name in _CONSTANT_PARTS), Fraction(0))
+
+
+def _bound_by(design: Design) -> str:
+    """What most of the time goes to."""
+    zero = Fraction(0)
+    shares = {"compute": zero, "memory": zero, "chain": zero, "serial": zero, "launch": design.launch}
+    for layer in design.layers:
+        chain = layer.parts.get("chain_stall", zero)
+        constant = _constants(layer) - chain
+        shares["serial"] += constant
+        left = layer.cycles - constant - chain
+        if chain:
+            shares["chain"] += left + chain  # the floor decides, whatever is computed below it
+        else:
+            shares["memory" if layer.parts.get("memory_stall", zero) > 0 else "compute"] += left
+    return max(shares, key=lambda name: shares[name])
+
+
+def _compute_speedup(best: Design, dense: Design) -> float:
+    """The speed-up if off-chip memory were never waited for."""
+    return float((dense.cycles - _stall(dense)) / (best.cycles - _stall(best)))
+
+
+def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
+    executed = sum(layer.product.nnz * layer.product.pixels for layer in best.layers)
+    dense = choice.dense
+    return {
+        "why": _why(best, choice),
+        "parts": {name: _number(value) for name, value in best.parts().items()},
+        "ideal_cycles": -(-executed * best.engine.streams // best.multipliers),
+        "layers": {layer.product.layer: _layer(layer, best.engine.streams_weights) for layer in best.layers},
+        "ram": {
+            **{kind: _plain(purposes) for kind, purposes in best.memory.placement.blocks.items()},
+            "distributed": _plain(best.memory.placement.distributed),
+        },
+        "logic": _logic(best),
+        "energy": _energy(best, choice, best.cycles.__ceil__() / choice.numerics.conditions.clock_mhz).why,
+        "limits": {kind: _limit(usage) for kind, usage in best.usage.items()},
+        "clock": {"value": choice.numerics.conditions.clock_mhz, "origin": choice.clock_origin},
+        "device": {"id": choice.device.id, "family": choice.device.entry.family},
+        "dense": {
+            "shape": str(dense.shape),
+            "fits": dense.fits,
+            "ram_blocks": dense.memory.blocks,
+            "memory_stall": _number(_stall(dense)),
+        },
+        "fixed": {"ram_blocks": choice.fixed.memory.blocks, "fits": choice.fixed.fits},
+        "engine_dense": None if choice.engine_dense is None else {"shape": str(choice.engine_dense.shape)},
+        "speedup_compute_only": round(_compute_speedup(best, dense), 6),
+    }
+
+
+def _ram_kind(choice: Choice) -> str:
+    return choice.device.entry.ram.kind
+
+
+def _energy(best: Design, choice: Choice, latency_us: float) -> Energy:
+    return energy(
+        best.engine.name,
+        choice.device,
+        latency_us=latency_us,
+        multipliers=best.multipliers,
+        clock_mhz=choice.numerics.conditions.clock_mhz,
+        streams=best.engine.streams,
+    )
+
+
+def _plain(counts: Mapping[RamPurpose, int]) -> dict[str, JsonValue]:
+    return {str(purpose): count for purpose, count in counts.items()}
+
+
+def _logic(best: Design) -> JsonValue:
+    if best.logic is None:
+        return None
+    low, high = best.logic.low, best.logic.high
+    return {"lut": [low.lut, high.lut], "ff": [low.ff, high.ff], "source": best.logic.source}
+
+
+def _number(value: Fraction) -> float:
+    return round(float(value), 6)
+
+
+def _why(best: Design, choice: Choice) -> str:
+    if choice.given:
+        return "as given"
+    which = "the fastest shape found that fits" if best.fits else "no shape fits with all weights on chip; the fastest"
+    return f"{which}, of at most {choice.budget} multipliers"
+
+
+def _layer(layer: Layer, streams_weights: bool) -> dict[str, JsonValue]:
+    product, run = layer.product, layer.run
+    found: dict[str, JsonValue] = {
+        "rows": product.rows,
+        "cols": product.cols,
+        "runs": product.pixels,
+        "nonzeros": product.nnz,
+        "issue_cycles": _number(run.issue_cycles * layer.repeats),
+        "cycles": _number(layer.cycles),
+        "parts": {name: _number(value) for name, value in layer.parts.items()},
+        "stored_bits": _number(run.stored_bits),
+        "words_per_nonzero": _number(run.stored_words / product.nnz) if product.nnz else 0.0,
+        "resident_share": 0.0 if streams_weights else _number(1 - layer.streamed),
+    }
+    if run.busy is not None and len(run.busy):
+        counts, edges = np.histogram(run.busy, bins=_BINS)
+        found["busy"] = {"pes": counts.tolist(), "from": float(edges[0]), "to": float(edges[-1])}
+    if run.fifo_high_water is not None:
+        found["fifo_high_water"] = run.fifo_high_water
+    if run.notes:
+        found["notes"] = list(run.notes)
+    return found
+
+
+def _limit(usage: Usage) -> dict[str, JsonValue]:
+    return {
+        "used": usage.used,
+        "available": usage.available,
+        "ceiling": usage.ceiling,
+        "share_of_ceiling": round(usage.share, 4),
+    }
+
+
+def _notes(best: Design, choice: Choice) -> list[str]:
+    notes = [
+        f"{best.engine.label()} {best.shape} does not fit {choice.device.id}: {usage.used} {kind} of "
+        f"{usage.available} with a ceiling of {usage.ceiling:.0%}"
+        for kind, usage in best.usage.items()
+        if not usage.fits
+    ]
+    notes += best.memory.placement.notes
+    streamed = [f"{float(layer.streamed):.0%} of {layer.product.layer}" for layer in best.layers if layer.streamed]
+    if streamed:
+        speed = choice.numerics.conditions.bytes_per_cycle
+        rate = None if speed is None else speed * choice.numerics.conditions.clock_mhz / 1e3
+        how = f"are streamed at {rate:g} GB/s" if rate else "nor counted: set `bandwidth_gbytes_per_s`"
+        notes.append(f"weights do not fit on chip: {', '.join(streamed)} {how}")
+    if best.engine.name != choice.dense.engine.name and _stall(choice.dense) > 0:
+        notes.append(
+            f"the dense baseline waits for weights that do not fit on chip: without that the speed-up is "
+            f"{_compute_speedup(best, choice.dense):.2f}"
+        )
+    if (sum(map(_constants, best.layers)) + best.launch) * 2 > best.cycles:
+        notes.append("constants of the engine are more than half of the latency: compare cycles, not microseconds")
+    if choice.omitted:
+        notes.append(f"not costed: {', '.join(choice.omitted)} (a look-up, or a role that was not asked for)")
+    return notes

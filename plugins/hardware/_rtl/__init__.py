@@ -1,0 +1,1 @@
+"""The Verilog of the engines: its cases, simulation and synthesis."""

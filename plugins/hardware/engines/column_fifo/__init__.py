@@ -1,0 +1,235 @@
+"""The column engine: columns are broadcast to PEs with FIFOs, which work off the kept weights of their rows."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from functools import lru_cache
+from math import exp, log, sqrt
+from typing import ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from harness.api import Conditions, Engine, EngineShape, Product, Run, hookimpl, keep_count
+
+from .._drawn import Statistics, drawn, draws, mean_of, statistics
+from .expectation import fullest_load
+from .memory import ColumnLayout
+from .recurrence import FullFlag, TrailingRuns, broadcast_order, column_cycles, pe_counts, run_padding, scan_idle
+
+PIPELINE = 4
+"""Cycles of registers between the first broadcast and the last sum, if the sums stay where they are."""
+
+DRAIN = 6
+"""The same with partial sums of groups read out and added, beside one cycle per row of a PE."""
+
+_SHARES = ((Fraction(1), 6), (Fraction(3, 4), 3), (Fraction(1, 2), 3))
+"""Shares of the budget and shapes tried at each: RAM blocks may run out before multipliers do."""
+
+
+class ColumnFifo(Engine):
+    """G groups of P PEs; a group broadcasts its columns, every PE queues them and takes one kept weight per cycle.
+
+    Made for unstructured masks: a FIFO evens out what one column has more on one PE than on another, and only the sum
+    over all columns must be balanced. Many PEs per group have few rows each, and then idle columns; many groups need
+    copies of the accumulators and a reduction at the end. Columns go to the groups, and rows to the PEs, in turn.
+
+    Units: cycles.
+    Assumes: RAM reads never collide; sums of one row that follow each other are forwarded.
+    Source:
+        Han et al., "EIE: Efficient Inference Engine on Compressed Deep Neural Network", ISCA 2016 (G = 1) and Han et
+        al., "ESE: Efficient Speech Recognition Engine with Sparse LSTM on FPGA", FPGA 2017 (channels): the idea; the
+        recurrence in cycles is our own.
+    """
+
+    name: ClassVar[str] = "column_fifo"
+
+    pes: int | None = Field(default=None, gt=0, description="P, processing elements of a group; None searches")
+    groups: int | None = Field(default=None, gt=0, description="G, groups of columns; None searches")
+    channels: int = Field(default=1, gt=0, description="inputs served side by side; each has multipliers of its own")
+    fifo_depth: int = Field(default=8, gt=0, le=65536, description="D, columns that a PE can queue")
+    full_flag: FullFlag = Field(
+        default="registered", description="whether the broadcast sees a FIFO's pop at once, a cycle later, or later yet"
+    )
+    index_bits: int | None = Field(
+        default=None, gt=0, le=16, description="bits of a run of zeros between weights; None stores the row instead"
+    )
+    trailing_runs: TrailingRuns = Field(
+        default="not_padded", description="whether the run behind a column's last weight is stored too"
+    )
+    empty_column_cycles: Literal[0, 1] = Field(default=1, description="cycles of a PE for a column without weights")
+    skip: bool = Field(default=True, description="whether columns whose vector element is zero are left out")
+    scan_width: int = Field(default=16, gt=0, description="vector elements searched per cycle for one that is not zero")
+    activation_seed: int = Field(default=0, ge=0, description="draws which vector elements are zero")
+
+    @model_validator(mode="after")
+    def _deep_enough(self) -> Self:
+        if self.full_flag == "late" and self.fifo_depth < 2:
+            raise ValueError("a FIFO with a late full flag needs fifo_depth >= 2, got 1; set `fifo_depth` to 2 or more")
+        return self
+
+    @property
+    def streams(self) -> int:
+        """One input per channel."""
+        return self.channels
+
+    def shapes(self, products: Sequence[Product], budget: int) -> Sequence[EngineShape]:
+        """For the whole budget and for parts of it, the groups that promise most."""
+        if self.pes is not None and self.groups is not None:
+            return [self._shape(self.pes, self.groups)]
+        found: dict[tuple[int, int], None] = {}
+        for share, tries in _SHARES:
+            sizes = self._sizes(products, max(1, int(share * budget) // self.channels))
+            sizes.sort(key=lambda size: sum(_estimate(product, *size) * product.pixels for product in products))
+            found |= dict.fromkeys(sizes[:tries])
+        return [self._shape(pes, groups) for pes, groups in found]
+
+    def _sizes(self, products: Sequence[Product], most: int) -> list[tuple[int, int]]:
+        """PEs and groups of at most so many multipliers per channel."""
+        rows, cols = max(product.rows for product in products), max(product.cols for product in products)
+        limit = max(1, min(cols, most // (self.pes or 1)))
+        doubled = [1 << power for power in range(limit.bit_length())]
+        between = [3 << power for power in range(limit.bit_length()) if 3 << power <= limit]
+        choices = [self.groups] if self.groups is not None else sorted({*doubled, *between, limit})
+        if self.pes is not None:
+            return [(self.pes, groups) for groups in choices]
+        return sorted({(_even(rows, max(1, most // groups)), groups) for groups in choices})
+
+    def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
+        """One group of all PEs, as far as there are rows."""
+        groups = self.groups or 1
+        rows = max(product.rows for product in products)
+        return self._shape(self.pes or max(1, min(rows, budget // (groups * self.channels))), groups)
+
+    def _shape(self, pes: int, groups: int) -> EngineShape:
+        return EngineShape((("pes", pes), ("groups", groups)), pes * groups * self.channels)
+
+    def least_cycles(self, product: Product, shape: EngineShape) -> int:
+        """What all PEs together must do, or the longest broadcast, and the reduction."""
+        pes, groups = shape["pes"], shape["groups"]
+        live = self._live(product)
+        broadcasts = product.cols if live is None else int(live.sum())
+        work = product.nnz if live is None else 0
+        return max(-(-work // (pes * groups)), -(-broadcasts // groups)) + _reduction(product, pes, groups)
+
+    def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
+        """Exact, by the recurrence over columns."""
+        pes, groups = shape["pes"], shape["groups"]
+        counts = pe_counts(product.mask, pes)
+        if self.index_bits is None:
+            entries = counts
+        else:
+            entries = counts + run_padding(product.mask, pes, self.index_bits, self.trailing_runs)
+        live = self._live(product)
+        order, lengths = broadcast_order(product.cols, groups, live)
+        ran = column_cycles(
+            np.ascontiguousarray(entries.T)[order],
+            depth=self.fifo_depth,
+            full_flag=self.full_flag,
+            least=self.empty_column_cycles,
+            idle=None if live is None else scan_idle(order, lengths, self.scan_width),
+            lengths=lengths,
+        )
+        taken = slice(None) if live is None else live
+        reduction = _reduction(product, pes, groups)
+        parts = {
+            **ran.parts(int(counts[:, taken].sum(dtype=np.int64)), int(entries[:, taken].sum(dtype=np.int64))),
+            "reduction": Fraction(reduction),
+            "fill_drain": Fraction(ran.fill + (DRAIN if reduction else PIPELINE)),
+        }
+        layout = ColumnLayout(
+            rows=product.rows,
+            cols=product.cols,
+            pes=pes,
+            groups=groups,
+            index_bits=self.index_bits,
+            has_pointers=live is not None,
+            fifo_depth=self.fifo_depth,
+            channels=self.channels,
+        )
+        memory = layout.memory(entries, conditions)
+        issue = sum(parts.values(), -parts["fill_drain"])
+        return Run(
+            parts=parts,
+            rams=memory.rams,
+            # Every sum is complete only when the last column is; the reduction then delivers P rows per cycle.
+            last=issue - max(0, reduction - 1),
+            last_rows=None if groups == 1 else product.rows - (-(-product.rows // pes) - 1) * pes,
+            stored_bits=Fraction(memory.stored_bits),
+            stored_words=Fraction(memory.stored_words),
+            busy=ran.busy.ravel(),
+            fifo_high_water=ran.fifo_high_water,
+            notes=self._notes(live),
+        )
+
+    def expect(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
+        """The load of the fullest PE in closed form where there is one; the rest on masks drawn from the statistics.
+
+        Full FIFOs, the padding of runs and equally filled banks have no closed form.
+        """
+        return _expected(self, statistics(product), product.activation_density, shape, conditions)
+
+    @property
+    def loads_add_up(self) -> bool:
+        """Whether a PE that never waits for a full FIFO is done after the sum over columns of max(weights, 1)."""
+        return self.index_bits is None and self.empty_column_cycles == 1
+
+    def _live(self, product: Product) -> NDArray[np.bool_] | None:
+        """Columns that are broadcast; None where all are."""
+        if not self.skip or product.activation_density >= 1:
+            return None
+        live = np.zeros(product.cols, dtype=np.bool_)
+        count = keep_count(product.cols, 1 - product.activation_density)
+        live[np.random.default_rng((self.activation_seed, product.cols)).permutation(product.cols)[:count]] = True
+        return live
+
+    def _notes(self, live: NDArray[np.bool_] | None) -> tuple[str, ...]:
+        if live is None:
+            return ()
+        zero = int((~live).sum())
+        return (
+            f"{zero} of {len(live)} vector elements are taken as zero and skipped, drawn with seed "
+            f"{self.activation_seed}; which ones are zero in truth is not known",
+        )
+
+
+def _even(rows: int, most: int) -> int:
+    """The fewest PEs with as few rows each as on `most` PEs."""
+    per_pe = -(-rows // min(rows, most))
+    return -(-rows // per_pe)
+
+
+def _reduction(product: Product, pes: int, groups: int) -> int:
+    """Cycles that add the partial sums of the groups, P rows at a time."""
+    return -(-product.rows // pes) if groups > 1 else 0
+
+
+def _estimate(product: Product, pes: int, groups: int) -> float:
+    """Cycles of an unstructured mask if no FIFO were ever full: a PE's mean load, and what the fullest has more."""
+    each = product.density * product.rows / pes
+    load = product.cols / groups * (each + exp(-each))
+    spread = sqrt(2 * log(pes * groups) * product.nnz / (pes * groups))
+    return load + spread + _reduction(product, pes, groups)
+
+
+@lru_cache(maxsize=256)
+def _expected(
+    engine: ColumnFifo, given: Statistics, activation_density: float, shape: EngineShape, conditions: Conditions
+) -> Run:
+    masks = [replace(drawn(given, seed), activation_density=activation_density) for seed in range(draws(given))]
+    run = mean_of([engine.simulate(mask, shape, conditions) for mask in masks])
+    is_skipping = engine.skip and activation_density < 1
+    fullest = None if is_skipping else fullest_load(given, shape["pes"], shape["groups"])
+    if fullest is None or not engine.loads_add_up:
+        return run
+    work = run.parts["compute"] + run.parts["empty_columns"]
+    imbalance = max(Fraction(0), Fraction(fullest).limit_denominator(1 << 20) - work)
+    gained = imbalance - run.parts["pe_imbalance"]
+    return replace(run, parts={**run.parts, "pe_imbalance": imbalance}, last=run.last + gained)
+
+
+@hookimpl
+def register_engine() -> type[Engine]:
+    """Offer this engine to the harness."""
+    return ColumnFifo

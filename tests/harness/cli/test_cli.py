@@ -1,0 +1,542 @@
+"""The command line as its users meet it, with plugins in NumPy that are installed beside it."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from rich.console import Console
+from safetensors.numpy import load_file
+from typer.testing import CliRunner
+
+from harness import data
+from harness.cli import app
+from harness.cli._plan_table import print_plan
+from harness.planning import code_digest
+
+SUPPORT = Path(__file__).parents[2] / "support"
+
+PLUGINS = '''
+"""The NumPy plugins of the tests, offered as an installed package would, and one that breaks the harness itself."""
+
+from numpy_plugins import NumpyBackend, ToyTask
+
+from harness.api import hookimpl
+
+
+class Faulty(ToyTask):
+    """A task with a mistake in its own code."""
+
+    name = "faulty"
+
+    def load(self, data_dir):
+        raise RuntimeError("nobody expected this")
+
+
+@hookimpl
+def register_task():
+    return [ToyTask, Faulty]
+
+
+@hookimpl
+def register_backend():
+    return NumpyBackend
+'''
+
+SPEC = """
+name: toy
+task: {task}
+scope: [softmax]
+tolerance: 0.05
+matrix:
+  backend: [numpy]
+  pattern: [{pattern}]
+  strategy: [{{name: fine_tuning, epochs: 2}}]
+  sparsity: [0.5]
+  seed: [0, 1]
+"""
+
+
+# A shell that starts jobs in the background makes them ignore SIGINT; a user's does not.
+AS_IN_A_SHELL = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("harness", run_name="__main__")
+"""
+
+
+class Done(NamedTuple):
+    """How a command ended and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder that holds two installed distributions: sound plugins, and one that fails to import."""
+    folder = tmp_path_factory.mktemp("site")
+    (folder / "toy_plugins.py").write_text(PLUGINS)
+    (folder / "shattered.py").write_text("raise OSError('libshatter.so is missing')\n")
+    for name, module in (("toy-plugins", "toy_plugins"), ("shattered", "shattered")):
+        info = folder / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[harness.plugins]\n{name} = {module}\n")
+    return folder
+
+
+class Shell:
+    """A folder with experiments, and the command line run in it: in this process where that is the same, for speed."""
+
+    def __init__(self, site, folder):
+        self.folder = folder
+        self._site = site
+        self._variables = {"OMP_NUM_THREADS": "1", "XDG_DATA_HOME": str(folder / "no-data")}
+
+    def spec(self, name="experiment.yaml", task="toy", pattern="unstructured"):
+        (self.folder / name).write_text(SPEC.format(task=task, pattern=pattern))
+        return name
+
+    def __call__(self, *arguments, **variables):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(str(self._site))
+            patch.chdir(self.folder)
+            patch.delenv("HARNESS_DATA", raising=False)
+            done = CliRunner().invoke(app, arguments, env=self._variables | variables)
+        return Done(done.exit_code, done.stdout, done.stderr)
+
+    def process(self, *arguments, **variables):
+        """The same in a process of its own."""
+        process = self.start(*arguments, **variables)
+        output, errors = process.communicate(timeout=100)
+        return Done(process.returncode, output, errors)
+
+    def start(self, *arguments, **variables):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HARNESS_")}
+        environment |= {"PYTHONPATH": os.pathsep.join([str(self._site), str(SUPPORT)]), **self._variables, **variables}
+        return subprocess.Popen(
+            [sys.executable, "-c", AS_IN_A_SHELL, *arguments],
+            cwd=self.folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+
+@pytest.fixture
+def shell(site, tmp_path):
+    return Shell(site, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(site, tmp_path_factory):
+    """A folder in which an experiment was run, and what the command printed."""
+    shell = Shell(site, tmp_path_factory.mktemp("finished"))
+    return shell, shell.process("run", shell.spec(), "--workers", "1")
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_prints_the_table_on_stdout_and_progress_on_stderr(finished):
+    _, done = finished
+
+    assert done.returncode == 0, done.stderr
+    assert "accuracy" in done.stdout and "unstructured" in done.stdout
+    assert "epochs to run" not in done.stdout
+    assert "epochs to run" in done.stderr and "unstructured · fine_tuning" in done.stderr
+
+
+def test_a_run_says_where_its_report_is(finished):
+    shell, done = finished
+    page = shell.folder / re.search(r"^report: (.*)$", done.stdout, re.MULTILINE)[1]
+
+    assert page.parent.parent == shell.folder / ".harness" / "runs"
+    assert "| unstructured" in page.read_text()
+    assert {"records.json", "spec.yaml"} <= {path.name for path in page.parent.iterdir()}
+
+
+def test_output_into_a_pipe_has_no_control_characters(finished):
+    _, done = finished
+
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_second_run_trains_nothing(finished):
+    shell, _ = finished
+
+    again = shell("run", "experiment.yaml")
+
+    assert again.returncode == 0
+    assert "(4 cached, 0 skipped), 0 epochs to run" in again.stderr
+
+
+def test_progress_can_be_silenced_and_written_as_json(shell):
+    shell.spec()
+
+    silent = shell("run", "experiment.yaml", "--progress", "none", "--store", "a")
+    events = shell("run", "experiment.yaml", "--progress", "json", "--store", "b")
+
+    assert silent.stderr == ""
+    parsed = [json.loads(line)["event"] for line in events.stderr.splitlines()]
+    assert parsed[0] == "begin" and parsed[-1] == "end" and "finished" in parsed
+
+
+def test_a_smoke_run_says_that_its_numbers_mean_nothing(shell):
+    smoke = shell.process("run", shell.spec(), "--smoke", "--progress", "none", "--store", "smoke")
+
+    assert smoke.returncode == 0
+    assert "its numbers mean nothing" in smoke.stdout.splitlines()[0]
+
+
+def test_only_and_smoke_cut_the_grid(shell):
+    shell.spec()
+
+    one = json.loads(shell("plan", "experiment.yaml", "--only", "seed<1", "--json").stdout)
+    smoke = json.loads(shell("plan", "experiment.yaml", "--smoke", "--json").stdout)
+
+    assert one["cells"] == smoke["cells"] == 2
+
+
+def test_the_store_can_come_from_the_environment(shell):
+    shell.spec()
+
+    done = shell("run", "experiment.yaml", "--only", "seed=0", HARNESS_STORE="elsewhere")
+
+    assert done.returncode == 0
+    assert (shell.folder / "elsewhere" / "runs").is_dir() and not (shell.folder / ".harness").exists()
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_keeps_what_is_finished_and_the_same_command_continues(shell, sent, code):
+    shell.spec()
+    command = ("run", "experiment.yaml", "--workers", "1")
+    running = shell.start(*command, TOY_SECONDS_PER_EPOCH="0.3")
+    until = time.monotonic() + 60
+    while time.monotonic() < until and "epoch 2" not in running.stderr.readline():
+        pass
+
+    running.send_signal(sent)
+    output, errors = running.communicate(timeout=30)
+
+    assert running.returncode == code
+    assert "the same command continues" in errors and "PARTIAL" in output
+    plan = json.loads(shell("plan", "experiment.yaml", "--json").stdout)
+    assert plan["cached"] >= 3
+    assert shell(*command).returncode == 0
+
+
+def test_what_a_plan_lists_is_what_runs(shell):
+    spec = shell.spec()
+    listed = json.loads(shell("plan", spec, "--only", "seed=0", "--devices", "cpu", "--json").stdout)["run"]
+
+    ran = shell("run", spec, "--only", "seed=0", "--devices", "cpu", "--progress", "json")
+
+    events = [json.loads(line) for line in ran.stderr.splitlines()]
+    started = {event["stage"] for event in events if event["event"] == "started"}
+    assert started == {stage["stage"] for stage in listed}
+    assert json.loads(shell("plan", spec, "--only", "seed=0", "--json").stdout)["run"] == []
+
+
+def test_results_of_older_code_are_trusted_only_if_asked(shell, monkeypatch):
+    spec = shell.spec()
+    shell("run", spec, "--only", "seed=0", "--progress", "none")
+    present = code_digest.component
+    monkeypatch.setattr(code_digest, "component", lambda cls: replace(present(cls), digest="edited since"))
+
+    plain, trusting = (
+        json.loads(shell("plan", spec, "--only", "seed=0", "--json", *more).stdout)["stages_to_run"]
+        for more in ((), ("--trust-code",))
+    )
+    shell("run", spec, "--only", "seed=0", "--progress", "none", "--trust-code")
+
+    records = json.loads(next((shell.folder / ".harness" / "runs").glob("*/records.json")).read_text())["records"]
+    assert plain > 0 and trusting == 0
+    assert all(record["facts"]["trusted_code"] for record in records)
+
+
+def test_devices_say_how_many_workers_there_are(shell):
+    done = shell("run", shell.spec(), "--only", "seed=0", "--devices", "cpux3")
+
+    assert done.returncode == 0, done.stderr
+    assert "3 workers" in done.stderr
+
+
+def test_a_stage_that_was_killed_is_tried_again_if_asked(shell):
+    breaks = {"TOY_BREAKS": "killed@5", "TOY_BREAKS_ONCE": str(shell.folder / "broken")}
+    done = shell("run", shell.spec(), "--only", "seed=0", "--retry", "oom,killed", **breaks)
+
+    assert done.returncode == 0, done.stdout
+    assert "signal 9" in done.stderr and "it is tried again" in done.stderr
+
+
+def test_a_stage_that_takes_too_long_is_a_timeout(shell):
+    done = shell("run", shell.spec(), "--only", "seed=0", "--stage-timeout", "3", TOY_BREAKS="hang@5")
+
+    assert done.returncode == 1
+    assert "timeout" in done.stdout and "--stage-timeout" in done.stderr
+
+
+def test_a_run_ends_after_as_many_failures_as_are_allowed(shell):
+    done = shell("run", shell.spec(), "--max-failures", "1", "--workers", "1", TOY_BREAKS="diverged@0")
+
+    assert done.returncode == 1
+    assert "stopped: 1 failed stages" in done.stderr and "planned" in done.stdout
+
+
+# --- exit codes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_failed_cell_is_reported_and_ends_with_1(shell):
+    done = shell("run", shell.spec(), "--only", "seed=0", TOY_BREAKS="diverged@5")
+
+    assert done.returncode == 1
+    assert "diverged" in done.stdout and "dense" in done.stdout
+    assert "report: " in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "absent.yaml"),
+        ("run", "unknown.yaml"),
+        ("run", "experiment.yaml", "--only", "colour=red"),
+        ("run", "experiment.yaml", "--workers", "0"),
+        ("run", "experiment.yaml", "--devices", "gpu"),
+        ("run", "experiment.yaml", "--devices", "cpux2", "--workers", "2"),
+        ("run", "experiment.yaml", "--retry", "sometimes"),
+        ("run", "experiment.yaml", "--address", "here:6379"),
+        ("run", "experiment.yaml", "--no-such-option"),
+        ("plugins", "show", "no_such_plugin"),
+        ("plugins", "list", "no_such_kind"),
+        ("data", "fetch", "no-such-set"),
+        ("no-such-command",),
+    ],
+)
+def test_a_mistake_of_the_user_ends_with_2_and_one_sentence(shell, arguments):
+    shell.spec()
+    shell.spec("unknown.yaml", pattern="unstructure")
+
+    done = shell(*arguments)
+
+    assert done.returncode == 2
+    assert "error: " in done.stderr.lower() and "Traceback" not in done.stderr
+    assert not (shell.folder / ".harness").exists()
+
+
+def test_an_unknown_name_is_told_with_its_line_and_a_suggestion(shell):
+    done = shell("validate", shell.spec(pattern="unstructure"))
+
+    assert re.match(r"error: experiment\.yaml:8:\d+ .*did you mean 'unstructured'", done.stderr)
+
+
+def test_a_bug_keeps_its_traceback_and_ends_with_3(shell):
+    done = shell.process("run", shell.spec(task="faulty"))
+
+    assert done.returncode == 3
+    assert "RuntimeError: nobody expected this" in done.stderr
+    assert "this is a bug" in done.stderr.splitlines()[-1]
+
+
+def test_a_broken_plugin_ends_with_4_only_where_it_is_used(shell):
+    broken = shell("run", shell.spec(pattern="shattered"))
+    sound = shell("validate", shell.spec())
+
+    assert (broken.returncode, sound.returncode) == (4, 0)
+    assert "libshatter.so is missing" in broken.stderr and "shattered 1.0" in broken.stderr
+
+
+def test_an_empty_selection_ends_with_5(shell):
+    done = shell("run", shell.spec(), "--only", "seed=7")
+
+    assert done.returncode == 5
+    assert "seed=7" in done.stderr
+
+
+def test_data_that_fails_its_check_ends_with_6(shell):
+    (shell.folder / "ptb.train.txt").write_text("not the Penn Treebank\n")
+
+    done = shell("data", "verify", "ptb", "--data-dir", ".")
+
+    assert done.returncode == 6
+    assert "wrong" in done.stdout and "missing" in done.stdout
+
+
+def test_a_store_that_cannot_be_written_ends_with_7(shell):
+    (shell.folder / "file").write_text("in the way\n")
+
+    done = shell("run", shell.spec(), "--store", "file/store")
+
+    assert done.returncode == 7
+    assert "file/store" in done.stderr and "--store" in done.stderr
+
+
+# --- looking at results ---------------------------------------------------------------------------------------------
+
+
+def test_the_latest_report_comes_in_every_form(finished):
+    shell, _ = finished
+
+    rich, md, csv = (shell("report", "--format", form).stdout for form in ("rich", "md", "csv"))
+    rows = json.loads(shell("report", "--format", "json").stdout)
+
+    assert "What ran" in rich and md.startswith("# ") and csv.count("\n") >= 2
+    assert len(rows) == 4 and {"task", "pattern", "value", "sparsity", "hardware", "reason"} <= rows[0].keys()
+
+
+def test_a_report_is_found_by_the_beginning_of_its_run_and_written_to_a_file(finished):
+    shell, _ = finished
+
+    done = shell("report", "toy-", "--format", "md", "-o", "report.md")
+
+    assert (done.returncode, done.stdout) == (0, "")
+    assert (shell.folder / "report.md").read_text().startswith("# ")
+
+
+def test_a_cell_is_exported_as_safetensors(finished):
+    shell, _ = finished
+    rows = json.loads(shell("report", "--format", "json").stdout)
+    cell = next(row["cell"] for row in rows if row["pattern"] == "unstructured")
+
+    done = shell("export", cell, "-o", "model.safetensors")
+
+    assert done.returncode == 0, done.stderr
+    arrays = load_file(shell.folder / "model.safetensors")
+    assert arrays["output.kernel.mask"].mean() == 0.5
+    assert not arrays["output.kernel"][~arrays["output.kernel.mask"].astype(bool)].any()
+
+
+def test_a_plan_says_why_cells_are_skipped_in_notes_below_the_table(capsys):
+    reason = "n_m: the nearest reachable sparsity is 0.5"
+    cell = {"pattern": "n_m", "status": "skipped", "reason": reason, "total_epochs": 0, "stages": 0, "stages_to_run": 0}
+    cells = [cell | {"sparsity": sparsity} for sparsity in (0.6, 0.9)]
+    bill = {"cells": 2, "stages": 0, "cached": 0, "stages_to_run": 0, "why": {}, "epochs": 0, "epochs_to_run": 0}
+    print_plan(
+        bill | {"epochs_without_sharing": 0, "sharing_ratio": 1.0, "cells_detail": cells}, Console(), title="grid"
+    )
+    printed = capsys.readouterr().out
+
+    assert printed.count("note 1") == 3
+    assert printed.count(reason) == 1
+
+
+def test_a_plan_lists_cells_stages_and_epochs(finished):
+    shell, _ = finished
+
+    plan = json.loads(shell("plan", "experiment.yaml", "--json", "--store", "empty").stdout)
+    table = shell("plan", "experiment.yaml", "--store", "empty").stdout
+
+    assert (plan["cells"], plan["cached"]) == (4, 0)
+    assert (plan["epochs_to_run"], plan["epochs_without_sharing"]) == (12, 20)
+    assert "not run yet" in table and "12 to run" in table
+    assert not (shell.folder / "empty").exists()
+
+
+# --- data -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """A data set of one small file, and the address of a local server that has it."""
+    content = b"the small corpus\n"
+    (tmp_path / "public").mkdir()
+    (tmp_path / "public" / "small.txt").write_bytes(content)
+    file = data.DataFile(name="small.txt", size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    known = data.DataSet(name="small", description="a test", base_url="http://localhost:9/", files=(file,))
+    monkeypatch.setitem(data.DATA_SETS, "small", known)
+    handler = partial(Quiet, directory=str(tmp_path / "public"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """A server that keeps its log to itself."""
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_data_set_is_fetched_once_and_then_verified(shell, served):
+    fetched = shell("data", "fetch", "small", "--data-dir", "data", "--base-url", served)
+    again = shell("data", "fetch", "small", "--data-dir", "data", "--base-url", "http://127.0.0.1:9/")
+    verified = shell("data", "verify", "small", "--data-dir", "data")
+
+    assert (fetched.returncode, again.returncode, verified.returncode) == (0, 0, 0)
+    assert "fetched" in fetched.stdout and "was there already" in again.stdout
+    assert (shell.folder / "data" / "small" / "small.txt").read_text() == "the small corpus\n"
+
+
+def test_data_sets_are_listed_with_the_state_of_their_files(shell, served):
+    rows = json.loads(shell("data", "list", "--data-dir", ".", "--json").stdout)
+    table = shell("data", "list", "--data-dir", ".").stdout
+
+    assert {row["data_set"] for row in rows} == {"ptb", "mnist", "small"}
+    assert {row["state"] for row in rows} == {"missing"}
+    assert "ptb.train.txt" in table and "small: a test" in table
+
+
+# --- specs and plugins ----------------------------------------------------------------------------------------------
+
+
+def test_init_writes_a_file_that_is_valid_and_never_overwrites(shell):
+    written = shell("init", "mine.yaml")
+    checked = shell("validate", "mine.yaml")
+    before = (shell.folder / "mine.yaml").read_text()
+    again = shell("init", "mine.yaml")
+
+    assert (written.returncode, checked.returncode, again.returncode) == (0, 0, 2)
+    assert (shell.folder / "mine.yaml").read_text() == before
+
+
+def test_the_schema_knows_third_party_plugins(shell):
+    schema = shell("schema").stdout
+
+    assert json.loads(schema)["type"] == "object"
+    assert "toy" in schema and "bank_balanced" in schema
+
+
+def test_plugins_are_listed_with_those_that_are_broken(shell):
+    table = shell("plugins", "list")
+    rows = json.loads(shell("plugins", "list", "--json").stdout)
+    patterns = json.loads(shell("plugins", "list", "patterns", "--json").stdout)
+
+    assert table.returncode == 0 and "bank_balanced" in table.stdout
+    broken = next(row for row in rows if row["state"] == "broken")
+    assert (broken["name"], broken["distribution"]) == ("shattered", "shattered")
+    assert "libshatter.so" in broken["error"] and broken["remedy"]
+    assert {row["kind"] for row in patterns} == {"pattern", None}
+
+
+def test_colour_is_for_terminals_that_want_it(shell):
+    green = "\x1b[32m"
+
+    assert green in shell("plugins", "list", FORCE_COLOR="1", TERM="xterm-256color").stdout
+    assert green not in shell("plugins", "list", FORCE_COLOR="1", TERM="xterm-256color", NO_COLOR="1").stdout
+    assert "\x1b" not in shell("plugins", "list").stdout
+
+
+def test_a_plugin_is_shown_with_its_parameters(shell):
+    shown = shell("plugins", "show", "bank_balanced")
+    described = json.loads(shell("plugins", "show", "bank_balanced", "--json").stdout)
+
+    assert "bank_size" in shown.stdout and "Cao" in shown.stdout
+    assert "banks" in described[0]["parameters"] and "label" not in described[0]["parameters"]
+    assert shell("plugins", "show", "shattered").returncode == 4
+
+
+def test_the_version_is_the_installed_one(shell):
+    from importlib.metadata import version
+
+    assert shell("--version").stdout == f"harness {version('harness')}\n"

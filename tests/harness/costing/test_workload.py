@@ -1,0 +1,147 @@
+"""Workloads described by sizes and densities."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.api import DataError, SpecError, keep_count
+from harness.costing.workload import DESCRIPTIONS, described, read_given
+
+
+def written(folder, text, name="workload.yaml"):
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+LSTM = "layers:\n  - {type: lstm, name: rnn, inputs: 10, units: 8, density: 0.25, recurrent_density: 0.5}\n"
+
+
+def test_an_lstm_has_two_matrices_with_densities_of_their_own(tmp_path):
+    workload = described(written(tmp_path, LSTM)).workload
+
+    assert [tensor.name for tensor in workload.tensors] == ["rnn.kernel", "rnn.recurrent_kernel"]
+    assert workload.kept == {"rnn.kernel": 80, "rnn.recurrent_kernel": 128}
+    assert not workload.masks
+
+
+def test_layers_without_density_are_dense(tmp_path):
+    text = "layers:\n  - {type: dense, name: out, inputs: 10, outputs: 3}\n"
+
+    workload = described(written(tmp_path, text)).workload
+
+    assert workload.tensors[0].shape == (3, 10)
+    assert workload.kept == {} and workload.banks == {}
+
+
+def test_banks_keep_whole_numbers_of_weights(tmp_path):
+    text = "layers:\n  - {type: dense, name: out, inputs: 50, outputs: 4, density: 0.25, banks: 10}\n"
+
+    workload = described(written(tmp_path, text)).workload
+
+    assert workload.banks == {"out.kernel": 10}
+    assert workload.kept == {"out.kernel": 4 * 10 * 1}  # 1.25 of every 5 is one
+
+
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 100))
+def test_without_banks_the_count_is_the_one_of_the_patterns(tmp_path_factory, rows, cols, percent):
+    folder = tmp_path_factory.mktemp("w")
+    entry = f"{{type: dense, name: out, inputs: {cols}, outputs: {rows}, density: {percent / 100}}}"
+
+    kept = described(written(folder, f"layers:\n  - {entry}\n")).workload.kept.get("out.kernel", rows * cols)
+
+    assert kept == keep_count(rows * cols, (100 - percent) / 100)
+
+
+def test_outputs_of_convolutions_are_given_or_follow_from_the_image(tmp_path):
+    conv = "type: conv2d, name: c, inputs: 1, outputs: 2, kernel: [3, 3], density: 0.5"
+    given_size = described(written(tmp_path, f"layers:\n  - {{{conv}, output: [6, 5]}}\n")).workload
+    image = described(
+        written(tmp_path, f"input_shape: [1, 8, 8]\nlayers:\n  - {{{conv}}}\n  - {{type: pool2d, size: 2}}\n")
+    ).workload
+
+    assert given_size.output_pixels == {"c": 30}
+    assert image.output_pixels == {} and image.network.input_shape == (1, 8, 8)
+    assert [layer.type for layer in image.network.layers] == ["conv2d", "pool2d"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "empty file"),
+        ("3\n", "mapping"),
+        ("layers: []\n", "at least 1"),
+        ("layers:\n  - {type: gru, name: a}\n", "workload.yaml:2"),
+        ("layers:\n  - {type: dense, name: a, inputs: 0, outputs: 2}\n", "above 0"),
+        ("layers:\n  - {type: dense, name: a, inputs: 2}\n", "outputs"),
+        ("layers:\n  - {type: dense, name: a, inputs: 2, outputs: 2, density: 1.5}\n", "at most 1"),
+        ("layers:\n  - {type: dense, name: a, inputs: 2, outputs: 2, banks: 3}\n", "at most 2 banks, got 3"),
+        ("layers:\n  - {type: dense, name: a, inputs: 2, outputs: 2, colour: red}\n", "colour"),
+        ("layers:\n  - {type: pool2d, size: 2}\n", "only pooling"),
+        ("layers:\n  - {type: conv2d, name: c, inputs: 1, outputs: 2, kernel: [3, 3]}\n", "`output`"),
+        ("layers: [{type: dense, name: a, inputs: 2, outputs: 2}, {type: dense, name: a, inputs: 2, outputs: 2}]\n",
+         "two layers are named 'a'"),
+        ("version: 2\nlayers:\n  - {type: dense, name: a, inputs: 2, outputs: 2}\n", "workload.yaml:1"),
+        ("layers: [\n", "workload.yaml"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_with_the_file_and_the_value(tmp_path, text, told):
+    path = written(tmp_path, text)
+
+    with pytest.raises(SpecError, match=r"workload\.yaml") as raised:
+        described(path)
+
+    assert told in str(raised.value)
+
+
+def test_a_missing_description_is_told(tmp_path):
+    with pytest.raises(SpecError, match=r"absent\.yaml.*no such file"):
+        described(tmp_path / "absent.yaml")
+
+
+def test_options_of_mask_files_are_refused_for_descriptions(tmp_path):
+    path = written(tmp_path, LSTM)
+
+    for options in ({"banks": 2}, {"layout": "rows_in"}, {"output_sizes": {"rnn": (2, 2)}}):
+        with pytest.raises(SpecError, match="inside it"):
+            read_given(path, **options)
+
+
+def test_activation_densities_come_by_layer_or_for_all(tmp_path):
+    path = written(
+        tmp_path,
+        LSTM + "  - {type: dense, name: out, inputs: 8, outputs: 3, activation_density: 0.9}\n",
+        f"two{DESCRIPTIONS[1]}",
+    )
+
+    alone = read_given(path).workload
+    one = read_given(path, activation_density={"rnn": 0.3}).workload
+    both = read_given(path, activation_density={"": 0.5, "rnn": 0.3}).workload
+
+    assert alone.activation_density == {"rnn": 1.0, "out": 0.9}
+    assert one.activation_density == {"rnn": 0.3, "out": 0.9}
+    assert both.activation_density == {"rnn": 0.3, "out": 0.5}
+
+
+@pytest.mark.parametrize("densities", [{"cnn": 0.5}, {"rnn": 1.5}, {"": float("nan")}])
+def test_a_wrong_activation_density_is_refused(tmp_path, densities):
+    with pytest.raises(SpecError, match="--activation-density"):
+        read_given(written(tmp_path, LSTM), activation_density=densities)
+
+
+def test_a_file_of_masks_brings_its_notes(tmp_path):
+    mask = np.eye(4, dtype=bool)
+    np.savez(tmp_path / "masks.npz", layer=mask, bias=np.ones(4))
+
+    given_file = read_given(tmp_path / "masks.npz")
+
+    assert (given_file.workload.masks["layer"] == mask).all()
+    assert any("bias" in note for note in given_file.told())
+
+
+def test_a_damaged_file_of_masks_is_refused(tmp_path):
+    (tmp_path / "masks.npz").write_bytes(b"nothing of the kind")
+
+    with pytest.raises(DataError, match=r"masks\.npz"):
+        read_given(tmp_path / "masks.npz")

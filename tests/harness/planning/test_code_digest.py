@@ -1,0 +1,326 @@
+"""Digests of code: what changes them, and what does not."""
+
+import importlib
+import shutil
+import sys
+from pathlib import Path
+
+import harness_plugins
+import pytest
+from harness_plugins.backends.torch_backend import TorchBackend
+from harness_plugins.hardware.fpga_analytic import FpgaAnalytic
+from harness_plugins.patterns.bank_balanced import BankBalanced
+from harness_plugins.patterns.block import Block
+from harness_plugins.patterns.unstructured import Unstructured
+from harness_plugins.tasks.lenet import Lenet
+from harness_plugins.tasks.lstm_lm import LstmLm
+from numpy_plugins import NumpyBackend
+
+import harness
+from harness.api import Gradient, Magnitude
+from harness.discovery.registry import discover
+from harness.planning import code_digest
+
+CACHES = shutil.ignore_patterns("__pycache__")
+HELPER = '"""Help."""\n\n\ndef width():\n    """How wide."""\n    return 4  # columns\n'
+PATTERN = '''"""A pattern."""
+
+from harness.api import Frame, Pattern
+
+from acme_{name}._inner import helper
+
+
+class Acme(Pattern):
+    """Groups of some columns."""
+
+    name = "acme"
+
+    def frame(self, rows, cols):
+        """The frame."""
+        return Frame(group=(1, helper.width()))
+'''
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    code_digest.forget()
+    yield
+    code_digest.forget()
+
+
+@pytest.fixture
+def acme(tmp_path, monkeypatch, request):
+    """Install a distribution of a package with a helper; answer its class and its folder."""
+
+    def install(name="one", *, editable=False, version="0.3", top="site"):
+        site, package = tmp_path / top, f"acme_{name}"
+        code = (tmp_path / f"{top}-source" if editable else site) / package
+        (code / "_inner").mkdir(parents=True)
+        files = {
+            "__init__.py": "",
+            "tiles.py": PATTERN.format(name=name),
+            "_inner/__init__.py": "",
+            "_inner/helper.py": HELPER,
+            "sizes.yaml": "width: 4\n",
+        }
+        for file, content in files.items():
+            (code / file).write_text(content)
+        info = site / f"{package}-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {package.replace('_', '-')}\nVersion: {version}\n"
+        )
+        (info / "entry_points.txt").write_text(f"[harness.plugins]\nacme = {package}\n")
+        (info / "top_level.txt").write_text(f"{package}\n")
+        listed = [f"__editable___{package}_finder.py"] if editable else [f"{package}/{file}" for file in files]
+        (info / "RECORD").write_text("".join(f"{file},,\n" for file in listed))
+        for folder in (site, code.parent):
+            monkeypatch.syspath_prepend(str(folder))
+        module = importlib.import_module(f"{package}.tiles")
+        request.addfinalizer(lambda: [sys.modules.pop(each) for each in list(sys.modules) if each.startswith(package)])
+        return module.Acme, code
+
+    return install
+
+
+def digest_of(cls):
+    code_digest.forget()
+    return code_digest.component(cls).digest
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("editable", [False, True])
+def test_an_edited_helper_of_a_third_party_changes_its_digest(acme, editable):
+    cls, folder = acme(editable=editable)
+    before = digest_of(cls)
+    edit(folder / "_inner" / "helper.py", "return 4", "return 8")
+
+    assert digest_of(cls) != before
+
+
+@pytest.mark.parametrize("editable", [False, True])
+def test_data_beside_a_third_partys_code_count(acme, editable):
+    cls, folder = acme(editable=editable)
+    before = digest_of(cls)
+    edit(folder / "sizes.yaml", "4", "8")
+
+    assert digest_of(cls) != before
+
+
+def test_comments_docstrings_and_layout_change_nothing(acme):
+    cls, folder = acme()
+    before = digest_of(cls)
+    edit(folder / "_inner" / "helper.py", HELPER, "def width( ):\n\n    # so wide\n    return (4)\n")
+    edit(folder / "tiles.py", '"""Groups of some columns."""', '"""Groups."""')
+
+    assert digest_of(cls) == before
+
+
+def test_the_kind_of_a_number_counts(acme):
+    cls, folder = acme()
+    before = digest_of(cls)
+    edit(folder / "_inner" / "helper.py", "return 4", "return 4.0")
+
+    assert digest_of(cls) != before
+
+
+def test_the_same_code_has_one_digest_wherever_and_however_it_is_installed(acme, monkeypatch):
+    installed, _ = acme()
+    before = digest_of(installed)
+    for module in [each for each in sys.modules if each.startswith("acme_one")]:
+        monkeypatch.delitem(sys.modules, module)
+    editable, _ = acme(editable=True, version="0.4", top="elsewhere")
+
+    assert digest_of(editable) == before
+    found = code_digest.component(editable)
+    assert (found.distribution, found.version) == ("acme-one", "0.4")
+
+
+def test_a_distribution_is_named_with_its_version(acme):
+    found = code_digest.component(acme()[0])
+
+    assert (found.kind, found.name, found.distribution, found.version) == ("pattern", "acme", "acme-one", "0.3")
+    assert found.place == "pattern acme"
+
+
+def test_code_that_cannot_be_parsed_counts_byte_by_byte(acme):
+    cls, folder = acme()
+    (folder / "_inner" / "helper.py").write_text("def {{ name }}:\n")
+    before = digest_of(cls)
+    (folder / "_inner" / "helper.py").write_text("def {{ other }}:\n")
+
+    assert digest_of(cls) != before
+
+
+def test_a_class_inherits_the_digest_of_what_it_inherits_from(acme, plugins):
+    class Wider(BankBalanced):
+        name = "wider"
+
+    before = digest_of(Wider)
+    edit(plugins / "patterns" / "bank_balanced.py", "banks", "pieces")
+
+    assert digest_of(Wider) != before
+
+
+def test_code_without_a_file_is_never_recognised_again():
+    cls = type("Typed", (Unstructured,), {"__module__": "a_prompt"})
+
+    assert digest_of(cls) != digest_of(cls)
+
+
+def test_a_module_of_no_distribution_is_digested_all_the_same():
+    found = code_digest.component(NumpyBackend)
+
+    assert (found.distribution, found.version) == ("", "")
+    assert digest_of(NumpyBackend) == found.digest
+
+
+@pytest.fixture
+def plugins(tmp_path, monkeypatch):
+    """A copy of the plugins' source that may be edited; what is imported stays as it is."""
+    copy = shutil.copytree(Path(harness_plugins.__path__[0]), tmp_path / "plugins", ignore=CACHES)
+    monkeypatch.setattr(harness_plugins, "__path__", [str(copy)])
+    return copy
+
+
+@pytest.fixture
+def core(tmp_path, monkeypatch):
+    """Likewise a copy of the harness."""
+    copy = shutil.copytree(Path(harness.__path__[0]), tmp_path / "harness", ignore=CACHES)
+    monkeypatch.setattr(harness, "__path__", [str(copy)])
+    return copy
+
+
+def append(path, text):
+    path.write_text(path.read_text() + text)
+
+
+def changed_by(write, *classes):
+    before = [digest_of(cls) for cls in classes]
+    write()
+    return [cls.name for cls, old in zip(classes, before, strict=True) if digest_of(cls) != old]
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        ("patterns/block.py", ["block"]),
+        ("patterns/_shared.py", ["bank_balanced"]),
+        ("tasks/_images.py", ["lenet"]),
+        ("tasks/_shared.py", ["lenet", "lstm_lm"]),
+        ("backends/torch_backend/optimiser.py", ["torch"]),
+        ("backends/keras_tfmot/build.py", []),
+        ("hardware/_design/model.py", []),
+        ("hardware/_devices/devices.yaml", []),
+        ("strategies/gradual.py", []),
+    ],
+)
+def test_an_edit_of_our_plugins_reaches_what_imports_it_and_nothing_else(plugins, file, names):
+    found = changed_by(
+        lambda: append(plugins / file, "\nadded: 1\n"), BankBalanced, Block, Lenet, LstmLm, TorchBackend, Unstructured
+    )
+
+    assert found == names
+
+
+def test_data_beside_a_task_of_ours_count(plugins):
+    found = changed_by(lambda: (plugins / "tasks" / "corpora.yaml").write_text("ptb: 1\n"), LstmLm)
+
+    assert found == ["lstm_lm"]
+
+
+def test_data_beside_a_hardware_model_count_and_retrain_nothing(plugins):
+    found = changed_by(
+        lambda: append(plugins / "hardware" / "_devices" / "devices.yaml", "\nadded: 1\n"), FpgaAnalytic, LstmLm, Block
+    )
+
+    assert found == ["fpga_analytic"]
+
+
+def test_a_name_imported_from_its_own_package_is_followed(plugins):
+    (plugins / "patterns" / "_other.py").write_text("WIDTH = 4\n")
+    append(plugins / "patterns" / "block.py", "\nfrom . import _other\n")
+
+    assert changed_by(lambda: (plugins / "patterns" / "_other.py").write_text("WIDTH = 8\n"), Block) == ["block"]
+
+
+def own_digests():
+    code_digest.forget()
+    return {
+        "stages": code_digest.stages().digest,
+        "masks": code_digest.masks().digest,
+        "magnitude": digest_of(Magnitude),
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "changed"),
+    [
+        ("masks/updates.py", "0x5C03E", "0x5C03F", {"masks"}),
+        ("masks/selection.py", "quota", "share", {"masks"}),
+        ("api/values.py", "ROUND_HALF_UP", "ROUND_HALF_EVEN", {"masks"}),
+        ("masks/updates.py", "def why_skipped(", "def why_passed_over(", set()),
+        ("api/backend.py", "0xBA7C4", "0xBA7C5", {"stages"}),
+        ("api/network.py", "splitmix64", "a mixer", set()),
+        ("api/program.py", "return np.abs(weights)\n", "return weights**2\n", {"magnitude"}),
+        ("api/program.py", "** 3", "** 2", set()),
+        ("execution/worker.py", 'session.evaluate(split)', 'session.evaluate("valid")', {"stages"}),
+        ("execution/worker.py", "def main(", "def begin(", set()),
+        ("planning/plan.py", "def make_plan(", "def made_plan(", set()),
+        ("store/files.py", "STORE_FORMAT = 1", "STORE_FORMAT = 7", set()),
+        ("report/rows.py", "def ", "def _", set()),
+        ("cli/experiment.py", "def ", "def _", set()),
+    ],
+)  # fmt: skip
+def test_an_edit_of_the_harness_counts_where_it_decides_results(core, file, old, new, changed):
+    before = own_digests()
+    edit(core / file, old, new)
+    after = own_digests()
+
+    assert {name for name in before if before[name] != after[name]} == changed
+
+
+def test_scores_do_not_share_a_digest():
+    assert digest_of(Gradient) != digest_of(Magnitude)
+
+
+def test_what_is_listed_imports_nothing_else_that_computes():
+    """Every module of the harness that listed code imports is listed, or known to decide no number."""
+    harmless = {
+        "harness.api", "harness.api.component", "harness.api.errors", "harness.api.program", "harness.api.task",
+        "harness.execution.machine", "harness.results.records", "harness.planning.stages", "harness.store",
+    }  # fmt: skip
+    listed = {*code_digest.STAGES, *code_digest.MASKS}
+    imported = {
+        name
+        for module in listed
+        for name in code_digest._imports(module, code_digest._located(module))
+        if name.startswith("harness.") and code_digest._located(name) is not None
+    }
+
+    assert imported - listed - harmless == set()
+
+
+def test_every_installed_component_has_a_digest_of_its_own():
+    rows = [row for row in discover().rows if row.component is not None]
+    digests = {row.component: digest_of(row.component) for row in rows if row.kind in ("task", "backend", "pattern")}
+
+    assert len(set(digests.values())) == len(digests)
+
+
+def test_a_component_inside_a_field_counts():
+    class Nested(Unstructured):
+        name = "nested"
+        inner: Block = Block()
+        others: tuple[Magnitude, ...] = (Magnitude(),)
+
+    assert [part.place for part in code_digest.parts(Nested())] == [
+        "pattern nested",
+        "pattern block",
+        "score magnitude",
+    ]

@@ -1,0 +1,493 @@
+"""Reports, from hand-made records: what stands in the rows, and the tables as text."""
+
+import csv
+import json
+import subprocess
+import sys
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from harness.api import EmptySelectionError, SpecError, StoreError
+from harness.report import picture, render
+from harness.report.comparison import strategies
+from harness.report.rows import tables
+from harness.results.records import Record, write
+
+FINE, GRADUAL, REWINDING = "fine_tuning(epochs=2)", "gradual", "lr_rewinding"
+BANKS = "bank_balanced(banks=4)"
+
+# How far each pattern and strategy of the hand-made language model is from dense, per unit of sparsity.
+COST = {("unstructured", FINE): 4.0, ("unstructured", GRADUAL): 3.0, (BANKS, FINE): 4.5, (BANKS, GRADUAL): 3.25}
+NOISE = (0.05, -0.04, 0.02)
+
+
+def noise(pattern, seed):
+    """Small, different for every pattern, and over three seeds of equal sum."""
+    return NOISE[(seed + len(pattern)) % 3]
+
+
+def engine(speedup, *, fits=True):
+    return {"latency_us": 40 / speedup, "cycles": int(8000 / speedup), "speedup": speedup, "fits": fits}
+
+
+def language_model(pattern="dense", strategy="dense", sparsity=0.0, seed=0, **changes):
+    value = 100.0 + seed + sparsity * COST.get((pattern, strategy), 5.0) + noise(pattern, seed) * bool(sparsity)
+    after_dense = strategy in (FINE, REWINDING)
+    fields = {
+        "run": "grid-1a2b3c",
+        "cell": f"{pattern} {strategy} {sparsity} {seed}",
+        "task": "lstm_lm",
+        "backend": "torch",
+        "pattern": pattern,
+        "strategy": strategy,
+        "scope": ("lstm",),
+        "target_sparsity": sparsity,
+        "sparsity": max(0.0, sparsity - 0.0004),
+        "model_sparsity": round(sparsity / 4, 4),
+        "seed": seed,
+        "metric": "perplexity",
+        "value": value,
+        "total_epochs": 6 if after_dense else 4,
+        "retrain_epochs": 2 if after_dense else 0,
+        "needs_dense_model": after_dense,
+        "hyper_parameters": ("epochs", "lr") if after_dense else ("begin", "end", "every") if sparsity else (),
+        "best_possible": 61.5,
+        "status": "ok",
+        "hardware": {
+            "fpga_analytic": engine(1 + 8 * sparsity),
+            "cycle_simulator(engine=bank)": engine(1 + 6 * sparsity, fits=sparsity > 0),
+        },
+        "device": "cpu",
+        "threads": 1,
+        "versions": {"harness": "0.1.0", "torch": "2.9.0"},
+        "facts": {"corpus": "synthetic", "train_tokens": 20000},
+    }
+    return Record(**(fields | changes))
+
+
+def grid(*, patterns=("unstructured", BANKS), seeds=(0, 1, 2), levels=(0.6, 0.9), by=(FINE, GRADUAL)):
+    """Dense first, then every pattern, strategy and sparsity."""
+    pruned = [
+        language_model(pattern, strategy, level, seed)
+        for pattern in patterns
+        for strategy in by
+        for level in levels
+        for seed in seeds
+    ]
+    return [language_model(seed=seed) for seed in seeds] + pruned
+
+
+def without_result(record, status, reason=""):
+    empty = {"sparsity": None, "model_sparsity": None, "value": None, "hardware": {}}
+    return record.model_copy(update={"status": status, "reason": reason, **empty})
+
+
+def troubled():
+    """A grid under way: a failed seed, a row that failed whole, a declared skip, a cost that cannot be had."""
+    records = grid(seeds=(0, 1), levels=(0.9,))
+    for index, record in enumerate(records):
+        if record.pattern == BANKS and record.strategy == FINE and record.seed == 1:
+            records[index] = without_result(record, "diverged", "the loss became nan at step 7 of the epoch")
+        elif record.pattern == "unstructured" and record.strategy == GRADUAL:
+            records[index] = without_result(record, "failed", "RuntimeError: out of luck")
+        elif record.pattern == BANKS and record.strategy == GRADUAL and record.seed == 0:
+            update = {"status": "cached", "hardware": record.hardware | {"fpga_analytic": {"reason": "no such engine"}}}
+            records[index] = record.model_copy(update=update)
+        elif record.pattern == BANKS and record.strategy == GRADUAL:
+            records[index] = without_result(record, "planned")
+    skipped = language_model("n_m", FINE, 0.9, 0, backend="keras_tfmot")
+    return [*records, without_result(skipped, "skipped", "n_m: 2:4 reaches a sparsity of 0.5, not 0.9")]
+
+
+def images(pattern="dense", sparsity=0.0, seed=0, drop=0.0):
+    return Record(
+        cell=f"images {pattern} {seed}",
+        task="lenet",
+        backend="torch",
+        pattern=pattern,
+        strategy="one_shot" if sparsity else "dense",
+        target_sparsity=sparsity,
+        sparsity=sparsity,
+        model_sparsity=sparsity,
+        seed=seed,
+        metric="accuracy",
+        unit="%",
+        better="higher",
+        digits=1,
+        value=97.0 + 0.1 * seed - drop + noise(pattern, seed) * bool(sparsity),
+        status="ok",
+        value_before_retraining=90.0 if sparsity else None,
+    )
+
+
+def accuracies():
+    drops = {"unstructured": 0.05, "block": 8.0}
+    pruned = [images(pattern, 0.5, seed, drop) for pattern, drop in drops.items() for seed in range(3)]
+    return [images(seed=seed) for seed in range(3)] + pruned
+
+
+def row(records, pattern, strategy, level=0.9, margin=None):
+    """The only row of these labels."""
+    [found] = [
+        found
+        for table in tables(records, margin)
+        for found in table.rows
+        if (found.setting.pattern, found.setting.strategy, found.setting.target_sparsity) == (pattern, strategy, level)
+    ]
+    return found
+
+
+# --- golden tables --------------------------------------------------------------------------------------------------
+
+
+def test_a_whole_grid_in_a_terminal(golden):
+    golden("report_grid_120", render(grid(), title="grid", margin=1.0, width=120))
+
+
+def test_one_seed_in_a_narrow_terminal_gives_two_tables(golden):
+    golden("report_one_seed_80", render(grid(seeds=(0,)), title="one seed", width=80))
+
+
+def test_a_whole_grid_in_markdown(golden):
+    golden("report_grid_md", render(grid(), format="md", title="grid", margin=1.0))
+
+
+def test_a_run_under_way_with_failures_in_a_terminal(golden):
+    golden("report_troubled_110", render(troubled(), title="troubled", width=110))
+
+
+def test_a_run_under_way_with_failures_in_markdown(golden):
+    golden("report_troubled_md", render(troubled(), format="md", title="troubled"))
+
+
+def test_two_tasks_with_different_metrics_give_two_tables(golden):
+    golden("report_two_tasks_110", render([*grid(seeds=(0,), levels=(0.9,)), *accuracies()], margin=0.5, width=110))
+
+
+def test_rows_in_csv(golden):
+    golden("report_troubled_csv", render(troubled(), format="csv"))
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+
+
+def test_dense_comes_first_and_the_rest_in_the_order_of_the_plan():
+    records = grid(levels=(0.9, 0.6))
+
+    [table] = tables([*records[3:], *records[:3]])
+
+    assert table.rows[0].setting.is_dense
+    found = [(r.setting.pattern, r.setting.strategy, r.setting.target_sparsity) for r in table.rows[1:]]
+    assert found == [(p, s, level) for p in ("unstructured", BANKS) for s in (FINE, GRADUAL) for level in (0.6, 0.9)]
+
+
+def test_differences_are_paired_by_seed():
+    found = row(grid(), BANKS, FINE)
+
+    # Seeds differ by whole points, the paired differences only by the noise.
+    assert found.value.half > 2
+    assert found.to_dense.difference.half < 0.2
+    assert found.to_dense.difference.mean == pytest.approx(0.9 * 4.5 + sum(NOISE) / 3)
+    assert found.to_reference.difference.mean == pytest.approx(0.9 * 0.5)
+
+
+def test_a_pattern_is_compared_with_unstructured_of_its_own_strategy_only():
+    records = [r for r in grid() if (r.pattern, r.strategy) != ("unstructured", GRADUAL)]
+
+    assert row(records, BANKS, FINE).to_reference is not None
+    missing = row(records, BANKS, GRADUAL)
+    assert missing.to_reference is None
+    assert missing.why_no_reference == "the row to compare with is not part of this run"
+
+
+def test_baselines_are_not_compared_with_themselves():
+    [table] = tables(grid())
+
+    assert table.rows[0].to_dense is None
+    assert all(r.to_reference is None for r in table.rows if r.setting.pattern == "unstructured")
+
+
+def test_each_backend_has_its_own_dense_baseline():
+    keras = [r.model_copy(update={"backend": "keras_tfmot", "value": r.value + 50}) for r in grid(levels=(0.9,))]
+
+    [table] = tables([*grid(levels=(0.9,)), *keras])
+
+    assert table.backends == ("torch", "keras_tfmot")
+    assert [r.setting.is_dense for r in table.rows] == [True, *[False] * 4] * 2
+    means = [r.to_dense.difference.mean for r in table.rows if not r.setting.is_dense]
+    assert means[:4] == pytest.approx(means[4:])
+
+
+def test_without_a_dense_baseline_there_is_no_difference_but_a_reason():
+    found = row([r for r in grid() if not r.is_dense], BANKS, FINE)
+
+    assert found.value is not None
+    assert found.to_dense is None
+    assert found.why_no_dense == "the row to compare with is not part of this run"
+
+
+def test_a_failed_seed_marks_its_row_and_is_named():
+    found = row(troubled(), BANKS, FINE)
+
+    assert (found.done, found.planned, found.is_complete) == (1, 2, False)
+    assert found.why_no_value == "seed 1 diverged: the loss became nan at step 7 of the epoch"
+
+
+def test_a_row_that_failed_whole_has_no_numbers():
+    found = row(troubled(), "unstructured", GRADUAL)
+
+    assert found.value is None
+    assert found.sparsity is None
+    assert found.to_dense is None
+    assert found.why_no_value == "failed: RuntimeError: out of luck"
+
+
+def test_an_infinite_value_is_missing_with_its_reason():
+    records = grid(seeds=(0,))
+    records[-1] = records[-1].model_copy(update={"value": float("inf")})
+
+    found = row(records, BANKS, GRADUAL)
+
+    assert found.value is None
+    assert found.why_no_value == "the test value is not finite"
+
+
+def test_hardware_is_averaged_over_seeds_and_fits_only_if_all_do():
+    records = grid(patterns=("unstructured",), by=(FINE,), levels=(0.9,))
+    records[-1] = records[-1].model_copy(update={"hardware": {"fpga_analytic": engine(2.0, fits=False)}})
+
+    cell = row(records, "unstructured", FINE).hardware["fpga_analytic"]
+
+    assert cell.speedup == pytest.approx((8.2 + 8.2 + 2.0) / 3)
+    assert cell.fits is False
+
+
+def test_a_margin_brings_verdicts_corrected_for_the_whole_table():
+    [table] = tables(grid(), margin=1.0)
+
+    assert table.comparisons == 12
+    assert row(grid(), BANKS, FINE, margin=1.0).dense_verdict == "worse"
+    assert row(grid(), BANKS, GRADUAL, 0.6).dense_verdict is None
+
+
+def test_higher_is_better_turns_the_verdicts():
+    found = row(accuracies(), "block", "one_shot", 0.5, margin=0.5)
+
+    assert found.to_dense.difference.mean < 0
+    assert found.dense_verdict == "worse"
+
+
+def test_two_scopes_of_a_task_are_two_tables_with_the_same_dense_rows():
+    wider = [r.model_copy(update={"scope": ("lstm", "softmax")}) for r in grid() if not r.is_dense]
+
+    found = tables([*grid(), *wider])
+
+    assert [table.scope for table in found] == [("lstm",), ("lstm", "softmax")]
+    assert found[0].rows[0].values == found[1].rows[0].values
+
+
+def test_a_table_of_dense_cells_alone_is_a_table():
+    [table] = tables([language_model(seed=seed) for seed in (0, 1)])
+
+    assert [r.setting.is_dense for r in table.rows] == [True]
+    assert "Strategies compared" not in render([language_model()])
+
+
+def test_two_runs_mixed_are_refused():
+    with pytest.raises(StoreError, match="one run at a time"):
+        render(grid() + grid())
+
+
+def test_no_records_are_an_empty_selection():
+    with pytest.raises(EmptySelectionError, match="run a spec first"):
+        render([])
+
+
+@pytest.mark.parametrize("margin", [0.0, -1.0, float("nan")])
+def test_an_impossible_margin_is_refused(margin):
+    with pytest.raises(SpecError, match="expected an equivalence margin above 0"):
+        render(grid(), margin=margin)
+
+
+# --- strategies -----------------------------------------------------------------------------------------------------
+
+
+def test_strategies_are_compared_over_the_cells_that_all_of_them_finished():
+    records = [r for r in grid(levels=(0.9,)) if (r.pattern, r.strategy, r.seed) != (BANKS, GRADUAL, 2)]
+
+    fine, gradual = strategies(tables(records)[0])
+
+    assert fine.accuracy[0.9].cells == gradual.accuracy[0.9].cells == 5
+    common = [4.0 * 0.9 + noise("unstructured", seed) for seed in (0, 1, 2)]
+    common += [4.5 * 0.9 + noise(BANKS, seed) for seed in (0, 1)]
+    assert fine.accuracy[0.9].mean == pytest.approx(sum(common) / 5)
+
+
+def test_a_dense_model_at_hand_saves_epochs_only_where_the_strategy_starts_from_it():
+    fine, gradual = strategies(tables(grid())[0])
+
+    assert (fine.epochs, fine.epochs_with_dense) == ((6, 6), (2, 2))
+    assert (gradual.epochs, gradual.epochs_with_dense) == ((4, 4), (4, 4))
+
+
+def test_a_strategy_that_finished_nothing_hides_no_other():
+    records = grid(by=(FINE, GRADUAL), levels=(0.9,))
+    records = [without_result(r, "failed", "no") if r.strategy == GRADUAL else r for r in records]
+
+    fine, gradual = strategies(tables(records)[0])
+
+    assert fine.accuracy[0.9].cells == 6
+    assert gradual.accuracy[0.9] is None
+    assert (gradual.done, gradual.planned) == (0, 6)
+
+
+# --- renderings -----------------------------------------------------------------------------------------------------
+
+
+def test_json_is_a_list_with_one_object_per_planned_cell():
+    records = troubled()
+
+    found = json.loads(render(records, format="json"))
+
+    assert [entry["cell"] for entry in found] == [record.cell for record in records]
+    wanted = "task backend pattern strategy pattern_params strategy_params scope allocation target_sparsity sparsity"
+    wanted += " model_sparsity seed metric value split total_epochs retrain_epochs status reason hardware"
+    assert all(set(wanted.split()) <= set(entry) for entry in found)
+    assert found[0]["hardware"]["fpga_analytic"]["cycles"] == 8000
+
+
+def test_csv_has_unrounded_numbers_and_empty_fields_for_missing_ones():
+    lines = list(csv.DictReader(StringIO(render(troubled(), format="csv"))))
+
+    by_label = {(line["backend"], line["pattern"], line["strategy"]): line for line in lines}
+    finished = by_label["torch", "unstructured", FINE]
+    assert float(finished["value"]) == pytest.approx(row(troubled(), "unstructured", FINE).value.mean, abs=0)
+    failed = by_label["torch", "unstructured", GRADUAL]
+    assert (failed["value"], failed["sparsity"], failed["n"]) == ("", "", "0")
+    assert failed["reason"] == "failed: RuntimeError: out of luck"
+
+
+@pytest.mark.parametrize("format", ["rich", "md", "csv"])
+def test_nothing_planned_drops_out_of_a_report(format):
+    text = render(troubled(), format=format, width=200)
+
+    for label in ("dense", "unstructured", "bank_balanced", "n_m", "diverged", "failed", "skipped", "planned"):
+        assert label in text
+
+
+@pytest.mark.parametrize("width", [80, 100, 110, 120, 160])
+def test_no_line_is_wider_than_the_terminal(width):
+    for records in (grid(), grid(seeds=(0,)), troubled()):
+        assert max(len(line) for line in render(records, margin=1.0, width=width).splitlines()) <= width
+
+
+def test_one_seed_and_two_engines_fit_one_table_of_100_columns():
+    text = render(grid(seeds=(0,)), width=100)
+
+    assert any("asked" in line and line.count("speed-") == 2 for line in text.splitlines())
+
+
+def test_a_console_gets_the_text_that_is_returned():
+    console = Console(file=StringIO(), width=100)
+
+    text = render(grid(), console=console)
+
+    printed = [line.rstrip() for line in console.file.getvalue().splitlines()]
+    assert printed == text.splitlines()
+
+
+def test_colour_is_the_consoles_and_never_in_the_returned_text():
+    console = Console(file=StringIO(), width=100, force_terminal=True, color_system="truecolor")
+
+    text = render(grid(), console=console)
+
+    assert "\x1b[" in console.file.getvalue()
+    assert "\x1b" not in text
+
+
+def test_labels_and_reasons_are_never_read_as_markup():
+    odd = language_model("[bold]x|y", FINE, 0.9, status="failed", reason="expected [red] | *blue*\nor `none`")
+
+    assert "[bold]x|y" in render([odd], width=160)
+    assert r"[bold]x\|y" in render([odd], format="md")
+    assert r"expected [red] \| \*blue\* or `none`" in render([odd], format="md")
+
+
+def test_only_a_run_under_way_is_called_partial():
+    assert "PARTIAL: 1 of 11 planned cells have not finished" in render(troubled())
+    assert "PARTIAL" not in render(grid())
+
+
+def test_a_result_that_was_not_reproduced_is_said_at_the_top():
+    doubtful = language_model(facts={"not_reproduced": ["1a2b"]})
+
+    assert "NOT REPRODUCED: in 1 cells a stage" in render([doubtful], width=160)
+    assert "NOT REPRODUCED" not in render(grid())
+
+
+def test_too_few_seeds_for_a_test_without_assumptions_are_said_so():
+    assert "n too small" in render(grid(), margin=1.0)
+    assert "n too small: one seed" in render(grid(seeds=(0,)), margin=1.0, width=200)
+    assert "n too small" not in render(grid(seeds=range(6)), margin=1.0)
+
+
+# --- pictures -------------------------------------------------------------------------------------------------------
+
+
+def test_equal_records_draw_equal_bytes(tmp_path):
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from harness.results.records import read; from harness.report import picture\n"
+        "for name in sys.argv[2:]: picture(read(Path(sys.argv[1])), Path(name))"
+    )
+    write(tmp_path / "records.json", [*grid(), *accuracies()])
+    names = [tmp_path / name for name in ("records.json", "a.svg", "b.svg")]
+    subprocess.run([sys.executable, "-c", script, *names], check=True)
+
+    drawn = (tmp_path / "a.svg").read_text()
+    assert drawn == (tmp_path / "b.svg").read_text()
+    assert all(text in drawn for text in ("perplexity (test)", "accuracy, % (test)", "target sparsity, %", BANKS))
+
+
+def test_a_picture_of_an_unknown_kind_is_refused(tmp_path):
+    with pytest.raises(SpecError, match=r"expected a file ending in \.svg, \.png, \.pdf, got 'a\.txt'"):
+        picture(grid(), tmp_path / "a.txt")
+
+
+def test_a_report_loads_neither_scipy_stats_nor_matplotlib_nor_a_framework():
+    script = (
+        "import sys, harness.report\n"
+        "print([name for name in ('scipy', 'matplotlib', 'pandas', 'torch', 'tensorflow') if name in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_device_its_assumed_clock_and_the_warnings_of_a_hardware_model_are_told():
+    records = grid(patterns=("unstructured",), by=(FINE,), levels=(0.9,), seeds=(0,))
+    details = {"device": {"id": "arria10_gx1150"}, "clock": {"value": 200.0, "origin": "assumed"}}
+    cost = engine(2.0) | {"details": details, "notes": ["compare cycles"]}
+    records[-1] = records[-1].model_copy(update={"hardware": {"fpga_analytic": cost}})
+    text = render(records, format="md", title="t")
+
+    assert "fpga_analytic: arria10_gx1150 at 200.0 MHz (assumed); compare cycles (1 of 2 costs)." in text
+    assert "cycle_simulator(engine=bank):" not in text
+
+
+def test_the_reference_pattern_is_found_under_a_label_of_its_own():
+    records = [
+        record.model_copy(update={"pattern": "magnitude anywhere", "pattern_name": "unstructured"})
+        if record.pattern == "unstructured"
+        else record
+        for record in grid()
+    ]
+
+    [table] = tables(records)
+
+    assert table.reference == "magnitude anywhere"
+    assert row(records, BANKS, FINE).to_reference == row(grid(), BANKS, FINE).to_reference
+    assert row(records, "magnitude anywhere", FINE).to_reference is None
