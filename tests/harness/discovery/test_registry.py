@@ -356,14 +356,9 @@ def test_the_built_in_plugins_are_all_sound():
 
 
 def test_discovery_imports_no_framework():
-<<<<<<< HEAD:tests/harness/test_registry.py
     heavy = ("torch", "tensorflow", "tf_keras", "keras", "scipy", "pandas", "matplotlib")
-    code = f"import sys, harness.registry as r; r.discover(); print([name for name in {heavy} if name in sys.modules])"
-=======
-    heavy = ("torch", "tensorflow", "tf_keras", "keras", "scipy", "pandas", "matplotlib", "sklearn")
     discovery = "from harness.discovery.registry import discover; discover()"
     code = f"import sys; {discovery}; print([name for name in {heavy} if name in sys.modules])"
->>>>>>> 1501e89 (harness, plugins: rooms named by the question they answer; files move, nothing else changes):tests/harness/discovery/test_registry.py
 
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
