@@ -37,7 +37,7 @@ class Inputs(StrEnum):
 FileArgument = Annotated[
     Path | None,
     typer.Argument(
-        help="Masks or weights (.npz, .safetensors, .mtx, .smtx, .onnx), or layers by size (.yaml).",
+        help="Masks or weights (.npz, .npy, .safetensors, .mtx, .smtx, .onnx), or layers by size (.yaml).",
         show_default=False,
     ),
 ]
@@ -324,13 +324,16 @@ def _by_layer(texts: list[str] | None, option: str) -> dict[str, str]:
     return found
 
 
-def _size(name: str, text: str) -> tuple[int, int]:
+def _size(name: str, text: str) -> tuple[int, ...]:
     from harness.api import SpecError
 
-    height, cross, width = text.partition("x")
-    if not (name and cross and height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise SpecError(f"--output-size: expected LAYER=HEIGHTxWIDTH, such as conv_0=28x28, got {f'{name}={text}'!r}")
-    return int(height), int(width)
+    extents = text.split("x")
+    if not (name and len(extents) <= 3 and all(each.isdecimal() and len(each) < 10 and int(each) for each in extents)):
+        raise SpecError(
+            f"--output-size: expected LAYER=HEIGHTxWIDTH, such as conv_0=28x28, got {f'{name}={text}'!r:.80}; one or "
+            "three extents are for convolutions over so many axes"
+        )
+    return tuple(int(each) for each in extents)
 
 
 def _fraction(text: str) -> float:

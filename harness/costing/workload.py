@@ -163,7 +163,7 @@ def read_given(
     *,
     layout: Layout = "auto",
     banks: int | None = None,
-    output_sizes: Mapping[str, tuple[int, int]] | None = None,
+    output_sizes: Mapping[str, tuple[int, ...]] | None = None,
     activation_density: Mapping[str, float] | None = None,
 ) -> Given:
     """Read a file of masks or weights, or a description (`.yaml`).
@@ -172,7 +172,7 @@ def read_given(
         path: the file.
         layout: how matrices lie where the file does not say.
         banks: equally filled banks per row of every pruned matrix.
-        output_sizes: height and width of the outputs of convolutions, by layer.
+        output_sizes: extents of the outputs of convolutions (height and width), by layer.
         activation_density: fraction of inputs that are not zero, by layer; the key "" stands for all others.
 
     Raises:

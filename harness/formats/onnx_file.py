@@ -1,86 +1,67 @@
-"""Initialisers of an ONNX model, with what its graph says of their orientation; needs the package `onnx`."""
+"""Weights of an ONNX model, oriented as its graph reads them; needs the package `onnx`."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Protocol
+from typing import Any
 
 import numpy as np
 
 from harness.api.errors import DataError, SpecError
 from harness.api.values import Array
-from harness.formats.array_files import Found, Orientation, check_size, checked_file, kept
+from harness.formats.array_files import open_weights
+from harness.formats.onnx_constants import Constant, attribute, evaluated
+from harness.formats.onnx_products import LOOK_UPS, PRODUCTS, Operand
+from harness.formats.onnx_tensors import Tensors
+from harness.formats.weight_arrays import WeightArray, kept
 
-_ONNX_GATES = [0, 2, 3, 1]
-"""Where i, f, g, o stand among the gates i, o, f, c of ONNX."""
+_MOST_BYTES = 1 << 31
+"""The largest message of Protocol Buffers."""
 
-_RECURRENT = ("LSTM", "GRU", "RNN")
-_ELEMENT_WISE = ("Add", "Sub", "Mul", "Div", "Pow", "Where", "Clip", "PRelu")
-
-_FLIPPED: dict[Orientation | None, Orientation | None] = {"rows_out": "rows_in", "rows_in": "rows_out", None: None}
-
-
-class _Attribute(Protocol):
-    """What is asked of an `AttributeProto`."""
-
-    name: str
-    i: int
-
-
-class _Node(Protocol):
-    """What is asked of a `NodeProto`."""
-
-    name: str
-    op_type: str
-    input: Sequence[str]
-    output: Sequence[str]
-    attribute: Sequence[_Attribute]
-
-
-class _TensorProto(Protocol):
-    """What is asked of a `TensorProto`."""
-
-    name: str
-    dims: Sequence[int]
-    data_location: int
+_STANDARD = ("", "ai.onnx", "ai.onnx.ml", "ai.onnx.training")
+_MOST_TOLD = 6
 
 
 @dataclass(frozen=True)
-class _Use:
-    """A node that takes an initialiser: at which input, and whether transposed before."""
+class OnnxWeights:
+    """What was found in a model.
 
-    node: _Node
-    place: int
-    transposed: bool
+    Args:
+        arrays: weights, in the order in which the graph uses them.
+        skipped: tensors that are no weights, with their shapes.
+        notes: what a reader should know, as sentences.
+    """
+
+    arrays: tuple[WeightArray, ...]
+    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
-def read_onnx(path: Path, most: int) -> tuple[list[Found], list[str]]:
-    """The initialisers with two or four axes, those of recurrent operators taken apart, and the names of the others.
+def read_onnx(path: Path, most: int) -> OnnxWeights:
+    """The weights of a model: initialisers and constants, dense or sparse, of the graph and of the graphs inside it.
 
     Raises:
         SpecError: the package `onnx` is missing, or the file cannot be read.
-        DataError: it is no ONNX model, keeps its weights in another file, or holds NaN or too large an array.
+        DataError: it is no ONNX model, keeps weights outside its folder, or holds NaN or too large an array.
     """
     onnx = _package(path)
-    checked_file(path, most)
+    with open_weights(path, most) as file:
+        begin = file.read(1)
+        # Every message begins with the number and type of a field, and a model has no field 0.
+        content = begin + file.read(_MOST_BYTES) if begin != b"\0" else b""
     try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
-    except import_module("google.protobuf.message").DecodeError as error:
+        model = onnx.ModelProto.FromString(content)
+        if not content or len(content) > _MOST_BYTES or not model.HasField("graph"):
+            raise ValueError("it has no graph")
+    except (ValueError, import_module("google.protobuf.message").DecodeError) as error:
         raise DataError(f"{path}: expected an ONNX model, got a damaged one ({error}); export it again") from None
-    uses = _uses(model.graph.node)
-    found: list[Found] = []
-    skipped: list[str] = []
-    for tensor in model.graph.initializer:
-        shape = tuple(tensor.dims)
-        made = []
-        if len(shape) in (2, 3, 4):
-            made = list(_found(str(tensor.name), _array(onnx, path, tensor, most), uses.get(tensor.name), path))
-        found += made
-        if not made:
-            skipped.append(f"{tensor.name} {shape}")
-    return found, skipped
+    reader = _Reader(onnx, path, most, _opsets(model))
+    reader.graph(_inlined(model).graph, {}, {}, "")
+    return reader.result()
 
 
 def _package(path: Path) -> ModuleType:
@@ -94,70 +75,231 @@ def _package(path: Path) -> ModuleType:
         ) from None
 
 
-def _array(onnx: ModuleType, path: Path, tensor: _TensorProto, most: int) -> Array:
-    """An initialiser as NumPy holds it; types that NumPy has no name for come as float32."""
-    name, shape = tensor.name, tuple(tensor.dims)
-    check_size(path, name, shape, most)
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        raise DataError(
-            f"{path}: expected weights inside the file, got {name!r} in another one; save without external data"
-        )
+def _opsets(model: Any) -> tuple[Any, ...]:
+    return tuple(one for one in model.opset_import if one.domain in ("", "ai.onnx"))
+
+
+def _inlined(model: Any) -> Any:
+    """The model with the functions that it defines written out; as it is, where that cannot be done."""
+    if not model.functions:
+        return model
     try:
-        array: Array = onnx.numpy_helper.to_array(tensor)
-        return array if array.dtype.kind in "biuf" else array.astype(np.float32)
-    except (ValueError, TypeError, KeyError) as error:
-        raise DataError(
-            f"{path}: expected the numbers of {name!r}, got damaged ones ({error}); export it again"
-        ) from None
+        return import_module("onnx.inliner").inline_local_functions(model)
+    except Exception:  # the package raises errors of C++ that have no class of their own
+        return model
 
 
-def _uses(nodes: Sequence[_Node]) -> dict[str, _Use]:
-    """The node that decides about every initialiser; another use goes before a look-up, as of a tied embedding."""
-    uses: dict[str, _Use] = {}
-    behind: dict[str, tuple[str, bool]] = {}
-    for node in nodes:
-        for place, given in enumerate(node.input):
-            name, transposed = behind.get(given, (given, False))
-            if node.op_type in ("Identity", "Transpose"):
-                behind |= dict.fromkeys(node.output, (name, transposed != (node.op_type == "Transpose")))
-            elif name not in uses or uses[name].node.op_type == "Gather":
-                uses[name] = _Use(node, place, transposed)
-    return uses
+@dataclass
+class _Entry:
+    """Weights that were found, a digest of their numbers as (outputs, inputs), and how often they are used."""
+
+    array: WeightArray
+    digest: bytes = b""
+    uses: int = 1
 
 
-def _found(name: str, array: Array, use: _Use | None, path: Path) -> Iterator[Found]:
-    operator, place = ("", 0) if use is None else (use.node.op_type, use.place)
-    if operator in _ELEMENT_WISE or (operator == "Gemm" and place == 2) or (operator in _RECURRENT and place > 2):
-        return  # biases, however many axes they have
-    mask = kept(path, name, array)
-    if mask.ndim != 3:
-        yield Found(name, mask, _orientation(use), is_lookup=operator == "Gather")
-    elif use is not None and operator in _RECURRENT and place in (1, 2):
-        for direction, matrix in enumerate(mask):
-            layer = str(next(filter(None, (use.node.name, *use.node.output, name))))
-            layer += ("", "_reverse")[direction] if direction < 2 else f"_{direction}"
-            if operator == "LSTM" and len(matrix) % 4 == 0:
-                gates = matrix.reshape(4, -1, matrix.shape[1])[_ONNX_GATES].reshape(matrix.shape)
-                yield Found(f"{layer}.{'_WR'[place]}", gates, "rows_out", lstm=(layer, place == 2))
+@dataclass
+class _Reader:
+    """Goes through the nodes of a graph once, in their order, and keeps what they multiply by."""
+
+    onnx: ModuleType
+    path: Path
+    most: int
+    opsets: tuple[Any, ...]
+    entries: dict[str, list[_Entry]] = field(default_factory=dict)  # by source
+    constants: dict[str, Constant] = field(default_factory=dict)  # of the file, in its order
+    used: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+    unfound: list[str] = field(default_factory=list)
+
+    def graph(self, graph: Any, known: dict[str, Constant], lost: dict[str, str], place: str) -> None:
+        """Read a graph.
+
+        Args:
+            graph: the graph.
+            known: constants of the graphs around it, by name; not changed.
+            lost: names that come from constants through an operator that is not followed, with that operator.
+            place: which graph inside a node it is, for notes; empty for the model's own.
+        """
+        known, lost = dict(known), dict(lost)
+        tensors = Tensors(self.onnx, self.path, self.most)
+        for tensor in graph.initializer:
+            self._keep(known, str(tensor.name), tensors.array(tensor))
+        for sparse in graph.sparse_initializer:
+            self._keep(known, str(sparse.values.name), tensors.dense(sparse))
+        for node in graph.node:
+            if node.op_type == "Constant" and node.output:
+                self._keep(known, str(node.output[0]), _constant(tensors, node))
             else:
-                yield Found(f"{layer}.{'_WR'[place]}", matrix, "rows_out")
+                self._node(node, known, lost, place)
+
+    def _keep(self, known: dict[str, Constant], name: str, array: Array | None) -> None:
+        if array is None:
+            return
+        source = name
+        while source in self.constants:  # another graph has a tensor of the same name
+            source += "_"
+        known[name] = self.constants[source] = Constant(source, array, nonzero=int((array != 0).sum()))
+
+    def _node(self, node: Any, known: dict[str, Constant], lost: dict[str, str], place: str) -> None:
+        for found in node.attribute:
+            for inner in (*([found.g] if found.HasField("g") else []), *found.graphs):
+                self.graph(inner, known, lost, f"{found.name} of {node.op_type} {_name(node)}".strip())
+        names = [str(name) for name in node.input]
+        given = [known.get(name) for name in names]
+        is_fixed = any(names) and all(one is not None or not name for one, name in zip(given, names, strict=True))
+        if is_fixed and self._follow(node, [one for one in given], known):
+            return
+        if any(names) and all(name in known or name in lost or not name for name in names):
+            through = next((lost[name] for name in names if name in lost), node.op_type)
+            lost.update({str(name): through for name in node.output})
+        if node.op_type in PRODUCTS:
+            self._product(node, names, known, lost, place)
+        else:
+            self._other(node, names, known)
+
+    def _follow(self, node: Any, given: list[Constant | None], known: dict[str, Constant]) -> bool:
+        """Compute what a node makes of constants, if that can be done."""
+        arrays = [None if one is None else one.array for one in given]
+        try:
+            results = evaluated(self.onnx, node, arrays, self.opsets, self.most)
+        except Exception:  # a node that cannot be computed is one that is not followed
+            results = None
+        if results is None:
+            return False
+        # Named after its weights, not after a scale, nor after a mask of the same size.
+        largest = max(
+            (one for one in given if one is not None), key=lambda one: (one.array.size, not _is_mask(one.array))
+        )
+        self.used |= {one.source for one in given if one is not None and one is not largest}
+        for name, array in zip(node.output, results, strict=True):
+            known[str(name)] = replace(largest, array=array, operators=(*largest.operators, str(node.op_type)))
+        return True
+
+    def _product(
+        self, node: Any, names: list[str], known: dict[str, Constant], lost: dict[str, str], place: str
+    ) -> None:
+        """Keep the weights of a product; one without any is told."""
+
+        def take(index: int) -> Array | None:
+            one = known.get(names[index]) if index < len(names) else None
+            return None if one is None else one.array
+
+        operands = list(PRODUCTS[node.op_type](node, take))
+        for operand in operands:
+            self._add(known[names[operand.place]], operand, place)
+        self.used |= {known[name].source for name in names if name in known}
+        if not operands:
+            through = next((lost[name] for name in names if name in lost), None)
+            why = f"its weights come through {through}, which is not followed" if through else "no input is a constant"
+            why = "its constant is packed in another way" if any(_is_matrix(known.get(name)) for name in names) else why
+            self.unfound.append(f"{node.op_type} {_name(node)} ({why})".replace("  ", " "))
+
+    def _add(self, constant: Constant, operand: Operand, place: str) -> None:
+        name = (operand.layer or constant.source) + operand.suffix
+        mask = kept(self.path, name, operand.array)
+        self._tell_rounding(name, constant, int(mask.sum()), mask.size)
+        array = WeightArray(
+            name,
+            mask,
+            operand.orientation,
+            lstm=None if operand.lstm is None else (operand.layer, operand.lstm),
+            groups=operand.groups,
+            is_transposed=operand.is_transposed,
+        )
+        entries = self.entries.setdefault(constant.source, [])
+        entries[:] = [entry for entry in entries if not entry.array.is_lookup]  # a table that is multiplied by, too
+        digest = _digest(operand)
+        again = next((entry for entry in entries if entry.digest == digest), None)
+        if again is not None:
+            again.uses += 1
+            return
+        taken = {entry.array.name for each in self.entries.values() for entry in each}
+        while name in taken:
+            name += "_"
+        entries.append(_Entry(replace(array, name=name), digest))
+        if place:
+            self.notes.append(f"{name} is in the {place}: costed as if that ran once")
+
+    def _tell_rounding(self, name: str, constant: Constant, left: int, size: int) -> None:
+        rounding = [one for one in constant.operators if one in ("QuantizeLinear", "Quant", "IntQuant")]
+        source = self.constants[constant.source].array
+        if rounding and source.size == size and left < constant.nonzero:
+            gone = constant.nonzero - left
+            self.notes.append(f"{rounding[0]} rounds {gone} weights of {name} to zero: they are taken as zero")
+
+    def _other(self, node: Any, names: list[str], known: dict[str, Constant]) -> None:
+        """Keep tables that are looked up, and what operators of nobody's standard take."""
+        tables = LOOK_UPS.get(node.op_type, ())
+        for index, name in enumerate(names):
+            one = known.get(name)
+            if one is None:
+                continue
+            is_table = index in tables and one.array.ndim == 2 and not attribute(node, "axis", 0)
+            is_unknown = node.domain not in _STANDARD and one.array.ndim in (2, 4) and not tables
+            if (is_table or is_unknown) and one.source not in self.entries:
+                mask = kept(self.path, one.source, one.array)
+                array = WeightArray(one.source, mask, is_lookup=is_table)
+                self.entries[one.source] = [_Entry(array)]
+                if is_unknown:
+                    operator = f"{node.domain}.{node.op_type}"
+                    self.notes.append(f"{one.source} goes into {operator}, which is not known: taken as a product")
+            self.used.add(one.source)
+
+    def result(self) -> OnnxWeights:
+        """Everything that was found; matrices that no node takes come last."""
+        arrays = [entry.array for entries in self.entries.values() for entry in entries]
+        skipped = []
+        for name, constant in self.constants.items():
+            if name in self.entries:
+                continue
+            if name not in self.used and constant.array.ndim in (2, 4):
+                arrays.append(WeightArray(name, kept(self.path, name, constant.array)))
+            else:
+                skipped.append(f"{name} {constant.array.shape}")
+        notes = [*self.notes]
+        for entry in (entry for entries in self.entries.values() for entry in entries):
+            if entry.uses > 1:
+                notes.append(f"{entry.array.name} is used by {entry.uses} products: costed once")
+        return OnnxWeights(tuple(arrays), tuple(skipped), (*notes, *self._unfound()))
+
+    def _unfound(self) -> Iterator[str]:
+        if self.unfound:
+            told = ", ".join(self.unfound[:_MOST_TOLD])
+            more = len(self.unfound) - _MOST_TOLD
+            rest = f" and {more} more" if more > 0 else ""
+            yield f"products without weights in the file, left out: {told}{rest}"
 
 
-def _orientation(use: _Use | None) -> Orientation | None:
-    """How the node that takes a matrix reads it: (outputs, inputs), or (inputs, outputs)."""
-    if use is None:
-        return None
-    orientation: Orientation | None = None
-    if use.node.op_type == "Conv":
-        orientation = "rows_out"
-    elif use.node.op_type in ("MatMul", "Gemm") and use.place < 2:
-        # The left matrix of a product is (outputs, inputs), the right one (inputs, outputs).
-        flipped = use.place == 1
-        if use.node.op_type == "Gemm":
-            flipped ^= bool(_attribute(use.node, ("transA", "transB")[use.place]))
-        orientation = "rows_in" if flipped else "rows_out"
-    return _FLIPPED[orientation] if use.transposed else orientation
+def _is_mask(array: Array) -> bool:
+    return array.dtype == np.bool_ or bool(((array == 0) | (array == 1)).all())
 
 
-def _attribute(node: _Node, name: str) -> int:
-    return next((int(found.i) for found in node.attribute if found.name == name), 0)
+def _is_matrix(constant: Constant | None) -> bool:
+    return constant is not None and constant.array.ndim > 1
+
+
+def _constant(tensors: Tensors, node: Any) -> Array | None:
+    """The value of a node `Constant`, of any of its forms that holds numbers."""
+    for found in node.attribute:
+        if found.name == "value":
+            return tensors.array(found.t)
+        if found.name == "sparse_value":
+            return tensors.dense(found.sparse_tensor)
+        if found.name in ("value_float", "value_floats"):
+            return np.array(found.floats if found.name.endswith("s") else found.f, dtype=np.float32)
+        if found.name in ("value_int", "value_ints"):
+            return np.array(found.ints if found.name.endswith("s") else found.i, dtype=np.int64)
+    return None
+
+
+def _digest(operand: Operand) -> bytes:
+    """What tells equal weights of one constant from different ones, such as two halves of it that are both dense."""
+    array = operand.array if operand.orientation == "rows_out" else operand.array.T
+    rules = f"{array.shape} {array.dtype} {operand.groups} {operand.layer}{operand.suffix}"
+    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), key=rules.encode()[:64]).digest()
+
+
+def _name(node: Any) -> str:
+    name = str(node.name or next(iter(node.output), ""))
+    return re.sub(r"\s+", " ", name)[:60]

@@ -18,6 +18,7 @@ from harness.api.component import JsonValue
 from harness.api.errors import DataError, SpecError
 from harness.api.values import Array, Mask
 from harness.formats import array_files, storage
+from harness.formats.weight_arrays import MOST_WEIGHTS, check_size
 
 PackedFormat = Literal["csb", "csr", "bitmap", "n_m", "block"]
 FORMATS: tuple[PackedFormat, ...] = get_args(PackedFormat)
@@ -180,7 +181,7 @@ def packed_of(path: Path, arrays: Mapping[str, Array]) -> dict[str, Packed]:
         found = {}
         for number, entry in enumerate(meta["matrices"]):
             shape = tuple(int(extent) for extent in entry["shape"])
-            array_files.check_size(path, entry["name"], shape, array_files.MOST_WEIGHTS)
+            check_size(path, entry["name"], shape, MOST_WEIGHTS)
             prefix = f"{number}."
             parts = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
             sizes = {str(name): int(size) for name, size in entry["sizes"].items()}

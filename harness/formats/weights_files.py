@@ -1,10 +1,11 @@
 """A workload from a file of masks or weights: no training, no framework, nothing but the matrices.
 
 What is not zero is kept. PyTorch's `weight_ih_l*` and `weight_hh_l*`, the harness's own `kernel` and
-`recurrent_kernel`, and the matrices of an ONNX LSTM make LSTM layers; an array of four axes is a convolution if the
-size of its output is given; embeddings are look-ups; every other matrix is a matrix-vector product.
+`recurrent_kernel`, and the matrices of an ONNX LSTM make LSTM layers; an array of three to five axes is a convolution
+if the size of its output is given; embeddings are look-ups; every other matrix is a matrix-vector product.
 """
 
+import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,17 +17,32 @@ import numpy as np
 from harness.api import LSTM, Axis, Conv2D, Dense, Embedding, Layer, Network, Role, Tensor, Workload
 from harness.api.errors import DataError, SpecError
 from harness.api.values import Array, Mask
-from harness.formats import array_files, onnx_file, packing, storage
-from harness.formats.array_files import MOST_WEIGHTS, Found, Orientation
+from harness.formats import array_files, checkpoints, mask_names, onnx_file, packing, sparse_files, storage
+from harness.formats.weight_arrays import MOST_WEIGHTS, Orientation, WeightArray
 
 Layout = Literal["auto", "rows_out", "rows_in"]
 """How matrices lie: (outputs, inputs), or (inputs, outputs) as Keras has them; auto asks the file first."""
 
-SUFFIXES = (".npz", ".safetensors", ".mtx", ".smtx", ".onnx")
+SUFFIXES = (".npz", ".npy", ".safetensors", array_files.INDEX, ".mtx", ".smtx", ".onnx")
+
+_CONVERT = {
+    ".pt": "`safetensors.torch.save_file(model.state_dict(), 'model.safetensors')` writes one",
+    ".h5": "`numpy.savez('model.npz', **{v.name: v.numpy() for v in model.variables})` writes one",
+    ".gguf": "name the checkpoint that it was made from",
+    ".tflite": "name the model that it was made from",
+}
+"""How files that are not read become ones that are."""
+
+_SAME = {".pth": ".pt", ".bin": ".pt", ".ckpt": ".pt", ".pkl": ".pt", ".hdf5": ".h5", ".keras": ".h5"}
 
 _PYTORCH = re.compile(r"(?P<stem>.*?)weight_(?P<part>ih|hh)(?P<rest>(_l\d+)?(_reverse)?)")
 _LOOKUP = re.compile(r"embed|\.table$", re.IGNORECASE)
 _KERNELS = re.compile(r"(?P<stem>.+)[./](?P<part>recurrent_)?kernel(:0)?")
+_KERAS = re.compile(r"/(\w+_)?kernel(:\d+)?$|:\d+$|/depthwise_weights$")
+"""Names of TensorFlow, Keras and Flax, whose matrices are (inputs, outputs)."""
+_DEPTHWISE = re.compile(r"depthwise", re.IGNORECASE)
+_WINDOW = re.compile(r"conv|(^|[._/])(weights?|kernel|filters?|w)(:\d+)?$", re.IGNORECASE)
+"""What an array of three axes is called if it is the kernel of a convolution, and no table of positions or experts."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +64,10 @@ class WeightsFile:
 class _Read:
     """Arrays in the order of the file, and what the file itself says of them."""
 
-    arrays: Sequence[Found]
+    arrays: Sequence[WeightArray]
     banks: Mapping[str, int] = field(default_factory=dict)
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +88,7 @@ def read_workload(
     *,
     layout: Layout = "auto",
     banks: int | Mapping[str, int] | None = None,
-    output_sizes: Mapping[str, tuple[int, int]] | None = None,
+    output_sizes: Mapping[str, tuple[int, ...]] | None = None,
     most_weights: int = MOST_WEIGHTS,
 ) -> Workload:
     """The workload in a file: `read_weights` without its notes."""
@@ -83,17 +100,18 @@ def read_weights(
     *,
     layout: Layout = "auto",
     banks: int | Mapping[str, int] | None = None,
-    output_sizes: Mapping[str, tuple[int, int]] | None = None,
+    output_sizes: Mapping[str, tuple[int, ...]] | None = None,
     most_weights: int = MOST_WEIGHTS,
 ) -> WeightsFile:
     """The workload in a file of masks or weights.
 
     Args:
-        path: `.npz` (arrays, a sparse matrix of SciPy, or a packed export), `.safetensors`, `.mtx`, `.smtx`, `.onnx`.
+        path: `.npz` (arrays, a sparse matrix of SciPy, or a packed export), `.npy`, `.safetensors` or the list of its
+            parts (`.safetensors.index.json`), `.mtx`, `.smtx`, `.onnx`.
         layout: how a matrix lies where the file does not say.
         banks: equally filled banks per row, of every pruned matrix or by tensor name; where a mask does not have them,
             a note says so and none are taken.
-        output_sizes: height and width of the output of convolutions, by layer or tensor name.
+        output_sizes: extents of the output of convolutions (height and width), by layer or tensor name.
         most_weights: the most elements that the file may hold.
 
     Raises:
@@ -109,9 +127,11 @@ def read_weights(
     wrong = {name: size for name, size in (output_sizes or {}).items() if min(size) < 1}
     if wrong:
         raise SpecError(f"output sizes are at least 1 x 1, got {wrong}; give height and width")
-    read = _READERS.get(path.suffix.lower())
+    read = next((reader for suffix, reader in _READERS.items() if path.name.lower().endswith(suffix)), None)
     if read is None:
-        raise SpecError(f"expected a file that ends in {', '.join(SUFFIXES)}, got {path.name!r}; convert or rename it")
+        suffix = path.suffix.lower()
+        way = _CONVERT.get(_SAME.get(suffix, suffix), "convert or rename it")
+        raise SpecError(f"expected a file that ends in {', '.join(SUFFIXES)}, got {path.name!r}; {way}")
     found = read(path, most_weights)
     empty = [f"{array.name} {array.kept.shape}" for array in found.arrays if array.kept.size == 0]
     if empty:
@@ -119,7 +139,7 @@ def read_weights(
     if not found.arrays:
         names = ", ".join(found.skipped) or "no array"
         raise DataError(f"{path}: expected a matrix of masks or weights, got {names}; name another file")
-    made = _Layers(layout, dict(output_sizes or {})).of(_with_masks(found.arrays))
+    made = _Layers(layout, dict(output_sizes or {})).of(found.arrays)
     _check_names(path, made, {"output sizes": output_sizes, "banks": banks if isinstance(banks, Mapping) else None})
     return _assembled(made, found, banks)
 
@@ -138,71 +158,91 @@ def _check_names(path: Path, made: Sequence[_Made], options: Mapping[str, Mappin
 
 def _npz(path: Path, most: int) -> _Read:
     arrays = array_files.read_npz(path, most)
-    if array_files.is_scipy(arrays):
-        return _Read([Found(path.stem, array_files.scipy_mask(path, arrays, most))])
+    if sparse_files.is_scipy(arrays):
+        return _single(path, sparse_files.scipy_mask(path, arrays, most))
     if not packing.is_packed(arrays):
-        return _plain(path, arrays)
+        return _plain(path, arrays, most)
     packed = packing.packed_of(path, arrays)
-    read = _plain(path, {name: packing.stored(item) for name, item in packed.items()})
-    known = [replace(found, orientation="rows_out") for found in read.arrays]
+    stored = {name: packing.stored(item) for name, item in packed.items()}
+    known = [WeightArray(name, mask, "rows_out") for name, mask in stored.items() if mask.ndim > 1]
     banks = {name: item.sizes["banks"] for name, item in packed.items() if item.format == "csb"}
-    return _Read(known, banks, read.skipped)
+    return _Read(known, banks, tuple(f"{name} {mask.shape}" for name, mask in stored.items() if mask.ndim < 2))
 
 
-def _plain(path: Path, arrays: Mapping[str, Array]) -> _Read:
+def _npy(path: Path, most: int) -> _Read:
+    array = array_files.read_npy(path, most)
+    return _plain(path, {path.stem: array}, most)
+
+
+def _single(path: Path, mask: Mask) -> _Read:
+    return _Read([WeightArray(path.stem, mask)])
+
+
+def _safetensors(path: Path, most: int) -> _Read:
+    found = _plain(path, array_files.read_safetensors(path, most), most)
+    part = re.search(r"-0*(\d+)-of-0*(\d+)$", path.stem)
+    if part is None or part[1] == part[2] == "1":
+        return found
+    note = f"{path.name} is part {part[1]} of {part[2]} of a checkpoint: the layers in the others are not costed"
+    return replace(found, notes=(*found.notes, note))
+
+
+def _plain(path: Path, arrays: Mapping[str, Array], most: int) -> _Read:
     """Arrays by name; those that are neither matrices nor convolutions are skipped."""
-    found = [Found(name, array_files.kept(path, name, array)) for name, array in arrays.items() if array.ndim in (2, 4)]
-    skipped = tuple(f"{name} {array.shape}" for name, array in arrays.items() if array.ndim not in (2, 4))
-    return _Read(found, skipped=skipped)
+    vectors = [name for name, array in arrays.items() if array.ndim < 2]
+    unpacked = checkpoints.decoded(path, arrays, most)
+    matrices = {name: array for name, array in unpacked.arrays.items() if array.ndim > 1}
+    paired = mask_names.paired(path, matrices)
+    notes = [*unpacked.notes, *paired.notes]
+    found = []
+    for name, mask in paired.weights.items():
+        if mask.ndim > 5 or (mask.ndim == 3 and not _WINDOW.search(mask_names.parts_of(name)[-1])):
+            notes.append(f"{name} of shape {mask.shape} is no matrix and no kernel: left out")
+        else:
+            found.append(_named(name, mask, unpacked.orientation.get(name)))
+    skipped = tuple(f"{name} {arrays[name].shape}" for name in vectors if name in unpacked.arrays)
+    return _Read(found, skipped=skipped, notes=tuple(notes))
+
+
+def _named(name: str, mask: Mask, orientation: Orientation | None) -> WeightArray:
+    """An array, with what its name says of it."""
+    hint: Orientation | None = "rows_in" if orientation is None and _KERAS.search(name) else None
+    if hint and mask.ndim > 2 and _DEPTHWISE.search(name):
+        # (*window, channels, outputs of each): every channel is a group of its own
+        channels, each = mask.shape[-2:]
+        turned = np.moveaxis(mask, (-2, -1), (0, 1)).reshape(channels * each, 1, *mask.shape[:-2])
+        return WeightArray(name, turned, "rows_out", groups=channels)
+    return WeightArray(name, mask, orientation, hint)
 
 
 def _onnx(path: Path, most: int) -> _Read:
-    found, skipped = onnx_file.read_onnx(path, most)
-    return _Read(found, skipped=tuple(skipped))
+    found = onnx_file.read_onnx(path, most)
+    return _Read(found.arrays, skipped=found.skipped, notes=found.notes)
 
 
 _READERS: Mapping[str, Callable[[Path, int], _Read]] = {
     ".npz": _npz,
-    ".safetensors": lambda path, most: _plain(path, array_files.read_safetensors(path, most)),
-    ".mtx": lambda path, most: _Read([Found(path.stem, array_files.read_mtx(path, most))]),
-    ".smtx": lambda path, most: _Read([Found(path.stem, array_files.read_smtx(path, most))]),
+    ".npy": _npy,
+    ".safetensors": _safetensors,
+    array_files.INDEX: lambda path, most: _plain(path, array_files.read_parts(path, most), most),
+    ".mtx": lambda path, most: _single(path, sparse_files.read_mtx(path, most)),
+    ".smtx": lambda path, most: _single(path, sparse_files.read_smtx(path, most)),
     ".onnx": _onnx,
 }
-
-
-def _with_masks(arrays: Sequence[Found]) -> list[Found]:
-    """Weights with the masks beside them: `X.mask` of the harness, `X_mask` and `X_orig` of torch.nn.utils.prune.
-
-    A kept weight may happen to be zero, so a mask knows better than its weights.
-    """
-    named = {found.name: found for found in arrays}
-    merged = []
-    for found in arrays:
-        bare = re.sub(r"[._]mask$", "", found.name)
-        if bare != found.name and named.keys() & {bare, f"{bare}_orig"}:
-            continue
-        weights = found.name.removesuffix("_orig")
-        mask = named.get(f"{weights}.mask") or named.get(f"{weights}_mask")
-        if mask is None:
-            merged.append(found)
-        else:
-            merged.append(replace(found, name=weights, kept=mask.kept))
-    return merged
 
 
 def _oriented(mask: Mask, orientation: Orientation) -> Mask:
     """A mask as (outputs, inputs).
 
     Shapes:
-        (rows, cols), (cols, rows), (out, in, height, width) or (height, width, in, out) -> (rows, cols).
+        (rows, cols), (cols, rows), (out, in, *window) or (*window, in, out) -> (rows, cols).
     """
-    if mask.ndim == 4:
-        mask = mask if orientation == "rows_out" else mask.transpose(3, 2, 0, 1)
-        return np.ascontiguousarray(mask.reshape(len(mask), -1))
-    return np.ascontiguousarray(mask if orientation == "rows_out" else mask.T)
+    if orientation == "rows_in":
+        mask = np.moveaxis(mask, (-1, -2), (0, 1))
+    return np.ascontiguousarray(mask.reshape(len(mask), -1))
 
 
-def _lstm_of(found: Found) -> tuple[str, bool] | None:
+def _lstm_of(found: WeightArray) -> tuple[str, bool] | None:
     """The LSTM layer that a matrix belongs to by its name, and whether it is the recurrent one."""
     if found.lstm is not None or found.kept.ndim != 2:
         return found.lstm
@@ -225,11 +265,11 @@ class _Layers:
     """Turns arrays into layers."""
 
     layout: Layout
-    output_sizes: Mapping[str, tuple[int, int]]
+    output_sizes: Mapping[str, tuple[int, ...]]
 
-    def of(self, arrays: Sequence[Found]) -> list[_Made]:
+    def of(self, arrays: Sequence[WeightArray]) -> list[_Made]:
         """The layers, in the order of their first arrays."""
-        pairs: dict[str, dict[bool, Found]] = {}
+        pairs: dict[str, dict[bool, WeightArray]] = {}
         for found in arrays:
             if (where := _lstm_of(found)) is not None:
                 pairs.setdefault(where[0], {})[where[1]] = found
@@ -246,13 +286,15 @@ class _Layers:
             done |= {tensor.name for tensor in new.tensors}
         return list(made.values())
 
-    def _orientations(self, found: Found) -> tuple[Orientation, ...]:
+    def _orientations(self, found: WeightArray) -> tuple[Orientation, ...]:
         """The ways an array may lie, the likeliest first."""
         if found.orientation is not None:
             return (found.orientation,)
-        return ("rows_out", "rows_in") if self.layout == "auto" else (self.layout,)
+        if self.layout != "auto":
+            return (self.layout,)
+        return ("rows_in", "rows_out") if found.hint == "rows_in" else ("rows_out", "rows_in")
 
-    def _lstm(self, name: str, kernel: Found, recurrent: Found) -> _Made | None:
+    def _lstm(self, name: str, kernel: WeightArray, recurrent: WeightArray) -> _Made | None:
         """An LSTM layer, if the shapes are those of one."""
         for orientation in self._orientations(recurrent):
             masks = _oriented(kernel.kept, orientation), _oriented(recurrent.kept, orientation)
@@ -265,10 +307,10 @@ class _Layers:
                 return _Made(name, tensors, masks, LSTM(name=name, inputs=inputs, units=units, input_label="inputs"))
         return None
 
-    def _product(self, found: Found, taken: Collection[str], *, recurrent: bool) -> _Made:
+    def _product(self, found: WeightArray, taken: Collection[str], *, recurrent: bool) -> _Made:
         """A matrix-vector product, a convolution or a look-up."""
-        guessed = found.orientation is None and self.layout == "auto"
-        bare = re.sub(r"[./](weight|kernel|table|mask)(:0)?$", "", found.name)
+        guessed = found.orientation is None and found.hint is None and self.layout == "auto"
+        bare = re.sub(r"[./](weight|kernel|table|mask)(:\d+)?$", "", found.name)
         name = _free(found.name if bare in taken or recurrent else bare, taken)
         if found.is_lookup or (found.kept.ndim == 2 and _LOOKUP.search(found.name)):
             return self._lookup(found, name)
@@ -278,16 +320,20 @@ class _Layers:
         size = self.output_sizes.get(name) or self.output_sizes.get(found.name)
         if size is None:
             tensors = (_tensor(found.name, name, "dense", mask.shape),)
-            return _Made(name, tensors, (mask,), dense, is_guessed=guessed, notes=_notes(found, recurrent))
+            return _Made(name, tensors, (mask,), dense, is_guessed=guessed, notes=_notes(found, mask, recurrent))
         layer: Layer = dense
         if found.kept.ndim == 4:
             kernel = found.kept.shape[2:] if self._orientations(found)[0] == "rows_out" else found.kept.shape[:2]
             inputs = cols // (kernel[0] * kernel[1])
             layer = Conv2D(name=name, inputs=inputs, outputs=rows, kernel=kernel, input_label=f"{name}.inputs")
         tensor = _tensor(found.name, name, "conv", mask.shape)
-        return _Made(name, (tensor,), (mask,), layer, pixels=size[0] * size[1], is_guessed=guessed)
+        notes = _grouped(found, mask)
+        if found.is_transposed:
+            shown = "x".join(str(extent) for extent in size)
+            notes += (f"{found.name} is a transposed convolution: {shown} is taken as the size of its input",)
+        return _Made(name, (tensor,), (mask,), layer, pixels=math.prod(size), is_guessed=guessed, notes=notes)
 
-    def _lookup(self, found: Found, name: str) -> _Made:
+    def _lookup(self, found: WeightArray, name: str) -> _Made:
         words, features = found.kept.shape
         tensor = _tensor(found.name, name, "embedding", found.kept.shape)
         note = f"{found.name} is taken for an embedding, (words, features): a look-up, not costed"
@@ -296,19 +342,29 @@ class _Layers:
         )
 
 
-def _notes(found: Found, recurrent: bool) -> tuple[str, ...]:
+def _notes(found: WeightArray, mask: Mask, recurrent: bool) -> tuple[str, ...]:
     notes = []
     if recurrent:
         notes.append(
             f"{found.name} is of a recurrent layer whose rows are not 4 x units (GRU, plain or projected): costed as a "
             "product of its own, without element-wise part"
         )
-    if found.kept.ndim == 4:
+    if found.kept.ndim > 2:
+        position = "input" if found.is_transposed else "output"
         notes.append(
-            f"{found.name} of shape {found.kept.shape} is a convolution of unknown output size: costed for one output "
-            "position"
+            f"{found.name} of shape {found.kept.shape} is a convolution of unknown output size: costed for one "
+            f"{position} position"
         )
-    return tuple(notes)
+    return (*notes, *_grouped(found, mask))
+
+
+def _grouped(found: WeightArray, mask: Mask) -> tuple[str, ...]:
+    if found.groups == 1:
+        return ()
+    return (
+        f"{found.name} is a convolution in {found.groups} groups: every output has the {mask.shape[1]} inputs of its "
+        "own group, and is costed with these alone, as if an engine could hand every row inputs of its own",
+    )
 
 
 def _tensor(name: str, layer: str, role: Role, shape: tuple[int, ...], gates: int = 1) -> Tensor:
@@ -322,7 +378,7 @@ def _assembled(made: Sequence[_Made], read: _Read, banks: int | Mapping[str, int
     pruned = {tensor.name: masks[tensor.name] for tensor in tensors if not masks[tensor.name].all()}
     matrices = (tensor.name for tensor in tensors if tensor.role != "embedding" and tensor.name in pruned)
     asked = dict.fromkeys(matrices, banks) if isinstance(banks, int) else banks or {}
-    notes = [note for layer in made for note in layer.notes]
+    notes = [*read.notes, *(note for layer in made for note in layer.notes)]
     guessed = [tensor.name for layer in made if layer.is_guessed for tensor in layer.tensors]
     if guessed:
         notes.append(f"taken as (outputs, inputs): {', '.join(guessed)}; if they are not, say layout rows_in")

@@ -300,7 +300,7 @@ WRONG = {
         "1000000000. entries of 3 numbers",
     ),
     "outside.mtx": (b"%%MatrixMarket matrix coordinate real general\n2 2 1\n5 1 1.0\n", "Matrix Market"),
-    "complex.mtx": (b"%%MatrixMarket matrix coordinate complex general\n1 1 1\n1 1 1 1\n", "'complex'"),
+    "complex.mtx": (b"%%MatrixMarket matrix coordinate complex general\n1 1 1\n1 1 1\n", "entries of 4 numbers"),
     "lopsided.mtx": (b"%%MatrixMarket matrix coordinate pattern symmetric\n1 3 1\n1 2\n", "not symmetric"),
     "nan.mtx": (b"%%MatrixMarket matrix coordinate real general\n2 2 1\n1 1 nan\n", "NaN"),
     "words.smtx": (b"two, 3, 1\n0 1\n0\n", "rows, cols, nnz"),
@@ -330,14 +330,14 @@ def test_a_file_larger_than_allowed_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", [f"missing{suffix}" for suffix in SUFFIXES if suffix != ".onnx"])
 def test_a_missing_file_is_named(tmp_path, name):
-    with pytest.raises(SpecError, match="cannot be read"):
+    with pytest.raises(SpecError, match=r"expected .*, got no such file"):
         read_workload(tmp_path / name)
 
 
 def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "folder.npz").mkdir()
 
-    with pytest.raises(SpecError, match="name a file"):
+    with pytest.raises(SpecError, match="got a folder"):
         read_workload(tmp_path / "folder.npz")
 
 
