@@ -179,10 +179,7 @@ def _owner(
         if not _fits(arrays[same[0]].shape, shape):
             if mask.index or arrays[same[0]].ndim < 2 or len(shape) < 2:
                 return None
-            raise DataError(
-                f"{path}: expected the mask {name!r} to have the shape of {same[0]!r}, {arrays[same[0]].shape}, got "
-                f"{shape}; save both as (rows, columns) alike"
-            )
+            raise _other_shape(path, name, same[0], arrays)
         return same[0] if same[0] not in taken else None
     return _by_layer(path, name, mask, arrays, keys, taken)
 
@@ -217,10 +214,7 @@ def _by_layer(
             f"{path}: expected to know whose mask {name!r} is, got {_some(free)}, which all fit; name it after one"
         )
     if not free and inside:
-        raise DataError(
-            f"{path}: expected the mask {name!r} to have the shape of {inside[0]!r}, {arrays[inside[0]].shape}, got "
-            f"{arrays[name].shape}; save both as (rows, columns) alike"
-        )
+        raise _other_shape(path, name, inside[0], arrays)
     return free[0] if free else None
 
 
@@ -234,15 +228,19 @@ def _nameless(
         matrices = [weights for weights in matrices if re.fullmatch(rf"\D*{number[1]}", keys[weights])]
     fitting = [weights for weights in matrices if _fits(arrays[weights].shape, arrays[name].shape)]
     if len(matrices) == 1 and not fitting:
-        raise DataError(
-            f"{path}: expected the mask {name!r} to have the shape of {matrices[0]!r}, {arrays[matrices[0]].shape}, got "
-            f"{arrays[name].shape}; save both as (rows, columns) alike"
-        )
+        raise _other_shape(path, name, matrices[0], arrays)
     if len(fitting) > 1:
         raise DataError(
             f"{path}: expected to know whose mask {name!r} is, got {_some(fitting)}, which all fit; name it after one"
         )
     return fitting[0] if fitting and fitting[0] not in taken else None
+
+
+def _other_shape(path: Path, mask: str, weights: str, arrays: Mapping[str, Array]) -> DataError:
+    return DataError(
+        f"{path}: expected the mask {mask!r} to have the shape of {weights!r}, {arrays[weights].shape}, got "
+        f"{arrays[mask].shape}; save both as (rows, columns) alike"
+    )
 
 
 def _is_inside(weights: str, layer: str) -> bool:

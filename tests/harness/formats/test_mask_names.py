@@ -86,7 +86,8 @@ def test_the_masks_of_a_recurrent_layer_come_in_the_order_of_its_matrices():
     first, second = np.eye(4, 16, dtype=bool), ~np.eye(4, 16, dtype=bool)
     arrays = {
         "lstm/lstm_cell/kernel:0": square, "lstm/lstm_cell/recurrent_kernel:0": square,
-        "lstm/lstm_cell/bias:0": square[0], "prune_low_magnitude_lstm/mask:0": first, "prune_low_magnitude_lstm/mask_1:0": second,
+        "lstm/lstm_cell/bias:0": square[0], "prune_low_magnitude_lstm/mask:0": first,
+        "prune_low_magnitude_lstm/mask_1:0": second,
     }  # fmt: skip
 
     found = paired(PATH, {name: array for name, array in arrays.items() if array.ndim > 1})

@@ -1,15 +1,21 @@
 """Files of masks and weights as people bring them, and files that are wrong."""
 
 import io
+import json
+import os
 import struct
 import zipfile
 from functools import partial
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from safetensors.numpy import save_file
 
 from harness.api import DataError, SpecError
+from harness.formats import array_files, sparse_files
 from harness.formats.packing import pack, write_packed
 from harness.formats.weights_files import SUFFIXES, read_weights, read_workload
 
@@ -67,7 +73,10 @@ WRITERS = {
     "pattern.mtx": lambda path: write_mtx(path, sparse("csr"), field="pattern"),
     "array.mtx": lambda path: write_mtx(path, WEIGHTS),
     "weights.smtx": write_smtx,
-    **{f"{form}.npz": partial(write_sparse, form=form) for form in ("csr", "csc", "coo", "bsr")},
+    **{f"{form}.npz": partial(write_sparse, form=form) for form in ("csr", "csc", "coo", "bsr", "dia")},
+    "array.npy": lambda path: np.save(path, WEIGHTS),
+    "fortran.npy": lambda path: np.save(path, np.asfortranarray(WEIGHTS)),
+    "complex.mtx": lambda path: write_mtx(path, sparse("csr") * 1j),
     "packed.npz": lambda path: path.write_bytes(write_packed({"layer": pack(WEIGHTS, "csr")}, {})),
 }
 
@@ -93,6 +102,180 @@ def test_bfloat16_is_read(tmp_path):
 def read(tmp_path, arrays, **options):
     np.savez(tmp_path / "model.npz", **arrays)
     return read_weights(tmp_path / "model.npz", **options)
+
+
+FLOAT8 = {
+    # by code: zero, minus zero, the smallest number, one, the largest, minus one
+    "F8_E4M3": [(0x00, 0), (0x80, 0), (0x01, 2**-9), (0x38, 1), (0x7E, 448), (0xB8, -1)],
+    "F8_E5M2": [(0x00, 0), (0x80, 0), (0x01, 2**-16), (0x3C, 1), (0x7B, 57344), (0xBC, -1)],
+    "F8_E4M3FNUZ": [(0x00, 0), (0x01, 2**-10), (0x40, 1), (0x7F, 240), (0xC0, -1)],
+    "F8_E5M2FNUZ": [(0x00, 0), (0x01, 2**-17), (0x40, 1), (0x7F, 57344), (0xC0, -1)],
+}
+"""Values from the tables of the formats' descriptions."""
+
+
+def write_tensor(path, kind, shape, data):
+    header = f'{{"layer":{{"dtype":"{kind}","shape":{list(shape)},"data_offsets":[0,{len(data)}]}}}}'.encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header + data)
+
+
+@pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2"])
+def test_float8_is_read(tmp_path, kind):
+    codes, values = zip(*FLOAT8[kind], strict=True)
+    write_tensor(tmp_path / "w.safetensors", kind, (1, len(codes)), bytes(codes))
+
+    assert array_files.read_safetensors(tmp_path / "w.safetensors")["layer"].tolist() == [list(values)]
+    assert read_workload(tmp_path / "w.safetensors").masks["layer"].tolist() == [[value != 0 for value in values]]
+
+
+@pytest.mark.parametrize("kind", FLOAT8)
+def test_every_kind_of_float8_has_the_values_of_its_description(kind):
+    table = array_files._float8(*array_files._FLOAT8[kind])
+
+    assert [(code, table[code]) for code, _ in FLOAT8[kind]] == FLOAT8[kind]
+    nan = {"F8_E4M3": [0x7F, 0xFF], "F8_E5M2": [0x7D, 0x7E, 0x7F, 0xFD, 0xFE, 0xFF]}.get(kind, [0x80])
+    assert np.flatnonzero(np.isnan(table)).tolist() == nan
+
+
+def test_a_float8_that_is_no_number_is_refused(tmp_path):
+    write_tensor(tmp_path / "w.safetensors", "F8_E4M3", (1, 2), b"\x38\x7f")
+
+    with pytest.raises(DataError, match="NaN or infinity in 'layer'"):
+        read_workload(tmp_path / "w.safetensors")
+
+
+SYMMETRIC = np.array([[1, 2, 0], [2, 0, 3], [0, 3, 4.0]])
+SKEW = np.array([[0, 2, 0], [-2, 0, 3], [0, -3, 0.0]])
+HERMITIAN = np.array([[1, 2j, 0], [-2j, 0, 3 + 1j], [0, 3 - 1j, 4]])
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["array", "coordinate"])
+@pytest.mark.parametrize("matrix", [SYMMETRIC, SKEW, HERMITIAN], ids=["symmetric", "skew-symmetric", "hermitian"])
+def test_the_triangle_of_a_matrix_that_mirrors_itself_stands_for_the_whole(tmp_path, matrix, sparse):
+    """As SciPy writes it: of a dense array too, the lower triangle alone."""
+    from scipy.sparse import coo_matrix
+
+    write_mtx(tmp_path / "m.mtx", coo_matrix(matrix) if sparse else matrix)
+    banner = (tmp_path / "m.mtx").read_text().split("\n")[0]
+    assert ("array" in banner) != sparse and "general" not in banner
+
+    np.testing.assert_array_equal(read_workload(tmp_path / "m.mtx").masks["m"], matrix != 0)
+
+
+@given(matrix=st.integers(1, 6).flatmap(lambda n: arrays(np.int8, (n, n), elements=st.integers(-1, 1))))
+def test_any_symmetric_array_is_read_back(tmp_path_factory, matrix):
+    path = tmp_path_factory.mktemp("mtx") / "m.mtx"
+    whole = np.triu(matrix) + np.triu(matrix, 1).T
+    below = [str(whole[row, col]) for col in range(len(whole)) for row in range(col, len(whole))]
+    path.write_text("\n".join(["%%MatrixMarket matrix array integer symmetric", f"{len(whole)} {len(whole)}", *below]))
+
+    np.testing.assert_array_equal(sparse_files.read_mtx(path), whole != 0)
+
+
+def test_diagonals_that_leave_the_matrix_are_cut(tmp_path):
+    from scipy.sparse import dia_matrix, save_npz
+
+    matrix = dia_matrix((np.ones((3, 5)), [-1, 0, 3]), shape=(4, 6))
+    save_npz(tmp_path / "m.npz", matrix)
+
+    np.testing.assert_array_equal(read_workload(tmp_path / "m.npz").masks["m"], matrix.toarray() != 0)
+
+
+# ---- checkpoints in several files
+
+
+def write_parts(folder, **weight_map):
+    save_file({"a.weight": WEIGHTS}, folder / "model-00001-of-00002.safetensors")
+    save_file({"b.weight": WEIGHTS[:3], "b.bias": WEIGHTS[0]}, folder / "model-00002-of-00002.safetensors")
+    names = {
+        "b.weight": "model-00002-of-00002.safetensors",
+        "a.weight": "model-00001-of-00002.safetensors",
+        **weight_map,
+    }
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": names}))
+    return folder / "model.safetensors.index.json"
+
+
+def test_the_parts_of_a_checkpoint_are_one_workload_in_the_order_of_its_list(tmp_path):
+    found = read_weights(write_parts(tmp_path))
+
+    assert [(tensor.name, tensor.shape) for tensor in found.workload.tensors] == [
+        ("b.weight", (3, 7)),
+        ("a.weight", (5, 7)),
+    ]
+
+
+def test_one_part_alone_says_that_it_is_one(tmp_path):
+    write_parts(tmp_path)
+
+    notes = read_weights(tmp_path / "model-00002-of-00002.safetensors").notes
+
+    assert notes[0].startswith("model-00002-of-00002.safetensors is part 2 of 2 of a checkpoint")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"c.weight": "../other.safetensors"}, "names of safetensors files beside it"),
+        ({"c.weight": "/etc/passwd"}, "names of safetensors files beside it"),
+        ({"c.weight": "model-00003-of-00003.safetensors"}, "no such file"),
+        ({"c.weight": "model-00001-of-00002.safetensors"}, "'c.weight' in model-00001"),
+        ({"c.weight": 3}, "to name a file for every array"),
+    ],
+    ids=str,
+)
+def test_a_list_that_is_wrong_is_refused(tmp_path, wrong, said):
+    with pytest.raises((DataError, SpecError), match=said):
+        read_weights(write_parts(tmp_path, **wrong))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", "{", '{"weight_map": []}', "[" * 100_000], ids=lambda text: text[:9]
+)
+def test_a_list_that_is_no_list_is_refused(tmp_path, content):
+    (tmp_path / "m.safetensors.index.json").write_text(content)
+
+    with pytest.raises(DataError, match=r"m\.safetensors\.index\.json: expected"):
+        read_weights(tmp_path / "m.safetensors.index.json")
+
+
+# ---- arrays of other shapes
+
+
+@pytest.mark.parametrize("axes", [1, 3])
+@pytest.mark.parametrize("turned", [False, True])
+def test_convolutions_over_one_and_three_axes(tmp_path, axes, turned):
+    kernel = np.random.default_rng(0).integers(0, 2, (4, 3, 2, 2, 2)[: 2 + axes]).astype(np.float32)
+    stored = np.moveaxis(kernel, (0, 1), (-1, -2)) if turned else kernel
+    layout = "rows_in" if turned else "auto"
+
+    found = read(tmp_path, {"conv.weight": stored}, layout=layout, output_sizes={"conv": (5, 6, 7)[:axes]})
+
+    np.testing.assert_array_equal(found.workload.masks["conv.weight"], kernel.reshape(4, -1) != 0)
+    assert found.workload.output_pixels == {"conv": (5, 0, 210)[axes - 1]}
+
+
+@pytest.mark.parametrize("name", ["pos_embed", "cls_token", "mlp.experts.gate_up_proj"])
+def test_an_array_of_three_axes_that_is_no_kernel_is_left_out_and_told(tmp_path, name):
+    found = read(tmp_path, {"fc.weight": WEIGHTS, name: np.ones((2, 9, 8))})
+
+    assert [tensor.name for tensor in found.workload.tensors] == ["fc.weight"]
+    assert f"{name} of shape (2, 9, 8) is no matrix and no kernel: left out" in found.notes
+
+
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("m.pt", "save_file"),
+        ("m.bin", "save_file"),
+        ("m.h5", "numpy.savez"),
+        ("m.keras", "numpy.savez"),
+        ("m.txt", "rename"),
+    ],
+)
+def test_a_file_of_another_kind_names_the_way_out(name, way):
+    with pytest.raises(SpecError, match=way):
+        read_weights(name)
 
 
 @pytest.mark.parametrize("symmetry", ["symmetric", "skew-symmetric"])
@@ -251,6 +434,36 @@ def saved(**arrays):
     return stream.getvalue()
 
 
+def damaged(method):
+    """An archive one of whose members is spoilt in the middle."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", method) as file:
+        content = npy_header((50, 50)) + np.random.default_rng(0).random((50, 50)).astype(np.float32).tobytes()
+        file.writestr("a.npy", content)
+    data = bytearray(stream.getvalue())
+    data[len(data) // 2 : len(data) // 2 + 64] = b"\xff" * 64
+    return bytes(data)
+
+
+def encrypted():
+    """An archive that says its member needs a password."""
+    data = bytearray(saved(a=np.ones((2, 2))))
+    for sign, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(sign) + offset] |= 1
+    return bytes(data)
+
+
+def npy_file(array):
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=True)
+    return stream.getvalue()
+
+
+def tensor_file(shape, data):
+    header = json.dumps({"a": {"dtype": "F32", "shape": shape, "data_offsets": [0, len(data)]}}).encode()
+    return struct.pack("<Q", len(header)) + header + data
+
+
 WRONG = {
     "empty.npz": (b"", "empty file"),
     "garbage.npz": (b"hello", "damaged"),
@@ -258,6 +471,35 @@ WRONG = {
     "objects.npz": (saved(a=np.array([{}, []], dtype=object)), "never unpickled"),
     "absurd.npz": (archive(a=npy_header((2**20, 2**20))), "at most"),
     "short.npz": (archive(a=npy_header((100, 100)) + b"1234"), "declares 40000 bytes and has 4"),
+    "boolean.npz": (archive(a=npy_header("(True, 4)") + b"1234"), r"shape \(True, 4\)"),
+    "real.npz": (archive(a=npy_header("(2.0, 4)")), "damaged"),
+    "nested.npz": (archive(a=npy_header("(" * 5000 + ")" * 5000)), "damaged"),
+    "deeper.npz": (archive(a=npy_header("-" * 9000 + "1")), "damaged"),
+    "long_header.npz": (archive(a=npy_header("(" + "1," * 20000 + ")")), "damaged"),
+    "many_axes.npz": (archive(a=npy_header("(" + "1," * 200 + ")") + b"1234"), "damaged"),
+    "overflow.npz": (archive(a=npy_header((2**62, 2**62, 0, 4))), "damaged"),
+    "future.npz": (archive(a=b"\x93NUMPY\x09\x00" + bytes(200)), "version"),
+    "no_numbers.npz": (archive(a=npy_header((2, 2)).replace(b"<f4", b"<V0")), "damaged|numbers"),
+    "fields.npz": (saved(a=np.zeros((2, 2), [("x", "f4")])), "numbers or booleans"),
+    "lzma.npz": (damaged(zipfile.ZIP_LZMA), "damaged"),
+    "deflate.npz": (damaged(zipfile.ZIP_DEFLATED), "damaged"),
+    "bzip2.npz": (damaged(zipfile.ZIP_BZIP2), "damaged"),
+    "encrypted.npz": (encrypted(), "damaged"),
+    "garbage.npy": (b"hello", "damaged"),
+    "short.npy": (npy_header((100, 100)) + b"1234", "declares 40000 bytes and has 4"),
+    "objects.npy": (npy_file(np.array([{}, []], dtype=object)), "never unpickled"),
+    "dia.npz": (saved(format=b"dia", shape=[2, 3], data=[[1.0, 1, 1]], offsets=[0, 1]), "2 offsets are given for 1"),
+    "zero.safetensors": (tensor_file([0, 4], b""), "rows and columns"),
+    "overflow.safetensors": (tensor_file([2**62, 4], b""), "damaged|at most"),
+    "overflow_to_zero.safetensors": (tensor_file([2**32, 2**32], b""), "damaged|at most"),
+    "negative.safetensors": (tensor_file([-2, -2], bytes(16)), "damaged"),
+    "real.safetensors": (tensor_file([2.5, 2], bytes(20)), "damaged"),
+    "zeros.safetensors": (bytes(4096), "damaged"),
+    "hermitian.mtx": (b"%%MatrixMarket matrix array real hermitian\n1 1\n1\n", "hermitian matrix is complex"),
+    "triangle.mtx": (b"%%MatrixMarket matrix array real symmetric\n3 3\n1 2 3 4\n", "has 6 numbers, 4 are there"),
+    "pattern_array.mtx": (b"%%MatrixMarket matrix array pattern general\n1 1\n1\n", "not pattern"),
+    "zeros.mtx": (bytes(4096), "Matrix Market"),
+    "digits.smtx": (b"9" * 5000 + b", 1, 1\n", "rows, cols, nnz"),
     "negative.npz": (archive(a=npy_header((-1, 4))), "at most"),
     "no_member.npz": (archive(), "no array"),
     "nan.npz": (saved(a=np.array([[1, np.nan]])), "NaN or infinity in 'a'"),
@@ -332,6 +574,50 @@ def test_a_file_larger_than_allowed_is_refused(tmp_path):
 def test_a_missing_file_is_named(tmp_path, name):
     with pytest.raises(SpecError, match=r"expected .*, got no such file"):
         read_workload(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("kind", ["pipe", "folder", "dangling", "loop", "device"])
+def test_what_is_no_plain_file_is_told_and_never_waited_for(tmp_path, kind, suffix):
+    path = tmp_path / f"model{suffix}"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to({"dangling": "gone", "loop": path, "device": "/dev/zero"}[kind])
+    said = {"dangling": "a link to nothing", "loop": "a link that leads back", "device": "a device"}.get(
+        kind, f"a {kind}"
+    )
+
+    with pytest.raises(SpecError, match=rf"model{suffix}: expected .*, got {said}"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if not suffix.endswith("json")])
+@pytest.mark.parametrize("size", [3 << 30, 6 << 30])
+def test_a_large_file_of_nothing_is_refused_at_once(tmp_path, size, suffix):
+    path = tmp_path / f"model{suffix}"
+    path.touch()
+    os.truncate(path, size)  # a hole
+
+    with pytest.raises((DataError, SpecError), match=f"model{suffix}: expected"):
+        read_weights(path)
+
+
+def test_a_small_archive_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as file:
+        for member in range(9):
+            file.writestr(f"a{member}.npy", npy_header((1000, 100)) + bytes(400_000))
+
+    with pytest.raises(DataError, match="at most 800000 weights, got more in all"):
+        read_weights(tmp_path / "bomb.npz", most_weights=800_000)
+
+
+def test_an_archive_of_many_members_is_read(tmp_path):
+    np.savez(tmp_path / "model.npz", **{f"layer{index}": np.eye(2) for index in range(3000)})
+
+    assert len(read_weights(tmp_path / "model.npz").workload.tensors) == 3000
 
 
 def test_a_folder_is_no_file(tmp_path):
