@@ -90,12 +90,14 @@ def test_the_examples_use_every_built_in_plugin():
             used |= {part.name for part in (*parts, *experiment.hardware) if part is not None}
             used |= {model.engine.name for model in experiment.hardware if getattr(model, "engine", None) is not None}
 
-    assert {row.name for row in registry.rows if row.distribution == "harness"} == used
+    assert {row.name for row in registry.rows if row.distribution == "sparsity-harness"} == used
 
 
 def test_the_readme_names_every_built_in_plugin():
     readme = (ROOT / "README.md").read_text()
-    missing = [row.name for row in discover().rows if row.distribution == "harness" and f"`{row.name}`" not in readme]
+    missing = [
+        row.name for row in discover().rows if row.distribution == "sparsity-harness" and f"`{row.name}`" not in readme
+    ]
 
     assert missing == []
 

@@ -6,6 +6,7 @@ from typing import cast
 
 from pydantic import ValidationError
 
+from harness import DISTRIBUTION
 from harness.api import (
     Component,
     Cost,
@@ -25,7 +26,6 @@ from harness.spec.document import sentence
 _WEIGHT_BITS = 16
 """Width of a weight in storage, for models that have no such parameter."""
 
-_OWN = "harness"  # the distribution whose models are tried first
 
 _OPTIONS = {
     "accumulator_bits": "--acc-bits",
@@ -128,7 +128,7 @@ def engine_classes(registry: Registry) -> tuple[type[Engine], ...]:
 def model_classes(registry: Registry) -> tuple[type[HardwareModel], ...]:
     """Every hardware model that is installed and sound, our own first."""
     rows = [row for row in registry.rows if row.kind == "hardware" and row.component is not None]
-    rows.sort(key=lambda row: (row.distribution != _OWN, row.name))
+    rows.sort(key=lambda row: (row.distribution != DISTRIBUTION, row.name))
     return tuple(cast(type[HardwareModel], row.component) for row in rows)
 
 

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 import pluggy
 
+from harness import DISTRIBUTION
 from harness.api import (
     API_VERSION,
     Backend,
@@ -43,7 +44,6 @@ BASES: Mapping[Kind, type[Component]] = {
     "engine": Engine,
 }  # fmt: skip
 
-_OWN = "harness"  # the distribution whose component names are reserved
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -175,7 +175,9 @@ class _Discovery:
     def run(self, found: Iterable[EntryPoint]) -> Registry:
         # Built-ins first, so that their names are theirs; the rest by distribution, so that the order of installation
         # never decides who owns a name.
-        for entry in sorted(found, key=lambda e: (_origin(e).distribution != _OWN, _origin(e).distribution, e.name)):
+        for entry in sorted(
+            found, key=lambda e: (_origin(e).distribution != DISTRIBUTION, _origin(e).distribution, e.name)
+        ):
             self._follow(entry)
         self._refuse_misspelt()
         for name, origin in self.origins.items():
@@ -297,7 +299,7 @@ class _Discovery:
         if clash is None or row.component is None:
             self.rows.append(row)
         elif clash.component is not row.component:  # the same class offered twice is no clash
-            reserved = " (built-in names are reserved)" if clash.distribution == _OWN else ""
+            reserved = " (built-in names are reserved)" if clash.distribution == DISTRIBUTION else ""
             message = (
                 f"two plugins of kind {row.kind} are named '{row.name}': {clash.module} of {clash.distribution} and "
                 f"{row.module} of {row.distribution}{reserved}"

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
+from harness import DISTRIBUTION
 from harness.api import Backend, Evaluation, JsonValue, Mask, Problem, Task, Tensor, Workload
 from harness.api.network import Network
 from harness.execution.costs import Costs, Found, workload_digest
@@ -150,7 +151,7 @@ class Collector:
     def versions(self, backend: Backend) -> dict[str, str]:
         """Of the harness and of what a backend computes with."""
         if backend not in self._versions:
-            self._versions[backend] = {"harness": version("harness"), **backend_versions(backend)}
+            self._versions[backend] = {"harness": version(DISTRIBUTION), **backend_versions(backend)}
         return self._versions[backend]
 
     def arithmetic(self, cell: Cell) -> str:

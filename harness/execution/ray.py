@@ -23,6 +23,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+from harness import DISTRIBUTION
 from harness.api import HarnessError, PluginUnavailableError, SpecError
 from harness.execution.graph import Graph, Policy, Schedule, needed
 from harness.execution.local import LocalExecutor
@@ -57,7 +58,7 @@ class RayExecutor:
         self, address: str | None = None, *, workers: int | None = None, devices: Sequence[str] = (), retries: int = 3
     ) -> None:
         if find_spec("ray") is None:
-            raise PluginUnavailableError("ray: Ray is not installed; run `pip install harness[ray]`")
+            raise PluginUnavailableError("ray: Ray is not installed; run `pip install sparsity-harness[ray]`")
         self._address, self._workers, self._retries = address, workers, retries
         self._devices = tuple(devices)
         self._slots: list[_Slot] = []
@@ -417,7 +418,7 @@ def _why_not_here(job: Job, code: Mapping[str, str]) -> str | None:
     """What is wrong with this node, in words: a stage run here would not be the one that was planned."""
     if not (job.store / "format").is_file():
         return f"does not see the store {job.store}; put it on a file system that all nodes share"
-    here = {"harness": version("harness"), **backend_versions(job.backend)}
+    here = {"harness": version(DISTRIBUTION), **backend_versions(job.backend)}
     planned = job.environment.get("versions", {})
     assert isinstance(planned, dict)
     different = [

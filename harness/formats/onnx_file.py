@@ -70,8 +70,8 @@ def _package(path: Path) -> ModuleType:
         return import_module("onnx")
     except ImportError:
         raise SpecError(
-            f"{path}: ONNX models are read with the package `onnx`, which is not installed; install harness[onnx], or "
-            "save the weights as .safetensors or .npz"
+            f"{path}: ONNX models are read with the package `onnx`, which is not installed; "
+            "install sparsity-harness[onnx], or save the weights as .safetensors or .npz"
         ) from None
 
 

@@ -24,10 +24,13 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from harness import DISTRIBUTION
 from harness.api import Component, JsonValue, Score
 
-OWN = "harness"
+OWN = DISTRIBUTION
 """The distribution whose plugins are digested module by module: the harness knows what they may import."""
+
+_TOP = "harness"  # its import name
 
 STAGES: Mapping[str, tuple[str, ...]] = {
     "harness.execution.worker": ("Worker.run",),
@@ -93,7 +96,7 @@ def component(cls: type) -> CodeDigest:
     pieces: dict[str, str] = {}
     for base in cls.__mro__:
         top = base.__module__.partition(".")[0]
-        if top == OWN:
+        if top == _TOP:
             if issubclass(base, Score):
                 pieces[f"{base.__module__}.{base.__qualname__}"] = _definitions(base.__module__, (base.__name__,))
         elif top not in ("builtins", "abc", "pydantic", "typing"):
@@ -173,7 +176,7 @@ def _distribution(module: str) -> Distribution | None:
 
 
 def _owner(cls: type) -> tuple[str, str]:
-    if cls.__module__.partition(".")[0] == OWN:
+    if cls.__module__.partition(".")[0] == _TOP:
         return OWN, version(OWN)
     found = _distribution(cls.__module__)
     if found is not None:

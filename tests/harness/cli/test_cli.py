@@ -539,4 +539,4 @@ def test_a_plugin_is_shown_with_its_parameters(shell):
 def test_the_version_is_the_installed_one(shell):
     from importlib.metadata import version
 
-    assert shell("--version").stdout == f"harness {version('harness')}\n"
+    assert shell("--version").stdout == f"harness {version('sparsity-harness')}\n"

@@ -26,7 +26,9 @@ from harness.store import Store
 SUPPORT = Path(__file__).parents[2] / "support"
 HERE = {"trained_epochs", "train_seconds", "facts"}  # which cell first needed a shared epoch, clocks, processors
 
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed; `pip install harness[ray]`")
+needs_ray = pytest.mark.skipif(
+    find_spec("ray") is None, reason="Ray is not installed; `pip install sparsity-harness[ray]`"
+)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +116,7 @@ def test_nothing_of_ray_is_printed_among_results(found):
 def test_without_ray_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(ray, "find_spec", lambda name: None)
 
-    with pytest.raises(PluginUnavailableError, match=r"pip install harness\[ray\]"):
+    with pytest.raises(PluginUnavailableError, match=r"pip install sparsity-harness\[ray\]"):
         ray.RayExecutor()
 
 
