@@ -3,4 +3,4 @@
 __version__ = "0.1.0"
 
 DISTRIBUTION = "sparsity-harness"
-"""What the package is called on an index, where `harness` is somebody else's; the import and the command are `harness`."""
+"""What the package is called on an index, where `harness` is somebody else's; import and command are `harness`."""

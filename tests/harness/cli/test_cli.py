@@ -482,7 +482,7 @@ def test_data_sets_are_listed_with_the_state_of_their_files(shell, served):
     rows = json.loads(shell("data", "list", "--data-dir", ".", "--json").stdout)
     table = shell("data", "list", "--data-dir", ".").stdout
 
-    assert {row["data_set"] for row in rows} == {"ptb", "mnist", "small"}
+    assert {row["data_set"] for row in rows} == {"ptb", "mnist", "fashion_mnist", "small"}
     assert {row["state"] for row in rows} == {"missing"}
     assert "ptb.train.txt" in table and "small: a test" in table
 

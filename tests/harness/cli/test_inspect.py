@@ -37,7 +37,7 @@ def register_pattern():
 
 WORDS_OF_A_PAGE = (
     "accuracy ", "0.5 asked, 0.5000 reached over softmax", "6, 2 of them after the first prune", "harness 0.1.0",
-    "pattern unstructured (harness", "epoch 6 ", "output.kernel    0.5000", "test score",
+    "pattern unstructured (sparsity-harness", "epoch 6 ", "output.kernel    0.5000", "test score",
 )  # fmt: skip
 
 
