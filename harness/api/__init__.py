@@ -85,7 +85,7 @@ from harness.api.program import (
 from harness.api.task import Batch, Evaluation, Metric, Problem, Split, Task
 from harness.api.validation import Check, CheckKind
 from harness.api.values import Array, Mask, Matrix, keep_count
-from harness.api.yaml import yaml12
+from harness.api.yaml import load_yaml, yaml12
 
 __all__ = [
     "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "Array", "Axis", "Backend", "Batch", "Check",
@@ -98,5 +98,5 @@ __all__ = [
     "Recipe", "Rewind", "Role", "Run", "Score", "ScoreName", "Session", "Settings", "ShapeError", "Shifted",
     "SparsitySchedule", "SpecError", "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor",
     "Train", "UnknownPluginError", "Workload", "batch_rng", "data_places", "dropout_seed", "hookimpl", "keep_count",
-    "nested", "open_plain", "read_plain", "read_plain_text", "score_named", "yaml12",
+    "load_yaml", "nested", "open_plain", "read_plain", "read_plain_text", "score_named", "yaml12",
 ]  # fmt: skip

@@ -5,6 +5,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ruamel.yaml import YAML
 
+MOST_VALUES = 100_000
+"""Values of a document with every alias written out; more are refused ("billion laughs")."""
+
+MOST_LEVELS = 100
+
 
 def yaml12() -> "YAML":
     """A reader of YAML 1.2 that makes plain values and nothing else, and takes tabs where the standard has them."""
@@ -15,3 +20,31 @@ def yaml12() -> "YAML":
     yaml = YAML(typ="safe", pure=True)
     yaml.Scanner = TabScanner
     return yaml
+
+
+def load_yaml(text: str) -> object:
+    """The value of a YAML document: small enough to be walked through.
+
+    Raises:
+        ruamel.yaml.error.YAMLError: it is no YAML.
+        ValueError: a value cannot be read, or with its aliases written out the document is too large, too deep or
+            contains itself.
+    """
+    try:
+        value = yaml12().load(text)
+    except RecursionError:
+        raise ValueError(f"more than {MOST_LEVELS} levels of nesting") from None
+    except (OverflowError, TypeError, AttributeError) as error:  # a date that is none, a key that is a mapping
+        raise ValueError(str(error)) from None
+    waiting: list[tuple[object, int]] = [(value, 0)]
+    count = 0
+    while waiting:
+        node, level = waiting.pop()
+        count += 1
+        if count > MOST_VALUES:
+            raise ValueError(f"more than {MOST_VALUES} values once aliases are written out")
+        if level > MOST_LEVELS:
+            raise ValueError(f"more than {MOST_LEVELS} levels of nesting, or a value that contains itself")
+        inner = [*node.values()] if isinstance(node, dict) else node if isinstance(node, list) else []
+        waiting += [(child, level + 1) for child in inner[: MOST_VALUES + 1]]
+    return value

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,8 @@ from harness.api.errors import DataError, SpecError
 from harness.api.values import Array
 from harness.formats.array_files import open_weights
 from harness.formats.onnx_constants import Constant, attribute, evaluated
-from harness.formats.onnx_products import LOOK_UPS, PRODUCTS, Operand
+from harness.formats.onnx_products import LOOK_UPS, NO_PRODUCTS, PRODUCTS, Operand
+from harness.formats.onnx_shapes import positions_of
 from harness.formats.onnx_tensors import Tensors
 from harness.formats.weight_arrays import WeightArray, kept
 
@@ -59,8 +60,9 @@ def read_onnx(path: Path, most: int) -> OnnxWeights:
             raise ValueError("it has no graph")
     except (ValueError, import_module("google.protobuf.message").DecodeError) as error:
         raise DataError(f"{path}: expected an ONNX model, got a damaged one ({error}); export it again") from None
-    reader = _Reader(onnx, path, most, _opsets(model))
-    reader.graph(_inlined(model).graph, {}, {}, "")
+    whole = _inlined(model)
+    reader = _Reader(onnx, path, most, _opsets(model), positions_of(onnx, whole))
+    reader.graph(whole.graph, {}, {}, "")
     return reader.result()
 
 
@@ -106,11 +108,13 @@ class _Reader:
     path: Path
     most: int
     opsets: tuple[Any, ...]
+    positions: Mapping[str, int] = field(default_factory=dict)  # by name of what a convolution gives or takes
     entries: dict[str, list[_Entry]] = field(default_factory=dict)  # by source
     constants: dict[str, Constant] = field(default_factory=dict)  # of the file, in its order
     used: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     unfound: list[str] = field(default_factory=list)
+    small: set[str] = field(default_factory=set)  # shapes, axes and the like, which nobody takes for weights
 
     def graph(self, graph: Any, known: dict[str, Constant], lost: dict[str, str], place: str) -> None:
         """Read a graph.
@@ -129,7 +133,10 @@ class _Reader:
             self._keep(known, str(sparse.values.name), tensors.dense(sparse))
         for node in graph.node:
             if node.op_type == "Constant" and node.output:
-                self._keep(known, str(node.output[0]), _constant(tensors, node))
+                name, array = str(node.output[0]), _constant(tensors, node)
+                self._keep(known, name, array)
+                if array is not None and array.ndim < 2:
+                    self.small.add(known[name].source)
             else:
                 self._node(node, known, lost, place)
 
@@ -187,7 +194,9 @@ class _Reader:
 
         operands = list(PRODUCTS[node.op_type](node, take))
         for operand in operands:
-            self._add(known[names[operand.place]], operand, place)
+            at = names[0] if operand.is_transposed else str(next(iter(node.output), ""))
+            positions = self.positions.get(at) if operand.is_kernel else None
+            self._add(known[names[operand.place]], operand, place, positions)
         self.used |= {known[name].source for name in names if name in known}
         if not operands:
             through = next((lost[name] for name in names if name in lost), None)
@@ -195,7 +204,7 @@ class _Reader:
             why = "its constant is packed in another way" if any(_is_matrix(known.get(name)) for name in names) else why
             self.unfound.append(f"{node.op_type} {_name(node)} ({why})".replace("  ", " "))
 
-    def _add(self, constant: Constant, operand: Operand, place: str) -> None:
+    def _add(self, constant: Constant, operand: Operand, place: str, positions: int | None) -> None:
         name = (operand.layer or constant.source) + operand.suffix
         mask = kept(self.path, name, operand.array)
         self._tell_rounding(name, constant, int(mask.sum()), mask.size)
@@ -206,6 +215,7 @@ class _Reader:
             lstm=None if operand.lstm is None else (operand.layer, operand.lstm),
             groups=operand.groups,
             is_transposed=operand.is_transposed,
+            positions=positions,
         )
         entries = self.entries.setdefault(constant.source, [])
         entries[:] = [entry for entry in entries if not entry.array.is_lookup]  # a table that is multiplied by, too
@@ -237,6 +247,7 @@ class _Reader:
                 continue
             is_table = index in tables and one.array.ndim == 2 and not attribute(node, "axis", 0)
             is_unknown = node.domain not in _STANDARD and one.array.ndim in (2, 4) and not tables
+            is_unknown &= node.op_type not in NO_PRODUCTS
             if (is_table or is_unknown) and one.source not in self.entries:
                 mask = kept(self.path, one.source, one.array)
                 array = WeightArray(one.source, mask, is_lookup=is_table)
@@ -255,7 +266,7 @@ class _Reader:
                 continue
             if name not in self.used and constant.array.ndim in (2, 4):
                 arrays.append(WeightArray(name, kept(self.path, name, constant.array)))
-            else:
+            elif name not in self.small:
                 skipped.append(f"{name} {constant.array.shape}")
         notes = [*self.notes]
         for entry in (entry for entries in self.entries.values() for entry in entries):

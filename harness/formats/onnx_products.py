@@ -30,6 +30,7 @@ class Operand:
         lstm: whether it is the recurrent matrix, of an LSTM.
         groups: of a convolution.
         is_transposed: whether it is of a transposed convolution.
+        is_kernel: whether it is of a convolution at all.
     """
 
     place: int
@@ -40,6 +41,7 @@ class Operand:
     lstm: bool | None = None
     groups: int = 1
     is_transposed: bool = False
+    is_kernel: bool = False
 
 
 Take = Callable[[int], Array | None]
@@ -88,7 +90,7 @@ def _convolution(node: Any, take: Take, place: int, zero: int | None = None) -> 
     array = take(place)
     if array is not None and array.ndim > 2:
         shifted = _shifted(array, None if zero is None else take(zero), 0)
-        yield Operand(place, shifted, "rows_out", groups=max(1, attribute(node, "group", 1)))
+        yield Operand(place, shifted, "rows_out", groups=max(1, attribute(node, "group", 1)), is_kernel=True)
 
 
 def _transposed_convolution(node: Any, take: Take) -> Iterator[Operand]:
@@ -97,7 +99,7 @@ def _transposed_convolution(node: Any, take: Take) -> Iterator[Operand]:
     if array is None or array.ndim < 3 or len(array) % groups:
         return
     cut = array.reshape(groups, -1, *array.shape[1:]).swapaxes(1, 2)
-    yield Operand(1, cut.reshape(-1, *cut.shape[2:]), "rows_out", groups=groups, is_transposed=True)
+    yield Operand(1, cut.reshape(-1, *cut.shape[2:]), "rows_out", groups=groups, is_transposed=True, is_kernel=True)
 
 
 def _recurrent(node: Any, take: Take, zeros: tuple[int, int] | None = None) -> Iterator[Operand]:
@@ -190,6 +192,11 @@ PRODUCTS: Mapping[str, Callable[[Any, Take], Iterator[Operand]]] = {
     "MatMulNBits": _few_bits,
     "Attention": lambda node, take: _product(node, take, 99, 1),
     "QAttention": lambda node, take: _product(node, take, 99, 1, (99, 7)),
+    **dict.fromkeys(
+        # QONNX and FINN: the matrix lies as for MatMul
+        ("XnorPopcountMatMul", "MVAU", "MVAU_hls", "MVAU_rtl", "MatrixVectorActivation", "MatrixVectorActivation_hls"),
+        lambda node, take: _product(node, take, 99, 1),
+    ),
     "Einsum": _einsum,
     "Conv": lambda node, take: _convolution(node, take, 1),
     "FusedConv": lambda node, take: _convolution(node, take, 1),
@@ -203,6 +210,13 @@ PRODUCTS: Mapping[str, Callable[[Any, Take], Iterator[Operand]]] = {
     "DynamicQuantizeLSTM": lambda node, take: _recurrent(node, take, (9, 11)),
 }
 """By operator: its weights, from a node and a way to its constants."""
+
+NO_PRODUCTS = {
+    "MultiThreshold", "Thresholding", "RotaryEmbedding", "GroupQueryAttention", "MultiHeadAttention",
+    "RelativePositionBias", "GatedRelativePositionBias", "SkipLayerNormalization", "BiasGelu", "BiasAdd",
+    "BiasSplitGelu",
+}  # fmt: skip
+"""Operators beyond the standard whose arrays are thresholds, angles or biases."""
 
 LOOK_UPS: Mapping[str, tuple[int, ...]] = {"Gather": (0,), "EmbedLayerNormalization": (2, 3, 4)}
 """Operators that read rows of a table: where the tables stand."""

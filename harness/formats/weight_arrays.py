@@ -33,6 +33,7 @@ class WeightArray:
         is_lookup: whether the file says that its rows are looked up.
         groups: of a convolution's channels; its outputs each see the inputs of their own group.
         is_transposed: whether it is the kernel of a transposed convolution: one product for every *input* position.
+        positions: for how many positions it is multiplied with, where the file says that of a convolution.
     """
 
     name: str
@@ -43,6 +44,7 @@ class WeightArray:
     is_lookup: bool = False
     groups: int = 1
     is_transposed: bool = False
+    positions: int | None = None
 
 
 def check_size(path: Path, name: str, shape: tuple[int, ...], most: int) -> None:

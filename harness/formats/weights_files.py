@@ -318,7 +318,8 @@ class _Layers:
         rows, cols = mask.shape
         dense = Dense(name=name, inputs=cols, units=rows, input_label=f"{name}.inputs")
         size = self.output_sizes.get(name) or self.output_sizes.get(found.name)
-        if size is None:
+        positions = found.positions if size is None else math.prod(size)
+        if positions is None:
             tensors = (_tensor(found.name, name, "dense", mask.shape),)
             return _Made(name, tensors, (mask,), dense, is_guessed=guessed, notes=_notes(found, mask, recurrent))
         layer: Layer = dense
@@ -328,10 +329,10 @@ class _Layers:
             layer = Conv2D(name=name, inputs=inputs, outputs=rows, kernel=kernel, input_label=f"{name}.inputs")
         tensor = _tensor(found.name, name, "conv", mask.shape)
         notes = _grouped(found, mask)
-        if found.is_transposed:
+        if found.is_transposed and size is not None:
             shown = "x".join(str(extent) for extent in size)
             notes += (f"{found.name} is a transposed convolution: {shown} is taken as the size of its input",)
-        return _Made(name, (tensor,), (mask,), layer, pixels=math.prod(size), is_guessed=guessed, notes=notes)
+        return _Made(name, (tensor,), (mask,), layer, pixels=positions, is_guessed=guessed, notes=notes)
 
     def _lookup(self, found: WeightArray, name: str) -> _Made:
         words, features = found.kept.shape

@@ -6,7 +6,7 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from harness.api import Frozen, JsonValue, SpecError, read_plain_text, yaml12
+from harness.api import Frozen, JsonValue, SpecError, load_yaml, read_plain_text
 
 FigureOrigin = Literal["read", "recalled", "derived", "assumed", "measured"]
 Read = TypeVar("Read", bound=Frozen)
@@ -49,9 +49,9 @@ def read_yaml(path: Path) -> dict[str, JsonValue]:
 
     text = read_plain_text(path, "a device file", most=MAX_BYTES, error=DeviceFileError)
     try:
-        content = yaml12().load(text)
-    except RecursionError:
-        raise DeviceFileError(f"{path}: a device file must be YAML, got too many levels; nest less") from None
+        content = load_yaml(text)
+    except ValueError as error:
+        raise DeviceFileError(f"{path}: a device file must be plain YAML, got {error}; mend it") from None
     except YAMLError as error:
         mark = error.problem_mark if isinstance(error, MarkedYAMLError) else None
         line = "" if mark is None else f" in line {mark.line + 1}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from harness.api import SpecError, read_plain_text, yaml12
+from harness.api import SpecError, load_yaml, read_plain_text
 from harness.api.validation import Check, CheckKind, FigureOrigin
 
 _MOST_BYTES = 1_000_000
@@ -213,9 +213,9 @@ def _load(path: Path) -> Mapping[str, object]:
 
     text = read_plain_text(path, "a file of targets", most=_MOST_BYTES)
     try:
-        content = yaml12().load(text)
-    except RecursionError:
-        raise SpecError(f"{path}: expected YAML, got too many levels; nest less") from None
+        content = load_yaml(text)
+    except ValueError as error:
+        raise SpecError(f"{path}: expected plain YAML, got {error}; mend it") from None
     except YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = "an unknown line" if where is None else f"line {where.line + 1}"

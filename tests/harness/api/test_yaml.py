@@ -1,9 +1,11 @@
 """Tabs in YAML 1.2: white space between tokens, never indentation."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ruamel.yaml.error import YAMLError
 
-from harness.api import SpecError, yaml12
+from harness.api import SpecError, load_yaml, yaml12
 from harness.spec.source import Place, read
 
 SEPARATING = {
@@ -89,3 +91,30 @@ def test_an_empty_value_is_placed_where_it_would_stand(text, path, place):
     _, problems = read(text, "spec.yaml")
 
     assert problems.values[path] == Place(*place)
+
+
+BOMB = "a0: &a0 [1, 2]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, "more than 100000 values"),
+        ("a: &a [*a]", "contains itself"),
+        ("a: &a {b: *a}", "contains itself"),
+        ("[" * 5000 + "]" * 5000, "levels of nesting"),
+        ("a: 2024-13-45", "month"),
+    ],
+    ids=["bomb", "list in itself", "mapping in itself", "deep", "no date"],
+)
+def test_a_document_that_is_made_to_do_harm_is_one_sentence(text, said):
+    with pytest.raises(ValueError, match=said):
+        load_yaml(text)
+
+
+@given(st.text(alphabet="ab:-[]{}&*!#\n\t'\"0.9,<|>? ", max_size=40))
+def test_no_text_whatever_breaks_the_reader(text):
+    try:
+        load_yaml(text)
+    except (YAMLError, ValueError):
+        pass

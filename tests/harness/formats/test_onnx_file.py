@@ -485,6 +485,18 @@ def test_a_matrix_that_goes_into_an_unknown_operator_is_taken_and_said(tmp_path)
     assert found.notes[0] == "w goes into somebody.Linear, which is not known: taken as a product"
 
 
+def test_the_thresholds_of_an_activation_are_no_matrix(tmp_path):
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("MultiThreshold", ["h", "t"], domain="qonnx.custom_op.general"),
+    ]
+
+    found = read(tmp_path, nodes, {"w": WEIGHTS.T, "t": np.ones((5, 3), np.float32)})
+
+    assert [name for name, _, _ in shown(found)] == ["w"]
+    assert found.skipped == ("t (5, 3)",)
+
+
 # --- convolutions ---
 
 KERNEL = np.random.default_rng(2).integers(0, 2, (6, 4, 3, 2)).astype(np.float32)
@@ -536,6 +548,59 @@ def test_the_zero_points_of_a_quantised_convolution_are_those_of_its_outputs(tmp
     found = read(tmp_path, [node("QLinearConv", names)], {"w": kernel, "z": zero if per_output else zero[0], **scalars})
 
     np.testing.assert_array_equal(found.workload.masks["w"], KERNEL.reshape(6, -1) != 0)
+
+
+def sized(tmp_path, nodes, initialisers, shape, opset=17):
+    """A model whose input has a known shape."""
+    made = graph(nodes, initialisers)
+    made.input[0].CopyFrom(helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape))
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", opset)])
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    return read_weights(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("batch", [1, "batch"])
+def test_a_graph_that_knows_its_sizes_says_how_often_a_kernel_is_used(tmp_path, batch):
+    nodes = [
+        node("Conv", ["x", "a"], ["h"], pads=[1, 1, 1, 1]),
+        node("MaxPool", ["h"], ["p"], kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", ["p", "b"], strides=[2, 2]),
+    ]
+    arrays = {"a": np.ones((4, 3, 3, 3), np.float32), "b": np.ones((5, 4, 1, 1), np.float32)}
+
+    found = sized(tmp_path, nodes, arrays, [batch, 3, 8, 12])
+
+    assert found.workload.output_pixels == {"a": 96, "b": 6}
+    assert [tensor.role for tensor in found.workload.tensors] == ["conv", "conv"] and found.notes == ()
+
+
+def test_a_size_that_is_given_goes_before_that_of_the_graph(tmp_path):
+    sized(tmp_path, [node("Conv", ["x", "w"])], {"w": KERNEL}, [1, 4, 8, 8])
+
+    found = read_weights(tmp_path / "model.onnx", output_sizes={"w": (2, 5)})
+
+    assert found.workload.output_pixels == {"w": 10}
+
+
+def test_a_transposed_convolution_runs_once_per_input_position(tmp_path):
+    nodes = [node("ConvTranspose", ["x", "w"], strides=[2, 2])]
+
+    found = sized(tmp_path, nodes, {"w": np.ones((4, 6, 3, 3), np.float32)}, [1, 4, 5, 7])
+
+    assert found.workload.output_pixels == {"w": 35}
+
+
+def test_shapes_and_axes_are_not_listed_as_left_out(tmp_path):
+    nodes = [
+        node("Constant", [], ["s"], value_ints=[7, 5]),
+        node("Reshape", ["w", "s"], ["r"]),
+        node("MatMul", ["x", "r"], ["h"]),
+        node("Add", ["h", "b"]),
+    ]
+
+    found = read(tmp_path, nodes, {"w": WEIGHTS.T.reshape(35, 1), "b": np.ones(5, np.float32)})
+
+    assert found.skipped == ("b (5,)",)
 
 
 # --- recurrent layers ---

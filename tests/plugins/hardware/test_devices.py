@@ -377,6 +377,8 @@ def test_a_mistake_in_a_device_file_is_named_with_file_place_value_and_way_out(t
         (b"- 1\n", "must be a mapping, got list"),
         (b"\xff\xfe\x00", "as UTF-16-LE text, got another byte at offset 2"),
         (b"", "got None"),
+        (b"a: &a [*a]", "a value that contains itself"),
+        (b"a: 2024-13-45", "must be plain YAML, got month"),
     ],
 )
 def test_a_file_without_a_mapping_is_refused(tmp_path, content, message):
