@@ -1,9 +1,18 @@
 """What every test may use: golden texts, rewritten by `pytest --update-golden`, and scripts that run beforehand."""
 
+import os
 from pathlib import Path
 
 import pytest
 from beforehand import Beforehand
+
+CALLERS = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "TERM", "LANG", "LC_", "PYTHON", "HARNESS_")
+"""How variables begin that say what the caller's terminal, language and Python are like."""
+
+# Before any module of a test reads them, and for every process that a test starts. Where the data lie is the one thing
+# that the caller may say.
+for _name in [name for name in os.environ if name.startswith(CALLERS) and name != "HARNESS_DATA"]:
+    del os.environ[_name]
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -13,6 +13,8 @@ stdout carries the product, stderr the progress and the errors. Exit codes:
     130, 143  interrupted; everything finished is kept
 """
 
+import io
+import sys
 from typing import Annotated
 
 import typer
@@ -63,4 +65,8 @@ app.add_typer(plugins.app, name="plugins")
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    for stream in (sys.stdout, sys.stderr):
+        # Tables have signs that a C locale or PYTHONIOENCODING=ascii cannot write; Python's own default is UTF-8 by now.
+        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
+            stream.reconfigure(encoding="utf-8")
     app(prog_name="harness")

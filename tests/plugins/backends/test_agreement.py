@@ -11,6 +11,7 @@ from harness_plugins.patterns.block import Block
 from harness_plugins.patterns.n_m import NM
 from harness_plugins.patterns.row_balanced import RowBalanced
 from harness_plugins.patterns.unstructured import Unstructured
+from parts import BROKEN, guarded
 
 from harness.api import SGD, Adam, Batch, Epoch, Gradient, MaskUpdate, Settings, State
 from harness.masks.updates import MaskMaker
@@ -166,28 +167,34 @@ def twenty_steps(session, problem, rate, *, pruned):
 
 
 def main(name, out):
-    backend, arrays = backend_named(name), {}
+    backend, arrays, broken = backend_named(name), {}, {}
     for case, make in CASES.items():
-        problem, rate = make()
-        session = backend.open(problem, Settings())
-        for kind in ("dense", "pruned"):
-            weights, loss = twenty_steps(session, problem, rate, pruned=kind == "pruned")
-            arrays |= {f"{case}/{kind}/{tensor}": value for tensor, value in weights.items()}
-            arrays[f"loss/{case}/{kind}"] = loss
-        arrays |= {f"mask/{case}/{tensor}": mask for tensor, mask in session.masks().items()}
-        session.load(State(problem.initial_weights(0)))
-        evaluated = session.evaluate("valid")
-        arrays[f"valid/{case}"] = np.array([evaluated.nats, evaluated.items, evaluated.correct or 0])
-        gradients = session.gradients(3, 0)
-        arrays |= {f"gradient/{case}/{tensor}": value for tensor, value in gradients.items()}
-        if case == "language":
-            arrays |= same_weight_masks(session, problem)
-    arrays["logits/language"] = logits(backend, language())
-    arrays["logits/images"] = logits(backend, images())
-    arrays["density/rectified"] = densities(backend, *rectified())
-    arrays["density/gaps"] = densities(backend, *gaps())
-    arrays["density/language"] = densities(backend, language(), {})
-    np.savez(out, **arrays)
+        with guarded(broken, case):
+            arrays |= of_case(backend, case, *make())
+    for case, problem in {"language": language(), "images": images()}.items():
+        with guarded(broken, f"logits of {case}"):
+            arrays[f"logits/{case}"] = logits(backend, problem)
+    for case, given in {"rectified": rectified(), "gaps": gaps(), "language": (language(), {})}.items():
+        with guarded(broken, f"density of {case}"):
+            arrays[f"density/{case}"] = densities(backend, *given)
+    np.savez(out, **arrays, **{f"{BROKEN}/{case}": np.array(answer[BROKEN]) for case, answer in broken.items()})
+
+
+def of_case(backend, case, problem, rate):
+    """Everything that is compared of one problem, as arrays by name."""
+    arrays = {}
+    session = backend.open(problem, Settings())
+    for kind in ("dense", "pruned"):
+        weights, loss = twenty_steps(session, problem, rate, pruned=kind == "pruned")
+        arrays |= {f"{case}/{kind}/{tensor}": value for tensor, value in weights.items()}
+        arrays[f"loss/{case}/{kind}"] = loss
+    arrays |= {f"mask/{case}/{tensor}": mask for tensor, mask in session.masks().items()}
+    session.load(State(problem.initial_weights(0)))
+    evaluated = session.evaluate("valid")
+    arrays[f"valid/{case}"] = np.array([evaluated.nats, evaluated.items, evaluated.correct or 0])
+    gradients = session.gradients(3, 0)
+    arrays |= {f"gradient/{case}/{tensor}": value for tensor, value in gradients.items()}
+    return arrays | (same_weight_masks(session, problem) if case == "language" else {})
 
 
 def same_weight_masks(session, problem):
@@ -213,16 +220,26 @@ def both(ran_beforehand):
         done, out = ran_beforehand(name)
         assert done.returncode == 0, done.stderr
         with np.load(out) as file:
-            found.append({key: file[key] for key in file.files})
-    assert found[0].keys() == found[1].keys()
+            found.append(Arrays({key: file[key] for key in file.files}))
     return found
+
+
+class Arrays(dict):
+    """Arrays by name; a missing one fails with what broke in the script."""
+
+    def __missing__(self, name):
+        raise AssertionError("\n".join([f"the script has no {name}", *self.broken()]))
+
+    def broken(self):
+        return [str(value) for key, value in self.items() if key.startswith(f"{BROKEN}/")]
 
 
 def start_of(prefix, both):
     one, other = (
         {key.removeprefix(prefix): value for key, value in part.items() if key.startswith(prefix)} for part in both
     )
-    assert one
+    assert one, "\n".join(both[0].broken())
+    assert one.keys() == other.keys(), "\n".join(both[0].broken() + both[1].broken())
     return one, other
 
 

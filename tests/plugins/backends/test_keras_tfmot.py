@@ -4,7 +4,6 @@ import functools
 import json
 import subprocess
 import sys
-import traceback
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from harness_plugins.backends.keras_tfmot.toolkit import configure
 from harness_plugins.patterns.n_m import NM
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parts import guarded, read
 
 from harness.api import (
     SGD,
@@ -525,10 +525,8 @@ def main(out, *only):
     for name, function in EXPERIMENTS.items():
         if only and name not in only:
             continue
-        try:
-            answers[name] = {"answer": function()}
-        except Exception:
-            answers[name] = {"error": traceback.format_exc()}
+        with guarded(answers, name):
+            answers[name] = function()
     out.write_text(json.dumps(answers))
 
 
@@ -540,14 +538,9 @@ def found(ran_beforehand):
     """What the process with TensorFlow found out, by experiment; one that broke fails the tests that ask for it."""
     done, out = ran_beforehand("keras answers.json")
     assert done.returncode == 0, done.stderr
-    answers = json.loads(out.read_text())
-    answers["stderr"] = {"answer": done.stderr}
-
-    def ask(name):
-        assert "answer" in answers[name], answers[name]["error"]
-        return answers[name]["answer"]
-
-    return ask
+    answers = read(out.read_text())
+    answers["stderr"] = done.stderr
+    return answers.__getitem__
 
 
 @pytest.mark.tensorflow
