@@ -66,7 +66,7 @@ app.add_typer(plugins.app, name="plugins")
 def main() -> None:
     """Run the command line and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
-        # Tables have signs that a C locale or PYTHONIOENCODING=ascii cannot write; Python's own default is UTF-8 by now.
+        # Tables have signs that a C locale cannot write, and their bytes should not depend on who asks.
         if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
             stream.reconfigure(encoding="utf-8")
     app(prog_name="harness")

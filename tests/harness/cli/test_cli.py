@@ -527,6 +527,21 @@ def test_colour_is_for_terminals_that_want_it(shell):
     assert "\x1b" not in shell("plugins", "list").stdout
 
 
+@pytest.mark.parametrize(
+    "caller",
+    [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+     {"PYTHONIOENCODING": "latin-1"}],
+    ids=["ascii", "C locale", "latin-1"],
+)  # fmt: skip
+def test_what_is_printed_does_not_depend_on_the_callers_language_settings(shell, caller):
+    shell("run", shell.spec(), "--only", "seed=0")
+    given, usual = shell.process("report", "toy", **caller), shell.process("report", "toy")
+
+    assert given.returncode == 0, given.stderr
+    assert given.stdout == usual.stdout
+    assert not given.stdout.isascii()
+
+
 def test_a_plugin_is_shown_with_its_parameters(shell):
     shown = shell("plugins", "show", "bank_balanced")
     described = json.loads(shell("plugins", "show", "bank_balanced", "--json").stdout)

@@ -579,7 +579,7 @@ def a_bfloat16_run_without_kernels():
     import subprocess
     import tempfile
 
-    from harness import records
+    from harness.results import records
 
     with tempfile.TemporaryDirectory() as folder:
         spec, store = Path(folder) / "low.yaml", Path(folder) / "store"
