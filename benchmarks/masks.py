@@ -31,7 +31,7 @@ Work = Callable[[], object]
 
 @dataclass(frozen=True)
 class Case:
-    """One pattern over the matrix: cells of `block` x `block`, groups of `group` weights in a row, None for all."""
+    """One pattern over the matrix: units of `block` x `block`, groups of `group` weights in a row, None for all."""
 
     name: str
     sparsity: float
@@ -40,10 +40,10 @@ class Case:
     block: int = 1
 
     def layout(self, scores: Matrix) -> Layout:
-        """Its cells and groups."""
+        """Its units and groups."""
         rows, cols = scores.shape
         group = (None, None) if self.group is None else (1, self.group)
-        return Layout.of(rows, cols, cell=(self.block, self.block), group=group)
+        return Layout.of(rows, cols, unit=(self.block, self.block), group=group)
 
 
 CASES = (
@@ -228,7 +228,7 @@ def main() -> int:
     parser.add_argument("--rivals-only", action="store_true", help="leave out the tools that are only shown")
     given = parser.parse_args()
     if given.rows % 4 or given.cols % 60:
-        parser.error("rows must be a multiple of 4 and cols of 60, so that every case's cells and groups fit")
+        parser.error("rows must be a multiple of 4 and cols of 60, so that every case's units and groups fit")
     tools = ["harness", *RIVALS, *(() if given.rivals_only else SHOWN)]
     found = measured(given.rows, given.cols, given.rounds, tools)
     print(f"{given.rows} x {given.cols}, float32, one thread, CPU time, best of {given.rounds} rounds")

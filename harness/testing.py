@@ -139,7 +139,7 @@ def check_pattern(pattern: Pattern, shapes: Sequence[tuple[int, int]] = SHAPES, 
     Args:
         pattern: the pattern, with any parameters.
         shapes: (rows, cols) of the matrices; those it refuses with a `ShapeError` are left out.
-        follows_frame: whether the masks are the best cells of every group of the declared frame; False for a pattern
+        follows_frame: whether the masks are the best units of every group of the declared frame; False for a pattern
             whose own `mask` does something that no frame can say.
 
     Raises:
@@ -197,27 +197,27 @@ def _check_count(pattern: Pattern, mask: Mask, sparsity: float, at: str) -> None
 
 
 def _check_groups(pattern: Pattern, scores: Matrix, mask: Mask, sparsity: float, at: str) -> None:
-    """Compare every group with a stable sort of its cells: slow, and independent of the selection kernel."""
+    """Compare every group with a stable sort of its units: slow, and independent of the selection kernel."""
     layout = pattern.layout(*_sides(scores))
     takes_max = pattern.frame(*_sides(scores)).pooling == "max"
     quota = layout.quota(sparsity)
     for rows, cols in layout.groups():
-        kept = _cells(mask[rows, cols], layout.cell)
-        pooled = [cell.max() if takes_max else cell.mean() for cell in _cells(scores[rows, cols], layout.cell)]
+        kept = _units(mask[rows, cols], layout.unit)
+        pooled = [unit.max() if takes_max else unit.mean() for unit in _units(scores[rows, cols], layout.unit)]
         best = set(np.argsort(-np.array(pooled), kind="stable")[:quota].tolist())
-        stayed = {index for index, cell in enumerate(kept) if cell.all()}
+        stayed = {index for index, unit in enumerate(kept) if unit.all()}
         group = f"{at}, group of rows {rows.start}-{rows.stop - 1} and columns {cols.start}-{cols.stop - 1}"
-        _demand(all(cell.all() == cell.any() for cell in kept), group, "whole cells to stay or go")
-        _demand(len(stayed) == quota, group, f"{quota} cells to stay, got {len(stayed)}")
+        _demand(all(unit.all() == unit.any() for unit in kept), group, "whole units to stay or go")
+        _demand(len(stayed) == quota, group, f"{quota} units to stay, got {len(stayed)}")
         _demand(stayed == best, group, "its highest scores to stay, ties at the lower index")
 
 
-def _cells(group: NDArray[_Scalar], cell: tuple[int, int]) -> Sequence[NDArray[_Scalar]]:
-    """The cells of a group, row-major, those at its edges smaller."""
-    if cell == (1, 1):
+def _units(group: NDArray[_Scalar], unit: tuple[int, int]) -> Sequence[NDArray[_Scalar]]:
+    """The units of a group, row-major, those at its edges smaller."""
+    if unit == (1, 1):
         return list(group.reshape(-1, 1))
-    corners = ((top, left) for top in range(0, group.shape[0], cell[0]) for left in range(0, group.shape[1], cell[1]))
-    return [group[top : top + cell[0], left : left + cell[1]] for top, left in corners]
+    corners = ((top, left) for top in range(0, group.shape[0], unit[0]) for left in range(0, group.shape[1], unit[1]))
+    return [group[top : top + unit[0], left : left + unit[1]] for top, left in corners]
 
 
 def _sides(matrix: Matrix) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from pydantic import JsonValue as JsonValue
 
 from harness.api.errors import HarnessError
 
-API_VERSION = 1
+API_VERSION = 2
 """The interface between the harness and its plugins; it grows by one when something a plugin relies on changes."""
 
 Kind = Literal["task", "pattern", "strategy", "backend", "hardware", "engine"]

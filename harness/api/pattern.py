@@ -3,31 +3,42 @@
 from abc import abstractmethod
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.api.component import Component, Frozen
-from harness.api.errors import ShapeError
+from harness.api.errors import PluginContractError, ShapeError
 from harness.api.values import Mask, Matrix
 from harness.masks.selection import Layout, select
 
 
 class Frame(Frozen):
-    """A cell whose weights live or die together, and a group in which equally many cells stay.
+    """A unit whose weights live or die together, and a group in which equally many units stay.
 
     Args:
-        cell: (rows, cols) of one cell, in weights.
+        unit: (rows, cols) of one unit, in weights.
         group: (rows, cols) of one group, in weights; None means the whole extent of the matrix.
         banks: cut the columns of a group into this many banks whose sizes differ by at most one, each a group of its
             own with the same quota; excludes a group width.
-        pooling: how a cell's score is made of its weights' scores.
-        at_least: cells every group keeps at any sparsity.
+        pooling: how a unit's score is made of its weights' scores.
+        at_least: units every group keeps at any sparsity.
     """
 
-    cell: tuple[int, int] = (1, 1)
+    unit: tuple[int, int] = (1, 1)
     group: tuple[int | None, int | None] = (None, None)
     banks: int | None = Field(default=None, gt=0)
     pooling: Literal["mean", "max"] = "mean"
     at_least: int = Field(default=0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _called_unit(cls, values: object) -> object:
+        """A plugin written before interface 2 says `cell`; the word is left to the experiment."""
+        if isinstance(values, dict) and "cell" in values:
+            raise PluginContractError(
+                f"Frame: a pattern's `cell` is called `unit` since plugin interface 2, got cell={values['cell']}; "
+                f"write unit={values['cell']}"
+            )
+        return values
 
 
 class Pattern(Component):
@@ -44,7 +55,7 @@ class Pattern(Component):
 
     @abstractmethod
     def frame(self, rows: int, cols: int) -> Frame:
-        """Cell and group for a matrix of this shape.
+        """Unit and group for a matrix of this shape.
 
         Raises:
             ShapeError: the pattern's parameters do not fit the shape; the sentence names the way out.
@@ -54,11 +65,11 @@ class Pattern(Component):
         """The frame laid over a matrix, checked: which groups there are and how large they are.
 
         Raises:
-            ShapeError: as `frame`, or the frame's cells and groups do not tile the matrix.
+            ShapeError: as `frame`, or the frame's units and groups do not tile the matrix.
         """
         frame = self.frame(rows, cols)
         try:
-            return Layout.of(rows, cols, cell=frame.cell, group=frame.group, banks=frame.banks, at_least=frame.at_least)
+            return Layout.of(rows, cols, unit=frame.unit, group=frame.group, banks=frame.banks, at_least=frame.at_least)
         except ValueError as error:
             raise ShapeError(f"{self.label()}: {error}") from None
 

@@ -1,8 +1,8 @@
 """Which scores are the highest of each group, exactly, ties at the lower index; in cache-sized pieces.
 
-Three ways, by the size of the groups: a handful of cells are compared in all pairs, banks and rows are sorted, and the
+Three ways, by the size of the groups: a handful of units are compared in all pairs, banks and rows are sorted, and the
 threshold of a whole matrix is bracketed by a sample, so that only the few scores near it are sorted. All give the same
-answer; `harness.masks.selection` knows what cells and groups mean.
+answer; `harness.masks.selection` knows what units and groups mean.
 """
 
 from __future__ import annotations

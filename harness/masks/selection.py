@@ -1,6 +1,6 @@
-"""The one kernel that turns scores into masks: keep the best cells of every group, exactly, ties at the lower index.
+"""The one kernel that turns scores into masks: keep the best units of every group, exactly, ties at the lower index.
 
-A *cell* is a rectangle of weights that live or die together, a *group* a rectangle of cells of which equally many stay.
+A *unit* is a rectangle of weights that live or die together, a *group* a rectangle of units of which equally many stay.
 This module imports nothing but NumPy when it is loaded: `harness.api` itself stands on it.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Pooling = Literal["mean", "max"]
 
 _ROUGH_UP_TO = 1 << 12
-"""Cells of at most so many weights are summed in float32 first: then a sum errs by less than a thousandth."""
+"""Units of at most so many weights are summed in float32 first: then a sum errs by less than a thousandth."""
 
 _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 """Unsigned integers by their bytes."""
@@ -31,20 +31,20 @@ _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 @dataclass(frozen=True)
 class Layout:
-    """Cells and groups laid over one matrix. Build it with `Layout.of`, which checks that they tile the matrix.
+    """Units and groups laid over one matrix. Build it with `Layout.of`, which checks that they tile the matrix.
 
     Args:
         rows: rows of the matrix.
         cols: columns of the matrix.
-        cell: (rows, cols) of one cell, in weights; cells at the lower and right edge may be smaller.
-        group_rows: height of one group, in cells.
-        widths: widths of the groups along a row, in cells, from left to right; they differ by at most one.
-        at_least: cells that every group keeps at any sparsity.
+        unit: (rows, cols) of one unit, in weights; units at the lower and right edge may be smaller.
+        group_rows: height of one group, in units.
+        widths: widths of the groups along a row, in units, from left to right; they differ by at most one.
+        at_least: units that every group keeps at any sparsity.
     """
 
     rows: int
     cols: int
-    cell: tuple[int, int]
+    unit: tuple[int, int]
     group_rows: int
     widths: tuple[int, ...]
     at_least: int = 0
@@ -55,60 +55,69 @@ class Layout:
         rows: int,
         cols: int,
         *,
-        cell: tuple[int, int] = (1, 1),
+        unit: tuple[int, int] = (1, 1),
         group: tuple[int | None, int | None] = (None, None),
         banks: int | None = None,
         at_least: int = 0,
     ) -> Layout:
         """The layout of a `harness.api.Frame` over a matrix.
 
-        Cells that do not divide the matrix leave smaller cells at its lower or right edge, as long as the group spans
-        the matrix in that direction; a quota counts cells, whatever their size.
+        Units that do not divide the matrix leave smaller units at its lower or right edge, as long as the group spans
+        the matrix in that direction; a quota counts units, whatever their size.
 
         Args:
             rows: rows of the matrix.
             cols: columns of the matrix.
-            cell: (rows, cols) of one cell, in weights.
+            unit: (rows, cols) of one unit, in weights.
             group: (rows, cols) of one group, in weights; None means the whole extent of the matrix.
             banks: cut the columns into so many groups whose widths differ by at most one, the wider ones first.
-            at_least: cells that every group keeps at any sparsity.
+            at_least: units that every group keeps at any sparsity.
 
         Raises:
             ValueError: they do not tile the matrix; the sentence says which and names the way out.
         """
-        if rows < 1 or cols < 1 or min(cell) < 1:
+        if rows < 1 or cols < 1 or min(unit) < 1:
             raise ValueError(
-                f"a matrix and its cells need at least one row and one column, got {rows} x {cols} cut into cells of "
-                f"{cell[0]} x {cell[1]}; give positive sizes"
+                f"a matrix and its units need at least one row and one column, got {rows} x {cols} cut into units of "
+                f"{unit[0]} x {unit[1]}; give positive sizes"
             )
-        group_rows = _extent("row", rows, cell[0], group[0])
+        group_rows = _extent("row", rows, unit[0], group[0])
         if banks is None:
-            width = _extent("col", cols, cell[1], group[1])
-            widths = (width,) * max(1, cols // (width * cell[1]))
+            width = _extent("col", cols, unit[1], group[1])
+            widths = (width,) * max(1, cols // (width * unit[1]))
         else:
-            widths = _bank_widths(cols, cell[1], group[1], banks)
-        layout = cls(rows, cols, cell, group_rows, widths, at_least)
+            widths = _bank_widths(cols, unit[1], group[1], banks)
+        layout = cls(rows, cols, unit, group_rows, widths, at_least)
         if not 0 <= at_least <= layout.shortest:
             raise ValueError(
-                f"every group must keep at least {at_least} cells, but the smallest group has {layout.shortest}; "
+                f"every group must keep at least {at_least} units, but the smallest group has {layout.shortest}; "
                 f"set the number to keep to at most {layout.shortest}"
             )
         return layout
 
     @property
+    def cell(self) -> tuple[int, int]:
+        """The name of `unit` before plugin interface 2.
+
+        Raises:
+            AttributeError: always; it names the new one.
+        """
+        raise AttributeError("a layout's `cell` is called `unit` since plugin interface 2; read `unit`")
+
+    @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of the matrix, counted in cells."""
-        return -(-self.rows // self.cell[0]), -(-self.cols // self.cell[1])
+        """Rows and columns of the matrix, counted in units."""
+        return -(-self.rows // self.unit[0]), -(-self.cols // self.unit[1])
 
     @property
     def edge_deficit(self) -> int:
-        """Weights that the cells at the edges lack to be whole; 0 where cells divide the matrix."""
-        cells = self.grid[0] * self.grid[1]
-        return cells * self.cell[0] * self.cell[1] - self.rows * self.cols
+        """Weights that the units at the edges lack to be whole; 0 where units divide the matrix."""
+        units = self.grid[0] * self.grid[1]
+        return units * self.unit[0] * self.unit[1] - self.rows * self.cols
 
     @property
     def shortest(self) -> int:
-        """Cells of the smallest group."""
+        """Units of the smallest group."""
         return self.group_rows * self.widths[-1]
 
     @property
@@ -119,12 +128,12 @@ class Layout:
     @property
     def banks_per_row(self) -> int | None:
         """How many equally filled banks every row has, or None if rows are not filled equally."""
-        return None if self.group_rows > 1 or self.cols % self.cell[1] else len(self.widths)
+        return None if self.group_rows > 1 or self.cols % self.unit[1] else len(self.widths)
 
     def quota(self, sparsity: float) -> int:
-        """How many cells every group keeps.
+        """How many units every group keeps.
 
-        Half up of (cells of a group) x (1 - sparsity), in exact decimals; where groups differ by a column, of their
+        Half up of (units of a group) x (1 - sparsity), in exact decimals; where groups differ by a column, of their
         mean size, but never more than the smallest one has. At sparsity 0 everything stays, beyond the quota too.
 
         Args:
@@ -149,7 +158,7 @@ class Layout:
     def reached(self, sparsity: float) -> float:
         """The sparsity that a mask really has when `sparsity` is asked for.
 
-        Counted in cells: exact where cells divide the matrix; elsewhere it depends on which edge cells stay.
+        Counted in units: exact where units divide the matrix; elsewhere it depends on which edge units stay.
 
         Raises:
             ValueError: the sparsity lies outside [0, 1).
@@ -158,13 +167,13 @@ class Layout:
         return 0.0 if sparsity == 0 else self.reached_with(quota)
 
     def reached_with(self, quota: int) -> float:
-        """The sparsity of a mask that keeps `quota` cells in every group."""
-        cells = self.grid[0] * self.grid[1]
-        return float(1 - Fraction(self.group_count * quota, cells))
+        """The sparsity of a mask that keeps `quota` units in every group."""
+        units = self.grid[0] * self.grid[1]
+        return float(1 - Fraction(self.group_count * quota, units))
 
     def groups(self) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of every group, in weights, row-major."""
-        height, width = self.cell
+        height, width = self.unit
         edges = [width * edge for edge in accumulate(self.widths, initial=0)]
         for top in range(0, self.rows, self.group_rows * height):
             rows = slice(top, min(top + self.group_rows * height, self.rows))
@@ -172,33 +181,33 @@ class Layout:
                 yield rows, slice(left, min(right, self.cols))
 
 
-def _extent(axis: Literal["row", "col"], size: int, cell: int, group: int | None) -> int:
-    """Length of a group along one axis, in cells."""
+def _extent(axis: Literal["row", "col"], size: int, unit: int, group: int | None) -> int:
+    """Length of a group along one axis, in units."""
     if group is None:
-        return -(-size // cell)
-    if group < 1 or group % cell:
+        return -(-size // unit)
+    if group < 1 or group % unit:
         raise ValueError(
-            f"a group must hold whole cells, got a group of {group} {axis}s and cells of {cell}; "
-            f"make the group a multiple of {cell}"
+            f"a group must hold whole units, got a group of {group} {axis}s and units of {unit}; "
+            f"make the group a multiple of {unit}"
         )
     if size % group:
         raise ValueError(
             f"{axis}s={size} is no multiple of the group's {group} {axis}s; "
             f"choose a divisor of {size}: {_listed(divisors(size))}"
         )
-    return group // cell
+    return group // unit
 
 
-def _bank_widths(cols: int, cell: int, group: int | None, banks: int) -> tuple[int, ...]:
-    """Widths of the banks in cells, the wider ones first."""
+def _bank_widths(cols: int, unit: int, group: int | None, banks: int) -> tuple[int, ...]:
+    """Widths of the banks in units, the wider ones first."""
     if group is not None:
         raise ValueError(f"banks={banks} and a group width of {group} were both given; give one of the two")
-    if cols % cell:
+    if cols % unit:
         raise ValueError(
-            f"cols={cols} cannot be cut into banks of whole cells of {cell} columns; "
+            f"cols={cols} cannot be cut into banks of whole units of {unit} columns; "
             f"choose a divisor of {cols}: {_listed(divisors(cols))}"
         )
-    most = cols // cell
+    most = cols // unit
     if not 1 <= banks <= most:
         raise ValueError(f"cols={cols} cannot be split into {banks} banks; set `banks` to at most {most}")
     short, longer = divmod(most, banks)
@@ -219,12 +228,12 @@ def select(scores: Matrix, layout: Layout, sparsity: float, *, pooling: Pooling 
 
     Args:
         scores: importance of each weight; -inf ranks below all others; not modified.
-        layout: cells and groups of this matrix.
+        layout: units and groups of this matrix.
         sparsity: fraction of zeros to reach, in [0, 1); at 0 everything is kept.
-        pooling: how a cell's score is made of its weights' scores.
+        pooling: how a unit's score is made of its weights' scores.
 
     Returns:
-        True where a weight is kept; exactly `layout.quota(sparsity)` cells in every group.
+        True where a weight is kept; exactly `layout.quota(sparsity)` units in every group.
 
     Shapes:
         scores (rows, cols) -> mask (rows, cols).
@@ -241,17 +250,17 @@ def select(scores: Matrix, layout: Layout, sparsity: float, *, pooling: Pooling 
     if sparsity == 0:
         _require_scores(scores)
         return np.ones(scores.shape, dtype=np.bool_)
-    if layout.cell == (1, 1):
-        return _select_cells(scores, layout, quota, checked=False)
+    if layout.unit == (1, 1):
+        return _select_units(scores, layout, quota, checked=False)
     kept = _best_by_rough_means(scores, layout, quota) if pooling == "mean" else None
     if kept is None:
-        cells = _pooled(scores, layout, pooling)
+        units = _pooled(scores, layout, pooling)
         if (
-            not cells.max() < np.inf
+            not units.max() < np.inf
         ):  # so is a mean or a maximum with a NaN or +inf in it, but also a sum that overflowed
             _require_scores(scores)
-        kept = _select_cells(cells, layout, quota)
-    height, width = layout.cell
+        kept = _select_units(units, layout, quota)
+    height, width = layout.unit
     mask: Mask = np.empty((layout.grid[0], height, layout.cols), dtype=np.bool_)
     mask[...] = _widened(kept, width)[:, None, : layout.cols]
     return mask.reshape(-1, layout.cols)[: layout.rows]
@@ -263,7 +272,7 @@ def _require_scores(scores: Matrix) -> None:
 
 
 def _widened(kept: Mask, width: int) -> Mask:
-    """Every column `width` times, each cell written as one number where there is a number of that many bytes."""
+    """Every column `width` times, each unit written as one number where there is a number of that many bytes."""
     if width not in _WORDS:
         return kept.repeat(width, axis=1)
     word = _WORDS[width]
@@ -272,18 +281,18 @@ def _widened(kept: Mask, width: int) -> Mask:
 
 
 def _pooled(scores: Matrix, layout: Layout, pooling: Pooling) -> Matrix:
-    """One score per cell; an edge cell pools over the weights it has."""
+    """One score per unit; an edge unit pools over the weights it has."""
     if pooling == "max":
         return _reduced(scores, layout, np.maximum, scores.dtype)
-    # Sums in double precision: whether two cells tie must not depend on the order of a few float32 additions.
+    # Sums in double precision: whether two units tie must not depend on the order of a few float32 additions.
     means = _reduced(scores, layout, np.add, np.dtype(np.float64))
     means /= _areas(layout)
     return means
 
 
 def _areas(layout: Layout) -> NDArray[np.intp] | int:
-    """Weights of each cell, in the shape of the grid; one number where all are alike."""
-    height, width = layout.cell
+    """Weights of each unit, in the shape of the grid; one number where all are alike."""
+    height, width = layout.unit
     if layout.edge_deficit == 0:
         return height * width
     heights = np.diff([*range(0, layout.rows, height), layout.rows])
@@ -291,14 +300,14 @@ def _areas(layout: Layout) -> NDArray[np.intp] | int:
 
 
 def _best_by_rough_means(scores: Matrix, layout: Layout, quota: int) -> Mask | None:
-    """Cells to keep by their means, which are summed in float32 and, only where that could decide, in double.
+    """Units to keep by their means, which are summed in float32 and, only where that could decide, in double.
 
     The sum of n scores that are not negative errs by less than n / 2^24 of itself, so a sum further from the border
     than a few times that is on the right side of it. None where that does not hold, or would not be quicker: another
-    dtype, several groups or none to keep, smaller cells at an edge, negative or enormous scores, many means near the
+    dtype, several groups or none to keep, smaller units at an edge, negative or enormous scores, many means near the
     border.
     """
-    height, width = layout.cell
+    height, width = layout.unit
     size = height * width
     if scores.dtype != np.float32 or layout.group_count > 1 or layout.edge_deficit or size > _ROUGH_UP_TO:
         return None
@@ -317,7 +326,7 @@ def _best_by_rough_means(scores: Matrix, layout: Layout, quota: int) -> Mask | N
     across = cols[:, None] * width + np.arange(width)  # (near, width)
     down = rows[:, None] * height + np.arange(height)[:, None, None]  # (height, near, 1)
     weights = scores[down, across].reshape(height, -1)
-    means = _pooled(weights, Layout.of(*weights.shape, cell=layout.cell), "mean")
+    means = _pooled(weights, Layout.of(*weights.shape, unit=layout.unit), "mean")
     kept[0, near] = best(means, int(np.count_nonzero(kept[0, near])))[0]
     return kept.reshape(layout.grid)
 
@@ -325,8 +334,8 @@ def _best_by_rough_means(scores: Matrix, layout: Layout, quota: int) -> Mask | N
 def _reduced(
     scores: Matrix, layout: Layout, reduce: np.ufunc, dtype: np.dtype[np.floating], floor: float | None = None
 ) -> Matrix:
-    """The sum or maximum of each cell, a cache-sized stripe of rows at a time; all NaN if a score is below `floor`."""
-    height, width = layout.cell
+    """The sum or maximum of each unit, a cache-sized stripe of rows at a time; all NaN if a score is below `floor`."""
+    height, width = layout.unit
     reduced: Matrix = np.empty(layout.grid, dtype)
     step = max(1, PIECE // (height * layout.cols))
     converted: Matrix = np.empty((step * height if scores.dtype != dtype else 0, layout.cols), dtype)
@@ -355,8 +364,8 @@ def _reduce(values: Matrix, length: int, reduce: np.ufunc, out: Matrix) -> None:
         reduce((first if offset == 1 else out)[: len(part)], part, out=out[: len(part)])
 
 
-def _select_cells(scores: Matrix, layout: Layout, quota: int, *, checked: bool = True) -> Mask:
-    """Cells to keep, for one score per cell; groups of one width at a time, a cache-sized stripe of rows at a time."""
+def _select_units(scores: Matrix, layout: Layout, quota: int, *, checked: bool = True) -> Mask:
+    """Units to keep, for one score per unit; groups of one width at a time, a cache-sized stripe of rows at a time."""
     kept: Mask = np.empty(scores.shape, dtype=np.bool_)
     height = layout.group_rows
     left = 0
@@ -367,7 +376,7 @@ def _select_cells(scores: Matrix, layout: Layout, quota: int, *, checked: bool =
             part, chosen = scores[top : top + step, left:right], kept[top : top + step, left:right]
             if not checked:
                 _require_scores(part)  # here, because it is in the cache from now on
-            if right - left == len(kept[0]) and (height == 1 or width == len(kept[0])):  # a group's cells lie together
+            if right - left == len(kept[0]) and (height == 1 or width == len(kept[0])):  # a group's units lie together
                 best(part.reshape(-1, height * width), quota, chosen.reshape(-1, height * width))
                 continue
             shape = (len(part) // height, height, (right - left) // width, width)

@@ -209,7 +209,7 @@ class MaskMaker:
         kept = int(np.count_nonzero(mask))
         rows, cols = mask.shape
         expected = tensor.size * (1 - self.pattern.reachable(rows, cols, sparsity))
-        # Edge cells that are smaller count as cells: how many weights stay then varies with the choice.
+        # Edge units that are smaller count as units: how many weights stay then varies with the choice.
         if abs(kept - expected) > max(0.5, self.pattern.layout(rows, cols).edge_deficit):
             raise self._broken(
                 f"{round(expected)} of the {tensor.size} weights of {tensor.name} kept at sparsity {sparsity:g}",

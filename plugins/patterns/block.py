@@ -34,7 +34,7 @@ class Block(Pattern):
                 f"{self.name}: a block must fit into the matrix, got blocks of {self.height} x {self.width} for a "
                 f"matrix of {rows} x {cols}; set `height` to at most {rows} and `width` to at most {cols}"
             )
-        return Frame(cell=(self.height, self.width), pooling=self.pooling)
+        return Frame(unit=(self.height, self.width), pooling=self.pooling)
 
 
 @hookimpl

@@ -12,7 +12,7 @@ class ColumnBalanced(Pattern):
 
     def frame(self, rows: int, cols: int) -> Frame:
         """Single weights, compared within one column."""
-        return Frame(cell=(1, 1), group=(None, 1))
+        return Frame(unit=(1, 1), group=(None, 1))
 
 
 @hookimpl

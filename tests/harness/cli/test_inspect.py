@@ -313,7 +313,7 @@ def test_a_run_that_was_cut_down_is_planned_as_it_was(shell, cut):
 
 def test_an_edited_helper_of_a_third_party_is_named_with_both_versions(shell):
     helper = "from harness.api import Frame\n\n\ndef whole_matrix():\n    return Frame()\n"
-    edited = helper.replace("return Frame()", "return Frame(cell=(1, 1))")
+    edited = helper.replace("return Frame()", "return Frame(unit=(1, 1))")
     install_modules(shell.site, "acme", {"acme_tiles": TILES, "acme_helper": helper}, version="0.3")
     shell.process("run", shell.spec(pattern="tiles"), "--workers", "1")
     install_modules(shell.site, "acme", {"acme_tiles": TILES, "acme_helper": edited}, version="0.4")

@@ -18,28 +18,28 @@ SHARES = [
     {"group": (None, 1)},
     {"group": (1, None), "banks": 3},
     {"group": (None, None), "banks": 2},
-    {"cell": (2, 3)},
-    {"cell": (4, 4)},
-    {"cell": (1, 2), "group": (1, 4)},
-    {"cell": (2, 1), "group": (2, 4)},
+    {"unit": (2, 3)},
+    {"unit": (4, 4)},
+    {"unit": (1, 2), "group": (1, 4)},
+    {"unit": (2, 1), "group": (2, 4)},
 ]
 
 
 def by_sorting(scores, layout, sparsity, pooling="mean"):
-    """The slow way: every group's cells in a list, sorted by score and then by place."""
+    """The slow way: every group's units in a list, sorted by score and then by place."""
     if sparsity == 0:
         return np.ones(scores.shape, bool)
     mask = np.zeros(scores.shape, bool)
-    height, width = layout.cell
+    height, width = layout.unit
     for rows, cols in layout.groups():
-        cells = []
+        units = []
         for top in range(rows.start, rows.stop, height):
             for left in range(cols.start, cols.stop, width):
-                cell = slice(top, min(top + height, rows.stop)), slice(left, min(left + width, cols.stop))
-                values = scores[cell].astype(np.float64)
-                cells.append((-(values.max() if pooling == "max" else values.mean()), len(cells), cell))
-        for _, _, cell in sorted(cells, key=lambda entry: entry[:2])[: layout.quota(sparsity)]:
-            mask[cell] = True
+                unit = slice(top, min(top + height, rows.stop)), slice(left, min(left + width, cols.stop))
+                values = scores[unit].astype(np.float64)
+                units.append((-(values.max() if pooling == "max" else values.mean()), len(units), unit))
+        for _, _, unit in sorted(units, key=lambda entry: entry[:2])[: layout.quota(sparsity)]:
+            mask[unit] = True
     return mask
 
 
@@ -59,7 +59,7 @@ def test_the_mask_is_the_one_a_sort_would_give(share, scores, sparsity, pooling)
 
 
 @pytest.mark.parametrize(
-    "share", [{}, {"group": (1, None)}, {"group": (1, None), "banks": 10}, {"cell": (4, 4)}], ids=str
+    "share", [{}, {"group": (1, None)}, {"group": (1, None), "banks": 10}, {"unit": (4, 4)}], ids=str
 )
 @pytest.mark.parametrize("kind", ["equal", "int8-like", "mostly zero", "continuous"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -159,11 +159,11 @@ def test_matrices_of_several_pieces_are_selected_as_a_stable_sort_would(kind, si
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("cell", [(4, 4), (1, 8), (3, 5), (8, 2)], ids=str)
+@pytest.mark.parametrize("unit", [(4, 4), (1, 8), (3, 5), (8, 2)], ids=str)
 @pytest.mark.parametrize("scale", [1.0, 1e-36, 1e37])
-def test_blocks_are_chosen_by_their_means_in_double_precision(kind, cell, scale):
+def test_blocks_are_chosen_by_their_means_in_double_precision(kind, unit, scale):
     scores = (drawn(kind, (24, 240), np.random.default_rng(2)) * scale).astype(np.float32)
-    layout = Layout.of(24, 240, cell=cell)
+    layout = Layout.of(24, 240, unit=unit)
 
     for sparsity in (0.3, 0.9):
         np.testing.assert_array_equal(select(scores, layout, sparsity), by_sorting(scores, layout, sparsity))
@@ -178,7 +178,7 @@ def test_blocks_that_single_precision_cannot_tell_apart_are_told_apart(place):
     scores[1, :16:4] = 2.0**-25  # lost when it is added to 1 in float32
     scores[1, 4 * place] = 2.0**-24
 
-    mask = select(scores, Layout.of(4, 800, cell=(4, 4)), 0.5)
+    mask = select(scores, Layout.of(4, 800, unit=(4, 4)), 0.5)
 
     assert mask[:, 400:796].all()
     assert mask[:, 4 * place : 4 * place + 4].all()
@@ -186,7 +186,7 @@ def test_blocks_that_single_precision_cannot_tell_apart_are_told_apart(place):
 
 
 @pytest.mark.parametrize(
-    "share", [{}, {"group": (1, 4)}, {"group": (1, 60)}, {"cell": (4, 4)}, {"cell": (5, 7)}], ids=str
+    "share", [{}, {"group": (1, 4)}, {"group": (1, 60)}, {"unit": (4, 4)}, {"unit": (5, 7)}], ids=str
 )
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("pooling", ["mean", "max"])
@@ -228,7 +228,7 @@ def test_the_scores_are_left_alone():
     scores = np.random.default_rng(0).random((6, 20))
     scores.flags.writeable = False
 
-    assert select(scores, Layout.of(6, 20, cell=(2, 2)), 0.5).sum() == 60
+    assert select(scores, Layout.of(6, 20, unit=(2, 2)), 0.5).sum() == 60
 
 
 @given(scores=score_matrices(cols_multiple_of=4), sparsity=sparsities(), seed=st.integers(0, 9))
@@ -315,23 +315,23 @@ def test_a_quota_can_be_held_up_from_below():
 
 
 def test_edge_cells_may_be_smaller_and_count_as_cells():
-    layout = Layout.of(61, 243, cell=(4, 4))
+    layout = Layout.of(61, 243, unit=(4, 4))
 
     mask = select(np.random.default_rng(0).random((61, 243)), layout, 0.75)
 
-    cells = [mask[top : top + 4, left : left + 4] for top in range(0, 61, 4) for left in range(0, 243, 4)]
+    units = [mask[top : top + 4, left : left + 4] for top in range(0, 61, 4) for left in range(0, 243, 4)]
     assert layout.grid == (16, 61)
     assert layout.edge_deficit == 16 * 61 * 16 - 61 * 243
-    assert sum(cell.all() for cell in cells) == 244 == layout.quota(0.75)
-    assert all(cell.all() == cell.any() for cell in cells)
+    assert sum(unit.all() for unit in units) == 244 == layout.quota(0.75)
+    assert all(unit.all() == unit.any() for unit in units)
 
 
 def test_an_edge_cell_is_pooled_over_the_weights_it_has():
     scores = np.zeros((1, 5))
-    scores[0, 4] = 1.0  # the mean of its own cell is 1, of a padded one it would be 0.25
+    scores[0, 4] = 1.0  # the mean of its own unit is 1, of a padded one it would be 0.25
     scores[0, 0:4] = 0.5
 
-    mask = select(scores, Layout.of(1, 5, cell=(1, 4)), 0.5)
+    mask = select(scores, Layout.of(1, 5, unit=(1, 4)), 0.5)
 
     assert mask.tolist() == [[False, False, False, False, True]]
 
@@ -342,10 +342,10 @@ def test_an_edge_cell_is_pooled_over_the_weights_it_has():
         ({"group": (1, None)}, 1),
         ({"group": (1, None), "banks": 5}, 5),
         ({"group": (1, 4)}, 5),
-        ({"cell": (1, 2), "group": (1, 4)}, 5),
-        ({"cell": (2, 1), "group": (2, 10)}, 2),
+        ({"unit": (1, 2), "group": (1, 4)}, 5),
+        ({"unit": (2, 1), "group": (2, 10)}, 2),
         ({}, None),
-        ({"cell": (4, 4)}, None),
+        ({"unit": (4, 4)}, None),
         ({"group": (4, 20)}, None),
     ],
     ids=str,
@@ -365,9 +365,9 @@ def test_banks_per_row_are_known_where_every_row_is_filled_equally(share, banks)
         ((4, 8), {"banks": 10}, "cols=8 cannot be split into 10 banks; set `banks` to at most 8"),
         ((4, 8), {"group": (1, 3)}, "cols=8 is no multiple of the group's 3 cols; choose a divisor of 8: 1, 2, 4, 8"),
         ((6, 8), {"group": (4, 1)}, "rows=6 is no multiple of the group's 4 rows; choose a divisor of 6: 1, 2, 3, 6"),
-        ((4, 8), {"cell": (1, 3), "group": (1, 4)}, "a group must hold whole cells"),
+        ((4, 8), {"unit": (1, 3), "group": (1, 4)}, "a group must hold whole units"),
         ((4, 8), {"group": (1, 4), "banks": 2}, "give one of the two"),
-        ((4, 8), {"cell": (1, 3), "banks": 2}, "banks of whole cells of 3 columns"),
+        ((4, 8), {"unit": (1, 3), "banks": 2}, "banks of whole units of 3 columns"),
         ((4, 8), {"group": (1, 4), "at_least": 5}, "set the number to keep to at most 4"),
         ((0, 8), {}, "at least one row and one column"),
     ],
