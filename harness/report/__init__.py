@@ -6,10 +6,12 @@ A report needs no framework and no plugin: records say all there is to say.
 from collections.abc import Sequence
 from typing import Literal
 
+from pydantic_core import to_json
 from rich.console import Console
 
 from harness.report import markdown, rich, tabular
 from harness.report.document import build
+from harness.report.page import Medium
 from harness.report.picture import picture
 from harness.results.records import Record
 
@@ -42,10 +44,11 @@ def render(
         StoreError: two records are of the same cell, as when two runs are mixed.
     """
     if format == "json":
-        return tabular.json_text(records)
+        return to_json(list(records), indent=2, inf_nan_mode="null").decode() + "\n"
+    mediums: dict[Format, Medium] = {"rich": "terminal", "md": "page", "csv": "data"}
+    document = build(records, title=title, margin=margin, medium=mediums[format])
     if format == "csv":
-        return tabular.csv_text(records, margin)
-    document = build(records, title=title, margin=margin, compact=format == "rich")
+        return tabular.text(document)
     if format == "md":
         return markdown.text(document)
     if console is not None:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from harness.api import JsonValue
-from harness.report import formats
+from harness.report import formats, page
 from harness.report.comparison import StrategyRow, strategies
 from harness.report.engines import engines
-from harness.report.formats import MISFIT, Footnotes
-from harness.report.page import Column, Document, Grid, Section
+from harness.report.formats import MISFIT
+from harness.report.page import Column, Document, Grid, Medium, Section, Shown, missing
 from harness.report.results import results
 from harness.report.rows import Table, is_partial, tables
 from harness.results.records import DONE, FAILED, PENDING, Record
@@ -16,23 +17,26 @@ from harness.results.records import DONE, FAILED, PENDING, Record
 _SHOWN_CELLS = 3  # missing cells that a compact report names per reason
 
 
-def build(records: Sequence[Record], *, title: str, margin: float | None, compact: bool) -> Document:
+def build(records: Sequence[Record], *, title: str, margin: float | None, medium: Medium) -> Document:
     """The report.
 
     Args:
         records: one per planned cell, in the order of the plan.
         title: its heading.
         margin: see `rows.tables`.
-        compact: fewer columns and the patterns as headings, for a terminal of 100 to 120 columns.
+        medium: what it is for: a terminal has fewer columns and the patterns as headings; data only the results.
 
     Raises:
         EmptySelectionError: there are no records.
         StoreError: two records are of the same cell.
     """
     found = tables(records, margin)
+    if medium == "data":
+        return Document(title, tuple(results(table, margin=margin, medium=medium) for table in found))
+    compact = medium == "terminal"
     sections = [_what_ran(records, compact)]
     for table in found:
-        sections.append(results(table, margin=margin, compact=compact))
+        sections.append(results(table, margin=margin, medium=medium))
         compared = strategies(table)
         if compared:
             sections.append(_strategies(table, compared))
@@ -49,10 +53,11 @@ def _what_ran(records: Sequence[Record], compact: bool) -> Section:
     done = sum(counts[status] for status in DONE)
     parts = ", ".join(f"{counts[status]} {status}" for status in dict.fromkeys(record.status for record in records))
     sentences = [f"{done} of {len(records)} planned cells have a result ({parts})."]
+    warnings = []
     if is_partial(records):
         waiting = sum(counts[status] for status in PENDING)
-        sentences.insert(
-            0, f"PARTIAL: {waiting} of {len(records)} planned cells have not finished; the numbers below may change."
+        warnings.append(
+            f"PARTIAL: {waiting} of {len(records)} planned cells have not finished; the numbers below may change."
         )
     if any(record.status in FAILED for record in records):
         sentences.append(
@@ -60,11 +65,12 @@ def _what_ran(records: Sequence[Record], compact: bool) -> Section:
         )
     doubtful = sum("not_reproduced" in record.facts for record in records)
     if doubtful:
-        sentences.append(
+        warnings.append(
             f"NOT REPRODUCED: in {doubtful} cells a stage that was computed again gave other bytes than before."
         )
     missing = [record for record in records if not record.is_done]
-    return Section("What ran", tuple(sentences), _missing_grid(records, missing, compact) if missing else None)
+    grid = _missing_grid(records, missing, compact) if missing else None
+    return Section("What ran", tuple(sentences), grid, warnings=tuple(warnings))
 
 
 def _missing_grid(records: Sequence[Record], missing: Sequence[Record], compact: bool) -> Grid:
@@ -72,13 +78,14 @@ def _missing_grid(records: Sequence[Record], missing: Sequence[Record], compact:
     for record in missing:
         by_reason.setdefault((record.status, record.reason), []).append(record)
     several_tasks = len({record.task for record in records}) > 1
-    rows = [
-        (status, str(len(group)), formats.listed(_named(group, several_tasks), _SHOWN_CELLS if compact else None),
-         reason or "not run yet")
-        for (status, reason), group in by_reason.items()
-    ]  # fmt: skip
-    columns = (Column("class", "text"), Column("cells"), Column("which", "text"), Column("why", "text"))
-    return Grid(columns, tuple(rows))
+    most = _SHOWN_CELLS if compact else None
+    columns: tuple[Column[list[Record]], ...] = (
+        Column("class", lambda group: group[0].status, kind="label", matters="key"),
+        Column("cells", lambda group: str(len(group)), matters="key"),
+        Column("which", lambda group: formats.listed(_named(group, several_tasks), most), kind="text"),
+        Column("why", lambda group: group[0].reason or "not run yet", kind="text"),
+    )
+    return page.table(columns, list(by_reason.values()))
 
 
 def _named(records: Iterable[Record], with_task: bool) -> list[str]:
@@ -97,30 +104,28 @@ def _named(records: Iterable[Record], with_task: bool) -> list[str]:
 
 
 def _strategies(table: Table, rows: Sequence[StrategyRow]) -> Section:
-    notes = Footnotes()
-    levels = list(rows[0].accuracy)
-    columns = [Column("strategy", "label", "key"), Column("cells", part="key")]
-    columns += [Column(f"to dense\nat {formats.level(level)}") for level in levels]
-    columns += [Column("epochs", part="second"), Column("from\ndense", part="second")]
-    columns += [Column("choices", part="second"), Column("names", "text", "second")]
-    body = []
-    for row in rows:
-        accuracies = [_accuracy(row, level, table.digits, notes) for level in levels]
-        body.append((
-            row.strategy, formats.count(row.done, row.planned), *accuracies, formats.spread(*row.epochs),
-            formats.spread(*row.epochs_with_dense), str(len(row.hyper_parameters)), ", ".join(row.hyper_parameters),
-        ))  # fmt: skip
+    columns: list[Column[StrategyRow]] = [
+        Column("strategy", lambda row: row.strategy, kind="label", matters="key"),
+        Column("cells", lambda row: formats.count(row.done, row.planned), matters="key"),
+        *(
+            Column(f"to dense\nat {formats.level(level)}", partial(_accuracy, level, table.digits))
+            for level in rows[0].accuracy
+        ),
+        Column("epochs", lambda row: formats.spread(*row.epochs)),
+        Column("from\ndense", lambda row: formats.spread(*row.epochs_with_dense)),
+        Column("choices", lambda row: str(len(row.hyper_parameters))),
+        Column("names", lambda row: ", ".join(row.hyper_parameters), kind="text"),
+    ]
     caption = (
         f"Mean difference in {table.metric} to dense, {table.better} is better; in brackets the number of cells.",
     )
-    grid = Grid(tuple(columns), tuple(body), caption=caption, notes=tuple(notes.lines()))
-    return Section(f"Strategies compared: {table.task}", (), grid)
+    return Section(f"Strategies compared: {table.task}", (), page.table(columns, rows, caption=caption))
 
 
-def _accuracy(row: StrategyRow, level: float, digits: int, notes: Footnotes) -> str:
+def _accuracy(level: float, digits: int, row: StrategyRow) -> Shown:
     accuracy = row.accuracy[level]
     if accuracy is None:
-        return notes.dash("no cell that all strategies, and the dense baseline, finished")
+        return missing("no cell that all strategies, and the dense baseline, finished")
     return f"{formats.signed(accuracy.mean, digits)} ({accuracy.cells})"
 
 

@@ -1,12 +1,13 @@
 """The tables of engines: every pattern on every engine that can run it, each pair in its own best shape."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from harness.api import JsonValue
-from harness.report import formats
+from harness.report import formats, page
 from harness.report.formats import MISFIT
-from harness.report.page import Column, Grid, Section
+from harness.report.page import Column, Section
 from harness.report.rows import Table
 from harness.results.records import DENSE, Record
 
@@ -106,11 +107,20 @@ def _is_exact(table: Table, labels: Sequence[str]) -> bool:
     return any(record.hardware.get(label, {}).get("exact") is True for record in records for label in labels)
 
 
+@dataclass(frozen=True)
+class _Line:
+    """A pair in the table, with its cycles over those of the best and the pairs of other models beside it."""
+
+    pair: Pair
+    factor: float
+    beside: tuple[Pair | None, ...]
+
+
 def _section(table: Table, model: str, layout: _Layout) -> Section:
     found = pairs(table, layout.labels)
     best = {sparsity: _best([pair for pair in found if pair.sparsity == sparsity]) for sparsity in _sparsities(found)}
     beside = [{(p.pattern, p.sparsity, p.engine): p for p in pairs(table, labels)} for labels in layout.others.values()]
-    rows: list[tuple[str, ...]] = []
+    lines: list[_Line] = []
     groups: dict[int, str] = {}
     behind: dict[str, list[str]] = {}
     last = None
@@ -123,15 +133,16 @@ def _section(table: Table, model: str, layout: _Layout) -> Section:
             continue
         if (pair.pattern, pair.sparsity) != last:
             last = (pair.pattern, pair.sparsity)
-            groups[len(rows)] = _masks(pair)
-        others = [_cycles(each.get((pair.pattern, pair.sparsity, pair.engine))) for each in beside]
-        rows.append(tuple(_cells(pair, factor, others, layout.compact)))
-    grid = Grid(
-        columns=tuple(_columns(layout)),
-        rows=tuple(rows),
+            groups[len(lines)] = _masks(pair)
+        others = tuple(each.get((pair.pattern, pair.sparsity, pair.engine)) for each in beside)
+        lines.append(_Line(pair, factor, others))
+    grid = page.table(
+        list(_columns(layout)),
+        lines,
+        "terminal" if layout.compact else "page",
         groups=groups if layout.compact else {},
-        caption=tuple(_caption(found)),
-        notes=tuple(_behind(behind) + _refused(found, layout.compact)),
+        caption=_caption(found),
+        notes=_behind(behind) + _refused(found, layout.compact),
     )
     return Section(f"Engines, {model}: {table.task}", (), grid)
 
@@ -144,55 +155,63 @@ def _cycles(pair: Pair | None) -> str:
     return formats.DASH if pair is None or pair.cycles is None else f"{pair.cycles:,.0f}"
 
 
-def _columns(layout: _Layout) -> list[Column]:
-    columns = [Column("pattern\n  engine", "label", "key")]
-    if not layout.compact:
-        columns = [Column("pattern", "label"), Column("asked\n%"), Column("engine", "label")]
-    columns.append(Column("cycles", part="key"))
-    columns += [Column(model.replace("_", "_\n", 1) + "\ncycles") for model in layout.others]
-    columns += [
-        Column("break-\neven"), Column("to\ndense"), Column("to own\ndense"), Column("fixed-\nshape\ncycles"),
-        Column("used\n%"), Column("best shape", "label"),
-        Column("µs", part="second"), Column("MHz", part="second"), Column("steps/s", part="second"),
-        Column("multi-\npliers", part="second"), Column("DSP", part="second"), Column("RAM\nblocks", part="second"),
-        Column("bound by", "label", part="second"),
-    ]  # fmt: skip
-    if layout.compact:
-        return columns
-    extra = [Column("fixed shape", "label"), Column("LUT (est.)"), Column("µJ"), Column("fits"), Column("clock")]
-    return columns + extra
+def _columns(layout: _Layout) -> Iterator[Column[_Line]]:
+    yield Column(
+        "", lambda line: f"  {line.pair.engine}", short="pattern\n  engine", on="terminal", kind="label", matters="key"
+    )
+    yield Column("pattern", lambda line: line.pair.pattern, on="page", kind="label")
+    yield Column("asked\n%", lambda line: formats.asked(line.pair.sparsity), on="page")
+    yield Column("engine", lambda line: line.pair.engine, on="page", kind="label")
+    yield Column("cycles", lambda line: _cycles(line.pair) + formats.misfit(line.pair.fits), matters="key")
+    for place, model in enumerate(layout.others):
+        yield Column(
+            f"{model}\ncycles",
+            partial(lambda place, line: _cycles(line.beside[place]), place),
+            short=page.broken_name(model) + "\ncycles",
+        )
+    yield Column("break-\neven", lambda line: f"{line.factor:.2f}")
+    yield Column("to\ndense", lambda line: formats.speedup(_mean(line.pair.costs, "speedup") or 0.0))
+    yield Column("to own\ndense", lambda line: _own(line.pair))
+    yield Column("fixed-\nshape\ncycles", lambda line: f"{_mean(line.pair.costs, 'fixed_cycles') or 0:,.0f}")
+    yield Column("used\n%", lambda line: f"{100 * (_mean(line.pair.costs, 'utilisation') or 0.0):.0f}")
+    yield Column("best shape", lambda line: _shapes(line.pair), kind="label")
+    yield Column("µs", lambda line: formats.latency(_mean(line.pair.costs, "latency_us") or 0.0))
+    yield Column("MHz", lambda line: f"{_mean(line.pair.costs, 'clock_mhz') or 0:.0f}", matters="second")
+    yield Column("steps/s", lambda line: f"{_mean(line.pair.costs, 'steps_per_s') or 0:,.0f}", matters="second")
+    for name, header, short in (
+        ("multipliers", "multipliers", "multi-\npliers"), ("dsp", "DSP", ""), ("ram_blocks", "RAM\nblocks", ""),
+    ):  # fmt: skip
+        yield Column(header, partial(_spread_of, name), short=short, matters="second")
+    yield Column("bound by", lambda line: _told(line.pair, "bound_by"), kind="label", matters="second")
+    yield Column("fixed shape", lambda line: str(line.pair.costs[0].get("fixed_shape", "")), on="page", kind="label")
+    yield Column("LUT (est.)", partial(_spread_of, "lut"), on="page")
+    yield Column("µJ", lambda line: _energy(line.pair), on="page")
+    yield Column("fits", lambda line: "yes" if line.pair.fits else "no", on="page")
+    yield Column("clock", lambda line: str(line.pair.costs[0].get("clock_origin", "")), on="page")
 
 
-def _cells(pair: Pair, factor: float, others: Sequence[str], compact: bool) -> list[str]:
-    first = pair.costs[0]
-    shapes = dict.fromkeys(str(cost.get("shape")) for cost in pair.costs)
+def _own(pair: Pair) -> str:
     own = _ratio(pair, "engine_dense_cycles")
-    cells = [f"  {pair.engine}"] if compact else [pair.pattern, formats.asked(pair.sparsity), pair.engine]
-    cells += [
-        _cycles(pair) + formats.misfit(pair.fits),
-        *others,
-        f"{factor:.2f}",
-        formats.speedup(_mean(pair.costs, "speedup") or 0.0),
-        formats.DASH if own is None else formats.speedup(own),
-        f"{_mean(pair.costs, 'fixed_cycles') or 0:,.0f}",
-        f"{100 * (_mean(pair.costs, 'utilisation') or 0.0):.0f}",
-        next(iter(shapes)) + (" ..." if len(shapes) > 1 else ""),
-        formats.latency(_mean(pair.costs, "latency_us") or 0.0),
-        f"{_mean(pair.costs, 'clock_mhz') or 0:.0f}",
-        f"{_mean(pair.costs, 'steps_per_s') or 0:,.0f}",
-        _spread(pair, "multipliers"),
-        _spread(pair, "dsp"),
-        _spread(pair, "ram_blocks"),
-        ", ".join(dict.fromkeys(str(cost.get("bound_by", "")) for cost in pair.costs)),
-    ]
-    if compact:
-        return cells
+    return formats.DASH if own is None else formats.speedup(own)
+
+
+def _shapes(pair: Pair) -> str:
+    shapes = dict.fromkeys(str(cost.get("shape")) for cost in pair.costs)
+    return next(iter(shapes)) + (" ..." if len(shapes) > 1 else "")
+
+
+def _told(pair: Pair, name: str) -> str:
+    return ", ".join(dict.fromkeys(str(cost.get(name, "")) for cost in pair.costs))
+
+
+def _energy(pair: Pair) -> str:
     energy = _mean(pair.costs, "energy_uj")
-    return [
-        *cells, str(first.get("fixed_shape", "")), _spread(pair, "lut"),
-        formats.DASH if energy is None else f"{energy:.2f}", "yes" if pair.fits else "no",
-        str(first.get("clock_origin", "")),
-    ]  # fmt: skip
+    return formats.DASH if energy is None else f"{energy:.2f}"
+
+
+def _spread_of(name: str, line: _Line) -> str:
+    values = [round(value) for value in _numbers(line.pair.costs, name)]
+    return formats.spread(min(values), max(values)) if values else formats.DASH
 
 
 def _caption(found: Sequence[Pair]) -> list[str]:
@@ -285,8 +304,3 @@ def _mean(costs: Sequence[_Cost], name: str) -> float | None:
 def _ratio(pair: Pair, name: str) -> float | None:
     own, cycles = _mean(pair.costs, name), pair.cycles
     return None if own is None or not cycles else own / cycles
-
-
-def _spread(pair: Pair, name: str) -> str:
-    values = [round(value) for value in _numbers(pair.costs, name)]
-    return formats.spread(min(values), max(values)) if values else formats.DASH

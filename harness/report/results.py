@@ -1,77 +1,240 @@
 """The table of results: one row per setting, dense first."""
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from operator import attrgetter
 
-from harness.report import formats
-from harness.report.formats import MARKS, Footnotes
-from harness.report.page import Column, Grid, Section
+from harness.api import JsonValue
+from harness.report import formats, page
+from harness.report.formats import MARKS
+from harness.report.page import Column, Medium, Noted, Section, Shown, missing
 from harness.report.rows import REFERENCE, HardwareCell, Row, Table
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict, signed_rank_floor
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Which columns a table of results needs."""
+    """What a table of results is made of, and for."""
 
     table: Table
-    compact: bool
+    medium: Medium
     with_n: bool
     with_reference: bool
-    with_before: bool
     with_verdicts: bool
 
+    @property
+    def compact(self) -> bool:
+        """Whether patterns are headings and not a column."""
+        return self.medium == "terminal"
 
-def results(table: Table, *, margin: float | None, compact: bool) -> Section:
+
+def results(table: Table, *, margin: float | None, medium: Medium) -> Section:
     """The section of one task's results; see `document.build`."""
     layout = _Layout(
         table=table,
-        compact=compact,
-        with_n=not compact or len({(row.done, row.planned, row.value is None) for row in table.rows}) > 1,
+        medium=medium,
+        with_n=medium == "page" or len({(row.done, row.planned, row.value is None) for row in table.rows}) > 1,
         with_reference=any(row.to_reference is not None for row in table.rows),
-        with_before=not compact and any(row.before_retraining is not None for row in table.rows),
         with_verdicts=table.comparisons > 0 and any(row.value and row.value.n > 1 for row in table.rows),
     )
-    notes = Footnotes()
-    rows = tuple(tuple(_cells(row, layout, notes)) for row in table.rows)
-    grid = Grid(
-        columns=tuple(_columns(layout)),
-        rows=rows,
-        groups=_groups(table) if compact else {},
-        caption=tuple(_caption(layout, margin)),
-        notes=tuple(notes.lines()),
+    grid = page.table(
+        list(_columns(layout)),
+        table.rows,
+        medium,
+        groups=_groups(table) if layout.compact else {},
+        caption=() if medium == "data" else _caption(layout, margin),
     )
     scope = f", pruned: {', '.join(table.scope)}" if table.scope else ""
     return Section(f"Results: {table.task}{scope}", (), grid)
 
 
-def _columns(layout: _Layout) -> list[Column]:
+# --- columns --------------------------------------------------------------------------------------------------------
+
+
+def _columns(layout: _Layout) -> Iterator[Column[Row]]:
+    """Every value of a row, in the order in which it is read."""
     table = layout.table
     unit = f", {table.unit}" if table.unit else ""
-    if layout.compact:
-        columns = [Column("pattern\n  strategy", "label", "key"), Column("asked\n%", part="key"), Column("got\n%")]
-        columns.append(Column("epochs"))
-    else:
-        columns = [Column(name, "label") for name in ("backend", "pattern", "allocation", "strategy")]
-        columns += [Column("asked\n%"), Column("reached\n%"), Column("whole model\n%"), Column("epochs\n(retraining)")]
-    if layout.with_before:
-        columns.append(Column(f"before retraining\n{table.metric}{unit} (valid)"))
-    columns.append(Column(f"{table.metric}{unit}\n(test)"))
-    columns += [Column("n")] if layout.with_n else []
-    columns.append(Column("to\ndense"))
-    if layout.with_reference:
-        columns.append(Column("to\nunstr." if layout.compact else f"to {REFERENCE}"))
+    yield Column("", fields=lambda row: {"task": table.task})
+    yield Column(
+        "", lambda row: _first(row, table), short="pattern\n  strategy", on="terminal", kind="label", matters="key"
+    )
+    yield from _labels()
+    yield Column("", fields=lambda row: {"scope": " ".join(table.scope)})
+    yield Column(
+        "asked\n%",
+        lambda row: formats.asked(row.setting.target_sparsity),
+        lambda row: {"target_sparsity": row.setting.target_sparsity},
+        matters="key",
+    )
+    yield Column(
+        "reached\n%", lambda row: _percent(row, row.sparsity), lambda row: {"sparsity": row.sparsity}, short="got\n%"
+    )
+    yield Column(
+        "whole model\n%",
+        lambda row: _percent(row, row.model_sparsity),
+        lambda row: {"model_sparsity": row.model_sparsity},
+        on="page",
+    )
+    yield Column(
+        "epochs\n(retraining)",
+        lambda row: formats.epochs(row.total_epochs, row.retrain_epochs),
+        lambda row: {"total_epochs": row.total_epochs, "retrain_epochs": row.retrain_epochs},
+        short="epochs",
+    )
+    yield Column(
+        f"before retraining\n{table.metric}{unit} (valid)",
+        lambda row: "" if row.before_retraining is None else f"{row.before_retraining:.{table.digits}f}",
+        lambda row: {"value_before_retraining": row.before_retraining},
+        on="page",
+        when=lambda rows: any(row.before_retraining is not None for row in rows),
+    )
+    yield Column(
+        f"{table.metric}{unit}\n(test)", lambda row: _value(row, table.digits), lambda row: _measured(row, table)
+    )
+    yield Column("n", _count, lambda row: {"planned": row.planned, "done": row.done}, when=lambda rows: layout.with_n)
+    yield _difference("dense", "to\ndense", layout)
+    yield _difference(REFERENCE, "to\nunstr.", layout)
     for model, labels in table.models.items():
-        columns += _hardware_columns(model, len(labels) > 1, layout.compact)
-    return columns
+        yield from _hardware(model, labels)
+    for label in table.hardware:
+        yield Column("", fields=partial(_cost, label))
+    yield Column("", fields=lambda row: {"reason": row.why_no_value})
 
 
-def _hardware_columns(model: str, several: bool, compact: bool) -> list[Column]:
-    if compact:
-        broken = model.replace("_", "_\n", 1).replace("(", "\n(", 1)
-        columns = [Column(f"{broken}\nµs", part="second"), Column("speed-\nup", part="second")]
-        return columns + [Column("on", "label", part="second")] * several
-    columns = [Column(f"{model}\n{quantity}") for quantity in ("µs", "speed-up", "fits")]
-    return columns + [Column(f"{model}\nfastest on", "label")] * several
+def _labels() -> Iterator[Column[Row]]:
+    for name in ("backend", "pattern", "allocation"):
+        yield Column(name, attrgetter(f"setting.{name}"), partial(_label, name), on="page", kind="label")
+    yield Column(
+        "strategy",
+        lambda row: "" if row.setting.is_dense else row.setting.strategy,
+        partial(_label, "strategy"),
+        on="page",
+        kind="label",
+    )
+
+
+def _label(name: str, row: Row) -> dict[str, JsonValue]:
+    return {name: getattr(row.setting, name)}
+
+
+def _first(row: Row, table: Table) -> str:
+    """What opens a row below the heading of its pattern; a dense row is its own heading."""
+    return _group(row, table) if row.setting.is_dense else f"  {row.setting.strategy}"
+
+
+def _percent(row: Row, sparsity: float | None) -> Shown:
+    return missing(row.why_no_value or "not recorded") if sparsity is None else formats.reached(sparsity)
+
+
+def _value(row: Row, digits: int) -> Shown:
+    return missing(row.why_no_value) if row.value is None else formats.value(row.value, digits)
+
+
+def _measured(row: Row, table: Table) -> dict[str, JsonValue]:
+    return {
+        "metric": table.metric,
+        "unit": table.unit,
+        "better": table.better,
+        "n": row.value.n if row.value else 0,
+        "value": row.value.mean if row.value else None,
+        "value_half_interval": row.value.half if row.value else None,
+        "best_possible": table.best_possible,
+    }
+
+
+def _count(row: Row) -> Shown:
+    count = formats.count(row.done, row.planned)
+    return Noted(count, row.why_no_value) if row.value is not None else count
+
+
+def _difference(baseline: str, short: str, layout: _Layout) -> Column[Row]:
+    """The difference to the dense baseline or to the reference pattern, with its verdict."""
+    digits, is_dense = layout.table.digits, baseline == "dense"
+
+    def found(row: Row) -> tuple[Comparison | None, Verdict | None, str]:
+        if is_dense:
+            return row.to_dense, row.dense_verdict, row.why_no_dense
+        return row.to_reference, row.reference_verdict, row.why_no_reference
+
+    def shown(row: Row) -> Shown:
+        if row.setting.is_dense or (not is_dense and row.setting.pattern == layout.table.reference):
+            return ""
+        comparison, verdict, why = found(row)
+        if comparison is None:
+            return missing(why)
+        return formats.difference(comparison, digits, verdict if layout.with_verdicts else None)
+
+    def fields(row: Row) -> dict[str, JsonValue]:
+        comparison, verdict, why = found(row)
+        return {
+            f"to_{baseline}": comparison.difference.mean if comparison else None,
+            f"to_{baseline}_half_interval": comparison.difference.half if comparison else None,
+            f"to_{baseline}_n": comparison.difference.n if comparison else 0,
+            f"to_{baseline}_verdict": verdict,
+            f"to_{baseline}_reason": why,
+        }
+
+    return Column(
+        "to\ndense" if is_dense else f"to {baseline}",
+        shown,
+        fields,
+        short=short,
+        when=lambda rows: is_dense or layout.with_reference,
+    )
+
+
+def _hardware(model: str, labels: Sequence[str]) -> Iterator[Column[Row]]:
+    """A row's cost on the fastest engine of one model."""
+    several = len(labels) > 1
+
+    def cost(row: Row) -> HardwareCell:
+        return row.fastest(labels)
+
+    def number(row: Row, value: float | None, shown: Callable[[float], str]) -> Shown:
+        return missing(cost(row).reason or row.why_no_value or "not costed") if value is None else shown(value)
+
+    def latency(row: Row) -> Shown:
+        return number(row, cost(row).latency_us, formats.latency)
+
+    def marked(row: Row) -> Shown:
+        found = latency(row)
+        return found + formats.misfit(cost(row).fits) if isinstance(found, str) else found
+
+    def fits(row: Row) -> Shown:
+        found = cost(row).fits
+        return number(row, None if found is None else float(found), lambda value: "yes" if value else "no")
+
+    yield Column(f"{model}\nµs", latency, on="page")
+    yield Column("", marked, short=f"{page.broken_name(model)}\nµs", on="terminal", subject=model)
+    yield Column(
+        f"{model}\nspeed-up",
+        lambda row: number(row, cost(row).speedup, formats.speedup),
+        short="speed-\nup",
+        subject=model,
+    )
+    yield Column(f"{model}\nfits", fits, on="page")
+    yield Column(
+        f"{model}\nfastest on",
+        lambda row: cost(row).engine,
+        short="on",
+        kind="label",
+        subject=model,
+        when=lambda rows: several,
+    )
+
+
+def _cost(label: str, row: Row) -> dict[str, JsonValue]:
+    """The cost on one engine, for data formats."""
+    cell = row.hardware.get(label, HardwareCell())
+    return {
+        f"{label}.latency_us": cell.latency_us,
+        f"{label}.cycles": cell.cycles,
+        f"{label}.speedup": cell.speedup,
+        f"{label}.fits": cell.fits,
+        f"{label}.reason": cell.reason,
+    }
 
 
 def _groups(table: Table) -> dict[int, str]:
@@ -90,73 +253,7 @@ def _group(row: Row, table: Table) -> str:
     return f"{backend}{row.setting.pattern}{allocation}"
 
 
-def _cells(row: Row, layout: _Layout, notes: Footnotes) -> list[str]:
-    setting, digits = row.setting, layout.table.digits
-    strategy = "" if setting.is_dense else setting.strategy
-    if layout.compact:
-        cells = [_group(row, layout.table) if setting.is_dense else f"  {strategy}"]
-    else:
-        cells = [setting.backend, setting.pattern, setting.allocation, strategy]
-    cells.append(formats.asked(setting.target_sparsity))
-    cells.append(
-        notes.dash(row.why_no_value or "not recorded") if row.sparsity is None else formats.reached(row.sparsity)
-    )
-    if not layout.compact:
-        whole = row.model_sparsity
-        cells.append(notes.dash(row.why_no_value or "not recorded") if whole is None else formats.reached(whole))
-    cells.append(formats.epochs(row.total_epochs, row.retrain_epochs))
-    if layout.with_before:
-        cells.append("" if row.before_retraining is None else f"{row.before_retraining:.{digits}f}")
-    cells.append(_value(row, digits, notes))
-    cells += [_count(row, notes)] if layout.with_n else []
-    if setting.is_dense:
-        cells += [""] * (1 + layout.with_reference)
-        return cells + _costs(row, layout, notes)
-    cells.append(_difference(row.to_dense, row.dense_verdict, row.why_no_dense, layout, notes))
-    if layout.with_reference and setting.pattern == layout.table.reference:
-        cells.append("")
-    elif layout.with_reference:
-        cells.append(_difference(row.to_reference, row.reference_verdict, row.why_no_reference, layout, notes))
-    return cells + _costs(row, layout, notes)
-
-
-def _costs(row: Row, layout: _Layout, notes: Footnotes) -> list[str]:
-    cells: list[str] = []
-    for labels in layout.table.models.values():
-        cell = row.fastest(labels)
-        cells += _hardware(row, cell, layout.compact, notes)
-        cells += [cell.engine] * (len(labels) > 1)
-    return cells
-
-
-def _value(row: Row, digits: int, notes: Footnotes) -> str:
-    return notes.dash(row.why_no_value) if row.value is None else formats.value(row.value, digits)
-
-
-def _count(row: Row, notes: Footnotes) -> str:
-    count = formats.count(row.done, row.planned)
-    return count + notes.mark(row.why_no_value) if row.why_no_value and row.value is not None else count
-
-
-def _difference(
-    found: Comparison | None, verdict: Verdict | None, why_none: str, layout: _Layout, notes: Footnotes
-) -> str:
-    if found is None:
-        return notes.dash(why_none)
-    return formats.difference(found, layout.table.digits, verdict if layout.with_verdicts else None)
-
-
-def _hardware(row: Row, cell: HardwareCell, compact: bool, notes: Footnotes) -> list[str]:
-    missing = notes.dash(cell.reason or row.why_no_value or "not costed") if _lacks(cell) else ""
-    latency = missing if cell.latency_us is None else formats.latency(cell.latency_us)
-    speedup = missing if cell.speedup is None else formats.speedup(cell.speedup)
-    if compact:
-        return [latency + formats.misfit(cell.fits), speedup]
-    return [latency, speedup, missing if cell.fits is None else "yes" if cell.fits else "no"]
-
-
-def _lacks(cell: HardwareCell) -> bool:
-    return cell.latency_us is None or cell.speedup is None or cell.fits is None
+# --- below the table ------------------------------------------------------------------------------------------------
 
 
 def _caption(layout: _Layout, margin: float | None) -> list[str]:

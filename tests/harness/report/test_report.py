@@ -8,10 +8,12 @@ from io import StringIO
 
 import pytest
 from rich.console import Console
+from uncut import WIDTHS, check_uncut
 
 from harness.api import EmptySelectionError, SpecError, StoreError
 from harness.report import picture, render
 from harness.report.comparison import strategies
+from harness.report.document import build
 from harness.report.rows import tables
 from harness.results.records import Record, write
 
@@ -375,6 +377,19 @@ def test_nothing_planned_drops_out_of_a_report(format):
 
     for label in ("dense", "unstructured", "bank_balanced", "n_m", "diverged", "failed", "skipped", "planned"):
         assert label in text
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", ["grid", "one seed", "troubled", "two tasks"])
+def test_every_number_of_a_report_stands_in_it_at_every_width(name, width):
+    records = {
+        "grid": grid(),
+        "one seed": grid(seeds=(0,)),
+        "troubled": troubled(),
+        "two tasks": [*grid(levels=(0.6,)), *accuracies()],
+    }[name]
+
+    check_uncut(build(records, title=name, margin=1.0, medium="terminal"), width)
 
 
 @pytest.mark.parametrize("width", [80, 100, 110, 120, 160])
