@@ -6,7 +6,6 @@ strategies need hypothesis (`pip install hypothesis`); the checks do not.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -26,20 +25,16 @@ from harness.api import (
     Matrix,
     Part,
     Pattern,
-    PluginContractError,
     PluginUnavailableError,
     Product,
-    Prune,
     Recipe,
-    Rewind,
     Run,
-    Score,
     ShapeError,
     SpecError,
     StepDecay,
     Strategy,
-    Train,
 )
+from harness.api.promises import broken, demand, kept_program
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -110,19 +105,19 @@ def check_component(component: type[Component]) -> None:
         PluginContractError: the first promise it breaks.
     """
     where = f"{component.__module__}.{component.__qualname__}"
-    _demand(re.fullmatch(r"[a-z][a-z0-9_]*", component.name), where, f"a snake_case name, got {component.name!r}")
-    _demand(component.__doc__ and component.__doc__.strip(), where, "a docstring that says what it is")
+    demand(re.fullmatch(r"[a-z][a-z0-9_]*", component.name), where, f"a snake_case name, got {component.name!r}")
+    demand(component.__doc__ and component.__doc__.strip(), where, "a docstring that says what it is")
     try:
         default = component()
     except ValidationError as error:
-        raise _broken(where, f"a default for every field, got {error.errors()[0]['msg']!r}") from None
-    _demand(component.model_config.get("frozen"), where, "a frozen model; leave `frozen` as the base class sets it")
+        raise broken(where, f"a default for every field, got {error.errors()[0]['msg']!r}") from None
+    demand(component.model_config.get("frozen"), where, "a frozen model; leave `frozen` as the base class sets it")
     for name in component.model_fields:
-        _demand(_is_frozen(default, name), where, f"a frozen model, but `{name}` can be assigned to")
+        demand(_is_frozen(default, name), where, f"a frozen model, but `{name}` can be assigned to")
     again = component.model_validate(default.parameters())
-    _demand(again == default, where, f"its parameters to make it again, but {default.parameters()} made {again!r}")
-    _demand(default.label() == component.name, where, f"the label {component.name!r}, got {default.label()!r}")
-    _demand(hash(default) == hash(again), where, "equal components to have equal hashes")
+    demand(again == default, where, f"its parameters to make it again, but {default.parameters()} made {again!r}")
+    demand(default.label() == component.name, where, f"the label {component.name!r}, got {default.label()!r}")
+    demand(hash(default) == hash(again), where, "equal components to have equal hashes")
 
 
 def _is_frozen(component: Component, field: str) -> bool:
@@ -155,7 +150,7 @@ def check_pattern(pattern: Pattern, shapes: Sequence[tuple[int, int]] = SHAPES, 
         for scores in _tied_scores(rows, cols):
             _check_masks(pattern, scores, follows_frame=follows_frame)
     tried = ", ".join(f"{rows} x {cols}" for rows, cols in shapes)
-    _demand(accepted, pattern.label(), f"at least one of these shapes to be taken: {tried}; pass `shapes` that fit")
+    demand(accepted, pattern.label(), f"at least one of these shapes to be taken: {tried}; pass `shapes` that fit")
 
 
 def _tied_scores(rows: int, cols: int) -> Iterator[Matrix]:
@@ -174,14 +169,14 @@ def _check_masks(pattern: Pattern, scores: Matrix, *, follows_frame: bool) -> No
     for sparsity in _SPARSITIES:
         mask = pattern.mask(scores, sparsity)
         at = f"{where} at sparsity {sparsity}"
-        _demand(isinstance(mask, np.ndarray) and mask.dtype == np.bool_, at, "a bool array")
-        _demand(mask.shape == scores.shape, at, f"a mask of shape {scores.shape}, got {mask.shape}")
-        _demand(np.array_equal(scores, before), at, "the scores to be left as they were")
-        _demand(sparsity or mask.all(), at, "sparsity 0 to keep everything")
-        _demand(not (mask & ~wider).any(), at, "a higher sparsity to keep a subset of a lower one")
+        demand(isinstance(mask, np.ndarray) and mask.dtype == np.bool_, at, "a bool array")
+        demand(mask.shape == scores.shape, at, f"a mask of shape {scores.shape}, got {mask.shape}")
+        demand(np.array_equal(scores, before), at, "the scores to be left as they were")
+        demand(sparsity or mask.all(), at, "sparsity 0 to keep everything")
+        demand(not (mask & ~wider).any(), at, "a higher sparsity to keep a subset of a lower one")
         pruned = np.where(wider, scores, -np.inf)
-        _demand(np.array_equal(pattern.mask(pruned, sparsity), mask), at, "pruned weights (-inf) to stay pruned")
-        _demand(np.array_equal(pattern.mask(scores * 4, sparsity), mask), at, "the same mask for four times the scores")
+        demand(np.array_equal(pattern.mask(pruned, sparsity), mask), at, "pruned weights (-inf) to stay pruned")
+        demand(np.array_equal(pattern.mask(scores * 4, sparsity), mask), at, "the same mask for four times the scores")
         _check_count(pattern, mask, sparsity, at)
         if follows_frame and sparsity:
             _check_groups(pattern, scores, mask, sparsity, at)
@@ -193,7 +188,7 @@ def _check_count(pattern: Pattern, mask: Mask, sparsity: float, at: str) -> None
     found = 1 - np.count_nonzero(mask) / mask.size
     reachable = pattern.reachable(rows, cols, sparsity)
     slack = max(1e-9, pattern.layout(rows, cols).edge_deficit / mask.size)
-    _demand(abs(found - reachable) <= slack, at, f"the sparsity {reachable:g} that it calls reachable, got {found:g}")
+    demand(abs(found - reachable) <= slack, at, f"the sparsity {reachable:g} that it calls reachable, got {found:g}")
 
 
 def _check_groups(pattern: Pattern, scores: Matrix, mask: Mask, sparsity: float, at: str) -> None:
@@ -207,9 +202,9 @@ def _check_groups(pattern: Pattern, scores: Matrix, mask: Mask, sparsity: float,
         best = set(np.argsort(-np.array(pooled), kind="stable")[:quota].tolist())
         stayed = {index for index, unit in enumerate(kept) if unit.all()}
         group = f"{at}, group of rows {rows.start}-{rows.stop - 1} and columns {cols.start}-{cols.stop - 1}"
-        _demand(all(unit.all() == unit.any() for unit in kept), group, "whole units to stay or go")
-        _demand(len(stayed) == quota, group, f"{quota} units to stay, got {len(stayed)}")
-        _demand(stayed == best, group, "its highest scores to stay, ties at the lower index")
+        demand(all(unit.all() == unit.any() for unit in kept), group, "whole units to stay or go")
+        demand(len(stayed) == quota, group, f"{quota} units to stay, got {len(stayed)}")
+        demand(stayed == best, group, "its highest scores to stay, ties at the lower index")
 
 
 def _units(group: NDArray[_Scalar], unit: tuple[int, int]) -> Sequence[NDArray[_Scalar]]:
@@ -238,65 +233,18 @@ def check_strategy(strategy: Strategy, recipes: Sequence[Recipe] | None = None) 
     for recipe in recipes or [_recipe(epochs) for epochs in _RECIPE_EPOCHS]:
         for target in (0.5, 0.9):
             try:
-                phases = strategy.program(recipe, target)
+                kept_program(strategy, recipe, target)
             except SpecError:
                 continue
             accepted += 1
-            where = f"{strategy.label()} for {recipe.epochs} epochs at sparsity {target}"
-            _demand(phases == strategy.program(recipe, target), where, "the same program when asked twice")
-            _check_phases(phases, recipe, target, where)
-    _demand(accepted, strategy.label(), "at least one recipe to be taken; pass `recipes` that fit")
+    demand(accepted, strategy.label(), "at least one recipe to be taken; pass `recipes` that fit")
     unknown = set(strategy.hyper_parameters()) - set(strategy.parameters())
-    _demand(not unknown, strategy.label(), f"hyper-parameters that are fields, got {', '.join(sorted(unknown))}")
+    demand(not unknown, strategy.label(), f"hyper-parameters that are fields, got {', '.join(sorted(unknown))}")
 
 
 def _recipe(epochs: int) -> Recipe:
     rate = StepDecay(initial=1.0, decay=0.5, full_epochs=4)
     return Recipe(epochs=epochs, optimiser=SGD(), learning_rate=rate, clip_norm=5.0, steps_per_epoch=30)
-
-
-def _check_phases(phases: Sequence[object], recipe: Recipe, target: float, where: str) -> None:
-    trained, reached = 0, 0.0
-    for phase in phases:
-        _demand(isinstance(phase, Train | Prune | Rewind), where, f"Train, Prune and Rewind phases only, got {phase!r}")
-        if isinstance(phase, Rewind):
-            _demand(phase.to <= trained, where, f"rewinds into the past, got {phase.to} after {trained} epochs")
-            trained = phase.to
-        elif isinstance(phase, Prune):
-            reached = _next_sparsity(phase.sparsity, phase.score, reached, where)
-        elif isinstance(phase, Train):
-            _check_rates(phase, recipe, where)
-            for sparsity in _scheduled(phase, recipe, where):
-                reached = _next_sparsity(sparsity, phase.score, reached, where)
-            trained += phase.epochs
-    _demand(reached == target, where, f"the target to be reached at the end, got {reached}")
-
-
-def _next_sparsity(sparsity: float, score: Score, reached: float, where: str) -> float:
-    _demand(0 <= sparsity < 1, where, f"sparsities in [0, 1), got {sparsity}")
-    _demand(sparsity >= reached or score.revives, where, f"sparsities that do not fall, got {sparsity} after {reached}")
-    return sparsity
-
-
-def _scheduled(phase: Train, recipe: Recipe, where: str) -> list[float]:
-    if phase.sparsity is None:
-        return []
-    updates = phase.sparsity.updates(recipe.steps_per_epoch)
-    steps = [step for step, _ in updates]
-    _demand(steps == sorted(set(steps)), where, f"mask updates at increasing steps, got {steps}")
-    last = phase.epochs * recipe.steps_per_epoch
-    _demand(
-        not steps or (steps[0] >= 0 and steps[-1] <= last), where, f"mask updates in steps 0 to {last}, got {steps}"
-    )
-    return [sparsity for _, sparsity in updates]
-
-
-def _check_rates(phase: Train, recipe: Recipe, where: str) -> None:
-    for epoch in range(phase.epochs):
-        given = phase.lr.at(epoch)
-        rates = (given,) if isinstance(given, float) else given
-        _demand(len(rates) in (1, recipe.steps_per_epoch), where, f"one rate per epoch or step, got {len(rates)}")
-        _demand(all(math.isfinite(rate) and rate > 0 for rate in rates), where, f"rates above 0, got {given}")
 
 
 def check_engine(engine: Engine, products: Sequence[Product] | None = None, budgets: Sequence[int] = _BUDGETS) -> None:
@@ -311,18 +259,18 @@ def check_engine(engine: Engine, products: Sequence[Product] | None = None, budg
     Raises:
         PluginContractError: the first promise it breaks.
     """
-    _demand(engine.streams >= 1, engine.label(), f"at least one stream, got {engine.streams}")
+    demand(engine.streams >= 1, engine.label(), f"at least one stream, got {engine.streams}")
     accepted = 0
     for product in engine_products() if products is None else products:
         where = f"{engine.label()} on {product.layer} ({product.rows} x {product.cols}, {product.nnz} kept)"
         refusal = engine.refusal(product)
         if refusal is not None:
-            _demand(refusal.strip(), where, "a reason for refusing a product, got an empty one")
+            demand(refusal.strip(), where, "a reason for refusing a product, got an empty one")
             continue
         accepted += 1
         for budget in budgets:
             _check_shapes(engine, product, budget, f"{where} within {budget} multipliers")
-    _demand(accepted or products is not None, engine.label(), "at least one of `engine_products()` to be taken")
+    demand(accepted or products is not None, engine.label(), "at least one of `engine_products()` to be taken")
 
 
 def engine_products(rows: int = 12, cols: int = 32) -> tuple[Product, ...]:
@@ -377,16 +325,16 @@ def _best(scores: Matrix, size: int, kept: int) -> Mask:
 
 def _check_shapes(engine: Engine, product: Product, budget: int, where: str) -> None:
     shapes = tuple(engine.shapes([product], budget))
-    _demand(shapes, where, "at least one shape")
-    _demand(len(set(shapes)) == len(shapes), where, f"every shape once, got {', '.join(map(str, shapes))}")
+    demand(shapes, where, "at least one shape")
+    demand(len(set(shapes)) == len(shapes), where, f"every shape once, got {', '.join(map(str, shapes))}")
     fixed = engine.fixed_shape([product], budget)
     # Sizes that are given may go beyond the budget; then there is nothing smaller to choose.
     most = max(budget, min(shape.multipliers for shape in (*shapes, fixed)))
     for shape in (*shapes, fixed):
         at = f"{where}, {shape}"
         sizes = dict(shape.sizes)
-        _demand(len(sizes) == len(shape.sizes) and all(size >= 1 for size in sizes.values()), at, "sizes of 1 or more")
-        _demand(1 <= shape.multipliers <= most, at, f"1 to {most} multipliers, got {shape.multipliers}")
+        demand(len(sizes) == len(shape.sizes) and all(size >= 1 for size in sizes.values()), at, "sizes of 1 or more")
+        demand(1 <= shape.multipliers <= most, at, f"1 to {most} multipliers, got {shape.multipliers}")
         _check_runs(engine, product, shape, at)
 
 
@@ -401,14 +349,14 @@ def _check_runs(engine: Engine, product: Product, shape: EngineShape, at: str) -
     run = engine.simulate(product, shape, conditions)
     _check_run(engine, product, shape, run, f"{at}, simulated")
     untouched = all(np.array_equal(mask, old) for mask, old in zip(masks, before, strict=True))
-    _demand(untouched, at, "the masks to be left as they were")
+    demand(untouched, at, "the masks to be left as they were")
     least, taken = engine.least_cycles(product, shape), run.cycles if engine.whole_layer else run.issue_cycles
-    _demand(least <= taken, at, f"least_cycles of at most {taken}, got {least}")
+    demand(least <= taken, at, f"least_cycles of at most {taken}, got {least}")
     again = type(engine).model_validate(engine.parameters()).simulate(_afresh(product), shape, conditions)
-    _demand((again.parts, again.rams) == (run.parts, run.rams), at, "the same run when asked twice")
+    demand((again.parts, again.rams) == (run.parts, run.rams), at, "the same run when asked twice")
     if product.is_dense:
         same = expected.cycles == run.cycles
-        _demand(same, at, f"dense weights expected to take the {run.cycles} cycles simulated, got {expected.cycles}")
+        demand(same, at, f"dense weights expected to take the {run.cycles} cycles simulated, got {expected.cycles}")
 
 
 def _afresh(product: Product) -> Product:
@@ -425,30 +373,21 @@ def _afresh(product: Product) -> Product:
 
 def _check_run(engine: Engine, product: Product, shape: EngineShape, run: Run, at: str) -> None:
     for name, cycles in run.parts.items():
-        _demand(isinstance(cycles, Fraction), at, f"parts that are fractions, got {name}={cycles!r}")
-        _demand(cycles >= 0, at, f"parts of 0 or more, got {name}={cycles}")
+        demand(isinstance(cycles, Fraction), at, f"parts that are fractions, got {name}={cycles!r}")
+        demand(cycles >= 0, at, f"parts of 0 or more, got {name}={cycles}")
     runs = product.pixels if engine.whole_layer else 1
     useful = Fraction(product.nnz * engine.streams * runs, shape.multipliers)
     if product.activation_density == 1:
-        _demand(run.issue_cycles >= useful, at, f"at least the {useful} cycles of its weights, got {run.issue_cycles}")
-    _demand(0 <= run.last <= run.issue_cycles, at, f"last in [0, {run.issue_cycles}], got {run.last}")
+        demand(run.issue_cycles >= useful, at, f"at least the {useful} cycles of its weights, got {run.issue_cycles}")
+    demand(0 <= run.last <= run.issue_cycles, at, f"last in [0, {run.issue_cycles}], got {run.last}")
     rows = run.last_rows
-    _demand(rows is None or 1 <= rows <= product.rows, at, f"last_rows in [1, {product.rows}], got {rows}")
-    _demand(run.stored_words >= product.nnz, at, f"all {product.nnz} weights to be stored, got {run.stored_words}")
+    demand(rows is None or 1 <= rows <= product.rows, at, f"last_rows in [1, {product.rows}], got {rows}")
+    demand(run.stored_words >= product.nnz, at, f"all {product.nnz} weights to be stored, got {run.stored_words}")
     bits = product.nnz * Conditions().weight_bits
-    _demand(run.stored_bits >= bits, at, f"at least {bits} bits to be stored, got {run.stored_bits}")
+    demand(run.stored_bits >= bits, at, f"at least {bits} bits to be stored, got {run.stored_bits}")
     for ram in run.rams:
         sound = ram.width >= 1 and ram.depth >= 0 and ram.count >= 1
-        _demand(sound, at, f"memories of at least one bit, 0 words and one copy, got {ram}")
+        demand(sound, at, f"memories of at least one bit, 0 words and one copy, got {ram}")
     if run.busy is not None:
         busiest = max(run.busy.tolist(), default=0)
-        _demand(busiest <= run.issue_cycles, at, f"no PE busy beyond {run.issue_cycles} cycles, got {busiest}")
-
-
-def _demand(met: object, where: str, expected: str) -> None:
-    if not met:
-        raise _broken(where, expected)
-
-
-def _broken(where: str, expected: str) -> PluginContractError:
-    return PluginContractError(f"{where}: the contract expects {expected}; see docs/write-a-plugin.md")
+        demand(busiest <= run.issue_cycles, at, f"no PE busy beyond {run.issue_cycles} cycles, got {busiest}")

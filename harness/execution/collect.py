@@ -9,6 +9,7 @@ from harness import DISTRIBUTION
 from harness.api import Backend, Evaluation, JsonValue, Mask, Problem, Task, Tensor, Workload
 from harness.api.network import Network
 from harness.execution.costs import Costs, Found, workload_digest
+from harness.masks.outcome import why_missed
 from harness.masks.updates import achieved
 from harness.planning.plan import Plan, PlannedCell, backend_versions, pattern_banks
 from harness.planning.stages import digest
@@ -170,6 +171,10 @@ class Collector:
         density = test.activation_density if test else {}
         masks = self.plan.store.masks(records[-1])
         by_tensor, over_scope, over_model = achieved(masks, problem.tensors())
+        if missed := self._why_missed(planned, masks):
+            counted = {"sparsity": over_scope, "model_sparsity": over_model, "tensor_sparsity": by_tensor}
+            facts = {**base.facts, "failed_stage": planned.end.key}
+            return base.model_copy(update={"status": "failed", "reason": missed, "facts": facts, **counted})
         # A shared epoch is counted for the first cell that uses it, so that the counts of all cells add up.
         ran = [record for record in trained if record.key in self.ran and record.key not in self._counted]
         self._counted.update(record.key for record in ran)
@@ -202,6 +207,14 @@ class Collector:
                 "facts": facts,
             }
         )
+
+    def _why_missed(self, planned: PlannedCell, masks: Mapping[str, Mask]) -> str | None:
+        """Why the masks of a finished cell are not those asked for: its metric would stand beside a wrong sparsity."""
+        cell = planned.cell
+        if cell.pattern is None:
+            return None
+        tolerance = self.plan.experiment.tolerance
+        return why_missed(masks, cell.pattern, cell.allocation, planned.scope, cell.sparsity, tolerance)
 
     def _may_cost(self) -> bool:
         return self._until is None or time.monotonic() < self._until

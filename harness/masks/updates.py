@@ -19,6 +19,7 @@ from harness.api import (
     SpecError,
     Tensor,
 )
+from harness.masks.selection import Layout
 
 Allocation = Literal["uniform", "global"] | Mapping[str, float]
 """How a sparsity is shared out: the same for every tensor, wherever the scores are lowest, or as written per tensor."""
@@ -294,6 +295,10 @@ def _why_unreachable(pattern: Pattern, tensor: Tensor, target: float, tolerance:
     if layout.quota(target) == 0:
         return f"{where} would keep nothing; the nearest reachable sparsity is {layout.reached_with(1):g}"
     reached = pattern.reachable(rows, cols, target)
+    if layout.edge_deficit:
+        # Smaller units at an edge: which of them stay is known only then, what can be reached at all is known now.
+        least, most = _possible(layout, layout.quota(target))
+        reached = min(max(target, least), most)
     if abs(reached - target) > tolerance + 1e-9:
         return (
             f"{where} cannot be reached within the tolerance {tolerance:g}; the nearest reachable sparsity is "
@@ -302,6 +307,19 @@ def _why_unreachable(pattern: Pattern, tensor: Tensor, target: float, tolerance:
     if reason := pattern.why_not(rows, cols, target):
         return f"{where} {reason}"
     return None
+
+
+def _possible(layout: Layout, quota: int) -> tuple[float, float]:
+    """The lowest and highest sparsity of masks that keep `quota` units in every group, those at the edges smaller."""
+    height, width = layout.unit
+    fewest = most = 0
+    for rows, cols in layout.groups():
+        heights = np.diff([*range(rows.start, rows.stop, height), rows.stop])
+        widths = np.diff([*range(cols.start, cols.stop, width), cols.stop])
+        areas = np.sort(np.outer(heights, widths), axis=None)
+        fewest, most = fewest + int(areas[:quota].sum()), most + int(areas[len(areas) - quota :].sum())
+    size = layout.rows * layout.cols
+    return 1 - most / size, 1 - fewest / size
 
 
 def achieved(masks: Mapping[str, Mask], tensors: Sequence[Tensor]) -> Achieved:

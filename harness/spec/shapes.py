@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from harness.api import Pattern, Problem, Recipe, ShapeError, SpecError, Strategy, Task, Tensor
+from harness.api import Pattern, PluginContractError, Problem, Recipe, ShapeError, SpecError, Strategy, Task, Tensor
+from harness.api.promises import kept_program
 from harness.spec.experiment import Allocation, Cell, Experiment
 from harness.spec.source import Place, listed, suggestion
 
@@ -131,8 +132,8 @@ def _share_misfits(allocation: Allocation, scope: Sequence[Tensor]) -> Iterator[
 
 def _program_misfits(strategy: Strategy, recipe: Recipe, cell: Cell) -> Iterator[str]:
     try:
-        strategy.program(recipe, cell.sparsity)
-    except SpecError as error:
+        kept_program(strategy, recipe, cell.sparsity)
+    except (SpecError, PluginContractError) as error:
         yield str(error)
 
 

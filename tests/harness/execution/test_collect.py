@@ -5,10 +5,11 @@ from dataclasses import replace
 import pytest
 from harness_plugins.hardware.cycle_simulator import CycleSimulator
 from harness_plugins.hardware.engines.column_fifo import ColumnFifo
+from harness_plugins.patterns.block import Block
 from numpy_plugins import NumpyBackend
-from toy import experiment
+from toy import FineTuning, experiment
 
-from harness.api import Conv2D, Dense, Flatten, Network, Pool2D
+from harness.api import Conv2D, Dense, Flatten, Network, Pool2D, SpecError
 from harness.execution.collect import Collector, output_pixels
 from harness.execution.run import run
 from harness.planning.plan import make_plan
@@ -97,3 +98,37 @@ def test_records_of_every_cell_tell_how_a_precision_was_computed(tmp_path, monke
 
     assert {record.status for record in records} == {"planned", "skipped"}
     assert {record.facts.get("arithmetic") for record in records} == told
+
+
+class Early(FineTuning):
+    """A strategy that prunes half of what it is asked for."""
+
+    name = "early"
+
+    def program(self, recipe, sparsity):
+        return super().program(recipe, sparsity / 2)
+
+
+def finished(plan):
+    """The records of all stages of a plan that was run."""
+    return {key: plan.store.read(key) for key in plan.stages}
+
+
+def test_a_finished_cell_whose_masks_miss_the_tolerance_fails_with_what_was_counted(tmp_path):
+    ragged = experiment(patterns=(Block(height=2, width=8),))
+    run(ragged, store=tmp_path, workers=1)
+    plan = make_plan(ragged, store=tmp_path)
+    (pruned,) = [record for record in Collector(plan, finished(plan)).records() if not record.is_dense]
+    strict = make_plan(replace(ragged, tolerance=abs(pruned.sparsity - 0.5) - 0.001), store=tmp_path)
+
+    *_, failed = Collector(strict, finished(strict)).records()
+
+    assert pruned.status == "cached" and abs(pruned.sparsity - 0.5) > 0.001
+    assert failed.status == "failed" and failed.value is None
+    assert "output.kernel" in failed.reason and "where 0.5 was asked for" in failed.reason
+    assert failed.sparsity == pruned.sparsity
+
+
+def test_a_strategy_that_ends_elsewhere_is_refused_before_it_trains(tmp_path):
+    with pytest.raises(SpecError, match="the target to be reached at the end, got 0.25"):
+        make_plan(experiment((Early(),)), store=tmp_path)

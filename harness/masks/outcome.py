@@ -1,0 +1,74 @@
+"""What came out of a cell's mask updates: whether the masks that are there are the ones that were asked for."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from harness.api import Mask, Pattern, Tensor
+from harness.masks.updates import TOLERANCE, Allocation, WholeScopePattern
+
+_ROUNDING = 1e-9
+"""Of fractions that are equal in exact arithmetic."""
+
+
+def why_missed(
+    masks: Mapping[str, Mask],
+    pattern: Pattern,
+    allocation: Allocation,
+    scope: Sequence[Tensor],
+    target: float,
+    tolerance: float = TOLERANCE,
+) -> str | None:
+    """Why finished masks are not the result that was asked for, as a sentence; None if they are.
+
+    What can be told from shapes alone is refused before anything trains (`updates.why_skipped`). The rest is told only
+    by masks: whether a ranking across tensors left one of them empty, how many weights the smaller units at an edge
+    kept, and where a strategy ended.
+
+    Args:
+        masks: by tensor name, at the end of the chain; a tensor without one has kept everything.
+        pattern: the cell's pattern.
+        allocation: how its sparsity was shared out.
+        scope: the tensors that it prunes.
+        target: its sparsity.
+        tolerance: largest distance of a counted sparsity from its target.
+    """
+    kept = {tensor.name: _kept(tensor, masks) for tensor in scope}
+    for tensor in scope:
+        if not kept[tensor.name]:
+            return (
+                f"every weight of {tensor.name} ({tensor.shape[0]} x {tensor.shape[1]}) was pruned at sparsity "
+                f"{target:g} under {_named(allocation)}, which cuts the network; ask for a lower sparsity, or "
+                f"{'`uniform`, or ' if allocation == 'global' else ''}a sparsity of its own for this tensor"
+            )
+    shares = {} if isinstance(allocation, str) else allocation
+    size = sum(tensor.size for tensor in scope)
+    asked = sum(shares.get(tensor.name, target) * tensor.size for tensor in scope) / size
+    over_all = 1 - sum(kept.values()) / size
+    # One ranking over all tensors keeps a whole number of weights: half a weight off is none too few.
+    if abs(over_all - asked) > tolerance + 0.5 / size + _ROUNDING:
+        return _off("the scope", asked, over_all, tolerance)
+    if allocation == "global" or isinstance(pattern, WholeScopePattern):
+        return None
+    for tensor in scope:
+        share, found = shares.get(tensor.name, target), 1 - kept[tensor.name] / tensor.size
+        if abs(found - share) > tolerance + _ROUNDING:
+            return _off(f"{tensor.name} ({tensor.shape[0]} x {tensor.shape[1]})", share, found, tolerance)
+    return None
+
+
+def _kept(tensor: Tensor, masks: Mapping[str, Mask]) -> int:
+    mask = masks.get(tensor.name)
+    return tensor.size if mask is None else int(np.count_nonzero(mask))
+
+
+def _named(allocation: Allocation) -> str:
+    return f"allocation {allocation!r}" if isinstance(allocation, str) else "its allocation"
+
+
+def _off(where: str, asked: float, found: float, tolerance: float) -> str:
+    return (
+        f"{where} ended at a counted sparsity of {found:.4g} where {asked:g} was asked for, further off than the "
+        f"tolerance {tolerance:g}; choose sizes that divide the matrix, a strategy that ends at its target, or a wider "
+        "`tolerance`"
+    )
