@@ -130,5 +130,5 @@ def test_a_finished_cell_whose_masks_miss_the_tolerance_fails_with_what_was_coun
 
 
 def test_a_strategy_that_ends_elsewhere_is_refused_before_it_trains(tmp_path):
-    with pytest.raises(SpecError, match="the target to be reached at the end, got 0.25"):
+    with pytest.raises(SpecError, match=r"the target to be reached at the end, got 0\.25"):
         make_plan(experiment((Early(),)), store=tmp_path)
