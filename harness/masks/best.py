@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from harness.api.values import Mask, Matrix
 
-PIECE = 1 << 18
+PIECE = 1 << 17
 """Scores worked on at a time: with their masks they stay in the cache while they are worked on."""
 
 _COMPARED_UP_TO = 16
@@ -123,11 +123,11 @@ def _bracket(scores: Matrix, quota: int) -> tuple[np.floating, np.floating]:
     Shapes:
         scores (size,).
     """
-    step = max(1, round(len(scores) ** 0.5 / 12)) | 1  # odd, so that columns of an even matrix are met in turn
+    step = max(1, round(len(scores) ** 0.5 / 80)) | 1  # odd, so that columns of an even matrix are met in turn
     sample = np.sort(scores[::step])
     share = 1 - quota / len(scores)
     position = share * len(sample)
-    slack = 6 * (share * (1 - share) * len(sample)) ** 0.5 + 8  # six standard deviations of the sample's quantile
+    slack = 4 * (share * (1 - share) * len(sample)) ** 0.5 + 8  # four standard deviations of the sample's quantile
     low, high = int(position - slack), int(position + slack)
     bottom, top = scores.dtype.type(-np.inf), scores.dtype.type(np.inf)
     return (sample[low] if low >= 0 else bottom), (sample[high] if high < len(sample) else top)
@@ -151,12 +151,14 @@ def _within(bracket: tuple[np.floating, np.floating], scores: Matrix, quota: int
     low, high = bracket
     between: list[NDArray[np.intp]] = []
     missing = quota
+    flags = np.empty(min(PIECE, len(scores)), np.bool_)
     for start in range(0, len(scores), PIECE):
         part, kept = scores[start : start + PIECE], mask[start : start + PIECE]
         np.greater_equal(part, high, out=kept)
         missing -= int(np.count_nonzero(kept))
         if low < high:
-            between.append(np.flatnonzero((part > low) ^ kept) + start)
+            near = np.greater(part, low, out=flags[: len(part)])
+            between.append(np.flatnonzero(np.not_equal(near, kept, out=near)) + start)
     if missing < 0:
         return _settle_ties(scores, mask, high, -missing, keep=False)
     if low == high:
