@@ -8,6 +8,7 @@ import json
 import lzma
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -46,6 +47,7 @@ _FLOAT8 = {
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, TypeError, KeyError,
     IndexError, OverflowError, NotImplementedError, RuntimeError, RecursionError, MemoryError, SyntaxError,
+    tokenize.TokenError,
 )  # fmt: skip
 """What the standard library and NumPy raise when an archive or a header is damaged, or made to do harm."""
 

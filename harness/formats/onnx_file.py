@@ -60,6 +60,7 @@ def read_onnx(path: Path, most: int) -> OnnxWeights:
             raise ValueError("it has no graph")
     except (ValueError, import_module("google.protobuf.message").DecodeError) as error:
         raise DataError(f"{path}: expected an ONNX model, got a damaged one ({error}); export it again") from None
+    _check_names(path, model)
     whole = _inlined(model)
     reader = _Reader(onnx, path, most, _opsets(model), positions_of(onnx, whole))
     reader.graph(whole.graph, {}, {}, "")
@@ -75,6 +76,26 @@ def _package(path: Path) -> ModuleType:
             f"{path}: ONNX models are read with the package `onnx`, which is not installed; "
             "install sparsity-harness[onnx], or save the weights as .safetensors or .npz"
         ) from None
+
+
+def _check_names(path: Path, model: Any) -> None:
+    """Pass if all names are text: Protocol Buffers hands damaged ones on as bytes."""
+    if not all(isinstance(name, str) for graph in (model.graph, *model.functions) for name in _texts(graph)):
+        raise DataError(f"{path}: expected names that are text, got others; export it again")
+
+
+def _texts(graph: Any) -> Iterator[object]:
+    """The names in a graph or a function, and in the graphs inside it."""
+    yield graph.name
+    for node in graph.node:
+        yield from (node.op_type, node.name, node.domain, *node.input, *node.output)
+        for found in node.attribute:
+            yield found.name
+            for inner in (*([found.g] if found.HasField("g") else []), *found.graphs):
+                yield from _texts(inner)
+    for name in ("initializer", "value_info"):
+        yield from (one.name for one in getattr(graph, name, ()))
+    yield from (sparse.values.name for sparse in getattr(graph, "sparse_initializer", ()))
 
 
 def _opsets(model: Any) -> tuple[Any, ...]:

@@ -6,6 +6,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from harness.api import DataError, SpecError
 from harness.formats.weights_files import read_weights
@@ -673,4 +675,38 @@ def test_a_file_of_zeros_is_no_model_whatever_its_size(tmp_path):
     os.truncate(tmp_path / "model.onnx", 3 << 30)
 
     with pytest.raises(DataError, match="ONNX model"):
+        read_weights(tmp_path / "model.onnx")
+
+
+def model_of_many_kinds():
+    nodes = [
+        node("Cast", ["w"], ["c"], to=1), node("MatMul", ["x", "c"], ["h"], name="first"),
+        node("Conv", ["x", "k"], ["i"], group=2), node("LSTM", ["x", "l", "r"], ["j"], name="rnn", hidden_size=2),
+    ]  # fmt: skip
+    arrays = {
+        "w": WEIGHTS.T.astype(np.float16), "k": np.ones((4, 3, 2, 2), np.float32), "l": np.ones((1, 8, 3), np.float32),
+        "r": np.ones((1, 8, 2), np.float32),
+    }  # fmt: skip
+    return helper.make_model(graph(nodes, arrays, [sparse_of(WEIGHTS, "s", True)])).SerializeToString()
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_no_damage_whatever_is_more_than_one_sentence(tmp_path, data):
+    content = bytearray(model_of_many_kinds())
+    for _ in range(data.draw(st.integers(1, 5))):
+        place = data.draw(st.integers(0, len(content)))
+        content[place : place + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    (tmp_path / "model.onnx").write_bytes(content)
+
+    try:
+        read_weights(tmp_path / "model.onnx")
+    except (DataError, SpecError) as error:
+        assert "model.onnx" in str(error)
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(model_of_many_kinds().replace(b"MatMul", b"Mat\xfful"))
+
+    with pytest.raises(DataError, match="expected names that are text"):
         read_weights(tmp_path / "model.onnx")

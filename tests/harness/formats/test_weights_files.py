@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from safetensors.numpy import save_file
@@ -475,6 +475,8 @@ WRONG = {
     "real.npz": (archive(a=npy_header("(2.0, 4)")), "damaged"),
     "nested.npz": (archive(a=npy_header("(" * 5000 + ")" * 5000)), "damaged"),
     "deeper.npz": (archive(a=npy_header("-" * 9000 + "1")), "damaged"),
+    "nul.npz": (archive(a=npy_header("(2,\0 4)")), "damaged"),
+    "open_bracket.npz": (archive(a=npy_header("(((2, 4")), "damaged"),
     "long_header.npz": (archive(a=npy_header("(" + "1," * 20000 + ")")), "damaged"),
     "many_axes.npz": (archive(a=npy_header("(" + "1," * 200 + ")") + b"1234"), "damaged"),
     "overflow.npz": (archive(a=npy_header((2**62, 2**62, 0, 4))), "damaged"),
@@ -647,3 +649,24 @@ def test_an_unknown_kind_of_file_is_refused():
 def test_a_wrong_option_is_refused(tmp_path, options):
     with pytest.raises(SpecError):
         read(tmp_path, {"layer": WEIGHTS}, **options)
+
+
+SEEDS = [name for name in WRITERS if not name.startswith(("integers", "mask"))]
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(SEEDS), data=st.data())
+def test_no_damage_whatever_is_more_than_one_sentence(tmp_path, name, data):
+    """Bytes changed, lost and added: read all the same, or refused by name."""
+    path = tmp_path / name
+    WRITERS[name](path)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 5))):
+        place = data.draw(st.integers(0, len(content)))
+        content[place : place + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
+    path.write_bytes(content)
+
+    try:
+        read_workload(path)
+    except (DataError, SpecError) as error:
+        assert name in str(error)
