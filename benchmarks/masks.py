@@ -4,8 +4,8 @@ The work: from a float32 matrix of scores to a bool mask of its shape with exact
 that do it are `np.argpartition` and `torch.topk`, each with the few lines around it that write the mask; blocks are
 pooled by the peer's own library (`mean`, `avg_pool2d`, in single precision, where the harness decides in double). Goals
 are ratios to the faster of the two on continuous scores; on tied scores a peer's choice among equals is arbitrary,
-which is printed and is no goal. The goal of unstructured masks is 4 x where NumPy uses AVX-512 and 3.5 x elsewhere: a sample
-and the few scores near the threshold are sorted, and NumPy's sort gains more from AVX-512 than its partition does.
+which is printed and is no goal. The goal of unstructured masks is 4 x where NumPy uses AVX-512 and 3.5 x elsewhere: a
+sample and the few scores near the threshold are sorted, and that gains more from AVX-512 than a partition does.
 `torch.nn.utils.prune`, `torch.ao.pruning` and TF-MOT are timed beside them where installed.
 
 Every tool lives in a process of its own with one thread; they take turns, round by round, and count CPU seconds, so
