@@ -12,10 +12,15 @@ _Cell = tuple[str, str, str, int]
 
 @dataclass(frozen=True)
 class Accuracy:
-    """The mean difference to dense over the cells that every compared strategy has finished."""
+    """The mean difference to dense over the cells that every compared strategy has finished.
+
+    Args:
+        uneven: whether some of them kept clearly more or fewer weights than others at this sparsity.
+    """
 
     mean: float
     cells: int
+    uneven: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,11 @@ def _accuracies(table: Table, level: float) -> dict[str, Accuracy]:
             if seed in baseline:
                 cell = (setting.backend, setting.pattern, setting.allocation, seed)
                 differences.setdefault(setting.strategy, {})[cell] = value - baseline[seed]
+    apart = {row.setting.strategy for row in table.rows if row.uneven and row.setting.target_sparsity == level}
     common = set.intersection(*(set(cells) for cells in differences.values())) if differences else set()
     if not common:
         return {}
     return {
-        strategy: Accuracy(interval([cells[cell] for cell in sorted(common)]).mean, len(common))
+        strategy: Accuracy(interval([cells[cell] for cell in sorted(common)]).mean, len(common), strategy in apart)
         for strategy, cells in differences.items()
     }

@@ -126,7 +126,7 @@ def _accuracy(level: float, digits: int, row: StrategyRow) -> Shown:
     accuracy = row.accuracy[level]
     if accuracy is None:
         return missing("no cell that all strategies, and the dense baseline, finished")
-    return f"{formats.signed(accuracy.mean, digits)} ({accuracy.cells})"
+    return f"{formats.signed(accuracy.mean, digits)} ({accuracy.cells})" + formats.uneven(accuracy.uneven)
 
 
 # --- how to read ----------------------------------------------------------------------------------------------------

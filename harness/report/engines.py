@@ -1,7 +1,7 @@
 """The tables of engines: every pattern on every engine that can run it, each pair in its own best shape."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from harness.api import JsonValue
@@ -26,6 +26,7 @@ class Pair:
         engine: the engine's label.
         costs: one per cell that could be costed.
         reasons: why the others could not.
+        uneven: whether its masks keep clearly more or fewer weights than others at this sparsity.
     """
 
     pattern: str
@@ -33,6 +34,7 @@ class Pair:
     engine: str
     costs: tuple[_Cost, ...]
     reasons: tuple[str, ...]
+    uneven: bool = False
 
     @property
     def cycles(self) -> float | None:
@@ -82,9 +84,12 @@ def pairs(table: Table, labels: Sequence[str]) -> list[Pair]:
     for row in table.rows:
         setting = row.setting
         groups.setdefault((setting.pattern, setting.target_sparsity), []).extend(r for r in row.records if r.is_done)
+    uneven = {(row.setting.pattern, row.setting.target_sparsity) for row in table.rows if row.uneven}
     found = []
     for (pattern, sparsity), records in groups.items():
-        of_group = [_pair(pattern, sparsity, label, records) for label in labels]
+        of_group = [
+            replace(_pair(pattern, sparsity, label, records), uneven=(pattern, sparsity) in uneven) for label in labels
+        ]
         of_group.sort(key=lambda pair: (pair.cycles is None, not pair.fits, pair.cycles or 0.0))
         found += of_group
     return found
@@ -148,7 +153,8 @@ def _section(table: Table, model: str, layout: _Layout) -> Section:
 
 
 def _masks(pair: Pair) -> str:
-    return pair.pattern if pair.pattern == DENSE else f"{pair.pattern} at {formats.level(pair.sparsity)}"
+    name = pair.pattern if pair.pattern == DENSE else f"{pair.pattern} at {formats.level(pair.sparsity)}"
+    return f"{name} {formats.UNEVEN}" if pair.uneven else name
 
 
 def _cycles(pair: Pair | None) -> str:
@@ -160,7 +166,9 @@ def _columns(layout: _Layout) -> Iterator[Column[_Line]]:
         "", lambda line: f"  {line.pair.engine}", short="pattern\n  engine", on="terminal", kind="label", matters="key"
     )
     yield Column("pattern", lambda line: line.pair.pattern, on="page", kind="label")
-    yield Column("asked\n%", lambda line: formats.asked(line.pair.sparsity), on="page")
+    yield Column(
+        "asked\n%", lambda line: formats.asked(line.pair.sparsity) + formats.uneven(line.pair.uneven), on="page"
+    )
     yield Column("engine", lambda line: line.pair.engine, on="page", kind="label")
     yield Column("cycles", lambda line: _cycles(line.pair) + formats.misfit(line.pair.fits), matters="key")
     for place, model in enumerate(layout.others):
@@ -222,6 +230,10 @@ def _caption(found: Sequence[Pair]) -> list[str]:
         "to dense: over a dot-product array with equally many multipliers; to own dense: over the same engine, dense. "
         "fixed shape: cycles in the shape that one would build without looking at a mask.",
     ]
+    if any(pair.uneven for pair in found):
+        lines.append(
+            f"{formats.UNEVEN} keeps clearly more or fewer weights than others at this sparsity (see results)."
+        )
     launched = dict.fromkeys(pair.engine for pair in found if any(_launch(cost) > 0 for cost in pair.costs))
     if launched:
         lines.append(f"With the start-up times of published systems: {', '.join(launched)}; all others without any.")
@@ -255,7 +267,8 @@ def _findings(found: Sequence[Pair]) -> list[str]:
         if len(fastest) > 1:
             order = sorted(fastest.values(), key=lambda pair: pair.cycles or 0)
             told = [
-                f"{pair.pattern} {pair.cycles:,.0f} on {pair.engine} ({_mean(pair.costs, 'fixed_cycles') or 0:,.0f})"
+                f"{pair.pattern}{formats.uneven(pair.uneven)} {pair.cycles:,.0f} on {pair.engine} "
+                f"({_mean(pair.costs, 'fixed_cycles') or 0:,.0f})"
                 for pair in order
             ]
             lines.append(

@@ -7,6 +7,7 @@ from harness.results.statistics import Comparison, Interval, Verdict
 
 DASH = "–"
 MISFIT = "✗"
+UNEVEN = "≠"
 LATENCY_DIGITS = 2
 SPEEDUP_DIGITS = 2
 REACHED_DIGITS = 1
@@ -99,6 +100,11 @@ def latency(microseconds: float) -> str:
 def misfit(fits: bool | None) -> str:
     """The mark of an engine that does not fit its device."""
     return MISFIT if fits is False else ""
+
+
+def uneven(is_uneven: object) -> str:
+    """The mark of a number that is not of the sparsity it stands at."""
+    return UNEVEN if is_uneven else ""
 
 
 def speedup(number: float) -> str:

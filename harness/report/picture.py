@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api import PluginUnavailableError, SpecError, StoreError
-from harness.report.rows import Row, Table, tables
+from harness.report import formats
+from harness.report.rows import UNEVEN, Row, Table, tables
 from harness.results.records import Record
 
 if TYPE_CHECKING:
@@ -69,6 +70,9 @@ def _panel(axes: Axes, table: Table, backend: str) -> None:
     for (pattern, allocation, strategy), points in lines.items():
         place = strategies.index(strategy)
         label = f"{pattern}, {strategy}" if len(table.allocations) < 2 else f"{pattern}, {allocation}, {strategy}"
+        for row in points:
+            if row.value and row.uneven:
+                axes.annotate(formats.UNEVEN, (100 * row.setting.target_sparsity, row.value.mean), fontsize="small")
         axes.errorbar(
             [100 * row.setting.target_sparsity for row in points],
             [row.value.mean for row in points if row.value],
@@ -81,6 +85,8 @@ def _panel(axes: Axes, table: Table, backend: str) -> None:
         )
     if table.best_possible is not None:
         axes.axhline(table.best_possible, color="0.6", linewidth=0.8, label="best possible")
+    if any(row.uneven for row in rows):
+        axes.plot([], [], " ", label=f"{formats.UNEVEN} kept weights differ by more than {100 * UNEVEN:g} %")
     unit = f", {table.unit}" if table.unit else ""
     axes.set(title=f"{table.task}, {backend}", xlabel="target sparsity, %", ylabel=f"{table.metric}{unit} (test)")
     if rows:

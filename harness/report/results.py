@@ -9,8 +9,11 @@ from harness.api import JsonValue
 from harness.report import formats, page
 from harness.report.formats import MARKS
 from harness.report.page import Column, Medium, Noted, Section, Shown, missing
-from harness.report.rows import REFERENCE, HardwareCell, Row, Table
+from harness.report.rows import REFERENCE, UNEVEN, HardwareCell, Row, Table
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict, signed_rank_floor
+
+_SPLIT = "test"
+"""What the metric of a row, and every difference between two, was measured on."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +72,23 @@ def _columns(layout: _Layout) -> Iterator[Column[Row]]:
         matters="key",
     )
     yield Column(
-        "reached\n%", lambda row: _percent(row, row.sparsity), lambda row: {"sparsity": row.sparsity}, short="got\n%"
+        "reached\n%",
+        _reached,
+        lambda row: {"sparsity": row.sparsity, "uneven": row.uneven},
+        short="got\n%",
     )
     yield Column(
         "whole model\n%",
         lambda row: _percent(row, row.model_sparsity),
         lambda row: {"model_sparsity": row.model_sparsity},
         on="page",
+    )
+    yield Column(
+        "each tensor\n%",
+        _each_tensor,
+        on="page",
+        kind="text",
+        when=lambda rows: any(len(row.tensors) > 1 for row in rows),
     )
     yield Column(
         "epochs\n(retraining)",
@@ -86,7 +99,7 @@ def _columns(layout: _Layout) -> Iterator[Column[Row]]:
     yield Column(
         f"before retraining\n{table.metric}{unit} (valid)",
         lambda row: "" if row.before_retraining is None else f"{row.before_retraining:.{table.digits}f}",
-        lambda row: {"value_before_retraining": row.before_retraining},
+        lambda row: {"value_before_retraining_split": "valid", "value_before_retraining": row.before_retraining},
         on="page",
         when=lambda rows: any(row.before_retraining is not None for row in rows),
     )
@@ -128,6 +141,16 @@ def _percent(row: Row, sparsity: float | None) -> Shown:
     return missing(row.why_no_value or "not recorded") if sparsity is None else formats.reached(sparsity)
 
 
+def _reached(row: Row) -> Shown:
+    """The sparsity, marked where others at this target kept clearly more or fewer weights."""
+    found = _percent(row, row.sparsity)
+    return Noted(found + formats.UNEVEN, row.uneven) if row.uneven and isinstance(found, str) else found
+
+
+def _each_tensor(row: Row) -> str:
+    return ", ".join(f"{name} {formats.reached(sparsity)}" for name, sparsity in row.tensors.items())
+
+
 def _value(row: Row, digits: int) -> Shown:
     return missing(row.why_no_value) if row.value is None else formats.value(row.value, digits)
 
@@ -138,6 +161,7 @@ def _measured(row: Row, table: Table) -> dict[str, JsonValue]:
         "unit": table.unit,
         "better": table.better,
         "n": row.value.n if row.value else 0,
+        "value_split": _SPLIT,
         "value": row.value.mean if row.value else None,
         "value_half_interval": row.value.half if row.value else None,
         "best_possible": table.best_possible,
@@ -164,11 +188,13 @@ def _difference(baseline: str, short: str, layout: _Layout) -> Column[Row]:
         comparison, verdict, why = found(row)
         if comparison is None:
             return missing(why)
-        return formats.difference(comparison, digits, verdict if layout.with_verdicts else None)
+        text = formats.difference(comparison, digits, verdict if layout.with_verdicts else None)
+        return text + formats.uneven(row.uneven_reference and not is_dense)
 
     def fields(row: Row) -> dict[str, JsonValue]:
         comparison, verdict, why = found(row)
         return {
+            f"to_{baseline}_split": _SPLIT,
             f"to_{baseline}": comparison.difference.mean if comparison else None,
             f"to_{baseline}_half_interval": comparison.difference.half if comparison else None,
             f"to_{baseline}_n": comparison.difference.n if comparison else 0,
@@ -267,6 +293,8 @@ def _caption(layout: _Layout, margin: float | None) -> list[str]:
         lines.append(
             f"Best possible {table.metric}: {table.best_possible:.{table.digits}f}, known from the source of the data."
         )
+    if any(row.uneven or row.uneven_reference for row in table.rows):
+        lines.append(f"{formats.UNEVEN}: kept weights differ by more than {100 * UNEVEN:g} %, not of one sparsity.")
     return lines + _statistics_lines(layout, margin)
 
 

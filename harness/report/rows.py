@@ -10,6 +10,9 @@ from harness.api import EmptySelectionError, JsonValue, SpecError, StoreError
 from harness.results.records import DENSE, PENDING, Record
 from harness.results.statistics import Comparison, Interval, Verdict, compare, interval, verdicts
 
+UNEVEN = 0.02
+"""Part of the kept weights by which two settings may differ and still count as compared at one sparsity."""
+
 REFERENCE = "unstructured"
 """The pattern that the others are compared with under the same strategy, whatever its label."""
 
@@ -60,6 +63,8 @@ class Row:
         to_dense: paired difference to the dense baseline.
         to_reference: paired difference to the reference pattern under the same strategy, sparsity and allocation.
         dense_verdict, reference_verdict: verdicts on the two, where a margin was named.
+        uneven: a sentence where another row at this sparsity kept clearly more or fewer weights; its numbers and those
+            of such a row are not of one sparsity. uneven_reference: whether that is so of the reference pattern.
         why_no_value, why_no_dense, why_no_reference: reasons for a missing number, as sentences.
         records: the row's records.
     """
@@ -79,6 +84,8 @@ class Row:
     to_reference: Comparison | None = None
     dense_verdict: Verdict | None = None
     reference_verdict: Verdict | None = None
+    uneven: str = ""
+    uneven_reference: bool = False
     why_no_value: str = ""
     why_no_dense: str = ""
     why_no_reference: str = ""
@@ -99,6 +106,13 @@ class Row:
     def is_complete(self) -> bool:
         """Whether every planned seed has a result."""
         return self.done == self.planned
+
+    @property
+    def tensors(self) -> dict[str, float]:
+        """Mean sparsity over the seeds with a result, by tensor."""
+        found = [record.tensor_sparsity for record in self.records if record.is_done]
+        names = dict.fromkeys(name for each in found for name in each)
+        return {name: mean for name in names if (mean := _mean(each.get(name) for each in found)) is not None}
 
     @property
     def values(self) -> dict[int, float]:
@@ -205,7 +219,7 @@ def _table(
 ) -> Table:
     rows = {setting: _row(setting, group) for setting, group in groups.items()}
     reference = _reference(record for group in groups.values() for record in group)
-    rows = {setting: _compared(row, rows, reference, margin) for setting, row in rows.items()}
+    rows = {setting: _compared(row, rows, reference, margin) for setting, row in _weighed(rows).items()}
     records = [record for group in groups.values() for record in group]
     described = next((record for record in records if record.metric), records[0])
     comparisons = 0
@@ -336,8 +350,49 @@ def _compared(row: Row, rows: Mapping[Setting, Row], reference: str, margin: flo
     row = replace(row, to_dense=to_dense, why_no_dense=why_no_dense)
     if setting.pattern == reference:
         return row
-    to_reference, why_no_reference = _difference(row, rows.get(setting._replace(pattern=reference)), margin)
-    return replace(row, to_reference=to_reference, why_no_reference=why_no_reference)
+    other = rows.get(setting._replace(pattern=reference))
+    to_reference, why_no_reference = _difference(row, other, margin)
+    uneven = to_reference is not None and other is not None and _apart(_kept(row), _kept(other)) > UNEVEN
+    return replace(row, to_reference=to_reference, why_no_reference=why_no_reference, uneven_reference=uneven)
+
+
+def _weighed(rows: Mapping[Setting, Row]) -> dict[Setting, Row]:
+    """The rows, those marked that kept clearly more or fewer weights than others that were asked for the same.
+
+    At a sparsity of 90 % a distance of two points is a fifth of the weights: what was pruned looks equal, what is left
+    is not. Of two rows that differ the one further from what was asked for is marked, both where neither is near.
+    """
+    groups: dict[tuple[str, float], list[Row]] = {}
+    for setting, row in rows.items():
+        if not setting.is_dense and _kept(row) > 0:
+            groups.setdefault((setting.backend, setting.target_sparsity), []).append(row)
+    marked = dict(rows)
+    for (_, target), group in groups.items():
+        nearest = min(group, key=lambda row: abs(_kept(row) - (1 - target)))
+        kept = _kept(nearest)
+        for row in group:
+            differs = any(_apart(_kept(row), _kept(other)) > UNEVEN for other in group)
+            if differs and _apart(_kept(row), kept) > UNEVEN / 2:
+                marked[row.setting] = replace(row, uneven=_unlike(row, nearest))
+    return marked
+
+
+def _kept(row: Row) -> float:
+    """The part of the weights in the scope that is left; 0 where it is not known."""
+    return 0.0 if row.sparsity is None else 1 - row.sparsity
+
+
+def _apart(one: float, other: float) -> float:
+    """How far two parts of the weights differ, as a part of the smaller."""
+    return max(one, other) / min(one, other) - 1 if min(one, other) > 0 else 0.0
+
+
+def _unlike(row: Row, other: Row) -> str:
+    factor = _kept(row) / _kept(other) - 1
+    return (
+        f"not at equal sparsity: {100 * _kept(row):.3g} % of the weights are kept, {abs(100 * factor):.0f} % "
+        f"{'more' if factor > 0 else 'fewer'} than {other.setting.pattern} ({other.setting.strategy}) keeps"
+    )
 
 
 def _difference(row: Row, other: Row | None, margin: float | None) -> tuple[Comparison | None, str]:

@@ -1,12 +1,15 @@
 """Reports, from hand-made records: what stands in the rows, and the tables as text."""
 
 import csv
+import itertools
 import json
 import subprocess
 import sys
 from io import StringIO
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 from uncut import WIDTHS, check_uncut
 
@@ -506,3 +509,66 @@ def test_the_reference_pattern_is_found_under_a_label_of_its_own():
     assert table.reference == "magnitude anywhere"
     assert row(records, BANKS, FINE).to_reference == row(grid(), BANKS, FINE).to_reference
     assert row(records, "magnitude anywhere", FINE).to_reference is None
+
+
+def at_sparsities(reached):
+    """Unstructured masks and banks that reached different sparsities."""
+    return [record.model_copy(update={"sparsity": reached.get(record.pattern, 0.0)}) for record in grid(levels=(0.9,))]
+
+
+def test_patterns_whose_kept_weights_differ_are_marked_wherever_they_are_compared(tmp_path):
+    records = at_sparsities({"unstructured": 0.9, BANKS: 0.92})
+    fine = row(records, BANKS, FINE)
+
+    assert "20 % fewer than unstructured" in fine.uneven and fine.uneven_reference
+    for format in ("rich", "md"):
+        text = render(records, format=format, margin=1.0)
+        assert "20 % fewer than unstructured" in text
+        line = next(line for line in text.splitlines() if "92.0≠" in line)
+        assert line.count("≠") == 2  # the verdict on the pair as well
+        strategies_of = text.partition("Strategies compared")[2]
+        assert "≠" in strategies_of
+    picture(records, tmp_path / "picture.svg")
+    assert "≠" in (tmp_path / "picture.svg").read_text(encoding="utf-8")
+    assert "20 % fewer" in render(records, format="csv")
+
+
+@pytest.mark.parametrize("reached", [{"unstructured": 0.9, BANKS: 0.901}, {"unstructured": 0.5, BANKS: 0.505}])
+def test_kept_weights_within_two_percent_are_one_sparsity(reached):
+    assert "≠" not in render(at_sparsities(reached), margin=1.0)
+
+
+@given(st.lists(st.floats(0.85, 0.93), min_size=2, max_size=5))
+def test_of_two_rows_that_differ_one_at_least_is_marked(reached):
+    records = [
+        language_model(f"p{place}", FINE, 0.9, 0).model_copy(update={"sparsity": each})
+        for place, each in enumerate(reached)
+    ]
+    found = [row for table in tables(records) for row in table.rows]
+
+    for one, other in itertools.combinations(found, 2):
+        kept, others = 1 - one.sparsity, 1 - other.sparsity
+        if max(kept, others) / min(kept, others) > 1.0205:
+            assert one.uneven or other.uneven
+
+
+def test_csv_says_of_every_value_which_split_it_is_of():
+    [first, *_] = csv.DictReader(StringIO(render(grid(), format="csv")))
+
+    splits = {name: first[name] for name in first if name.endswith("_split")}
+
+    assert splits == {
+        "value_split": "test",
+        "value_before_retraining_split": "valid",
+        "to_dense_split": "test",
+        "to_unstructured_split": "test",
+    }
+
+
+def test_markdown_tells_the_sparsity_of_every_tensor():
+    tensors = {"lstm_0.kernel": 0.95, "lstm_0.recurrent_kernel": 0.85}
+    records = [
+        record.model_copy(update={"tensor_sparsity": tensors}) if not record.is_dense else record for record in grid()
+    ]
+
+    assert "lstm_0.kernel 95.0, lstm_0.recurrent_kernel 85.0" in render(records, format="md")
