@@ -28,6 +28,9 @@ _WEIGHT_WORDS = ("weight", "weights", "kernel", "w")
 _OF_INPUTS = re.compile(r"(attn|attention|causal|padding|pad|valid|loss|token|key|src|tgt|time)s?_?mask|^masks?$", re.I)
 """Masks of positions and not of weights, by the names of transformers."""
 
+_SCORES = re.compile(r"^mask_(scores?|logits?|alphas?|params?)$")
+"""What movement pruning and its like train in the place of a mask."""
+
 _OPTIMISER = re.compile(
     r"(^|[./])(adam\w*|rmsprop|sgd|adagrad|optimi[sz]er\w*|exp_avg(_sq)?|momentum\w*|velocity)([./:]|$)"
     r"|_(momentum|velocity)(:0)?$",
@@ -104,6 +107,7 @@ def paired(path: Path, arrays: Mapping[str, Array]) -> Paired:
     if left:
         notes.append(f"variables of an optimiser, left out: {_some(left)}")
     arrays = {name: array for name, array in arrays.items() if name not in left}
+    _refuse_soft(path, arrays)
     named = {name: found for name in arrays if (found := _mask_name(name)) and _is_binary(arrays[name])}
     weights = {name: array for name, array in arrays.items() if name not in named}
     keys = {name: _key(name) for name in weights}
@@ -117,6 +121,8 @@ def paired(path: Path, arrays: Mapping[str, Array]) -> Paired:
             owner[of_it] = name
     found_masks: dict[str, Mask] = {}
     for name, array in arrays.items():
+        if name in weights and array.ndim < 2:
+            continue
         if name in weights:
             mask_name = owner.get(name)
             if mask_name is None:
@@ -135,6 +141,22 @@ def paired(path: Path, arrays: Mapping[str, Array]) -> Paired:
             else:
                 found_masks[name] = kept(path, name, array)
     return Paired(found_masks, tuple(notes))
+
+
+def _refuse_soft(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Pass if no array is what a mask would have to be made of: scores, or a mask between 0 and 1."""
+    keys = {_key(name) for name in arrays}
+    for name, array in arrays.items():
+        found = _mask_name(name)
+        if found is None or array.ndim < 2 or _is_binary(array):
+            continue
+        key = "_".join(found.key)
+        is_score = bool(_SCORES.search(parts_of(name)[-1]))
+        if is_score or (not parts_of(name)[-1].startswith("mask_") and {key, f"{key}_weight", f"{key}_kernel"} & keys):
+            raise DataError(
+                f"{path}: expected masks of zeros and ones, got {name!r} with other values; make the mask that "
+                "the model is to have of it, and save that"
+            )
 
 
 def _some(names: Sequence[str]) -> str:
@@ -177,7 +199,7 @@ def _owner(
         same = [weights for weights in same if keys[weights] == key] or same
     if same:
         if not _fits(arrays[same[0]].shape, shape):
-            if mask.index or arrays[same[0]].ndim < 2 or len(shape) < 2:
+            if mask.index or arrays[same[0]].ndim < 2:
                 return None
             raise _other_shape(path, name, same[0], arrays)
         return same[0] if same[0] not in taken else None

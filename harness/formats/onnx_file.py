@@ -249,6 +249,10 @@ class _Reader:
         while name in taken:
             name += "_"
         entries.append(_Entry(replace(array, name=name), digest))
+        if operand.layer and operand.lstm is None:
+            self.notes.append(
+                f"{name} is of a recurrent layer: costed as a product of its own, without element-wise part"
+            )
         if place:
             self.notes.append(f"{name} is in the {place}: costed as if that ran once")
 

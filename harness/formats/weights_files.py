@@ -27,7 +27,7 @@ SUFFIXES = (".npz", ".npy", ".safetensors", array_files.INDEX, ".mtx", ".smtx", 
 
 _CONVERT = {
     ".pt": "`safetensors.torch.save_file(model.state_dict(), 'model.safetensors')` writes one",
-    ".h5": "`numpy.savez('model.npz', **{v.name: v.numpy() for v in model.variables})` writes one",
+    ".h5": "`numpy.savez('model.npz', **{getattr(v, 'path', v.name): v.numpy() for v in model.variables})` writes one",
     ".gguf": "name the checkpoint that it was made from",
     ".tflite": "name the model that it was made from",
 }
@@ -40,6 +40,7 @@ _LOOKUP = re.compile(r"embed|\.table$", re.IGNORECASE)
 _KERNELS = re.compile(r"(?P<stem>.+)[./](?P<part>recurrent_)?kernel(:0)?")
 _KERAS = re.compile(r"/(\w+_)?kernel(:\d+)?$|:\d+$|/depthwise_weights$")
 """Names of TensorFlow, Keras and Flax, whose matrices are (inputs, outputs)."""
+_BESIDE = re.compile(r"(^|_)(bias(es)?|beta|gamma|scales?|scale_inv|zero_points?|zeros|scb|absmax|amax)$")
 _DEPTHWISE = re.compile(r"depthwise", re.IGNORECASE)
 _WINDOW = re.compile(r"conv|(^|[._/])(weights?|kernel|filters?|w)(:\d+)?$", re.IGNORECASE)
 """What an array of three axes is called if it is the kernel of a convolution, and no table of positions or experts."""
@@ -189,10 +190,15 @@ def _safetensors(path: Path, most: int) -> _Read:
 
 def _plain(path: Path, arrays: Mapping[str, Array], most: int) -> _Read:
     """Arrays by name; those that are neither matrices nor convolutions are skipped."""
-    vectors = [name for name, array in arrays.items() if array.ndim < 2]
     unpacked = checkpoints.decoded(path, arrays, most)
-    matrices = {name: array for name, array in unpacked.arrays.items() if array.ndim > 1}
-    paired = mask_names.paired(path, matrices)
+    beside = [name for name, array in unpacked.arrays.items() if array.ndim < 2 or _is_beside(name)]
+    # A mask of one axis is handed on too: if it is of a matrix, its shape is wrong.
+    offered = {
+        name: array
+        for name, array in unpacked.arrays.items()
+        if (array.ndim > 1 and name not in beside) or (array.ndim == 1 and not _is_beside(name))
+    }
+    paired = mask_names.paired(path, offered)
     notes = [*unpacked.notes, *paired.notes]
     found = []
     for name, mask in paired.weights.items():
@@ -200,8 +206,13 @@ def _plain(path: Path, arrays: Mapping[str, Array], most: int) -> _Read:
             notes.append(f"{name} of shape {mask.shape} is no matrix and no kernel: left out")
         else:
             found.append(_named(name, mask, unpacked.orientation.get(name)))
-    skipped = tuple(f"{name} {arrays[name].shape}" for name in vectors if name in unpacked.arrays)
+    skipped = tuple(f"{name} {unpacked.arrays[name].shape}" for name in beside)
     return _Read(found, skipped=skipped, notes=tuple(notes))
+
+
+def _is_beside(name: str) -> bool:
+    """Whether an array is no weights by its name: a bias or a scale, however many axes it has."""
+    return bool(_BESIDE.search(mask_names.parts_of(name)[-1]))
 
 
 def _named(name: str, mask: Mask, orientation: Orientation | None) -> WeightArray:

@@ -116,6 +116,21 @@ def test_a_mask_that_could_be_of_several_weights_is_refused():
         paired(PATH, {"gru.input": DENSE, "gru.hidden": DENSE, "gru.mask": MASK})
 
 
+def test_a_mask_of_rows_alone_is_refused_and_one_of_biases_is_not(tmp_path):
+    np.savez(tmp_path / "rows.npz", **{"fc.weight": DENSE, "fc.mask": np.ones(4)})
+    np.savez(tmp_path / "bias.npz", **{"fc.weight": DENSE, "fc.bias_orig": np.ones(4), "fc.bias_mask": np.ones(4)})
+
+    with pytest.raises(DataError, match=r"'fc.mask' to have the shape of 'fc.weight', \(4, 6\), got \(4,\)"):
+        read_weights(tmp_path / "rows.npz")
+    assert read_weights(tmp_path / "bias.npz").skipped == ("fc.bias_orig (4,)", "fc.bias_mask (4,)")
+
+
+@pytest.mark.parametrize("name", ["fc.weight_mask", "fc.mask", "masks/fc.weight", "fc.mask_scores"])
+def test_scores_and_soft_masks_are_refused(name):
+    with pytest.raises(DataError, match=rf"expected masks of zeros and ones, got '{name}' with other values"):
+        paired(PATH, {"fc.weight": DENSE, name: MASK * 0.5 + 0.1})
+
+
 def test_masks_without_weights_are_what_is_costed():
     found = paired(PATH, {"a.weight_mask": MASK, "masks/b": ~MASK})
 

@@ -632,6 +632,7 @@ def test_both_directions_of_other_recurrences_are_products(tmp_path, operator):
     found = read(tmp_path, [layer], {"w": np.ones((2, rows, 5), np.float32), "r": np.ones((2, rows, 2), np.float32)})
 
     assert [name for name, _, _ in shown(found)] == ["rnn.W", "rnn_reverse.W", "rnn.R", "rnn_reverse.R"]
+    assert sum("is of a recurrent layer" in note for note in found.notes) == 4
 
 
 # --- files that are made to do harm ---

@@ -255,6 +255,22 @@ def test_convolutions_over_one_and_three_axes(tmp_path, axes, turned):
     assert found.workload.output_pixels == {"conv": (5, 0, 210)[axes - 1]}
 
 
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("h.0.attn.bias", (1, 1, 8, 8)),
+        ("gru/bias:0", (2, 12)),
+        ("fc.weight_scale", (5, 1)),
+        ("fc.weight_scale_inv", (2, 2)),
+    ],
+)
+def test_biases_and_scales_are_no_matrices_however_many_axes_they_have(tmp_path, name, shape):
+    found = read(tmp_path, {"fc.weight": MASK.astype(np.int8), name: np.full(shape, 0.5)})
+
+    assert [tensor.name for tensor in found.workload.tensors] == ["fc.weight"]
+    assert found.skipped == (f"{name} {shape}",)
+
+
 @pytest.mark.parametrize("name", ["pos_embed", "cls_token", "mlp.experts.gate_up_proj"])
 def test_an_array_of_three_axes_that_is_no_kernel_is_left_out_and_told(tmp_path, name):
     found = read(tmp_path, {"fc.weight": WEIGHTS, name: np.ones((2, 9, 8))})
