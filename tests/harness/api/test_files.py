@@ -5,8 +5,14 @@ import socket
 import stat
 
 import pytest
+from harness_plugins.hardware._devices import device
+from harness_plugins.hardware._validation import checks
 
 from harness.api import DataError, SpecError, data_places, open_plain, read_plain, read_plain_text
+from harness.costing.entries import engine_entry
+from harness.costing.workload import read_given
+from harness.discovery.registry import discover
+from harness.spec import load
 
 posix = pytest.mark.skipif("sys.platform == 'win32'", reason="pipes, devices and links of POSIX")
 
@@ -99,3 +105,31 @@ def test_a_data_set_is_looked_for_in_its_folder_first_then_under_other_spellings
         place for folder in folders for place in (tmp_path / folder, tmp_path / folder / "raw")
     )
     assert data_places(tmp_path / "gone", "ptb")[0] == tmp_path / "gone" / "ptb"
+
+
+# --- every command that reads a file somebody names ---
+
+
+def experiment(path):
+    load(path, discover([]))
+
+
+READERS = {
+    "experiment": experiment,
+    "workload": read_given,
+    "engine": lambda path: engine_entry(str(path)),
+    "device": lambda path: device(str(path)),
+    "targets": checks,
+}
+
+
+@posix
+@pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "dangling", "device", "large"])
+@pytest.mark.parametrize("reader", READERS)
+def test_no_reader_of_yaml_opens_what_is_no_plain_file(tmp_path, kind, reader):
+    path = tmp_path / "it.yaml"
+    make(kind, path)
+    said = "1099511627776 bytes, more than 1000000" if kind == "large" else SAID[kind]
+
+    with pytest.raises(SpecError, match=rf"it\.yaml: expected .*, got {said}; check the path"):
+        READERS[reader](path)
