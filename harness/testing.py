@@ -175,7 +175,12 @@ def _check_masks(pattern: Pattern, scores: Matrix, *, follows_frame: bool) -> No
         demand(sparsity or mask.all(), at, "sparsity 0 to keep everything")
         demand(not (mask & ~wider).any(), at, "a higher sparsity to keep a subset of a lower one")
         pruned = np.where(wider, scores, -np.inf)
-        demand(np.array_equal(pattern.mask(pruned, sparsity), mask), at, "pruned weights (-inf) to stay pruned")
+        again = pattern.mask(pruned, sparsity)
+        if follows_frame:
+            demand(np.array_equal(again, mask), at, "pruned weights (-inf) to stay pruned")
+        else:  # what is left may be ranked anew
+            demand(not (again & ~wider).any(), at, "pruned weights (-inf) to stay pruned")
+            demand(again.sum() == mask.sum(), at, f"{mask.sum()} weights to stay of those left, got {again.sum()}")
         demand(np.array_equal(pattern.mask(scores * 4, sparsity), mask), at, "the same mask for four times the scores")
         _check_count(pattern, mask, sparsity, at)
         if follows_frame and sparsity:
@@ -196,6 +201,7 @@ def _check_groups(pattern: Pattern, scores: Matrix, mask: Mask, sparsity: float,
     layout = pattern.layout(*_sides(scores))
     takes_max = pattern.frame(*_sides(scores)).pooling == "max"
     quota = layout.quota(sparsity)
+    scores, mask = layout.viewed(scores), layout.viewed(mask)
     for rows, cols in layout.groups():
         kept = _units(mask[rows, cols], layout.unit)
         pooled = [unit.max() if takes_max else unit.mean() for unit in _units(scores[rows, cols], layout.unit)]

@@ -7,6 +7,8 @@ the one exception: (words, features).
 
 from typing import Annotated, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.api.component import Frozen
@@ -22,13 +24,25 @@ class Axis(Frozen):
     Args:
         label: what the axis counts, e.g. `lstm_0.units`.
         size: its length.
-        repeat: how often the units stand in it, one after another (4 for the gates of an LSTM; kh*kw for the input
-            channels of a convolution, each channel's taps being adjacent).
+        repeat: how often every unit stands in it (4 for the gates of an LSTM; kh*kw for the input channels of a
+            convolution).
+        order: `adjacent` if a unit's places lie together (the taps of a channel), `blocks` if all units stand there
+            once, then all of them again (the gates).
     """
 
     label: str
     size: int = Field(gt=0)
     repeat: int = Field(default=1, gt=0)
+    order: Literal["adjacent", "blocks"] = "adjacent"
+
+    def units(self) -> NDArray[np.intp]:
+        """Which unit stands at each place, 0-based.
+
+        Shapes:
+            (size,), values below size / repeat.
+        """
+        places = np.arange(self.size)
+        return places // self.repeat if self.order == "adjacent" else places % (self.size // self.repeat)
 
 
 class Tensor(Frozen):
@@ -97,7 +111,7 @@ class LSTM(Frozen):
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Kernel, recurrent kernel and bias."""
-        units = Axis(label=f"{self.name}.units", size=4 * self.units, repeat=4)
+        units = Axis(label=f"{self.name}.units", size=4 * self.units, repeat=4, order="blocks")
         inputs = Axis(label=self.input_label, size=self.inputs)
         recurrent = Axis(label=f"{self.name}.units", size=self.units)
         return (

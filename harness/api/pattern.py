@@ -7,7 +7,9 @@ from pydantic import Field, model_validator
 
 from harness.api.component import Component, Frozen
 from harness.api.errors import PluginContractError, ShapeError
+from harness.api.network import Tensor
 from harness.api.values import Mask, Matrix
+from harness.masks.best import best
 from harness.masks.selection import Layout, select
 
 
@@ -15,17 +17,27 @@ class Frame(Frozen):
     """A unit whose weights live or die together, and a group in which equally many units stay.
 
     Args:
-        unit: (rows, cols) of one unit, in weights.
+        unit: (rows, cols) of one unit, in weights; None means the whole extent of the matrix.
         group: (rows, cols) of one group, in weights; None means the whole extent of the matrix.
         banks: cut the columns of a group into this many banks whose sizes differ by at most one, each a group of its
             own with the same quota; excludes a group width.
+        row_banks: cut the rows of a group likewise; excludes a group height.
+        view: (row stride, column stride) in which the matrix is read before units and groups are laid: with a stride of
+            P, rows 0, P, 2P, ... come first, then 1, P + 1, ... Rows r mod P of a processing element lie together so
+            (with `row_banks=P`), the units of an LSTM's gates (a stride of its width), or the channels under one tap of
+            a convolution (a column stride of its taps).
+        coupling: `labels` lets whole rows stand for the units that the tensor's row axis counts: a unit's rows and
+            columns live or die together in all tensors of the scope that have its label.
         pooling: how a unit's score is made of its weights' scores.
         at_least: units every group keeps at any sparsity.
     """
 
-    unit: tuple[int, int] = (1, 1)
+    unit: tuple[int | None, int | None] = (1, 1)
     group: tuple[int | None, int | None] = (None, None)
     banks: int | None = Field(default=None, gt=0)
+    row_banks: int | None = Field(default=None, gt=0)
+    view: tuple[int, int] = (1, 1)
+    coupling: Literal["none", "labels"] = "none"
     pooling: Literal["mean", "max"] = "mean"
     at_least: int = Field(default=0, ge=0)
 
@@ -61,6 +73,10 @@ class Pattern(Component):
             ShapeError: the pattern's parameters do not fit the shape; the sentence names the way out.
         """
 
+    def for_tensor(self, tensor: Tensor) -> "Pattern":
+        """This pattern as it is for one tensor, where its role or axes matter beyond its shape; itself by default."""
+        return self
+
     def layout(self, rows: int, cols: int) -> Layout:
         """The frame laid over a matrix, checked: which groups there are and how large they are.
 
@@ -69,7 +85,7 @@ class Pattern(Component):
         """
         frame = self.frame(rows, cols)
         try:
-            return Layout.of(rows, cols, unit=frame.unit, group=frame.group, banks=frame.banks, at_least=frame.at_least)
+            return Layout.of(rows, cols, **frame.model_dump(exclude={"pooling", "coupling"}))
         except ValueError as error:
             raise ShapeError(f"{self.label()}: {error}") from None
 
@@ -104,3 +120,16 @@ class Pattern(Component):
     def why_not(self, rows: int, cols: int, sparsity: float) -> str | None:
         """Why a final sparsity is none of this pattern's (a declared skip), as half a sentence; None if it is."""
         return None
+
+
+def keep_best(scores: Matrix, count: int) -> Mask:
+    """The `count` highest scores of a whole matrix, ties at the lower row-major index; for patterns that no frame says.
+
+    Args:
+        scores: finite or -inf; not modified.
+        count: how many to keep, at most all.
+
+    Shapes:
+        scores (rows, cols) -> mask (rows, cols).
+    """
+    return best(scores.reshape(1, -1), count).reshape(scores.shape)

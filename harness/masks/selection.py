@@ -7,10 +7,10 @@ This module imports nothing but NumPy when it is loaded: `harness.api` itself st
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from harness.api.values import Mask, Matrix
 
 Pooling = Literal["mean", "max"]
+_LONG = {"row": "rows", "col": "columns"}
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 _ROUGH_UP_TO = 1 << 12
 """Units of at most so many weights are summed in float32 first: then a sum errs by less than a thousandth."""
@@ -37,17 +39,21 @@ class Layout:
         rows: rows of the matrix.
         cols: columns of the matrix.
         unit: (rows, cols) of one unit, in weights; units at the lower and right edge may be smaller.
-        group_rows: height of one group, in units.
+        heights: heights of the groups down a column, in units, from top to bottom; they differ by at most one.
         widths: widths of the groups along a row, in units, from left to right; they differ by at most one.
         at_least: units that every group keeps at any sparsity.
+        view: (row stride, column stride) in which the matrix is read before units and groups are laid over it: every
+            so many-th row first, then those after them. With rows in a stride of P, group p of P holds the rows r with
+            r mod P = p.
     """
 
     rows: int
     cols: int
     unit: tuple[int, int]
-    group_rows: int
+    heights: tuple[int, ...]
     widths: tuple[int, ...]
     at_least: int = 0
+    view: tuple[int, int] = (1, 1)
 
     @classmethod
     def of(
@@ -55,10 +61,12 @@ class Layout:
         rows: int,
         cols: int,
         *,
-        unit: tuple[int, int] = (1, 1),
+        unit: tuple[int | None, int | None] = (1, 1),
         group: tuple[int | None, int | None] = (None, None),
         banks: int | None = None,
+        row_banks: int | None = None,
         at_least: int = 0,
+        view: tuple[int, int] = (1, 1),
     ) -> Layout:
         """The layout of a `harness.api.Frame` over a matrix.
 
@@ -68,26 +76,26 @@ class Layout:
         Args:
             rows: rows of the matrix.
             cols: columns of the matrix.
-            unit: (rows, cols) of one unit, in weights.
+            unit: (rows, cols) of one unit, in weights; None means the whole extent of the matrix.
             group: (rows, cols) of one group, in weights; None means the whole extent of the matrix.
             banks: cut the columns into so many groups whose widths differ by at most one, the wider ones first.
+            row_banks: cut the rows likewise, the higher groups first.
             at_least: units that every group keeps at any sparsity.
+            view: strides in which rows and columns are read first.
 
         Raises:
             ValueError: they do not tile the matrix; the sentence says which and names the way out.
         """
-        if rows < 1 or cols < 1 or min(unit) < 1:
+        height, width = unit[0] or rows, unit[1] or cols
+        if min(rows, cols, height, width, *view) < 1 or 0 in unit:
             raise ValueError(
                 f"a matrix and its units need at least one row and one column, got {rows} x {cols} cut into units of "
                 f"{unit[0]} x {unit[1]}; give positive sizes"
             )
-        group_rows = _extent("row", rows, unit[0], group[0])
-        if banks is None:
-            width = _extent("col", cols, unit[1], group[1])
-            widths = (width,) * max(1, cols // (width * unit[1]))
-        else:
-            widths = _bank_widths(cols, unit[1], group[1], banks)
-        layout = cls(rows, cols, unit, group_rows, widths, at_least)
+        heights = _extents("row", rows, height, group[0], row_banks)
+        layout = cls(
+            rows, cols, (height, width), heights, _extents("col", cols, width, group[1], banks), at_least, view
+        )
         if not 0 <= at_least <= layout.shortest:
             raise ValueError(
                 f"every group must keep at least {at_least} units, but the smallest group has {layout.shortest}; "
@@ -118,17 +126,19 @@ class Layout:
     @property
     def shortest(self) -> int:
         """Units of the smallest group."""
-        return self.group_rows * self.widths[-1]
+        return self.heights[-1] * self.widths[-1]
 
     @property
     def group_count(self) -> int:
         """Number of groups."""
-        return self.grid[0] // self.group_rows * len(self.widths)
+        return len(self.heights) * len(self.widths)
 
     @property
     def banks_per_row(self) -> int | None:
         """How many equally filled banks every row has, or None if rows are not filled equally."""
-        return None if self.group_rows > 1 or self.cols % self.unit[1] else len(self.widths)
+        if max(self.heights) > 1 or self.cols % self.unit[1] or self.view[1] > 1:
+            return None
+        return len(self.widths)
 
     def quota(self, sparsity: float) -> int:
         """How many units every group keeps.
@@ -147,10 +157,10 @@ class Layout:
 
         if not 0 <= sparsity < 1:
             raise ValueError(f"a sparsity is a fraction of zeros in [0, 1), got {sparsity}; write 90 % as 0.9")
-        if self.widths[0] == self.widths[-1]:
+        if self.widths[0] * self.heights[0] == self.shortest:
             kept = keep_count(self.shortest, sparsity)
         else:
-            mean_size = Fraction(self.group_rows * sum(self.widths), len(self.widths))
+            mean_size = Fraction(sum(self.heights) * sum(self.widths), self.group_count)
             exact = mean_size * (1 - Fraction(repr(float(sparsity))))
             kept = min(int(exact + Fraction(1, 2)), self.shortest)
         return max(kept, self.at_least)
@@ -172,13 +182,41 @@ class Layout:
         return float(1 - Fraction(self.group_count * quota, units))
 
     def groups(self) -> Iterator[tuple[slice, slice]]:
-        """Rows and columns of every group, in weights, row-major."""
+        """Rows and columns of every group in the matrix as it is viewed, in weights, row-major."""
         height, width = self.unit
-        edges = [width * edge for edge in accumulate(self.widths, initial=0)]
-        for top in range(0, self.rows, self.group_rows * height):
-            rows = slice(top, min(top + self.group_rows * height, self.rows))
-            for left, right in pairwise(edges):
-                yield rows, slice(left, min(right, self.cols))
+        across = [width * edge for edge in accumulate(self.widths, initial=0)]
+        for top, bottom in pairwise(height * edge for edge in accumulate(self.heights, initial=0)):
+            for left, right in pairwise(across):
+                yield slice(top, min(bottom, self.rows)), slice(left, min(right, self.cols))
+
+    def viewed(self, matrix: NDArray[Scalar]) -> NDArray[Scalar]:
+        """A matrix as it is read: a copy in another order, or itself where the order is its own."""
+        rows, cols = (_read_order(size, step) for size, step in zip(matrix.shape, self.view, strict=True))
+        read = matrix if rows is None else matrix[rows]
+        return read if cols is None else read[:, cols]
+
+    def restored(self, read: NDArray[Scalar]) -> NDArray[Scalar]:
+        """A viewed matrix in the matrix's own order."""
+        rows, cols = (_read_order(size, step) for size, step in zip(read.shape, self.view, strict=True))
+        own = read if rows is None else read[np.argsort(rows)]
+        return own if cols is None else own[:, np.argsort(cols)]
+
+
+def _read_order(size: int, stride: int) -> NDArray[np.intp] | None:
+    """The places 0, stride, 2 stride, ..., then 1, stride + 1, ...; None where that is their own order."""
+    if stride == 1 or stride >= size:
+        return None
+    return np.argsort(np.arange(size) % stride, kind="stable")
+
+
+def _extents(
+    axis: Literal["row", "col"], size: int, unit: int, group: int | None, banks: int | None
+) -> tuple[int, ...]:
+    """Lengths of the groups along one axis, in units."""
+    if banks is not None:
+        return _bank_widths(axis, size, unit, group, banks)
+    extent = _extent(axis, size, unit, group)
+    return (extent,) * max(1, size // (extent * unit))
 
 
 def _extent(axis: Literal["row", "col"], size: int, unit: int, group: int | None) -> int:
@@ -198,18 +236,21 @@ def _extent(axis: Literal["row", "col"], size: int, unit: int, group: int | None
     return group // unit
 
 
-def _bank_widths(cols: int, unit: int, group: int | None, banks: int) -> tuple[int, ...]:
-    """Widths of the banks in units, the wider ones first."""
+def _bank_widths(
+    axis: Literal["row", "col"], size: int, unit: int, group: int | None, banks: int
+) -> tuple[int, ...]:
+    """Lengths of the banks in units, the longer ones first."""
+    parameter = "banks" if axis == "col" else "row_banks"
     if group is not None:
-        raise ValueError(f"banks={banks} and a group width of {group} were both given; give one of the two")
-    if cols % unit:
+        raise ValueError(f"{parameter}={banks} and a group of {group} {_LONG[axis]} were both given; give one of the two")
+    if size % unit:
         raise ValueError(
-            f"cols={cols} cannot be cut into banks of whole units of {unit} columns; "
-            f"choose a divisor of {cols}: {_listed(divisors(cols))}"
+            f"{axis}s={size} cannot be cut into banks of whole units of {unit} {_LONG[axis]}; "
+            f"choose a divisor of {size}: {_listed(divisors(size))}"
         )
-    most = cols // unit
+    most = size // unit
     if not 1 <= banks <= most:
-        raise ValueError(f"cols={cols} cannot be split into {banks} banks; set `banks` to at most {most}")
+        raise ValueError(f"{axis}s={size} cannot be split into {banks} banks; set `{parameter}` to at most {most}")
     short, longer = divmod(most, banks)
     return (short + 1,) * longer + (short,) * (banks - longer)
 
@@ -247,6 +288,9 @@ def select(scores: Matrix, layout: Layout, sparsity: float, *, pooling: Pooling 
             "lay the frame over the matrix that is scored"
         )
     quota = layout.quota(sparsity)
+    if layout.view != (1, 1):
+        plain = replace(layout, view=(1, 1))
+        return layout.restored(select(layout.viewed(scores), plain, sparsity, pooling=pooling))
     if sparsity == 0:
         _require_scores(scores)
         return np.ones(scores.shape, dtype=np.bool_)
@@ -367,21 +411,29 @@ def _reduce(values: Matrix, length: int, reduce: np.ufunc, out: Matrix) -> None:
 def _select_units(scores: Matrix, layout: Layout, quota: int, *, checked: bool = True) -> Mask:
     """Units to keep, for one score per unit; groups of one width at a time, a cache-sized stripe of rows at a time."""
     kept: Mask = np.empty(scores.shape, dtype=np.bool_)
-    height = layout.group_rows
-    left = 0
-    for width in sorted(set(layout.widths), reverse=True):  # at most two widths, the wider first
-        right = left + width * layout.widths.count(width)
-        step = height * max(1, PIECE // (height * (right - left)))
-        for top in range(0, len(scores), step):
-            part, chosen = scores[top : top + step, left:right], kept[top : top + step, left:right]
-            if not checked:
-                _require_scores(part)  # here, because it is in the cache from now on
-            if right - left == len(kept[0]) and (height == 1 or width == len(kept[0])):  # a group's units lie together
-                best(part.reshape(-1, height * width), quota, chosen.reshape(-1, height * width))
-                continue
-            shape = (len(part) // height, height, (right - left) // width, width)
-            grouped = part.reshape(shape).swapaxes(1, 2)  # (stripes, groups, group rows, width)
-            found = best(grouped.reshape(-1, height * width), quota)
-            chosen[...] = found.reshape(grouped.shape).swapaxes(1, 2).reshape(part.shape)
-        left = right
+    up = 0
+    for height in sorted(set(layout.heights), reverse=True):  # at most two heights, the higher first
+        down = up + height * layout.heights.count(height)
+        left = 0
+        for width in sorted(set(layout.widths), reverse=True):  # and two widths, the wider first
+            right = left + width * layout.widths.count(width)
+            step = height * max(1, PIECE // (height * (right - left)))
+            for top in range(up, down, step):
+                place = slice(top, min(top + step, down)), slice(left, right)
+                if not checked:
+                    _require_scores(scores[place])  # here, because it is in the cache from now on
+                _select_equal(scores[place], (height, width), quota, kept[place])
+            left = right
+        up = down
     return kept
+
+
+def _select_equal(scores: Matrix, group: tuple[int, int], quota: int, kept: Mask) -> None:
+    """Units to keep where all groups are of one size; written into `kept`."""
+    (rows, cols), (height, width) = scores.shape, group
+    if kept.flags.c_contiguous and (height == 1 or width == cols):  # a group's units lie together
+        best(scores.reshape(-1, height * width), quota, kept.reshape(-1, height * width))
+        return
+    grouped = scores.reshape(rows // height, height, cols // width, width).swapaxes(1, 2)
+    found = best(grouped.reshape(-1, height * width), quota)  # (stripes * groups, units of a group)
+    kept[...] = found.reshape(grouped.shape).swapaxes(1, 2).reshape(scores.shape)

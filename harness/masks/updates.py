@@ -19,6 +19,7 @@ from harness.api import (
     SpecError,
     Tensor,
 )
+from harness.masks.coupling import Coupling
 from harness.masks.selection import Layout
 
 Allocation = Literal["uniform", "global"] | Mapping[str, float]
@@ -112,10 +113,13 @@ class MaskMaker:
         sparsities = {tensor.name: self._share(tensor, update.sparsity) for tensor in self.scope}
         if isinstance(self.pattern, WholeScopePattern):
             masks = dict(self.pattern.masks(scores, sparsities, self.scope))
+        elif is_coupled(self.pattern, self.scope):
+            masks = Coupling.of(self.scope).masks(scores, update.sparsity)
         elif self.allocation == "global":
             masks = self._global_masks(scores, update.sparsity)
         else:
-            masks = {name: self.pattern.mask(scores[name], sparsities[name]) for name in scores}
+            own = {tensor.name: self.pattern.for_tensor(tensor) for tensor in self.scope}
+            masks = {name: own[name].mask(scores[name], sparsities[name]) for name in scores}
         self._check(masks, sparsities, {} if update.score.revives else previous, update)
         return masks
 
@@ -185,8 +189,13 @@ class MaskMaker:
             self._check_shape(masks[tensor.name], tensor)
             if tensor.name in previous:
                 self._check_subset(masks[tensor.name], previous[tensor.name], tensor, update)
-        if isinstance(self.pattern, WholeScopePattern) or self.allocation == "global":
-            self._check_total(masks, sparsities)
+        if is_coupled(self.pattern, self.scope):
+            coupling = Coupling.of(self.scope)
+            self._check_total(masks, coupling.reached(coupling.quotas(update.sparsity)))
+        elif isinstance(self.pattern, WholeScopePattern) or self.allocation == "global":
+            sizes = [tensor.size for tensor in self.scope]
+            shares = [sparsities[tensor.name] for tensor in self.scope]
+            self._check_total(masks, float(np.average(shares, weights=sizes)))
         else:
             for tensor in self.scope:
                 self._check_count(masks[tensor.name], tensor, sparsities[tensor.name])
@@ -209,18 +218,17 @@ class MaskMaker:
     def _check_count(self, mask: Mask, tensor: Tensor, sparsity: float) -> None:
         kept = int(np.count_nonzero(mask))
         rows, cols = mask.shape
-        expected = tensor.size * (1 - self.pattern.reachable(rows, cols, sparsity))
+        pattern = self.pattern.for_tensor(tensor)
+        expected = tensor.size * (1 - pattern.reachable(rows, cols, sparsity))
         # Edge units that are smaller count as units: how many weights stay then varies with the choice.
-        if abs(kept - expected) > max(0.5, self.pattern.layout(rows, cols).edge_deficit):
+        if abs(kept - expected) > max(0.5, pattern.layout(rows, cols).edge_deficit):
             raise self._broken(
                 f"{round(expected)} of the {tensor.size} weights of {tensor.name} kept at sparsity {sparsity:g}",
                 f"{kept}",
             )
 
-    def _check_total(self, masks: Mapping[str, Mask], sparsities: Mapping[str, float]) -> None:
-        sizes = {tensor.name: tensor.size for tensor in self.scope}
-        total = sum(sizes.values())
-        asked = sum(sparsities[name] * size for name, size in sizes.items()) / total
+    def _check_total(self, masks: Mapping[str, Mask], asked: float) -> None:
+        total = sum(tensor.size for tensor in self.scope)
         found = 1 - sum(int(np.count_nonzero(mask)) for mask in masks.values()) / total
         slack = TOLERANCE if isinstance(self.pattern, WholeScopePattern) else 0.5 / total + 1e-12
         if abs(found - asked) > slack:
@@ -268,6 +276,8 @@ def why_skipped(
         SpecError: the pattern does not fit a tensor's shape at all, or the allocation does not fit the scope.
     """
     check_allocation(allocation, scope)
+    if is_coupled(pattern, scope):
+        return _why_not_coupled(pattern, allocation, scope, target, tolerance)
     if allocation == "global":
         return _why_not_global(pattern)
     if isinstance(pattern, WholeScopePattern):
@@ -276,6 +286,33 @@ def why_skipped(
     for tensor in scope:
         if reason := _why_unreachable(pattern, tensor, shares.get(tensor.name, target), tolerance):
             return reason
+    return None
+
+
+def is_coupled(pattern: Pattern, scope: Sequence[Tensor]) -> bool:
+    """Whether a pattern's units span the tensors of the scope."""
+    rows, cols = scope[0].shape
+    return pattern.frame(rows, cols).coupling == "labels"
+
+
+def _why_not_coupled(
+    pattern: Pattern, allocation: Allocation, scope: Sequence[Tensor], target: float, tolerance: float
+) -> str | None:
+    if allocation != "uniform":
+        return f"{pattern.label()} removes units from all tensors at once, which leaves nothing to share out; use 'uniform'"
+    coupling = Coupling.of(scope)
+    names = ", ".join(tensor.name for tensor in scope)
+    if not coupling.counts:
+        return (
+            f"{pattern.label()}: no tensor of the scope ({names}) reads what another one makes, so no unit can be "
+            "removed whole; widen the scope"
+        )
+    reached = coupling.reached(coupling.quotas(target))
+    if abs(reached - target) > tolerance + 1e-9:
+        return (
+            f"{pattern.label()}: {names} at sparsity {target:g} cannot be reached within the tolerance {tolerance:g}; "
+            f"the nearest reachable sparsity is {reached:g}"
+        )
     return None
 
 
@@ -291,6 +328,7 @@ def _why_not_global(pattern: Pattern) -> str | None:
 def _why_unreachable(pattern: Pattern, tensor: Tensor, target: float, tolerance: float) -> str | None:
     rows, cols = tensor.shape
     where = f"{pattern.label()}: {tensor.name} ({rows} x {cols}) at sparsity {target:g}"
+    pattern = pattern.for_tensor(tensor)
     layout = pattern.layout(rows, cols)
     if layout.quota(target) == 0:
         return f"{where} would keep nothing; the nearest reachable sparsity is {layout.reached_with(1):g}"

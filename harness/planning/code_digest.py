@@ -47,6 +47,7 @@ MASKS: Mapping[str, tuple[str, ...]] = {
     "harness.masks.updates": ("MaskMaker",),
     "harness.masks.selection": ("Layout", "select"),
     "harness.masks.best": (),
+    "harness.masks.coupling": (),
     "harness.api.pattern": ("Pattern",),
     "harness.api.values": ("keep_count",),
 }

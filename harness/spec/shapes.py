@@ -115,7 +115,7 @@ def _frame_misfits(pattern: Pattern, scope: Sequence[Tensor]) -> Iterator[str]:
     for tensor in scope:
         rows, cols = tensor.shape
         try:
-            pattern.layout(rows, cols)
+            pattern.for_tensor(tensor).layout(rows, cols)
         except ShapeError as error:
             yield f"{tensor.name} ({rows} x {cols}): {error}"
 

@@ -1,0 +1,72 @@
+"""CSB-RNN's compressed structured blocks: every block keeps some of its rows and some of its columns."""
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from harness.api import Frame, Mask, Matrix, Pattern, ShapeError, hookimpl
+
+
+class CSB(Pattern):
+    """Prune whole rows and whole columns inside every block, so that a small dense kernel is left of each.
+
+    A block of h x w keeps k_r rows and k_c columns of its own, those with the highest sums: density k_r k_c / (h w), the
+    pair being the one nearest to the target on the way from (h, w) that shortens the longer side first. Here all kernels
+    have one size; the published method lets sizes vary and its hardware shares the work, and trains towards it (ADMM).
+
+    Storage: dense kernels and two short lists per block. Engines: `csr_stream`, `column_fifo`.
+
+    Source:
+        Shi et al., "CSB-RNN: A Faster-than-Realtime RNN Acceleration Framework with Compressed Structured Blocks",
+        ICS 2020. Not Cao's Compressed Sparse Banks.
+    """
+
+    name: ClassVar[str] = "csb"
+    height: int = Field(default=10, gt=0, description="rows of a block, h; divides the rows")
+    width: int = Field(default=10, gt=0, description="columns of a block, w; divides the columns")
+
+    def frame(self, rows: int, cols: int) -> Frame:
+        """Blocks; within them `mask` keeps rows and columns."""
+        if rows % self.height or cols % self.width:
+            raise ShapeError(
+                f"{self.name}: blocks of {self.height} x {self.width} must divide the matrix, got {rows} x {cols}; set "
+                f"`height` to a divisor of {rows} and `width` to a divisor of {cols}"
+            )
+        return Frame(group=(self.height, self.width), at_least=1)
+
+    def mask(self, scores: Matrix, sparsity: float) -> Mask:
+        """The best rows and the best columns of every block, pruned weights (-inf) adding nothing to either."""
+        rows, cols = scores.shape
+        self.frame(rows, cols)
+        split = (rows // self.height, self.height, cols // self.width, self.width)
+        live = np.isfinite(scores).reshape(split)
+        values = np.where(live, scores.reshape(split), 0.0)  # (block rows, height, block columns, width)
+        kept = np.ones(split, np.bool_)
+        for axis, count in zip((1, 3), self.kernel(sparsity), strict=True):
+            across = 4 - axis
+            sums = np.where(live.any(across, keepdims=True), values.sum(across, keepdims=True, dtype=np.float64), -np.inf)
+            order = np.argsort(-sums, axis=axis, kind="stable")  # ties stay at the lower index
+            kept &= np.argsort(order, axis=axis, kind="stable") < count
+        return kept.reshape(rows, cols)
+
+    def kernel(self, sparsity: float) -> tuple[int, int]:
+        """Rows and columns that every block keeps."""
+        pairs = [(self.height, self.width)]
+        while pairs[-1] != (1, 1):
+            high, wide = pairs[-1]
+            lower = wide == 1 or (high > 1 and high * self.width >= wide * self.height)
+            pairs.append((high - 1, wide) if lower else (high, wide - 1))
+        size, target = self.height * self.width, 1 - sparsity
+        return min(pairs, key=lambda pair: round(abs(pair[0] * pair[1] / size - target), 12))
+
+    def reachable(self, rows: int, cols: int, sparsity: float) -> float:
+        """Products of two counts alone."""
+        high, wide = self.kernel(sparsity)
+        return 1 - high * wide / (self.height * self.width)
+
+
+@hookimpl
+def register_pattern() -> type[Pattern]:
+    """Offer this pattern to the harness."""
+    return CSB
