@@ -97,6 +97,7 @@ __all__ = [
     "PluginUnavailableError", "Pool2D", "Problem", "Product", "Prune", "Ram", "RamPurpose", "Random", "Rates",
     "Recipe", "Rewind", "Role", "Run", "Score", "ScoreName", "Session", "Settings", "ShapeError", "Shifted",
     "SparsitySchedule", "SpecError", "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor",
-    "Train", "UnknownPluginError", "Workload", "batch_rng", "data_places", "dropout_seed", "hookimpl", "keep_best", "keep_count",
+    "Train", "UnknownPluginError", "Workload", "batch_rng", "data_places", "dropout_seed", "hookimpl", "keep_best",
+    "keep_count",
     "load_yaml", "nested", "open_plain", "read_plain", "read_plain_text", "score_named", "yaml12",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
 """Patterns: given scores and a sparsity, which weights stay."""
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -116,6 +117,10 @@ class Pattern(Component):
     def banks_per_row(self, rows: int, cols: int) -> int | None:
         """How many equally filled banks every row has, for hardware that has a lane per bank; None if it has none."""
         return self.layout(rows, cols).banks_per_row
+
+    def why_not_scope(self, tensors: Sequence[Tensor], sparsity: float) -> str | None:
+        """Why this pattern means nothing for a scope (a declared skip), as half a sentence; None if it does."""
+        return None
 
     def why_not(self, rows: int, cols: int, sparsity: float) -> str | None:
         """Why a final sparsity is none of this pattern's (a declared skip), as half a sentence; None if it is."""

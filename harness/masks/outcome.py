@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.api import Mask, Pattern, Tensor
-from harness.masks.updates import TOLERANCE, Allocation, WholeScopePattern
+from harness.masks.allocation import erk_shares
+from harness.masks.updates import TOLERANCE, Allocation, WholeScopePattern, is_coupled
 
 _ROUNDING = 1e-9
 """Of fractions that are equal in exact arithmetic."""
@@ -41,14 +42,16 @@ def why_missed(
                 f"{target:g} under {_named(allocation)}, which cuts the network; ask for a lower sparsity, or "
                 f"{'`uniform`, or ' if allocation == 'global' else ''}a sparsity of its own for this tensor"
             )
-    shares = {} if isinstance(allocation, str) else allocation
+    shares: Mapping[str, float] = {} if isinstance(allocation, str) else allocation
+    if allocation == "erk":
+        shares = erk_shares(scope, target)
     size = sum(tensor.size for tensor in scope)
     asked = sum(shares.get(tensor.name, target) * tensor.size for tensor in scope) / size
     over_all = 1 - sum(kept.values()) / size
     # One ranking over all tensors keeps a whole number of weights: half a weight off is none too few.
     if abs(over_all - asked) > tolerance + 0.5 / size + _ROUNDING:
         return _off("the scope", asked, over_all, tolerance)
-    if allocation == "global" or isinstance(pattern, WholeScopePattern):
+    if allocation in ("global", "lamp") or isinstance(pattern, WholeScopePattern) or is_coupled(pattern, scope):
         return None
     for tensor in scope:
         share, found = shares.get(tensor.name, target), 1 - kept[tensor.name] / tensor.size

@@ -236,13 +236,13 @@ def _extent(axis: Literal["row", "col"], size: int, unit: int, group: int | None
     return group // unit
 
 
-def _bank_widths(
-    axis: Literal["row", "col"], size: int, unit: int, group: int | None, banks: int
-) -> tuple[int, ...]:
+def _bank_widths(axis: Literal["row", "col"], size: int, unit: int, group: int | None, banks: int) -> tuple[int, ...]:
     """Lengths of the banks in units, the longer ones first."""
     parameter = "banks" if axis == "col" else "row_banks"
     if group is not None:
-        raise ValueError(f"{parameter}={banks} and a group of {group} {_LONG[axis]} were both given; give one of the two")
+        raise ValueError(
+            f"{parameter}={banks} and a group of {group} {_LONG[axis]} were both given; give one of the two"
+        )
     if size % unit:
         raise ValueError(
             f"{axis}s={size} cannot be cut into banks of whole units of {unit} {_LONG[axis]}; "

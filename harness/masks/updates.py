@@ -19,11 +19,13 @@ from harness.api import (
     SpecError,
     Tensor,
 )
+from harness.masks.allocation import erk_shares, lamp_shares
 from harness.masks.coupling import Coupling
 from harness.masks.selection import Layout
 
-Allocation = Literal["uniform", "global"] | Mapping[str, float]
-"""How a sparsity is shared out: the same for every tensor, wherever the scores are lowest, or as written per tensor."""
+Allocation = Literal["uniform", "global", "erk", "lamp"] | Mapping[str, float]
+"""How a sparsity is shared out: the same for every tensor, wherever the scores are lowest, by a rule of shapes or of
+scores, or as written per tensor."""
 
 TOLERANCE = 0.02
 """How far the reachable sparsity may lie from the target before a cell is skipped."""
@@ -93,7 +95,7 @@ class MaskMaker:
             raise SpecError(
                 f"a per-tensor allocation needs the cell's target sparsity, got {target}; pass `target` above 0"
             )
-        if allocation == "global" and (reason := _why_not_global(pattern)):
+        if allocation in ("global", "lamp") and (reason := _why_not_spanning(pattern, allocation)):
             raise SpecError(reason)
 
     def __call__(self, update: MaskUpdate, epoch: int, session: Session) -> dict[str, Mask]:
@@ -110,7 +112,7 @@ class MaskMaker:
         """
         previous = session.masks()
         scores = self._scores(update, epoch, session, previous)
-        sparsities = {tensor.name: self._share(tensor, update.sparsity) for tensor in self.scope}
+        sparsities = self._shares(update.sparsity, scores)
         if isinstance(self.pattern, WholeScopePattern):
             masks = dict(self.pattern.masks(scores, sparsities, self.scope))
         elif is_coupled(self.pattern, self.scope):
@@ -122,6 +124,14 @@ class MaskMaker:
             masks = {name: own[name].mask(scores[name], sparsities[name]) for name in scores}
         self._check(masks, sparsities, {} if update.score.revives else previous, update)
         return masks
+
+    def _shares(self, sparsity: float, scores: Mapping[str, Matrix]) -> dict[str, float]:
+        """The sparsity of every tensor when the cell's is `sparsity`."""
+        if self.allocation == "erk":
+            return erk_shares(self.scope, sparsity)
+        if self.allocation == "lamp":
+            return lamp_shares(scores, sparsity)
+        return {tensor.name: self._share(tensor, sparsity) for tensor in self.scope}
 
     def _share(self, tensor: Tensor, sparsity: float) -> float:
         """The sparsity of one tensor when the cell's is `sparsity`."""
@@ -278,11 +288,15 @@ def why_skipped(
     check_allocation(allocation, scope)
     if is_coupled(pattern, scope):
         return _why_not_coupled(pattern, allocation, scope, target, tolerance)
-    if allocation == "global":
-        return _why_not_global(pattern)
+    if reason := pattern.why_not_scope(scope, target):
+        return f"{pattern.label()} {reason}"
+    if allocation in ("global", "lamp"):
+        return _why_not_spanning(pattern, allocation)
     if isinstance(pattern, WholeScopePattern):
         return None
-    shares = {} if isinstance(allocation, str) else allocation
+    shares: Mapping[str, float] = {} if isinstance(allocation, str) else allocation
+    if allocation == "erk":
+        shares = erk_shares(scope, target)
     for tensor in scope:
         if reason := _why_unreachable(pattern, tensor, shares.get(tensor.name, target), tolerance):
             return reason
@@ -316,12 +330,12 @@ def _why_not_coupled(
     return None
 
 
-def _why_not_global(pattern: Pattern) -> str | None:
+def _why_not_spanning(pattern: Pattern, allocation: Allocation) -> str | None:
     if pattern.spans_tensors or isinstance(pattern, WholeScopePattern):
         return None
     return (
         f"{pattern.label()} fills the groups of each tensor equally, so no sparsity is left to share out under "
-        "allocation 'global'; use 'uniform'"
+        f"allocation '{allocation}'; use 'uniform'"
     )
 
 

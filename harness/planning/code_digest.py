@@ -46,6 +46,7 @@ recipes, rates and updates are in the keys as values: the code that makes them n
 MASKS: Mapping[str, tuple[str, ...]] = {
     "harness.masks.updates": ("MaskMaker",),
     "harness.masks.selection": ("Layout", "select"),
+    "harness.masks.allocation": (),
     "harness.masks.best": (),
     "harness.masks.coupling": (),
     "harness.api.pattern": ("Pattern",),

@@ -380,7 +380,9 @@ def pattern_banks(pattern: Pattern | None, tensors: Sequence[Tensor]) -> dict[st
     """Equally filled banks per row, by tensor name, where the pattern has them."""
     if pattern is None:
         return {}
-    counts = {tensor.name: pattern.for_tensor(tensor).banks_per_row(tensor.shape[0], tensor.shape[1]) for tensor in tensors}
+    counts = {
+        tensor.name: pattern.for_tensor(tensor).banks_per_row(tensor.shape[0], tensor.shape[1]) for tensor in tensors
+    }
     return {name: banks for name, banks in counts.items() if banks is not None}
 
 

@@ -92,7 +92,9 @@ class Partial(Frozen):
     task: Entries | None = Field(default=None, description="names, labels or whole entries")
     backend: Entries | None = Field(default=None, description="names, labels or whole entries")
     pattern: Entries | None = Field(default=None, description="names, labels or whole entries")
-    allocation: Entries | None = Field(default=None, description="`uniform`, `global` or a whole mapping")
+    allocation: Entries | None = Field(
+        default=None, description="`uniform`, `global`, `erk`, `lamp` or a whole mapping"
+    )
     strategy: Entries | None = Field(default=None, description="names, labels or whole entries")
     sparsity: Sparsities | None = Field(default=None, description="target fractions of zeros")
     seed: Seeds | None = Field(default=None, description="seeds")
@@ -104,7 +106,7 @@ class Single(Frozen):
     task: Entry = Field(default=None, description="a task")
     backend: Entry = Field(default=None, description="a backend")
     pattern: Entry = Field(default=None, description="a pattern")
-    allocation: Entry = Field(default=None, description="`uniform`, `global` or {tensor: sparsity}")
+    allocation: Entry = Field(default=None, description="`uniform`, `global`, `erk`, `lamp` or {tensor: sparsity}")
     strategy: Entry = Field(default=None, description="a strategy")
     sparsity: Sparsity | None = Field(default=None, description="a target fraction of zeros")
     seed: Seed | None = Field(default=None, description="a seed")
@@ -120,7 +122,7 @@ class Document(Frozen):
     )
     allocation: Entry = Field(
         default="uniform",
-        description="how sparsity is spread over the scope: `uniform`, `global` or {tensor: sparsity}",
+        description="how sparsity is spread over the scope: `uniform`, `global`, `erk`, `lamp` or {tensor: sparsity}",
     )
     matrix: Matrix | None = Field(default=None, description="the axes whose product are the cells")
     exclude: Annotated[list[Partial], BeforeValidator(_any)] = Field(default=[], description="cells left out")

@@ -19,7 +19,7 @@ from harness.api import (
 )
 from harness.discovery.registry import KINDS, PLURALS, Registry
 from harness.spec.document import AXES, explain
-from harness.spec.experiment import DENSE, Allocation, allocation_label
+from harness.spec.experiment import DENSE, Allocation, AllocationRule, allocation_label
 from harness.spec.source import Path, Place, Problems, got, listed, shown, suggestion
 
 Value = Component | Allocation | float
@@ -201,11 +201,12 @@ class Reader:
         return False
 
     def _allocation(self, item: JsonValue, path: Path) -> Allocation | None:
-        if item in ("uniform", "global"):
+        rules = get_args(AllocationRule)
+        if item in rules:
             return cast(Allocation, item)
         if not isinstance(item, dict) or not item:
-            wanted = "expected 'uniform', 'global' or a mapping of tensors to sparsities"
-            self.problems.add(path, f"{wanted}, got {got(item)}{suggestion(item, ('uniform', 'global'))}")
+            wanted = f"expected 'uniform', 'global', 'erk', 'lamp' or a mapping of tensors to sparsities"
+            self.problems.add(path, f"{wanted}, got {got(item)}{suggestion(item, rules)}")
             return None
         shares: dict[str, float] = {}
         for tensor, part in item.items():

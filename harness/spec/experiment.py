@@ -24,7 +24,8 @@ from harness.api import (
 from harness.spec.document import AXES
 from harness.spec.source import Place, listed, suggestion
 
-Allocation = Literal["uniform", "global"] | dict[str, float]
+AllocationRule = Literal["uniform", "global", "erk", "lamp"]
+Allocation = AllocationRule | dict[str, float]
 """How a sparsity is spread over the scope: equally, by one ranking, or named tensor by tensor."""
 
 DENSE = "dense"

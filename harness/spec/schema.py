@@ -1,10 +1,11 @@
 """JSON Schema of experiment files, the parameters of every discovered plugin included."""
 
-from typing import Any
+from typing import Any, get_args
 
 from harness.api import Component, JsonValue, Kind
 from harness.discovery.registry import KINDS, Registry
 from harness.spec.document import AXES, Document
+from harness.spec.experiment import AllocationRule
 
 Schema = dict[str, Any]  # JSON Schema is untyped by nature; it goes to editors only
 
@@ -27,7 +28,7 @@ def schema(registry: Registry) -> dict[str, JsonValue]:
         definitions[kind] = _entry(registry, kind, definitions)
     definitions["allocation"] = {
         "anyOf": [
-            {"enum": ["uniform", "global"]},
+            {"enum": [*get_args(AllocationRule)]},
             {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "exclusiveMaximum": 1}},
         ]
     }

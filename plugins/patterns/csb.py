@@ -23,8 +23,8 @@ class CSB(Pattern):
     """
 
     name: ClassVar[str] = "csb"
-    height: int = Field(default=10, gt=0, description="rows of a block, h; divides the rows")
-    width: int = Field(default=10, gt=0, description="columns of a block, w; divides the columns")
+    height: int = Field(default=4, gt=0, description="rows of a block, h; divides the rows")
+    width: int = Field(default=4, gt=0, description="columns of a block, w; divides the columns")
 
     def frame(self, rows: int, cols: int) -> Frame:
         """Blocks; within them `mask` keeps rows and columns."""
@@ -45,7 +45,9 @@ class CSB(Pattern):
         kept = np.ones(split, np.bool_)
         for axis, count in zip((1, 3), self.kernel(sparsity), strict=True):
             across = 4 - axis
-            sums = np.where(live.any(across, keepdims=True), values.sum(across, keepdims=True, dtype=np.float64), -np.inf)
+            sums = np.where(
+                live.any(across, keepdims=True), values.sum(across, keepdims=True, dtype=np.float64), -np.inf
+            )
             order = np.argsort(-sums, axis=axis, kind="stable")  # ties stay at the lower index
             kept &= np.argsort(order, axis=axis, kind="stable") < count
         return kept.reshape(rows, cols)

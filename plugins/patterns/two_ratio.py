@@ -22,11 +22,20 @@ class TwoRatio(Pattern):
     """
 
     name: ClassVar[str] = "two_ratio"
-    recurrent: float = Field(default=1.5, gt=0, le=100, description="density of recurrent kernels to that of the others")
+    recurrent: float = Field(
+        default=1.5, gt=0, le=100, description="density of recurrent kernels to that of the others"
+    )
 
     def frame(self, rows: int, cols: int) -> Frame:
         """Single weights, compared within their row."""
         return Frame(group=(1, None))
+
+    def why_not_scope(self, tensors: Sequence[Tensor], sparsity: float) -> str | None:
+        """Two ratios need two sorts of tensors."""
+        recurrent = [tensor.name.endswith("recurrent_kernel") for tensor in tensors]
+        if any(recurrent) and not all(recurrent):
+            return None
+        return "has two ratios, one for recurrent kernels and one for the rest, but the scope holds one sort alone"
 
     def masks(
         self, scores: Mapping[str, Matrix], sparsities: Mapping[str, float], tensors: Sequence[Tensor]
