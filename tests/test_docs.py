@@ -64,9 +64,7 @@ def test_links_in_the_documents_lead_somewhere(document):
 def test_an_example_begins_with_a_comment_and_is_valid(example):
     assert example.read_text().startswith("# ")
     if example.parent.name == "third_party":
-        with pytest.raises(
-            SpecError, match="column_balanced"
-        ):  # its plugins are installed in test_third_party.py alone
+        with pytest.raises(SpecError, match="column_quota"):  # its plugins are installed in test_third_party.py alone
             load(example, discover())
         return
 

@@ -14,7 +14,7 @@ task: {name: lstm_lm, hidden: 20, batch: 4, steps: 5, epochs: 2, full_epochs: 1,
 scope: [lstm]
 matrix:
   backend: [torch, keras_tfmot]
-  pattern: [column_balanced]
+  pattern: [column_quota]
   strategy: [{name: two_step, epochs: 1}]
   sparsity: [0.8]
   seed: [0]
@@ -32,7 +32,7 @@ def test_an_installed_package_is_found(site, tmp_path):
     listed = run(tmp_path, site, "-m", "harness", "plugins", "list", "--json")
     rows = {row["name"]: row for row in json.loads(listed.stdout) if row["distribution"] == "acme-sparsity"}
 
-    assert rows.keys() == {"column_balanced", "two_step"}
+    assert rows.keys() == {"column_quota", "two_step"}
     assert {row["state"] for row in rows.values()} == {"ok"}
     assert rows["two_step"]["version"] == "1.0.0"
 
@@ -53,7 +53,7 @@ def test_an_experiment_with_it_runs_in_both_frameworks(site, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = (tmp_path / "store" / "runs").glob("*/records.json")
     records = json.loads(path.read_text())["records"]
-    pruned = [record for record in records if record["pattern"] == "column_balanced"]
+    pruned = [record for record in records if record["pattern"] == "column_quota"]
     assert [record["backend"] for record in pruned] == ["torch", "keras_tfmot"]
     assert {record["status"] for record in records} == {"ok"}
     assert {record["sparsity"] for record in pruned} == {0.8}

@@ -313,7 +313,10 @@ def _why_not_coupled(
     pattern: Pattern, allocation: Allocation, scope: Sequence[Tensor], target: float, tolerance: float
 ) -> str | None:
     if allocation != "uniform":
-        return f"{pattern.label()} removes units from all tensors at once, which leaves nothing to share out; use 'uniform'"
+        return (
+            f"{pattern.label()} removes units from all tensors at once, so no sparsity is left to share out under its "
+            "allocation; use 'uniform'"
+        )
     coupling = Coupling.of(scope)
     names = ", ".join(tensor.name for tensor in scope)
     if not coupling.counts:

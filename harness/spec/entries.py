@@ -205,7 +205,7 @@ class Reader:
         if item in rules:
             return cast(Allocation, item)
         if not isinstance(item, dict) or not item:
-            wanted = f"expected 'uniform', 'global', 'erk', 'lamp' or a mapping of tensors to sparsities"
+            wanted = "expected 'uniform', 'global', 'erk', 'lamp' or a mapping of tensors to sparsities"
             self.problems.add(path, f"{wanted}, got {got(item)}{suggestion(item, rules)}")
             return None
         shares: dict[str, float] = {}

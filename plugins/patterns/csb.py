@@ -11,9 +11,9 @@ from harness.api import Frame, Mask, Matrix, Pattern, ShapeError, hookimpl
 class CSB(Pattern):
     """Prune whole rows and whole columns inside every block, so that a small dense kernel is left of each.
 
-    A block of h x w keeps k_r rows and k_c columns of its own, those with the highest sums: density k_r k_c / (h w), the
-    pair being the one nearest to the target on the way from (h, w) that shortens the longer side first. Here all kernels
-    have one size; the published method lets sizes vary and its hardware shares the work, and trains towards it (ADMM).
+    A block of h x w keeps k_r rows and k_c columns of its own, those with the highest sums: density k_r k_c / (h w).
+    The pair is the one nearest to the target on the way from (h, w) that shortens the longer side first. Here all
+    kernels have one size; the published method lets sizes vary, shares the work in hardware, and trains by ADMM.
 
     Storage: dense kernels and two short lists per block. Engines: `csr_stream`, `column_fifo`.
 

@@ -12,7 +12,7 @@ from harness.api import Frame, Mask, Matrix, Pattern, Tensor, hookimpl
 class TwoRatio(Pattern):
     """Row-balanced masks, recurrent kernels `recurrent` times as dense as all other matrices of the scope.
 
-    Density d of the others and min(1, recurrent d) of the recurrent kernels, d such that the scope reaches its sparsity.
+    Density d of the others and min(1, recurrent d) of the recurrent kernels, such that the scope reaches its sparsity.
     With `recurrent` = 1 it is row-balanced sparsity. BRDS finds its pair of ratios by search; so may an axis of these.
 
     Storage: values and column indices, equally many per row. Engines: `bank` with a lane per row, `csr_stream`.
