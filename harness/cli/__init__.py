@@ -14,6 +14,7 @@ stdout carries the product, stderr the progress and the errors. Exit codes:
 """
 
 import io
+import os
 import sys
 from typing import Annotated
 
@@ -66,7 +67,20 @@ app.add_typer(plugins.app, name="plugins")
 def main() -> None:
     """Run the command line and exit with its code."""
     for stream in (sys.stdout, sys.stderr):
-        # Tables have signs that a C locale cannot write, and their bytes should not depend on who asks.
-        if isinstance(stream, io.TextIOWrapper) and stream.encoding.lower() not in ("utf-8", "utf8"):
-            stream.reconfigure(encoding="utf-8")
+        # Tables have signs that a C locale cannot write, and their bytes should not depend on who asks. A file name
+        # that is no UTF-8 is printed with escapes, which JSON can hold too.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    _take_stdout()
     app(prog_name="harness")
+
+
+def _take_stdout() -> None:
+    """Keep stdout for the product: what libraries in C, or programs that a plugin starts, print goes to stderr."""
+    try:
+        kept = os.dup(1)
+        os.dup2(2, 1)
+    except OSError:  # one of them is closed
+        return
+    buffering = 1 if os.isatty(kept) else -1
+    sys.stdout = open(kept, "w", buffering, encoding="utf-8", errors="backslashreplace")  # for good

@@ -1,14 +1,17 @@
 """What every command shares: consoles, options, and the one place where an error becomes an exit code."""
 
+import errno
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, ParamSpec, TextIO
 
 import typer
 
@@ -19,7 +22,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-EXIT_CELL_FAILED, EXIT_BUG, EXIT_GATE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 6, 130, 143
+EXIT_CELL_FAILED, EXIT_BUG, EXIT_GATE, EXIT_FULL, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 6, 7, 130, 143
+
+_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
+_product = ContextVar[TextIO | None]("_product", default=None)  # stdout while a command runs; `sys.stdout` is stderr
 
 PLAIN_WIDTH = 120
 """Columns of a table that goes into a file or a pipe, where no terminal says how wide it is."""
@@ -67,17 +73,36 @@ def stderr() -> "Console":
 def _console(*, stderr: bool) -> "Console":
     from rich.console import Console
 
-    console = Console(stderr=stderr, highlight=False)
+    console = Console(stderr=stderr, highlight=False) if stderr else Console(file=_product.get(), highlight=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PLAIN_WIDTH
     return console
+
+
+def echo(text: str = "", *, nl: bool = True) -> None:
+    """Print a line of the product."""
+    typer.echo(text, file=_product.get(), nl=nl)
+
+
+@contextmanager
+def _product_alone() -> Iterator[None]:
+    """Keep stdout for the product, perhaps JSON: what plugins print meanwhile goes to stderr."""
+    before, sys.stdout = sys.stdout, sys.stderr
+    product = before or open(os.devnull, "w", encoding="utf-8")  # it may be closed
+    token = _product.set(product)
+    try:
+        yield
+        product.flush()  # a full disk is told here, not while the interpreter ends
+    finally:
+        sys.stdout = before
+        _product.reset(token)
 
 
 def print_json(value: object) -> None:
     """Print a value as indented JSON, without colour, whatever stdout is."""
     import json
 
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -152,7 +177,7 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         signals = _Signals()
         try:
-            with signals:
+            with signals, _product_alone():
                 code = command(*args, **kwargs) or 0
         except KeyboardInterrupt:
             stderr().print("interrupted; everything finished is kept, and the same command continues", style="yellow")
@@ -179,6 +204,12 @@ def _explained(error: Exception) -> int:
         text = lines[0] if len(lines) == 1 else "\n".join([f"{len(lines)} mistakes, nothing was run", *lines])
         stderr().print(Text.assemble(("error: ", "bold red"), (text, "red")), soft_wrap=True)
         return error.exit_code
+    if isinstance(error, OSError) and error.errno in _NO_SPACE and error.filename is None:
+        # No file has a name here: it is stdout, or a disk that filled up under it.
+        with suppress(OSError):
+            sys.stderr.write(f"error: stdout cannot be written: {error.strerror}; make room and run it again\n")
+        _give_up_stdout()
+        return EXIT_FULL
     import traceback
 
     traceback.print_exception(error)
@@ -187,3 +218,11 @@ def _explained(error: Exception) -> int:
         "Please report it with the lines above and the experiment file (CONTRIBUTING.md says where).\n"
     )
     return EXIT_BUG
+
+
+def _give_up_stdout() -> None:
+    """Drop what could not be printed, or the interpreter would try once more and end with its own code."""
+    with suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

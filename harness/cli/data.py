@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli._common import EXIT_GATE, JsonOption, guarded, print_json, stderr, stdout
+from harness.cli._common import EXIT_GATE, JsonOption, echo, guarded, print_json, stderr, stdout
 
 if TYPE_CHECKING:
     from harness.data import FileStatus
@@ -63,7 +63,7 @@ def fetch(
     for file in before:
         state = "was there already" if file.state == "ok" else "fetched"
         path = file.path if file.state == "ok" else folder / name / file.file.name
-        typer.echo(f"{file.file.name}: {state}, {path}")
+        echo(f"{file.file.name}: {state}, {path}")
 
 
 @app.command("verify")

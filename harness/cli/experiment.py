@@ -17,6 +17,7 @@ from harness.cli._common import (
     SpecArgument,
     StoreOption,
     data_folder,
+    echo,
     guarded,
     load_experiment,
     print_json,
@@ -232,7 +233,7 @@ def validate(spec: SpecArgument, data_dir: DataDirOption = None) -> None:
     tasks = dict.fromkeys(cell.task for cell in experiment.cells)
     check(experiment, {task: task.load(folder) for task in tasks})
     dense = sum(cell.is_dense for cell in experiment.cells)
-    typer.echo(f"{spec}: valid, {len(experiment.cells)} planned cells (dense baselines: {dense}); nothing was run")
+    echo(f"{spec}: valid, {len(experiment.cells)} planned cells (dense baselines: {dense}); nothing was run")
 
 
 @guarded
@@ -249,7 +250,7 @@ def init(
         raise SpecError(f"{path} exists already and was left as it is; name another file") from None
     except OSError as error:
         raise SpecError(f"{path} cannot be written: {error.strerror}; name another file") from None
-    typer.echo(f"wrote {path}; next: harness run {path}")
+    echo(f"wrote {path}; next: harness run {path}")
 
 
 @guarded
@@ -266,6 +267,6 @@ def schema(
 
     text = json.dumps(spec_schema(discover()), indent=2, ensure_ascii=False)
     if output is None:
-        typer.echo(text)
+        echo(text)
     else:
         write_text(output, text + "\n")

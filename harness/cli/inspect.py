@@ -13,6 +13,7 @@ from harness.cli._common import (
     DataDirOption,
     JsonOption,
     StoreOption,
+    echo,
     guarded,
     load_experiment,
     print_json,
@@ -125,7 +126,7 @@ def _watch_json(looks: "Iterable[list[RunStatus]]") -> None:
         # Silence alone is no change: it grows with every look.
         now = [each.model_dump(mode="json", exclude={"silent_s", "written"}) for each in found]
         if now != before:
-            typer.echo(json.dumps(now, ensure_ascii=False))
+            echo(json.dumps(now, ensure_ascii=False))
         before = now
 
 
@@ -261,12 +262,12 @@ def _print_pieces(pieces: "Iterable[tuple[Log, str]]", cell: "FoundCell") -> boo
     last, end = None, "\n"
     for log, text in pieces:
         if log.stage != last:
-            typer.echo(("" if end.endswith("\n") else "\n") + _heading(log, cell))
+            echo(("" if end.endswith("\n") else "\n") + _heading(log, cell))
             last = log.stage
-        typer.echo(text, nl=False)
+        echo(text, nl=False)
         end = text
     if not end.endswith("\n"):
-        typer.echo()
+        echo()
     return last is not None
 
 

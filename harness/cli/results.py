@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from harness.cli._common import DEFAULT_STORE, StoreOption, guarded, stdout, write_text
+from harness.cli._common import DEFAULT_STORE, StoreOption, echo, guarded, stdout, write_text
 
 
 class ExportFormat(StrEnum):
@@ -69,7 +69,7 @@ def report(
     rows = records.read(folder / "records.json", details=form is ReportFormat.json)
     if picture is not None:
         report.picture(rows, picture)
-        typer.echo(f"wrote {picture}")
+        echo(f"wrote {picture}")
         return
     margin = _margin(folder) if margin is None else margin
     title = folder.name
@@ -78,7 +78,7 @@ def report(
         return
     text = report.render(rows, format=form.value, title=title, margin=margin)
     if output is None:
-        typer.echo(text.rstrip("\n"))
+        echo(text.rstrip("\n"))
     else:
         write_text(output, text.rstrip("\n") + "\n")
 
@@ -147,4 +147,4 @@ def export(
         packed = next(name for name in FORMATS if name == form.value)
         how = exporting.Packing(packed, banks, memories, weight_bits, pes, lanes)
         exporting.export_packed(store, cell, path, how)
-    typer.echo(f"wrote {path}" + (f" and memory files in {memories}" if memories is not None else ""))
+    echo(f"wrote {path}" + (f" and memory files in {memories}" if memories is not None else ""))

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli._common import DEFAULT_STORE, EXIT_CELL_FAILED, JsonOption, StoreOption, guarded, print_json, stderr
+from harness.cli._common import (
+    DEFAULT_STORE,
+    EXIT_CELL_FAILED,
+    JsonOption,
+    StoreOption,
+    echo,
+    guarded,
+    print_json,
+    stderr,
+)
 
 if TYPE_CHECKING:
     from harness.store.collection import Collected
@@ -49,7 +58,7 @@ def merge(
     parts += [f"{_count(merged.runs, 'run')} joined", f"{size(merged.size_bytes)} copied"]
     parts += [f"{len(merged.differing)} not reproducible"] if merged.differing else []
     parts += [f"{len(merged.damaged)} left out as damaged"] if merged.damaged else []
-    typer.echo(f"{store}: {', '.join(parts)}")
+    echo(f"{store}: {', '.join(parts)}")
     return 0 if merged.is_complete else EXIT_CELL_FAILED
 
 
@@ -77,18 +86,18 @@ def gc(
         print_json({"dry_run": dry_run, "size_bytes": found.size_bytes, "items": items, "kept": found.kept})
         return
     _print(found)
-    typer.echo(f"{store}: {size(found.size_bytes)} {'would be freed' if dry_run else 'freed'}")
+    echo(f"{store}: {size(found.size_bytes)} {'would be freed' if dry_run else 'freed'}")
 
 
 def _print(found: "Collected") -> None:
     for kind, description in KINDS.items():
         items = [item for item in found.items if item.kind == kind]
         if items:
-            typer.echo(f"{len(items)} {description}, {size(sum(item.size_bytes for item in items))}")
+            echo(f"{len(items)} {description}, {size(sum(item.size_bytes for item in items))}")
             for item in items[:SHOWN]:
-                typer.echo(f"  {item.path.as_posix()}  {size(item.size_bytes)}")
+                echo(f"  {item.path.as_posix()}  {size(item.size_bytes)}")
             if len(items) > SHOWN:
-                typer.echo(f"  ... and {len(items) - SHOWN} more; --json lists them")
+                echo(f"  ... and {len(items) - SHOWN} more; --json lists them")
 
 
 def _count(number: int, noun: str) -> str:

@@ -340,6 +340,8 @@ def main(jobs: Connection, report: Connection, parent: int, is_bound: bool) -> N
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # what it starts should not be deaf for ever
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    with suppress(OSError):  # closed ones
+        os.dup2(2, 1)  # stdout is the run's, perhaps JSON: what plugins print when they are imported is none of it
     die_with(parent, is_bound=is_bound)
     faulthandler.enable()  # a crash inside a C library leaves its Python stack in the stage's log
     with suppress(BrokenPipeError):

@@ -1,0 +1,58 @@
+"""stdout carries the product alone, and what becomes of one that cannot be written."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+LOUD = 'import os\nprint("a banner")\nos.system("echo from a program")\n'
+
+
+@pytest.fixture
+def loud(tmp_path):
+    """An installed package of plugins that prints when it is imported."""
+    (tmp_path / "loud_pkg").mkdir()
+    (tmp_path / "loud_pkg" / "__init__.py").write_text("")
+    (tmp_path / "loud_pkg" / "shout.py").write_text(LOUD)
+    info = tmp_path / "loud-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: loud\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[harness.plugins]\nb = loud_pkg\n")
+    return tmp_path
+
+
+def harness(*arguments, stdout=subprocess.PIPE, site="", **variables):
+    return subprocess.run(
+        [sys.executable, "-m", "harness", *arguments],
+        env=os.environ | {"PYTHONPATH": str(site)} | variables,
+        stdout=stdout, stderr=subprocess.PIPE, timeout=200, check=False,
+    )  # fmt: skip
+
+
+def test_what_a_plugin_prints_goes_to_stderr(loud):
+    done = harness("plugins", "list", "--json", site=loud)
+
+    assert json.loads(done.stdout)
+    assert b"a banner" in done.stderr and b"from a program" in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no full device")
+def test_a_full_disk_behind_stdout_is_no_bug():
+    with open("/dev/full", "wb") as full:
+        done = harness("plugins", "list", stdout=full)
+
+    assert done.returncode == 7
+    assert done.stderr.decode() == (
+        "error: stdout cannot be written: No space left on device; make room and run it again\n"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict"])
+def test_a_file_name_that_is_no_utf8_is_printed_with_escapes(tmp_path, encoding):
+    path = os.fsencode(tmp_path) + b"/caf\xe9.yaml"
+    done = harness("init", path, PYTHONIOENCODING=encoding, LC_ALL="C")
+
+    assert done.returncode == 0, done.stderr
+    assert "caf\\udce9.yaml" in done.stdout.decode("utf-8")
