@@ -86,6 +86,7 @@ from harness.api.task import Batch, Evaluation, Metric, Problem, Split, Task
 from harness.api.validation import Check, CheckKind
 from harness.api.values import Array, Mask, Matrix, keep_count
 from harness.api.yaml import load_yaml, yaml12
+from harness.user_files import import_file
 
 __all__ = [
     "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "Array", "Axis", "Backend", "Batch", "Check",
@@ -97,7 +98,7 @@ __all__ = [
     "PluginUnavailableError", "Pool2D", "Problem", "Product", "Prune", "Ram", "RamPurpose", "Random", "Rates",
     "Recipe", "Rewind", "Role", "Run", "Score", "ScoreName", "Session", "Settings", "ShapeError", "Shifted",
     "SparsitySchedule", "SpecError", "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor",
-    "Train", "UnknownPluginError", "Workload", "batch_rng", "data_places", "dropout_seed", "hookimpl", "keep_best",
-    "keep_count",
+    "Train", "UnknownPluginError", "Workload", "batch_rng", "data_places", "dropout_seed", "hookimpl",
+    "import_file", "keep_best", "keep_count",
     "load_yaml", "nested", "open_plain", "read_plain", "read_plain_text", "score_named", "yaml12",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ digested depends on whose code it is:
 
 - a third party's plugin: every module and data file of its distribution, since its helpers may lie anywhere in it;
 - a plugin of the harness: its own module or package, and what that imports within the plugins;
+- a file of the user's: the file, and what it imports from its folder;
 - the harness itself: the definitions that run a stage (`stages`) and that make masks (`masks`), and nothing else.
 
 Everything is read once per process.
@@ -26,6 +27,7 @@ from pydantic import BaseModel
 
 from harness import DISTRIBUTION
 from harness.api import Component, JsonValue, Score
+from harness.user_files import folder_of, package_of
 
 OWN = DISTRIBUTION
 """The distribution whose plugins are digested module by module: the harness knows what they may import."""
@@ -98,7 +100,7 @@ def component(cls: type) -> CodeDigest:
     pieces: dict[str, str] = {}
     for base in cls.__mro__:
         top = base.__module__.partition(".")[0]
-        if top == _TOP:
+        if top == _TOP and folder_of(base.__module__) is None:
             if issubclass(base, Score):
                 pieces[f"{base.__module__}.{base.__qualname__}"] = _definitions(base.__module__, (base.__name__,))
         elif top not in ("builtins", "abc", "pydantic", "typing"):
@@ -131,7 +133,7 @@ def masks() -> CodeDigest:
 
 def forget() -> None:
     """Read all code again: for a process that lives on while its plugins are edited, such as a notebook's."""
-    for function in (component, stages, masks, _distributions, _third_party, _plugin, _content, _tree):
+    for function in (component, stages, masks, _distributions, _third_party, _plugin, _user_file, _content, _tree):
         function.cache_clear()
 
 
@@ -178,6 +180,8 @@ def _distribution(module: str) -> Distribution | None:
 
 
 def _owner(cls: type) -> tuple[str, str]:
+    if folder_of(cls.__module__) is not None:
+        return f"{_last(cls.__module__)}.py", ""
     if cls.__module__.partition(".")[0] == _TOP:
         return OWN, version(OWN)
     found = _distribution(cls.__module__)
@@ -192,13 +196,21 @@ def _owner(cls: type) -> tuple[str, str]:
 
 def _unit(cls: type) -> str:
     """The name under which a class's code is digested: equal for classes that share it."""
+    if folder_of(cls.__module__) is not None:
+        return f"{_last(cls.__module__)}.py"  # wherever its folder lies
     found = _distribution(cls.__module__)
     if found is None:
         return cls.__module__.partition(".")[0]
     return _plugin_module(cls.__module__) if found.name == OWN else found.name
 
 
+def _last(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
 def _code(cls: type) -> str:
+    if folder_of(cls.__module__) is not None:
+        return _user_file(cls.__module__)
     found = _distribution(cls.__module__)
     if found is not None and found.name == OWN:
         return _plugin(_plugin_module(cls.__module__), with_data=getattr(cls, "kind", "") in _WITH_DATA)
@@ -279,6 +291,35 @@ def _content(path: Path) -> str:
         except (SyntaxError, ValueError):
             pass  # a template, or for another Python: its bytes then
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- files of the user's: a file and what it imports from its folder ------------------------------------------------
+
+
+@cache
+def _user_file(module: str) -> str:
+    """By what the files are called below the folder: the same files in another place are the same code."""
+    folder = folder_of(module)
+    assert folder is not None
+    package = package_of(folder)
+    pending, pieces = [module.removeprefix(f"{package}.")], dict[str, str]()
+    while pending:
+        name = pending.pop()
+        path = _file_of(folder, name)
+        if path is None or name in pieces:
+            continue
+        pieces[name] = _content(path)
+        outer = name.split(".")
+        pending += [".".join(outer[:length]) for length in range(1, len(outer))]  # packages on the way to it
+        # A relative import tells the package; an absolute one may mean a neighbour by its bare name.
+        found = (each.removeprefix(f"{package}.") for each in _imports(f"{package}.{name}", path))
+        pending += [each for each in found if each != package]
+    return _digest(sorted(pieces.items()))
+
+
+def _file_of(folder: Path, name: str) -> Path | None:
+    path = Path(folder, *name.split("."))
+    return next((file for file in (path / "__init__.py", path.with_suffix(".py")) if file.is_file()), None)
 
 
 # --- plugins of the harness: a module and what it imports among the plugins -----------------------------------------

@@ -20,6 +20,7 @@ import harness
 from harness.api import Gradient, Magnitude
 from harness.discovery.registry import discover
 from harness.planning import code_digest
+from harness.user_files import import_file
 
 CACHES = shutil.ignore_patterns("__pycache__")
 HELPER = '"""Help."""\n\n\ndef width():\n    """How wide."""\n    return 4  # columns\n'
@@ -324,3 +325,33 @@ def test_a_component_inside_a_field_counts():
         "pattern block",
         "score magnitude",
     ]
+
+
+# --- files of the user's ----------------------------------------------------------------------------------------------
+
+USER_FILE = "from helpers import half\nfrom . import other\n\nclass Mine:\n    kind, name = 'pattern', 'mine'\n"
+
+
+def user_file(folder, **changed):
+    files = {"mine": USER_FILE, "helpers": "import deeper\ndef half(x): return x / 2", "other": "A = 1"}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in ({**files, "deeper": "B = 1", "unrelated": "C = 1"} | changed).items():
+        (folder / f"{name}.py").write_text(text)
+    code_digest.forget()
+    return code_digest.component(import_file(folder / "mine.py").Mine)
+
+
+@pytest.mark.parametrize("name", ["mine", "helpers", "other", "deeper"])
+def test_the_code_of_a_users_file_is_its_import_closure(tmp_path, name):
+    before = user_file(tmp_path)
+
+    text = f"{USER_FILE}    more = 2\n" if name == "mine" else "half, A, B = None, 2, 2"
+    assert user_file(tmp_path, **{name: text}).digest != before.digest
+
+
+def test_what_a_users_file_does_not_import_and_where_it_lies_are_not_its_code(tmp_path):
+    before = user_file(tmp_path / "one")
+
+    assert user_file(tmp_path / "one", unrelated="C = 2", mine=f"# a remark\n{USER_FILE}").digest == before.digest
+    assert user_file(tmp_path / "two").digest == before.digest
+    assert (before.distribution, before.version) == ("mine.py", "")
