@@ -1,43 +1,31 @@
 """Everything about one cell, for people."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from harness.report.page import Column, Document, Grid
 
 KEY_DIGITS = 12
 """Of a stage's key, which are enough to find its folder; --json has all."""
 
 
-def print_cell(found: Mapping[str, Any], console: "Console") -> None:
-    """Print what `harness.inspection.pages.shown` found.
-
-    Args:
-        found: its answer.
-        console: where to.
-    """
-    from rich.text import Text
+def cell_document(found: Mapping[str, Any]) -> "Document":
+    """What `harness.inspection.pages.shown` found, in order: facts, tensors, stages, costs."""
+    from harness.report.page import Document, Section
 
     record = found["record"]
-    console.print(Text.assemble((str(found["cell"]), "bold"), f"  {found['title']}"), soft_wrap=True)
     also = f" (also in {', '.join(found['also_in'])})" if found["also_in"] else ""
     rows = [("run", f"{found['run']}{also}"), *_facts(record)]
     rows += [(kind, _part(record, kind)) for kind in ("task", "backend", "pattern", "strategy")]
     rows += [("computed", _computed(record)), ("versions", _pairs(record["versions"], " "))]
     rows += [("code", text) for text in _code(found["code"])]
     rows += [("files", path) for path in found["files"].values()]
-    for name, text in rows:
-        if text:
-            console.print(Text(f"{name:<10} {text}"), soft_wrap=True)
-    if found["unknown"]:
-        console.print(Text(f"stages are missing here: {found['unknown']}", style="yellow"), soft_wrap=True)
-    tables = (_tensors(record), _stages(found["stages"], record), _hardware(record["hardware"]))
-    for table in tables:
-        if table.row_count:
-            console.print()
-            console.print(table)
+    warnings = (f"stages are missing here: {found['unknown']}",) if found["unknown"] else ()
+    facts = tuple((name, text) for name, text in rows if text)
+    head = Section(f"{found['cell']}  {found['title']}", facts=facts, warnings=warnings)
+    grids = (_tensors(record), _stages(found["stages"], record), _hardware(record["hardware"]))
+    return Document("", (head, *(Section(grid=grid) for grid in grids if grid.rows)))
 
 
 def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -96,60 +84,55 @@ def _code(code: Mapping[str, Any]) -> Iterator[str]:
         yield f"{part['digest']}  {place}{origin}"
 
 
-def _table(*columns: tuple[str, str]) -> "Table":
-    from rich.table import Table
+def _tensors(record: Mapping[str, Any]) -> "Grid":
+    from harness.report.page import Column, table
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, side in columns:
-        table.add_column(name, justify="right" if side == "right" else "left")
-    return table
-
-
-def _tensors(record: Mapping[str, Any]) -> "Table":
-    table = _table(("tensor", "left"), ("sparsity", "right"))
-    for name, sparsity in sorted(record["tensor_sparsity"].items()):
-        _add(table, name, f"{sparsity:.4f}")
-    return table
+    columns: list[Column[tuple[str, float]]] = [
+        Column("tensor", lambda each: each[0], kind="label", matters="key"),
+        Column("sparsity", lambda each: f"{each[1]:.4f}"),
+    ]
+    return table(columns, sorted(record["tensor_sparsity"].items()))
 
 
-def _stages(stages: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> "Table":
+def _stages(stages: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> "Grid":
+    from harness.report.page import Column, table
+
+    def state(stage: Mapping[str, Any]) -> str:
+        return f"{stage['state']}, not reproducible" if stage["reproduced"] is False else str(stage["state"])
+
+    def number(name: str, digits: int) -> "Callable[[Mapping[str, Any]], str]":
+        return lambda stage: "–" if stage[name] is None else f"{stage[name]:.{digits}f}"
+
     unit = f" ({record['unit']})" if record["unit"] else ""
-    table = _table(
-        ("stage", "left"), ("key", "left"), ("state", "left"), ("seconds", "right"),
-        (f"{record['metric']}{unit}", "right"), ("weights", "left"), ("log", "left"),
-    )  # fmt: skip
-    for stage in stages:
-        value, seconds = stage["value"], stage["seconds"]
-        state = f"{stage['state']}, not reproducible" if stage["reproduced"] is False else stage["state"]
-        _add(
-            table,
-            stage["name"],
-            stage["stage"][:KEY_DIGITS],
-            state,
-            "–" if seconds is None else f"{seconds:.1f}",
-            "–" if value is None else f"{value:.{record['digits']}f}",
-            "kept" if stage["state_kept"] else "–",
-            "yes" if stage["log"] else "–",
-        )
-    return table
+    columns: list[Column[Mapping[str, Any]]] = [
+        Column("stage", lambda stage: str(stage["name"]), kind="label", matters="key"),
+        Column("key", lambda stage: str(stage["stage"])[:KEY_DIGITS], kind="label"),
+        Column("state", state, kind="label"),
+        Column("seconds", number("seconds", 1)),
+        Column(f"{record['metric'] or 'value'}{unit}", number("value", record["digits"])),
+        Column("weights", lambda stage: "kept" if stage["state_kept"] else "–", kind="label"),
+        Column("log", lambda stage: "yes" if stage["log"] else "–", kind="label"),
+    ]
+    return table(columns, stages)
 
 
-def _hardware(costs: Mapping[str, Mapping[str, Any]]) -> "Table":
-    table = _table(
-        ("hardware (modelled)", "left"), ("shape", "left"), ("cycles", "right"), ("µs", "right"), ("speed-up", "right"),
-        ("multipliers", "right"), ("fits", "left"), ("bound by", "left"),
-    )  # fmt: skip
-    for label, cost in costs.items():
-        if "cycles" in cost:
-            fits = "yes" if cost["fits"] else "no"
-            numbers = (f"{cost['cycles']:,}", f"{cost['latency_us']:.2f}", f"{cost['speedup']:.3g}×")
-            _add(table, label, cost["shape"], *numbers, str(cost["multipliers"]), fits, cost["bound_by"])
-        else:
-            _add(table, label, str(cost.get("reason", "")))
-    return table
+def _hardware(costs: Mapping[str, Mapping[str, Any]]) -> "Grid":
+    from harness.report.page import Column, Shown, missing, table
 
+    def figure(header: str, shown: "Callable[[Mapping[str, Any]], str]", **options: Any) -> "Column[Any]":
+        return Column(header, lambda each: shown(each[1]) if "cycles" in each[1] else "–", **options)
 
-def _add(table: "Table", *cells: str) -> None:
-    from rich.text import Text
+    def shape(each: tuple[str, Mapping[str, Any]]) -> Shown:
+        return str(each[1]["shape"]) if "cycles" in each[1] else missing(str(each[1].get("reason", "")))
 
-    table.add_row(*map(Text, cells))
+    columns = [
+        Column("hardware (modelled)", lambda each: each[0], kind="label", matters="key"),
+        Column("shape", shape, kind="label"),
+        figure("cycles", lambda cost: f"{cost['cycles']:,}"),
+        figure("µs", lambda cost: f"{cost['latency_us']:.2f}"),
+        figure("speed-up", lambda cost: f"{cost['speedup']:.3g}×"),
+        figure("multipliers", lambda cost: str(cost["multipliers"])),
+        figure("fits", lambda cost: "yes" if cost["fits"] else "no", kind="label"),
+        figure("bound by", lambda cost: str(cost["bound_by"]), kind="label"),
+    ]
+    return table(columns, list(costs.items()))

@@ -18,6 +18,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.report.page import Document
     from harness.spec import Experiment
 
 P = ParamSpec("P")
@@ -103,6 +104,13 @@ def print_json(value: object) -> None:
     import json
 
     echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_document(document: "Document") -> None:
+    """Print a document for people; nothing of it is cut, however narrow the terminal."""
+    from harness.report import rich
+
+    rich.show(document, stdout())
 
 
 def write_text(path: Path, text: str) -> None:

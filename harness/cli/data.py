@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli._common import EXIT_GATE, JsonOption, echo, guarded, print_json, stderr, stdout
+from harness.cli._common import EXIT_GATE, JsonOption, echo, guarded, print_document, print_json, stderr
 
 if TYPE_CHECKING:
     from harness.data import FileStatus
+    from harness.report.page import Document
 
 app = typer.Typer(help="List, fetch and verify data sets.", no_args_is_help=True)
 
@@ -33,10 +34,7 @@ def list_sets(data_dir: FolderOption = None, as_json: JsonOption = False) -> Non
     if as_json:
         print_json([file.model_dump(mode="json") for file in files])
         return
-    _print(files)
-    console = stdout()
-    for each in data.DATA_SETS.values():
-        console.print(f"{each.name}: {each.description}", markup=False, soft_wrap=True)
+    print_document(files_document(files, [f"{each.name}: {each.description}" for each in data.DATA_SETS.values()]))
 
 
 @app.command("fetch")
@@ -84,17 +82,19 @@ def verify(
     if as_json:
         print_json([file.model_dump(mode="json") for file in files])
     else:
-        _print(files)
+        print_document(files_document(files))
     return 0 if all(file.state == "ok" for file in files) else EXIT_GATE
 
 
-def _print(files: "Iterable[FileStatus]") -> None:
-    from rich.table import Table
-    from rich.text import Text
+def files_document(files: "Iterable[FileStatus]", about: "Iterable[str]" = ()) -> "Document":
+    """The files of data sets with their state and place."""
+    from harness.report.page import Column, Document, Section, table
 
-    table = Table("data set", "file", "MB", "state", "where", box=None, pad_edge=False, header_style="bold")
-    for file in files:
-        state = Text(file.state, style=STYLES[file.state])
-        size = f"{file.file.size / 1e6:.1f}"
-        table.add_row(file.data_set, file.file.name, size, state, Text(str(file.path), overflow="fold"))
-    stdout().print(table)
+    columns: list[Column[FileStatus]] = [
+        Column("data set", lambda file: file.data_set, kind="label", matters="key"),
+        Column("file", lambda file: file.file.name, kind="label", matters="key"),
+        Column("MB", lambda file: f"{file.file.size / 1e6:.1f}"),
+        Column("state", lambda file: file.state, kind="label", style=lambda file: STYLES[file.state]),
+        Column("where", lambda file: str(file.path), kind="text"),
+    ]
+    return Document("", (Section("", (), table(columns, list(files), notes=list(about))),))

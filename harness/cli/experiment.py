@@ -20,6 +20,7 @@ from harness.cli._common import (
     echo,
     guarded,
     load_experiment,
+    print_document,
     print_json,
     stderr,
     stdout,
@@ -218,9 +219,9 @@ def plan(
     if as_json:
         print_json({**summary, "run": made.run_list()})
     else:
-        from harness.cli._plan_table import print_plan
+        from harness.cli._plan_table import plan_document
 
-        print_plan(summary, stdout(), title=experiment.name)
+        print_document(plan_document(summary, title=experiment.name))
 
 
 @guarded

@@ -8,11 +8,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli._common import EXIT_CELL_FAILED, EXIT_GATE, JsonOption, guarded, print_json, stderr, stdout
+from harness.cli._common import (
+    EXIT_CELL_FAILED,
+    EXIT_GATE,
+    JsonOption,
+    echo,
+    guarded,
+    print_document,
+    print_json,
+    stderr,
+)
 
 if TYPE_CHECKING:
     from harness.api import JsonValue
-    from harness.costing.costs import Request
+    from harness.costing.costs import Report, Request
     from harness.costing.entries import Entry
     from harness.costing.workload import Given
 
@@ -25,6 +34,15 @@ class Layout(StrEnum):
     auto = "auto"
     rows_out = "rows_out"
     rows_in = "rows_in"
+
+
+class CostFormat(StrEnum):
+    """The forms of costs, all from the same rows."""
+
+    rich = "rich"
+    md = "md"
+    json = "json"
+    csv = "csv"
 
 
 class Inputs(StrEnum):
@@ -132,7 +150,7 @@ def list_hardware(as_json: JsonOption = False) -> None:
         return
     from harness.costing import tables
 
-    tables.show(stdout(), [tables.engine_table(engines), tables.device_table(devices)])
+    print_document(tables.list_document(engines, devices))
 
 
 @app.command()
@@ -159,6 +177,9 @@ def cost(
     bandwidth: BandwidthOption = None,
     inputs: InputsOption = None,
     settings: SetOption = None,
+    form: Annotated[
+        CostFormat, typer.Option("--format", "-f", help="Form of the costs; csv has a line per engine.")
+    ] = CostFormat.rich,
     as_json: JsonOption = False,
 ) -> int:
     """Cost masks, weights or a description of layers on every engine that can run them."""
@@ -173,13 +194,23 @@ def cost(
     registry = discover()
     request = _request(registry.names("hardware"), model, engine, parameters)
     report = costs.report(registry, given.workload, request, costs.Load(batch, steps), given.told())
-    if as_json:
-        print_json(report.plain())
-    else:
-        from harness.costing import tables
-
-        tables.show(stdout(), list(tables.cost_parts(report)))
+    _print_costs(report, CostFormat.json if as_json else form)
     return 0 if report.is_costed else EXIT_CELL_FAILED
+
+
+def _print_costs(report: "Report", form: CostFormat) -> None:
+    from harness.costing import tables
+    from harness.report import markdown, tabular
+
+    match form:
+        case CostFormat.json:
+            print_json(report.plain())
+        case CostFormat.rich:
+            print_document(tables.cost_document(report))
+        case CostFormat.md:
+            echo(markdown.text(tables.cost_document(report, "page")), nl=False)
+        case CostFormat.csv:
+            echo(tabular.text(tables.cost_document(report, "data")), nl=False)
 
 
 @app.command()
@@ -251,7 +282,7 @@ def sweep(
     else:
         from harness.costing import tables
 
-        tables.show(stdout(), [tables.sweep_table(points, everything=everything)])
+        print_document(tables.sweep_document(points, everything=everything))
     return 0 if any(point.row.cost for point in points) else EXIT_CELL_FAILED
 
 
@@ -279,8 +310,7 @@ def validate(
     else:
         from harness.costing import tables
 
-        sentence = ", ".join(f"{count} {word}" for word, count in counts.items())
-        tables.show(stdout(), [*tables.check_parts(checks), *caveats, sentence])
+        print_document(tables.check_document(checks, caveats, counts))
     return EXIT_GATE if counts["failed"] else 0
 
 

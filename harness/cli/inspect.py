@@ -16,6 +16,7 @@ from harness.cli._common import (
     echo,
     guarded,
     load_experiment,
+    print_document,
     print_json,
     stderr,
     stdout,
@@ -23,14 +24,13 @@ from harness.cli._common import (
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     from harness.api import JsonValue
     from harness.inspection.lookup import FoundCell
     from harness.inspection.pages import Chain, Log
     from harness.inspection.run_status import RunStatus
     from harness.inspection.why import Line
+    from harness.report.page import Document, Grid
     from harness.results.records import Record
 
 WATCH_S = 1.0
@@ -95,7 +95,7 @@ def status(
         if as_json:
             print_json([each.model_dump(mode="json") for each in found])
         else:
-            _print_statuses(found, stdout())
+            print_document(status_document(found))
         return
     looks = _looks(folders)
     if as_json:
@@ -134,9 +134,11 @@ def _watch_live(looks: "Iterable[list[RunStatus]]", console: "Console") -> None:
     from rich.console import Group
     from rich.live import Live
 
+    from harness.report import rich
+
     with Live(console=console, auto_refresh=False) as live:
         for found in looks:
-            live.update(Group(*_status_lines(found)), refresh=True)
+            live.update(Group(*rich.parts(status_document(found), console.width)), refresh=True)
 
 
 def _watch_lines(looks: "Iterable[list[RunStatus]]", console: "Console") -> None:
@@ -148,29 +150,25 @@ def _watch_lines(looks: "Iterable[list[RunStatus]]", console: "Console") -> None
             if each.state == "running" and said.get(each.run) != line:
                 console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, soft_wrap=True)
                 said[each.run] = line
-    _print_statuses(found, console)
+    print_document(status_document(found))
 
 
-def _print_statuses(found: "Sequence[RunStatus]", console: "Console") -> None:
-    for line in _status_lines(found):
-        console.print(line, soft_wrap=True)
+def status_document(found: "Sequence[RunStatus]") -> "Document":
+    """How runs stand, one section each."""
+    from harness.report.page import Document, Section
 
-
-def _status_lines(found: "Sequence[RunStatus]") -> "list[Text]":
-    from rich.text import Text
-
-    lines: list[Text] = []
-    for place, each in enumerate(found):
-        if place:
-            lines.append(Text())
-        lines.append(Text.assemble((each.run, "bold"), "  ", (each.state, STYLES[each.state]), _about(each)))
+    sections = []
+    for each in found:
         rows = [("cells", _cells(each))]
         rows += [("done", _epochs(each))] if each.host else []
         rows += [("running" if each.state == "running" else "was at", _stage(each, place)) for place in _at(each)]
         rows += [("reason", each.reason)] if each.reason else []
         rows += [("error", each.last_error)] if each.last_error else []
-        lines += [Text(f"  {name:<8} {text}") for name, text in rows]
-    return lines
+        facts = tuple((f"  {name}", text) for name, text in rows)
+        sections.append(
+            Section(f"{each.run}  {each.state}{_about(each)}", facts=facts, style=f"bold {STYLES[each.state]}")
+        )
+    return Document("", tuple(sections))
 
 
 def _about(each: "RunStatus") -> str:
@@ -311,7 +309,7 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print everything about a cell: what it is, what it measured, its stages, versions, costs and files."""
-    from harness.cli._cell_page import print_cell
+    from harness.cli._cell_page import cell_document
     from harness.inspection import pages as inspection
     from harness.inspection.lookup import find_cell
 
@@ -319,7 +317,7 @@ def show(
     if as_json:
         print_json(found)
     else:
-        print_cell(found, stdout())
+        print_document(cell_document(found))
 
 
 # --- why ------------------------------------------------------------------------------------------------------------
@@ -370,18 +368,18 @@ def why(
             {"run": experiment.run_id, "cell": chosen, "title": titles[chosen], "stages": list(map(asdict, lines))}
         )
         return
-    _print_why(chosen, titles[chosen], lines, before, stdout())
+    print_document(why_document(chosen, titles[chosen], lines, before))
 
 
-def _print_why(cell: str, name: str, lines: "Sequence[Line]", before: "Record | None", console: "Console") -> None:
-    from rich.text import Text
+def why_document(cell: str, name: str, lines: "Sequence[Line]", before: "Record | None") -> "Document":
+    """What becomes of a cell, and of its stages with the reasons."""
+    from harness.report.page import Document, Section
 
-    console.print(Text.assemble((cell, "bold"), f"  {name}"), soft_wrap=True)
-    console.print(Text(_verdict(lines)), soft_wrap=True)
+    sentences = [_verdict(lines)]
     if before is not None and before.reason and any(line.status == "run" for line in lines):
-        console.print(Text(f"it ended as {before.status} in run {before.run}: {before.reason}"), soft_wrap=True)
-    if lines[0].status != "skipped":
-        console.print(_why_table(lines))
+        sentences.append(f"it ended as {before.status} in run {before.run}: {before.reason}")
+    grid = None if lines[0].status == "skipped" else _why_grid(lines)
+    return Document("", (Section(f"{cell}  {name}", tuple(sentences), grid),))
 
 
 def _verdict(lines: "Sequence[Line]") -> str:
@@ -399,13 +397,22 @@ def _verdict(lines: "Sequence[Line]") -> str:
     )
 
 
-def _why_table(lines: "Sequence[Line]") -> "Table":
-    from rich.table import Table
-    from rich.text import Text
+def _why_grid(lines: "Sequence[Line]") -> "Grid":
+    from harness.report.page import Column, table
 
-    table = Table("stages", "", "why", box=None, pad_edge=False, header_style="bold")
-    for (state, reason), group in groupby(lines, key=lambda line: (line.status, line.reason)):
-        places = [line.place for line in group]
-        name = places[0] if len(places) == 1 else f"{places[0]} to {places[-1]}"
-        table.add_row(Text(name), Text(state, style="green" if state == "cached" else ""), Text(reason))
-    return table
+    def places(group: "Sequence[Line]") -> str:
+        return group[0].place if len(group) == 1 else f"{group[0].place} to {group[-1].place}"
+
+    groups = [list(group) for _, group in groupby(lines, key=lambda line: (line.status, line.reason))]
+    columns: list[Column[list[Line]]] = [
+        Column("stages", places, kind="label", matters="key"),
+        Column(
+            "",
+            lambda group: group[0].status,
+            short="state",
+            kind="label",
+            style=lambda group: "green" if group[0].status == "cached" else "",
+        ),
+        Column("why", lambda group: group[0].reason, kind="text"),
+    ]
+    return table(columns, groups)

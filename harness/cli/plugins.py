@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from harness.cli._common import JsonOption, guarded, print_json, stdout
+from harness.cli._common import JsonOption, echo, guarded, print_document, print_json
 
 if TYPE_CHECKING:
     from harness.api import Component, JsonValue
     from harness.discovery.registry import PluginRow, Registry
+    from harness.report.page import Document
 
 app = typer.Typer(help="List and explain plugins.", no_args_is_help=True)
 
@@ -35,7 +36,7 @@ def list_plugins(
     if as_json:
         print_json([_as_json(row) for row in rows])
     else:
-        _print_table(rows)
+        print_document(list_document(rows))
 
 
 def _of_kind(rows: "Iterable[PluginRow]", kind: str | None) -> "list[PluginRow]":
@@ -52,16 +53,18 @@ def _of_kind(rows: "Iterable[PluginRow]", kind: str | None) -> "list[PluginRow]"
     return [row for row in rows if row.kind in (singular, None)]
 
 
-def _print_table(rows: "Iterable[PluginRow]") -> None:
-    from rich.table import Table
-    from rich.text import Text
+def list_document(rows: "Iterable[PluginRow]") -> "Document":
+    """Every plugin with its state, and what it is or what it lacks."""
+    from harness.report.page import Column, Document, Section, table
 
-    table = Table("kind", "name", "state", "from", "what it is", box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        state = Text(row.state, style=STYLES[row.state])
-        # `Text` keeps brackets in an error message from being read as markup.
-        table.add_row(row.kind or "?", row.name, state, f"{row.distribution} {row.version}", Text(_what(row)))
-    stdout().print(table)
+    columns: list[Column[PluginRow]] = [
+        Column("kind", lambda row: row.kind or "?", kind="label", matters="key"),
+        Column("name", lambda row: row.name, kind="label", matters="key"),
+        Column("state", lambda row: row.state, kind="label", style=lambda row: STYLES[row.state]),
+        Column("from", lambda row: f"{row.distribution} {row.version}", kind="text"),
+        Column("what it is", _what, kind="text"),
+    ]
+    return Document("", (Section("", (), table(columns, list(rows))),))
 
 
 def _what(row: "PluginRow") -> str:
@@ -90,7 +93,8 @@ def show(
         print_json([_as_json(row) | {"parameters": _schema(row.component)} for row in rows])
     else:
         for row in rows:
-            _print_plugin(row)
+            print_document(plugin_document(row))
+            echo()
     return PluginUnavailableError.exit_code if all(row.state == "broken" for row in rows) else 0
 
 
@@ -114,24 +118,25 @@ def _schema(component: "type[Component] | None") -> "dict[str, JsonValue]":
     return {name: schema for name, schema in properties.items() if name != "label"}
 
 
-def _print_plugin(row: "PluginRow") -> None:
-    from rich.table import Table
-    from rich.text import Text
+def plugin_document(row: "PluginRow") -> "Document":
+    """What a plugin is, what is wrong with it, and its parameters."""
+    from harness.report.page import Column, Document, Section, table
 
-    console = stdout()
-    console.print(Text.assemble((row.name, "bold"), f" ({row.kind or 'unknown kind'}), "), end="")
-    console.print(Text(f"{row.distribution} {row.version}, {row.module}"), soft_wrap=True)
-    if row.error:
-        console.print(Text(f"{row.state}: {_what(row)}", style=STYLES[row.state]))
+    told = [f"{row.distribution} {row.version}, {row.module}"]
+    wrong = (f"{row.state}: {_what(row)}",) if row.error else ()
+    head = Section(f"{row.name} ({row.kind or 'unknown kind'})", tuple(told), warnings=wrong)
     if row.component is None:
-        return
-    console.print(Text(inspect.cleandoc(row.component.__doc__ or row.summary)), "")
-    table = Table("parameter", "values", "default", "meaning", box=None, pad_edge=False, header_style="bold")
-    for name, schema in _schema(row.component).items():
-        assert isinstance(schema, dict)
-        default = json.dumps(schema.get("default"))
-        table.add_row(Text(name), Text(_values(schema)), Text(default), Text(str(schema.get("description", ""))))
-    console.print(table if table.row_count else "It has no parameters.", "")
+        return Document("", (head,))
+    about = Section(sentences=(inspect.cleandoc(row.component.__doc__ or row.summary),))
+    columns: list[Column[tuple[str, Mapping[str, JsonValue]]]] = [
+        Column("parameter", lambda each: each[0], kind="label", matters="key"),
+        Column("values", lambda each: _values(each[1]), kind="text"),
+        Column("default", lambda each: json.dumps(each[1].get("default")), kind="text"),
+        Column("meaning", lambda each: str(each[1].get("description", "")), kind="text"),
+    ]
+    found = [(name, schema) for name, schema in _schema(row.component).items() if isinstance(schema, dict)]
+    last = Section(grid=table(columns, found)) if found else Section(sentences=("It has no parameters.",))
+    return Document("", (head, about, last))
 
 
 def _values(schema: "Mapping[str, JsonValue]") -> str:

@@ -278,16 +278,16 @@ class Report:
         names = dict.fromkeys(row.model for row in self.rows)
         return {name: tuple(row for row in self.rows if row.model == name) for name in names}
 
+    def rows_plain(self) -> list[Entry]:
+        """Every row, as JSON values."""
+        return [_row_json(row, fastest(found), self.load) for found in self.by_model().values() for row in found]
+
     def plain(self) -> Entry:
         """Everything, as JSON values."""
-        rows: list[JsonValue] = []
-        for found in self.by_model().values():
-            reference = fastest(found)
-            rows += [_row_json(row, reference, self.load) for row in found]
         return {
             "batch": self.load.batch,
             "steps": self.load.steps,
-            "rows": rows,
+            "rows": list(self.rows_plain()),
             "storage": [_stored_json(matrix) for matrix in self.matrices],
             "notes": list(self.notes),
         }

@@ -1,20 +1,19 @@
 """What `harness hardware` prints for people: the rows of costs, sweeps, devices and checks as tables."""
 
 import re
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from harness.api import Check, CheckKind, Cost, JsonValue
 from harness.costing.checks import has_failed
 from harness.costing.costs import Load, Report, Row, Stored, clock_ratio, fastest
+from harness.costing.entries import Entry
 from harness.costing.sweep import Point
-from harness.report.formats import DASH, Footnotes
+from harness.report import page
+from harness.report.formats import DASH, MISFIT, Footnotes
+from harness.report.page import Column, Document, Medium, Noted, Section, Shown, missing
 
 ORIGINS: Mapping[str, str] = {
     "published": "ᵖ", "read": "ʳ", "measured": "ᵐ", "derived": "ᵈ", "simulated": "ˢ", "recalled": "ᶜ", "assumed": "ᵃ",
@@ -35,20 +34,10 @@ _PROVES: Mapping[CheckKind, str] = {
     "report": "shown with its error, nothing to hold",
 }
 
-_WIDEST = 10_000
-"""Columns of a table that is being measured."""
+_STYLES = {"failed": "bold red", "held": "green"}
 
 _MOST_STORED = 40
 """Matrices whose formats are printed; JSON has all of them."""
-
-
-@dataclass(frozen=True)
-class Titled:
-    """A table with its heading, and lines below it."""
-
-    heading: str
-    table: Table
-    lines: tuple[str, ...] = ()
 
 
 def mark(origin: str) -> str:
@@ -66,43 +55,6 @@ def _first(origin: str) -> str:
     return re.split(r"\W", origin, maxsplit=1)[0]
 
 
-def show(console: Console, parts: Sequence[Titled | str]) -> None:
-    """Print tables and sentences, a blank line between them; a table too wide for the console is never cut."""
-    for number, part in enumerate(parts):
-        if number:
-            console.print()
-        if isinstance(part, str):
-            console.print(Text(part))
-            continue
-        console.print(Text(part.heading, style="bold"))
-        console.print(part.table, width=max(console.width, _least_width(console, part.table)), crop=False)
-        for line in part.lines:
-            console.print(Text(line))
-
-
-def _least_width(console: Console, table: Table) -> int:
-    """Columns that a table needs if only the columns that may wrap are broken."""
-    for column in table.columns:
-        if column.no_wrap:
-            cells = [column.header, *column.cells]
-            column.min_width = max(Measurement.get(console, console.options, cell).maximum for cell in cells)
-    return Measurement.get(console, console.options.update(max_width=_WIDEST), table).minimum
-
-
-def _table(*columns: str, left: int = 1, wraps: int | None = None) -> Table:
-    """A table whose first `left` columns are text; only the column `wraps` is ever broken."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
-    height = max(column.count("\n") for column in columns)
-    for place, column in enumerate(columns):
-        table.add_column(
-            Text("\n" * (height - column.count("\n")) + column),
-            justify="left" if place < left else "right",
-            no_wrap=place != wraps,
-            overflow="fold",
-        )
-    return table
-
-
 def _us(microseconds: float) -> str:
     """A latency; below 10 µs with a digit more."""
     return f"{microseconds:.{2 if microseconds >= 10 else 3}f}"
@@ -116,62 +68,74 @@ def _factor(number: float) -> str:
 # --- cost -----------------------------------------------------------------------------------------------------------
 
 
-def cost_parts(report: Report) -> Iterator[Titled | str]:
-    """Everything about the cost of a workload, in the order in which it is read."""
+def cost_document(report: Report, medium: Medium = "terminal") -> Document:
+    """Everything about the cost of a workload, in the order in which it is read; as data, a line per engine."""
+    if medium == "data":
+        # All that a line of `--json` says: a flat table has no room for the details of layers.
+        figures: Column[Entry] = Column("", fields=lambda row: {k: v for k, v in row.items() if k != "details"})
+        return Document("", (Section("", (), page.table([figures], report.rows_plain(), medium)),))
+    sections: list[Section] = []
     for model, rows in report.by_model().items():
-        yield from _model_parts(rows, model, report.load)
+        sections += _model_sections(rows, model, report.load)
     if report.matrices:
-        yield _storage(report.matrices)
+        sections.append(_storage(report.matrices))
     if report.notes:
-        yield "\n".join(f"note: {note}" for note in report.notes)
+        sections.append(Section(sentences=tuple(f"note: {note}" for note in report.notes)))
+    return Document("" if medium == "terminal" else "Hardware cost", tuple(sections))
 
 
-def _model_parts(rows: Sequence[Row], model: str, load: Load) -> Iterator[Titled | str]:
+def _model_sections(rows: Sequence[Row], model: str, load: Load) -> Iterator[Section]:
     reference = fastest(rows)
     yield _speeds(rows, model, reference)
     if reference is None or reference.cost is None:
         return
+    costed = [(row.engine, row.cost) for row in rows if row.cost is not None]
     if load != Load():
-        yield _loads(rows, load)
-    yield _resources(rows)
+        yield _loads(costed, load)
+    yield _resources(costed)
     layers = reference.cost.details.get("layers")
     if isinstance(layers, dict) and layers:
         yield _layers(reference, layers)
     warnings: dict[str, list[str]] = {}
-    for row in rows:
-        for note in row.cost.notes if row.cost else ():
-            warnings.setdefault(note, []).append(row.engine)
+    for engine, cost in costed:
+        for note in cost.notes:
+            warnings.setdefault(note, []).append(engine)
     if warnings:
-        yield "\n".join(f"{', '.join(engines)}: {note}" for note, engines in warnings.items())
+        yield Section(sentences=tuple(f"{', '.join(engines)}: {note}" for note, engines in warnings.items()))
 
 
-def _speeds(rows: Sequence[Row], model: str, reference: Row | None) -> Titled:
-    table = _table(
-        "engine", "shape", "cycles", "MHz", "latency\nµs", "steps/s", "over\ndense", "over\nown", "fixed\ncycles",
-        "clock\nratio", "used\n%", "bound\nby", left=2,
-    )  # fmt: skip
-    notes = Footnotes()
-    for row in rows:
-        if row.cost is None:
-            table.add_row(Text(row.engine), Text(notes.dash(row.reason)), *[DASH] * 10)
-            continue
-        cost = row.cost
-        ratio = clock_ratio(row, reference)
-        table.add_row(
-            Text(row.engine + ("" if cost.fits else " ✗")),
-            Text(cost.shape),
-            ("" if cost.exact else "≈") + str(cost.cycles),
-            f"{cost.clock_mhz:g}{mark(cost.clock_origin)}",
-            _us(cost.latency_us),
-            DASH if cost.steps_per_s is None else f"{cost.steps_per_s:.0f}",
-            _factor(cost.speedup),
-            DASH if cost.engine_dense_cycles is None else _factor(cost.engine_dense_cycles / cost.cycles),
-            DASH if cost.fixed_cycles is None else str(cost.fixed_cycles),
-            DASH if ratio is None else f"{ratio:.2f}",
-            f"{100 * cost.utilisation:.1f}",
-            Text(cost.bound_by),
-        )
-    return Titled(f"{model}: one time step or item at batch 1", table, (*notes.lines(), *_speed_lines(rows, reference)))
+def _speeds(rows: Sequence[Row], model: str, reference: Row | None) -> Section:
+    def figure(header: str, shown: Callable[[Cost], str], **options: Any) -> Column[Row]:
+        return Column(header, lambda row: DASH if row.cost is None else shown(row.cost), **options)
+
+    def ratio(row: Row) -> str:
+        found = clock_ratio(row, reference)
+        return DASH if found is None else f"{found:.2f}"
+
+    columns: list[Column[Row]] = [
+        Column("engine", lambda row: row.engine + _misfit(row.cost), kind="label", matters="key"),
+        Column("shape", lambda row: missing(row.reason) if row.cost is None else row.cost.shape, kind="label"),
+        figure("cycles", lambda cost: ("" if cost.exact else "≈") + str(cost.cycles), matters="key"),
+        figure("MHz", lambda cost: f"{cost.clock_mhz:g}{mark(cost.clock_origin)}"),
+        figure("latency\nµs", lambda cost: _us(cost.latency_us)),
+        figure("steps/s", lambda cost: DASH if cost.steps_per_s is None else f"{cost.steps_per_s:.0f}"),
+        figure("over\ndense", lambda cost: _factor(cost.speedup)),
+        figure("over\nown", _over_own),
+        figure("fixed\ncycles", lambda cost: DASH if cost.fixed_cycles is None else str(cost.fixed_cycles)),
+        Column("clock\nratio", ratio),
+        figure("used\n%", lambda cost: f"{100 * cost.utilisation:.1f}"),
+        figure("bound\nby", lambda cost: cost.bound_by, kind="label"),
+    ]
+    grid = page.table(columns, rows, notes=tuple(_speed_lines(rows, reference)))
+    return Section(f"{model}: one time step or item at batch 1", (), grid)
+
+
+def _misfit(cost: Cost | None) -> str:
+    return "" if cost is None or cost.fits else f" {MISFIT}"
+
+
+def _over_own(cost: Cost) -> str:
+    return DASH if cost.engine_dense_cycles is None else _factor(cost.engine_dense_cycles / cost.cycles)
 
 
 def _speed_lines(rows: Sequence[Row], reference: Row | None) -> Iterator[str]:
@@ -195,48 +159,40 @@ def _speed_lines(rows: Sequence[Row], reference: Row | None) -> Iterator[str]:
         yield f"fixed shapes: {'; '.join(fixed)}"
 
 
-def _loads(rows: Sequence[Row], load: Load) -> Titled:
-    table = _table("engine", "streams", "step, µs", "sequence, µs", "all, µs", "steps/s")
-    for row in rows:
-        if row.cost is not None:
-            table.add_row(
-                Text(row.engine),
-                str(row.cost.streams),
-                _us(row.cost.latency_us),
-                _us(load.sequence_us(row.cost)),
-                _us(load.total_us(row.cost)),
-                f"{load.steps_per_s(row.cost):.0f}",
-            )
+_Costed = tuple[str, Cost]
+"""An engine and what it costs."""
+
+
+def _loads(rows: Sequence[_Costed], load: Load) -> Section:
+    columns: list[Column[_Costed]] = [
+        Column("engine", lambda row: row[0], kind="label", matters="key"),
+        Column("streams", lambda row: str(row[1].streams)),
+        Column("step, µs", lambda row: _us(row[1].latency_us)),
+        Column("sequence, µs", lambda row: _us(load.sequence_us(row[1]))),
+        Column("all, µs", lambda row: _us(load.total_us(row[1]))),
+        Column("steps/s", lambda row: f"{load.steps_per_s(row[1]):.0f}"),
+    ]
     inputs = "one input" if load.batch == 1 else f"{load.batch} inputs"
     each = "one step" if load.steps == 1 else f"{load.steps} steps"
-    return Titled(f"{inputs} of {each}, one after another or over an engine's streams", table)
+    return Section(f"{inputs} of {each}, one after another or over an engine's streams", (), page.table(columns, rows))
 
 
-def _resources(rows: Sequence[Row]) -> Titled:
-    table = _table(
-        "engine", "multipliers", "DSP", "RAM blocks", "LUT", "FF", "on chip", "fits", "executed\nGOPS",
-        "dense-equiv.\nGOPS", "energy\nµJ",
-    )  # fmt: skip
-    costs = []
-    for row in rows:
-        if row.cost is None:
-            continue
-        cost = row.cost
-        costs.append(cost)
-        table.add_row(
-            Text(row.engine),
-            str(cost.multipliers),
-            str(cost.dsp),
-            f"{cost.ram_blocks} {cost.ram_kind}",
-            DASH if cost.lut is None else str(cost.lut),
-            DASH if cost.ff is None else str(cost.ff),
-            _yes(cost.resident),
-            _yes(cost.fits),
-            f"{cost.gops:.1f}",
-            f"{cost.effective_gops:.1f}",
-            DASH if cost.energy_uj is None else f"{cost.energy_uj:.2f}",
-        )
-    return Titled(f"resources on {_device(costs)}; LUT and FF are indicative", table)
+def _resources(rows: Sequence[_Costed]) -> Section:
+    columns: list[Column[_Costed]] = [
+        Column("engine", lambda row: row[0], kind="label", matters="key"),
+        Column("multipliers", lambda row: str(row[1].multipliers)),
+        Column("DSP", lambda row: str(row[1].dsp)),
+        Column("RAM blocks", lambda row: f"{row[1].ram_blocks} {row[1].ram_kind}"),
+        Column("LUT", lambda row: DASH if row[1].lut is None else str(row[1].lut)),
+        Column("FF", lambda row: DASH if row[1].ff is None else str(row[1].ff)),
+        Column("on chip", lambda row: _yes(row[1].resident)),
+        Column("fits", lambda row: _yes(row[1].fits)),
+        Column("executed\nGOPS", lambda row: f"{row[1].gops:.1f}"),
+        Column("dense-equiv.\nGOPS", lambda row: f"{row[1].effective_gops:.1f}"),
+        Column("energy\nµJ", lambda row: DASH if row[1].energy_uj is None else f"{row[1].energy_uj:.2f}"),
+    ]
+    device = _device([cost for _, cost in rows])
+    return Section(f"resources on {device}; LUT and FF are indicative", (), page.table(columns, rows))
 
 
 def _device(costs: Sequence[Cost]) -> str:
@@ -249,31 +205,46 @@ def _yes(value: bool | None) -> str:
     return DASH if value is None else "yes" if value else "no"
 
 
-def _layers(row: Row, layers: Mapping[str, JsonValue]) -> Titled:
-    found = {name: layer for name, layer in layers.items() if isinstance(layer, dict)}
-    parts: dict[str, None] = {}
-    for layer in found.values():
-        inside = layer.get("parts")
-        if isinstance(inside, dict):
-            parts |= dict.fromkeys(name for name, value in inside.items() if value)
-    table = _table(
-        "layer", "rows", "cols", "non-zeros", "density", "cycles", *(part.replace("_", "\n") for part in parts)
-    )
-    for name, layer in found.items():
-        size, kept = _number(layer.get("rows")) * _number(layer.get("cols")), _number(layer.get("nonzeros"))
-        inside = layer.get("parts")
-        values = inside if isinstance(inside, dict) else {}
-        table.add_row(
-            Text(name),
-            f"{_number(layer.get('rows')):.0f}",
-            f"{_number(layer.get('cols')):.0f}",
-            f"{kept:.0f}",
-            f"{kept / size:.4f}" if size else DASH,
-            f"{_number(layer.get('cycles')):.1f}".removesuffix(".0"),
-            *(f"{_number(values.get(part)):.1f}".removesuffix(".0") for part in parts),
-        )
-    lines = [f"{name}: {note}" for name, layer in found.items() for note in _texts(layer.get("notes"))]
-    return Titled(f"layers on {row.engine}: where the cycles go", table, tuple(lines))
+_Layer = tuple[str, Mapping[str, JsonValue]]
+"""A layer's name and what the model tells of it."""
+
+
+def _layers(row: Row, layers: Mapping[str, JsonValue]) -> Section:
+    found: list[_Layer] = [(name, layer) for name, layer in layers.items() if isinstance(layer, dict)]
+    parts = dict.fromkeys(name for _, layer in found for name, value in _inside(layer).items() if value)
+    columns: list[Column[_Layer]] = [
+        Column("layer", lambda each: each[0], kind="label", matters="key"),
+        Column("rows", lambda each: f"{_number(each[1].get('rows')):.0f}"),
+        Column("cols", lambda each: f"{_number(each[1].get('cols')):.0f}"),
+        Column("non-zeros", lambda each: f"{_number(each[1].get('nonzeros')):.0f}"),
+        Column("density", lambda each: _density(each[1])),
+        Column("cycles", lambda each: _tenths(each[1].get("cycles"))),
+        *(
+            Column(
+                part,
+                partial(lambda part, each: _tenths(_inside(each[1]).get(part)), part),
+                short=part.replace("_", "\n"),
+            )
+            for part in parts
+        ),
+    ]
+    lines = [f"{name}: {note}" for name, layer in found for note in _texts(layer.get("notes"))]
+    return Section(f"layers on {row.engine}: where the cycles go", (), page.table(columns, found, notes=lines))
+
+
+def _inside(layer: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
+    """Cycles of a layer by what they are spent on."""
+    parts = layer.get("parts")
+    return parts if isinstance(parts, dict) else {}
+
+
+def _density(layer: Mapping[str, JsonValue]) -> str:
+    size = _number(layer.get("rows")) * _number(layer.get("cols"))
+    return f"{_number(layer.get('nonzeros')) / size:.4f}" if size else DASH
+
+
+def _tenths(value: JsonValue) -> str:
+    return f"{_number(value):.1f}".removesuffix(".0")
 
 
 def _texts(value: JsonValue) -> list[str]:
@@ -284,47 +255,72 @@ def _number(value: JsonValue) -> float:
     return float(value) if isinstance(value, int | float) else 0.0
 
 
-def _storage(matrices: Sequence[Stored]) -> Titled:
+def _storage(matrices: Sequence[Stored]) -> Section:
     shown = matrices[:_MOST_STORED]
-    names = [size.name for size in shown[0].formats]
-    table = _table("matrix", "density", "best", "best, bits", *(name.replace("_", "\n") for name in names), left=1)
-    notes = Footnotes()
-    for matrix in shown:
-        cells = [
-            notes.dash(f"{size.name}: {size.reason}") if size.fraction is None else f"{size.fraction:.3f}"
-            for size in matrix.formats
-        ]
-        density = matrix.nnz / (matrix.rows * matrix.cols)
-        table.add_row(Text(matrix.tensor), f"{density:.4f}", matrix.best.name, str(matrix.best.bits), *cells)
-    lines = notes.lines()
-    if len(matrices) > len(shown):
-        lines.append(f"and {len(matrices) - len(shown)} more matrices; `--json` has all")
-    return Titled("storage: bits in every format, as a fraction of the dense bits", table, tuple(lines))
+
+    def fraction(place: int, matrix: Stored) -> Shown:
+        size = matrix.formats[place]
+        return missing(f"{size.name}: {size.reason}") if size.fraction is None else f"{size.fraction:.3f}"
+
+    columns: list[Column[Stored]] = [
+        Column("matrix", lambda matrix: matrix.tensor, kind="label", matters="key"),
+        Column("density", lambda matrix: f"{matrix.nnz / (matrix.rows * matrix.cols):.4f}"),
+        Column("best", lambda matrix: matrix.best.name, kind="label"),
+        Column("best, bits", lambda matrix: str(matrix.best.bits)),
+        *(
+            Column(size.name, partial(fraction, place), short=size.name.replace("_", "\n"))
+            for place, size in enumerate(shown[0].formats)
+        ),
+    ]
+    more = len(matrices) - len(shown)
+    notes = [f"and {more} more matrices; `--json` has all"] if more else []
+    heading = "storage: bits in every format, as a fraction of the dense bits"
+    return Section(heading, (), page.table(columns, shown, notes=notes))
 
 
 # --- list -----------------------------------------------------------------------------------------------------------
 
-
-def engine_table(rows: Sequence[Mapping[str, JsonValue]]) -> Titled:
-    """Engines by name with what they are and which parameters they take."""
-    table = Table("engine", "what it is", "parameters", box=None, pad_edge=False, header_style="bold")
-    for row in rows:
-        names = row["parameters"]
-        parameters = ", ".join(names) if isinstance(names, dict) else ""
-        table.add_row(Text(str(row["name"])), Text(str(row["summary"])), Text(parameters))
-    return Titled("engines", table)
+_Entry = Mapping[str, JsonValue]
 
 
-def device_table(rows: Sequence[Mapping[str, JsonValue]]) -> Titled:
-    """Devices, every figure with the mark of its origin."""
-    columns = list(dict.fromkeys(key for row in rows for key in row if key not in ("chip", "family")))
-    table = _table(*(column.replace("_", "\n") for column in columns), left=len(columns))
+def list_document(engines: Sequence[_Entry], devices: Sequence[_Entry]) -> Document:
+    """What there is: engines with their parameters, devices with the mark of every figure's origin."""
+    return Document("", (_engines(engines), _devices(devices)))
+
+
+def _engines(rows: Sequence[_Entry]) -> Section:
+    columns: list[Column[_Entry]] = [
+        Column("engine", lambda row: str(row["name"]), kind="label", matters="key"),
+        Column("what it is", lambda row: str(row["summary"]), kind="text"),
+        Column("parameters", _parameters, kind="text"),
+    ]
+    return Section("engines", (), page.table(columns, rows))
+
+
+def _parameters(row: _Entry) -> str:
+    names = row["parameters"]
+    return ", ".join(names) if isinstance(names, dict) else ""
+
+
+def _devices(rows: Sequence[_Entry]) -> Section:
+    names = dict.fromkeys(key for row in rows for key in row if key not in ("chip", "family", "device"))
     origins: list[str] = []
-    for row in rows:
-        cells = [_figure(row.get(column), origins) for column in columns]
-        below = row.get("chip") or row.get("family")  # a board names its chip, a chip its family
-        table.add_row(Text(cells[0] + (f"\n  {below}" if below else "")), *map(Text, cells[1:]))
-    return Titled("devices", table, tuple(filter(None, [legend(origins)])))
+    columns: list[Column[_Entry]] = [
+        Column("device", _device_name, kind="label", matters="key"),
+        *(
+            Column(
+                name, partial(lambda name, row: _figure(row.get(name), origins), name), short=name.replace("_", "\n")
+            )
+            for name in names
+        ),
+    ]
+    grid = page.table(columns, rows)
+    return Section("devices", (), replace(grid, notes=tuple(filter(None, [legend(origins)]))))
+
+
+def _device_name(row: _Entry) -> str:
+    below = row.get("chip") or row.get("family")  # a board names its chip, a chip its family
+    return str(row.get("device")) + (f"\n  {below}" if below else "")
 
 
 def _figure(value: JsonValue, origins: list[str]) -> str:
@@ -343,32 +339,41 @@ def _figure(value: JsonValue, origins: list[str]) -> str:
 # --- validate -------------------------------------------------------------------------------------------------------
 
 
-def check_parts(checks: Sequence[Check]) -> Iterator[Titled | str]:
+def check_document(checks: Sequence[Check], caveats: Sequence[str], counts: Mapping[str, int]) -> Document:
     """Every figure of every rule, one table per kind of rule: what each kind proves is its heading."""
     notes = Footnotes()
+    columns = _check_columns()
+    sections = []
     for kind, proves in _PROVES.items():
         found = [check for check in checks if check.kind == kind]
         if found:
-            yield Titled(f"{kind}: {proves}", _checks(found, notes))
+            sections.append(Section(f"{kind}: {proves}", (), page.table(columns, found, footnotes=notes)))
     origins = legend([check.origin or "" for check in checks if check.published is not None])
-    yield "\n".join(filter(None, [origins, *notes.lines()]))
+    sections.append(Section(sentences=tuple(filter(None, [origins, *notes.lines()]))))
+    sections += [Section(sentences=(caveat,)) for caveat in caveats]
+    sections.append(Section(sentences=(", ".join(f"{count} {word}" for word, count in counts.items()),)))
+    return Document("", tuple(sections))
 
 
-def _checks(checks: Sequence[Check], notes: Footnotes) -> Table:
-    table = _table("rule", "figure", "modelled", "target", "unit", "error", "gate", "", left=2, wraps=1)
-    for check in checks:
-        remarks = _remarks(check)
-        table.add_row(
-            Text(check.id),
-            Text(f"{check.what}{f' · {check.model}' if check.model else ''}{notes.mark(remarks) if remarks else ''}"),
-            _figures(check.modelled),
-            _figures(check.published) + (mark(check.origin) if check.origin and check.published is not None else ""),
-            Text(check.unit),
-            DASH if check.error is None else f"{100 * check.error:+.1f} %",
-            Text("\n".join(textwrap.wrap(check.gate, 22)) or DASH),
-            Text(outcome(check), style={"failed": "bold red", "held": "green"}.get(outcome(check), "")),
-        )
-    return table
+def _check_columns() -> list[Column[Check]]:
+    return [
+        Column("rule", lambda check: check.id, kind="label", matters="key"),
+        Column("figure", _of_what, kind="text"),
+        Column("modelled", lambda check: _figures(check.modelled)),
+        Column("target", _target),
+        Column("unit", lambda check: check.unit, kind="label"),
+        Column("error", lambda check: DASH if check.error is None else f"{100 * check.error:+.1f} %"),
+        Column("gate", lambda check: check.gate or DASH, kind="text"),
+        Column("", outcome, short="outcome", kind="label", style=lambda check: _STYLES.get(outcome(check), "")),
+    ]
+
+
+def _of_what(check: Check) -> Shown:
+    return Noted(check.what + (f" · {check.model}" if check.model else ""), _remarks(check))
+
+
+def _target(check: Check) -> str:
+    return _figures(check.published) + (mark(check.origin) if check.origin and check.published is not None else "")
 
 
 def outcome(check: Check) -> str:
@@ -390,27 +395,23 @@ def _figures(value: float | None) -> str:
 # --- sweep ----------------------------------------------------------------------------------------------------------
 
 
-def sweep_table(points: Sequence[Point], *, everything: bool) -> Titled:
+def sweep_document(points: Sequence[Point], *, everything: bool) -> Document:
     """The designs that no other beats, or all of them, the fastest first; engines that cannot run it below."""
-    table = _table(
-        "engine", "shape", "MHz", "cycles", "latency\nµs", "multipliers", "DSP", "RAM\nblocks", "fits", "front", left=2
-    )
     costed = [(point, point.row.cost) for point in points if point.row.cost is not None]
     shown = [(point, cost) for point, cost in costed if everything or point.fronts]
     shown.sort(key=lambda each: (each[1].latency_us, each[1].multipliers))
-    for point, cost in shown:
-        table.add_row(
-            Text(point.row.engine),
-            Text(cost.shape),
-            f"{cost.clock_mhz:g}{mark(cost.clock_origin)}",
-            str(cost.cycles),
-            _us(cost.latency_us),
-            str(cost.multipliers),
-            str(cost.dsp),
-            str(cost.ram_blocks),
-            _yes(cost.fits),
-            "".join(name[0] for name in point.fronts) or DASH,
-        )
+    columns: list[Column[tuple[Point, Cost]]] = [
+        Column("engine", lambda each: each[0].row.engine, kind="label", matters="key"),
+        Column("shape", lambda each: each[1].shape, kind="label", matters="key"),
+        Column("MHz", lambda each: f"{each[1].clock_mhz:g}{mark(each[1].clock_origin)}"),
+        Column("cycles", lambda each: str(each[1].cycles)),
+        Column("latency\nµs", lambda each: _us(each[1].latency_us)),
+        Column("multipliers", lambda each: str(each[1].multipliers)),
+        Column("DSP", lambda each: str(each[1].dsp)),
+        Column("RAM\nblocks", lambda each: str(each[1].ram_blocks)),
+        Column("fits", lambda each: _yes(each[1].fits)),
+        Column("front", lambda each: "".join(name[0] for name in each[0].fronts) or DASH),
+    ]
     lines = [
         f"{len(shown)} of {len(costed)} designs"
         + ("" if everything else "; the others are beaten, or cannot be built"),
@@ -418,4 +419,5 @@ def sweep_table(points: Sequence[Point], *, everything: bool) -> Titled:
         *filter(None, [legend([cost.clock_origin for _, cost in shown])]),
         *(f"{point.row.engine} – {point.row.reason}" for point in points if point.row.cost is None),
     ]
-    return Titled("latency of one time step or item against resources", table, tuple(lines))
+    heading = "latency of one time step or item against resources"
+    return Document("", (Section(heading, (), page.table(columns, shown, notes=lines)),))

@@ -83,6 +83,9 @@ def _broken_text(line: str, width: int) -> str:
     """A line broken between words only; spaces before its first word stay."""
     lines = []
     for part in line.split("\n"):
+        if _length(part) <= width:
+            lines.append(part)
+            continue
         indent = part[: len(part) - len(part.lstrip())]
         now, used = indent, _length(indent)
         for word in part.split():
@@ -137,18 +140,19 @@ class _Lines:
         ]
         # Numbers stand beside the last line of a broken label, but beside the first of a text.
         labels = max((len(s) for s, column in zip(split, columns, strict=True) if column.kind == "label"), default=1)
-        last = len(columns) - 1
         for number in range(max(map(len, split))):
-            for place, (lines, column, width) in enumerate(zip(split, columns, self.widths, strict=True)):
+            segments: list[Segment] = []
+            for cell, lines, column, width in zip(cells, split, columns, self.widths, strict=True):
                 is_number = column.kind == "number"
                 at = number - (max(labels - len(lines), 0) if is_number else 0)
                 line = strip_control_codes(lines[at]) if 0 <= at < len(lines) else ""
-                blank = " " * (width - _length(line))
-                style = console.get_style(cells[place].style) if cells[place].style else None
-                yield Segment(blank + line if is_number else line, style)
-                if place < last:
-                    yield Segment((" " * self.gap) if is_number else blank + " " * self.gap)
-            yield Segment("\n")
+                blank, gap = " " * (width - _length(line)), " " * self.gap
+                style = console.get_style(cell.style) if cell.style else None
+                segments += [Segment(blank if is_number else ""), Segment(line, style)]
+                segments.append(Segment(gap if is_number else blank + gap))
+            while segments and not segments[-1].text.strip():
+                segments.pop()
+            yield from (*segments, Segment("\n"))
 
 
 # --- what fits ------------------------------------------------------------------------------------------------------

@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from rich.console import Console
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
+from uncut import WIDTHS, check_uncut
 
 from harness import data
-from harness.cli import app
-from harness.cli._plan_table import print_plan
+from harness.cli import app, plugins
+from harness.cli._plan_table import plan_document
+from harness.cli.data import files_document
+from harness.discovery.registry import discover
 from harness.planning import code_digest
+from harness.report import rich
 
 SUPPORT = Path(__file__).parents[2] / "support"
 
@@ -416,18 +419,38 @@ def test_a_cell_is_exported_as_safetensors(finished):
     assert not arrays["output.kernel"][~arrays["output.kernel.mask"].astype(bool)].any()
 
 
-def test_a_plan_says_why_cells_are_skipped_in_notes_below_the_table(capsys):
+def test_a_plan_says_why_cells_are_skipped_in_notes_below_the_table():
     reason = "n_m: the nearest reachable sparsity is 0.5"
     cell = {"pattern": "n_m", "status": "skipped", "reason": reason, "total_epochs": 0, "stages": 0, "stages_to_run": 0}
     cells = [cell | {"sparsity": sparsity} for sparsity in (0.6, 0.9)]
     bill = {"cells": 2, "stages": 0, "cached": 0, "stages_to_run": 0, "why": {}, "epochs": 0, "epochs_to_run": 0}
-    print_plan(
-        bill | {"epochs_without_sharing": 0, "sharing_ratio": 1.0, "cells_detail": cells}, Console(), title="grid"
-    )
-    printed = capsys.readouterr().out
+    summary = bill | {"epochs_without_sharing": 0, "sharing_ratio": 1.0, "cells_detail": cells}
+    printed = rich.text(plan_document(summary, title="grid"), 120)
 
-    assert printed.count("note 1") == 3
-    assert printed.count(reason) == 1
+    assert printed.count("note ¹") == 2
+    assert printed.count(f"¹ {reason}") == 1
+
+
+def test_every_number_of_plans_plugins_and_files_stands_in_their_tables_at_every_width(tmp_path):
+    labels = {"pattern": "bank_balanced(banks=16)", "strategy": "fine_tuning(epochs=12)", "backend": "torch"}
+    counts = {"status": "run", "reason": "not run yet", "total_epochs": 1234, "stages": 56, "stages_to_run": 55}
+    cells = [labels | counts | {"sparsity": f"0.{place}", "seed": place} for place in range(5, 9)]
+    cells.append(
+        cells[0] | {"status": "skipped", "reason": "n_m: 0.5 only", "pattern": "n_m", "backend": "keras_tfmot"}
+    )
+    bill = {"cells": 5, "stages": 222, "cached": 2, "stages_to_run": 220, "why": {"not run yet": 220}}
+    bill |= {"epochs": 12345, "epochs_to_run": 12000, "epochs_without_sharing": 23456, "sharing_ratio": 1.9}
+    registry = discover()
+    documents = [
+        plan_document(bill | {"cells_detail": cells}, title="grid"),
+        plugins.list_document(registry.rows),
+        *(plugins.plugin_document(row) for row in registry.rows if row.name in ("bank_balanced", "n_m")),
+        files_document(data.survey(tmp_path), ["ptb: text"]),
+    ]
+
+    for document in documents:
+        for width in WIDTHS:
+            check_uncut(document, width)
 
 
 def test_a_plan_lists_cells_stages_and_epochs(finished):

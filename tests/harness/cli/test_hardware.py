@@ -13,8 +13,13 @@ import pytest
 from harness_plugins.hardware._validation import CAVEAT, DEFAULT_TARGETS
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
+from uncut import WIDTHS, check_uncut
 
 from harness.cli import app
+from harness.costing import checks as checking
+from harness.costing import costs, tables
+from harness.costing import sweep as designs
+from harness.costing.workload import read_given
 from harness.discovery.registry import discover
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -120,11 +125,51 @@ def test_the_table_of_a_small_lstm_is_as_it_was(harness, golden):
     golden("hardware_cost_120", "\n".join(line.rstrip() for line in done.stdout.splitlines()))
 
 
-def test_a_table_wider_than_the_console_is_not_cut(harness):
-    wide, narrow = (harness("cost", "lstm.npz", "--engine", BANK, COLUMNS=width) for width in ("200", "50"))
+def test_every_number_stands_in_the_tables_at_every_width(folder):
+    registry = discover()
+    given = read_given(folder / "lstm.npz")
+    costed = costs.report(registry, given.workload, costs.Request(), costs.Load(3, 10), ("a note of one sentence",))
+    points = designs.sweep(registry, given.workload, costs.Request(), designs.Grid((64,), (2,)))
+    checks = checking.all_checks(registry, targets(folder, "some.yaml", "hisparse", "nm_exact", "bbs_latency"))
+    documents = {
+        "cost": tables.cost_document(costed),
+        "list": tables.list_document(costs.engine_rows(registry), costs.device_rows(registry)),
+        "sweep": tables.sweep_document(points, everything=True),
+        "validate": tables.check_document(checks, checking.caveats(registry), checking.summary(checks)),
+    }
 
-    line = next(line for line in wide.stdout.splitlines() if line.startswith("bank"))
-    assert line.split() in [line.split() for line in narrow.stdout.splitlines()]
+    for document in documents.values():
+        for width in WIDTHS:
+            check_uncut(document, width)
+
+
+def test_costs_as_csv_have_every_figure_of_the_json_unrounded(harness):
+    engines = ("--engine", BANK, "--engine", "mcbbs_systolic")
+    done, found = (
+        harness("cost", "uneven.npz", *engines, "-f", "csv"),
+        harness("cost", "uneven.npz", *engines, "--json"),
+    )
+
+    lines = list(csv.DictReader(StringIO(done.stdout)))
+    assert [line["engine"] for line in lines] == [row["engine"] for row in found.json["rows"]]
+    costed, refused = lines
+    row, other = found.json["rows"]
+    assert refused["reason"] == other["reason"] and refused["cycles"] == ""
+    for name in ("cycles", "latency_us", "speedup", "ram_blocks", "break_even_clock_ratio"):
+        assert float(costed[name]) == row[name]
+    assert (costed["shape"], costed["fits"]) == (row["shape"], "yes" if row["fits"] else "no")
+
+
+def test_costs_as_markdown_have_the_tables_of_the_terminal(harness):
+    done = harness("cost", "lstm.npz", "--engine", BANK, "--format", "md", COLUMNS="40")
+
+    assert done.returncode == 0 and done.stdout.startswith("# Hardware cost\n")
+    lines = done.stdout.splitlines()
+    assert "## cycle_simulator: one time step or item at batch 1" in lines
+    row = next(line for line in lines if line.startswith("| bank"))
+    cycles = str(only_row(harness("cost", "lstm.npz", "--engine", BANK, "--json"))["cycles"])
+    assert [cell.strip() for cell in row.split("|")][3] == cycles
+    assert harness("cost", "lstm.npz", "--engine", BANK, "-f", "json").json["rows"]
 
 
 def test_masks_are_counted_and_descriptions_are_expected(harness):

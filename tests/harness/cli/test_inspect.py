@@ -9,10 +9,12 @@ import time
 import pytest
 from rich.console import Console
 from toy_site import Shell, install_modules
+from uncut import WIDTHS, check_uncut
 
 from harness.cli import inspect
-from harness.cli._cell_page import print_cell
+from harness.cli._cell_page import cell_document
 from harness.inspection.run_status import RunningStage, RunStatus
+from harness.report import rich
 from harness.results import records
 from harness.results.records import Record
 
@@ -161,7 +163,10 @@ def test_runs_in_every_state(golden):
     ]
     found = [base.model_copy(update=change) for change in changes]
 
-    golden("status_of_runs", "\n".join(line.plain for line in inspect._status_lines(found)))
+    document = inspect.status_document(found)
+    golden("status_of_runs", rich.text(document, 120))
+    for width in WIDTHS:
+        check_uncut(document, width)
 
 
 # --- logs -----------------------------------------------------------------------------------------------------------
@@ -216,7 +221,7 @@ def test_a_cell_as_json_has_its_whole_record(finished):
     assert len(found["stages"]) == 9
 
 
-def test_a_page_is_laid_out_so(golden, capsys):
+def test_a_page_is_laid_out_so_and_never_cut(golden):
     cost = {"shape": "pes=4 lanes=16", "cycles": 12345, "latency_us": 61.725, "speedup": 1.9876, "multipliers": 64}
     record = Record(
         cell="abc", task="toy", backend="numpy", pattern="n_m(n=2, m=4)", strategy="gradual", pattern_name="n_m",
@@ -250,9 +255,10 @@ def test_a_page_is_laid_out_so(golden, capsys):
         "unknown": "no data here",
     }
 
-    print_cell(found, Console(width=120))
-
-    golden("page_of_a_cell", capsys.readouterr().out)
+    document = cell_document(found)
+    golden("page_of_a_cell", rich.text(document, 120))
+    for width in WIDTHS:
+        check_uncut(document, width)
 
 
 # --- why ------------------------------------------------------------------------------------------------------------
