@@ -6,13 +6,14 @@ learning rates and its mask updates. A backend only ever sees those.
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, SerializeAsAny
+from pydantic import Field, SerializeAsAny, model_validator
 
 from harness.api.component import Component, Frozen
-from harness.api.values import Matrix
+from harness.api.values import Mask, Matrix
 
 Rates = float | tuple[float, ...]
 """The learning rate of an epoch: one number, or one per step."""
@@ -120,6 +121,23 @@ class Recipe(Frozen):
 # --- scores ---------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class ScoreInput:
+    """What a score may look at for one tensor.
+
+    Args:
+        weights: the current weights, (rows, cols); not to be modified.
+        mask: True where a weight is kept at present, of the same shape.
+        needed: what the score's `needs` names, or None.
+        rng: a generator that depends on the seed, the epoch, the step and the tensor.
+    """
+
+    weights: Matrix
+    mask: Mask
+    needed: Matrix | None
+    rng: np.random.Generator
+
+
 Needs = Literal["nothing", "gradients", "input_norms"]
 
 
@@ -150,6 +168,10 @@ class Score(Frozen):
         Shapes:
             weights (rows, cols) -> scores (rows, cols).
         """
+
+    def ranked(self, given: "ScoreInput") -> Matrix:
+        """As `scores`, for a score that also looks at the masks; this is what is called."""
+        return self.scores(given.weights, given.needed, given.rng)
 
     def identity(self) -> dict[str, object]:
         """What a cache key needs of this score."""
@@ -240,6 +262,21 @@ class Cubic(SparsitySchedule):
         return self.final + (self.initial - self.final) * (1 - progress) ** 3
 
 
+class MaskUpdate(Frozen):
+    """Recompute the masks before a step.
+
+    Args:
+        step: 0-based step within the epoch, or within the phase that lists the update; equal to the number of steps for
+            an update after the last one.
+        sparsity: the target at this update.
+        score: ranks the weights.
+    """
+
+    step: int = Field(ge=0)
+    sparsity: float = Field(ge=0, lt=1)
+    score: SerializeAsAny[Score] = Magnitude()
+
+
 class Train(Frozen):
     """Train for some epochs; with `sparsity`, prune on the way.
 
@@ -247,7 +284,9 @@ class Train(Frozen):
         epochs: length of the phase.
         lr: the learning rate, its epoch 0 being the phase's first.
         sparsity: mask updates during the phase; None keeps the masks as they are.
-        score: ranks the weights at every update.
+        score: ranks the weights at every update of `sparsity`.
+        updates: mask updates with a score each, by step of the phase, instead of `sparsity`; several of one step happen
+            in their order. Regrowth is two of them: to a higher sparsity, and back with a score that revives.
     """
 
     type: Literal["train"] = "train"
@@ -255,6 +294,22 @@ class Train(Frozen):
     lr: SerializeAsAny[LearningRate]
     sparsity: SerializeAsAny[SparsitySchedule] | None = None
     score: SerializeAsAny[Score] = Magnitude()
+    updates: tuple[MaskUpdate, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> "Train":
+        if self.sparsity is not None and self.updates:
+            raise ValueError("a Train phase takes either `sparsity` or `updates`, got both; leave one of them out")
+        return self
+
+    def mask_updates(self, steps_per_epoch: int) -> tuple[MaskUpdate, ...]:
+        """All mask updates, by step of the phase."""
+        if self.sparsity is None:
+            return self.updates
+        return tuple(
+            MaskUpdate.model_construct(step=step, sparsity=sparsity, score=self.score)
+            for step, sparsity in self.sparsity.updates(steps_per_epoch)
+        )
 
 
 class Prune(Frozen):
@@ -266,10 +321,22 @@ class Prune(Frozen):
 
 
 class Rewind(Frozen):
-    """Go back to the weights, the optimiser state and the epoch counter after `to` trained epochs; the masks stay."""
+    """Go back to the weights, the optimiser state and the epoch counter after `to` trained epochs; the masks stay.
+
+    Args:
+        to: trained epochs from the chain's start.
+        weights: `kept` for the weights of that time; `new` for initial weights drawn afresh, with `to` = 0 alone.
+    """
 
     type: Literal["rewind"] = "rewind"
     to: int = Field(ge=0)
+    weights: Literal["kept", "new"] = "kept"
+
+    @model_validator(mode="after")
+    def _new_at_the_start(self) -> "Rewind":
+        if self.weights == "new" and self.to:
+            raise ValueError(f"new weights are initial ones, so `to` must be 0, got {self.to}")
+        return self
 
 
 Phase = Train | Prune | Rewind
@@ -301,20 +368,6 @@ class Strategy(Component):
 
 
 # --- lowered values -------------------------------------------------------------------------------------------------
-
-
-class MaskUpdate(Frozen):
-    """Recompute the masks before a step.
-
-    Args:
-        step: 0-based step within the epoch; equal to the number of steps for an update after the last one.
-        sparsity: the target at this update.
-        score: ranks the weights.
-    """
-
-    step: int = Field(ge=0)
-    sparsity: float = Field(ge=0, lt=1)
-    score: SerializeAsAny[Score] = Magnitude()
 
 
 class Epoch(Frozen):

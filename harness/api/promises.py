@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from harness.api.errors import PluginContractError
-from harness.api.program import Phase, Prune, Recipe, Rewind, Score, Strategy, Train
+from harness.api.program import MaskUpdate, Phase, Prune, Recipe, Rewind, Score, Strategy, Train
 
 _ROUNDING = 1e-9
 """Rounds multiply densities: their last may differ from the target in its last bits."""
@@ -40,8 +40,8 @@ def kept_program(strategy: Strategy, recipe: Recipe, target: float) -> tuple[Pha
             reached = _next_sparsity(phase.sparsity, phase.score, reached, where)
         else:
             _check_rates(phase, recipe, where)
-            for sparsity in _scheduled(phase, recipe, where):
-                reached = _next_sparsity(sparsity, phase.score, reached, where)
+            for update in _scheduled(phase, recipe, where):
+                reached = _next_sparsity(update.sparsity, update.score, reached, where)
             trained += phase.epochs
     demand(abs(reached - target) <= _ROUNDING, where, f"the target to be reached at the end, got {reached}")
     return tuple(phases)
@@ -53,15 +53,15 @@ def _next_sparsity(sparsity: float, score: Score, reached: float, where: str) ->
     return sparsity
 
 
-def _scheduled(phase: Train, recipe: Recipe, where: str) -> list[float]:
-    if phase.sparsity is None:
-        return []
-    updates = phase.sparsity.updates(recipe.steps_per_epoch)
-    steps = [step for step, _ in updates]
-    demand(steps == sorted(set(steps)), where, f"mask updates at increasing steps, got {steps}")
+def _scheduled(phase: Train, recipe: Recipe, where: str) -> tuple[MaskUpdate, ...]:
+    updates = phase.mask_updates(recipe.steps_per_epoch)
+    steps = [update.step for update in updates]
+    # Several at one step are meant where a strategy lists them, and a slip where a schedule does.
+    ordered = steps == sorted(steps if phase.sparsity is None else set(steps))
+    demand(ordered, where, f"mask updates at increasing steps, got {steps}")
     last = phase.epochs * recipe.steps_per_epoch
     demand(not steps or (steps[0] >= 0 and steps[-1] <= last), where, f"mask updates in steps 0 to {last}, got {steps}")
-    return [sparsity for _, sparsity in updates]
+    return updates
 
 
 def _check_rates(phase: Train, recipe: Recipe, where: str) -> None:

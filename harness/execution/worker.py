@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
+
 from harness.api import (
     Backend,
     DivergedError,
@@ -211,6 +213,8 @@ class Worker:
             assert stage.source is not None and stage.parent is not None
             source = _state(store, stage.source)
             masks = store.masks(_record(store, stage.parent))
+            if stage.inputs.get("weights") == "new":
+                source = State(weights=problem.initial_weights(_another_seed(job.settings.seed)))
             session.load(State(source.weights, {}, source.slots, source.extra))
             session.set_masks(masks)
         elif self._loaded != stage.parent:
@@ -281,6 +285,11 @@ def _flush() -> None:
         with suppress(OSError, ValueError):
             stream.flush()
     ctypes.CDLL(None).fflush(None)  # what C libraries have printed and not written yet
+
+
+def _another_seed(seed: int) -> int:
+    """The seed of initial weights that are drawn afresh: its own for every seed, and none that a person would set."""
+    return int(np.random.default_rng([seed, 0x4E117]).integers(2**31, 2**32))
 
 
 def _no_updates(update: MaskUpdate, index: int, session: Session) -> dict[str, Mask]:

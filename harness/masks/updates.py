@@ -15,6 +15,7 @@ from harness.api import (
     Pattern,
     PluginContractError,
     Score,
+    ScoreInput,
     Session,
     SpecError,
     Tensor,
@@ -162,7 +163,8 @@ class MaskMaker:
             _require_finite(weights[name], name, "weights")
             if name in needed:
                 _require_finite(needed[name], name, "gradients")
-            given = score.scores(weights[name], needed.get(name), rng)
+            mask = previous.get(name, np.ones(tensor.shape, np.bool_))
+            given = score.ranked(ScoreInput(weights[name], mask, needed.get(name), rng))
             scores[name] = self._checked_scores(given, score, tensor)
             if not score.revives and name in previous:
                 scores[name] = np.where(previous[name], scores[name], -np.inf)

@@ -42,6 +42,7 @@ class Step:
     epoch: Epoch | None = None
     update: MaskUpdate | None = None
     to: int | None = None
+    is_new: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def lower(program: Sequence[Phase], recipe: Recipe) -> tuple[Step, ...]:
             steps.append(Step("prune", update=update))
         else:
             _check_rewind(phase, trained)
-            steps.append(Step("rewind", to=phase.to))
+            steps.append(Step("rewind", to=phase.to, is_new=phase.weights == "new"))
             trained = phase.to
     return tuple(steps)
 
@@ -166,7 +167,8 @@ def lower(program: Sequence[Phase], recipe: Recipe) -> tuple[Step, ...]:
 def _epochs(phase: Train, steps_per_epoch: int) -> list[Step]:
     total = phase.epochs * steps_per_epoch
     updates: dict[int, list[MaskUpdate]] = {}
-    for step, sparsity in phase.sparsity.updates(steps_per_epoch) if phase.sparsity else ():
+    for given in phase.mask_updates(steps_per_epoch):
+        step = given.step
         if not 0 <= step <= total:
             raise SpecError(
                 f"the sparsity schedule has an update at step {step}, outside its phase of {phase.epochs} epochs "
@@ -174,7 +176,7 @@ def _epochs(phase: Train, steps_per_epoch: int) -> list[Step]:
             )
         # The update at the very end belongs to the last epoch: there is no later one.
         epoch = min(step // steps_per_epoch, phase.epochs - 1)
-        update = MaskUpdate(step=step - epoch * steps_per_epoch, sparsity=sparsity, score=phase.score)
+        update = MaskUpdate(step=step - epoch * steps_per_epoch, sparsity=given.sparsity, score=given.score)
         updates.setdefault(epoch, []).append(update)
     return [
         Step("train", epoch=Epoch(rates=phase.lr.at(epoch), updates=tuple(updates.get(epoch, ()))))
@@ -228,6 +230,8 @@ def links(steps: Sequence[Step], masking: Masking | None) -> tuple[Link, ...]:
         updates = (step.update,) if step.update else step.epoch.updates if step.epoch else ()
         is_dense = is_dense and not updates
         inputs: dict[str, JsonValue] = {"epoch_index": trained}
+        if step.is_new:
+            inputs["weights"] = "new"
         if step.epoch is not None:
             rates = step.epoch.rates
             inputs["rates"] = rates if isinstance(rates, float) else list(rates)

@@ -120,10 +120,8 @@ class NumpySession(Session):
     def train_epoch(self, epoch: Epoch, index: int, masker: Masker, progress: Callable[[int], None]) -> EpochResult:
         self._misbehave(index)
         nats, items, steps = 0.0, 0, self.problem.recipe.steps_per_epoch
-        updates = {update.step: update for update in epoch.updates}
         for step, batch in enumerate(self.problem.batches("train", index, batch_rng(self.settings.seed, index))):
-            if step in updates:
-                self.set_masks(masker(updates[step], index, self))
+            self._update(epoch, step, index, masker)
             gradients, loss = self._gradient(batch)
             if not np.isfinite(loss):
                 raise DivergedError(step, loss)
@@ -133,11 +131,15 @@ class NumpySession(Session):
                 self._weights[name] *= mask
             nats, items = nats + loss * len(batch.targets), items + len(batch.targets)
             progress(step + 1)
-        if steps in updates:
-            self.set_masks(masker(updates[steps], index, self))
+        self._update(epoch, steps, index, masker)
         if _break_at(index) == "infinite":
             self._weights[KERNEL][:] = np.inf
         return EpochResult(nats=nats, items=items)
+
+    def _update(self, epoch: Epoch, step: int, index: int, masker: Masker) -> None:
+        for update in epoch.updates:
+            if update.step == step:
+                self.set_masks(masker(update, index, self))
 
     def _misbehave(self, index: int) -> None:
         time.sleep(float(os.environ.get("TOY_SECONDS_PER_EPOCH", "0")))
