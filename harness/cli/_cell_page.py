@@ -53,9 +53,18 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         "epochs",
         (
             f"{record['total_epochs']}, {record['retrain_epochs']} of them after the first prune; "
+            f"{_updates(record)}"
             f"{record['trained_epochs']} trained by this run; {record['train_seconds']:.1f} s in all"
         ),
     )
+
+
+def _updates(record: Mapping[str, Any]) -> str:
+    count = record.get("mask_updates")
+    if not count:  # a dense cell, or a record of before they were counted
+        return ""
+    note = f" ({record['facts']['warning']})" if "warning" in record["facts"] else ""
+    return f"{count} mask update{'s' if count > 1 else ''}{note}; "
 
 
 def _part(record: Mapping[str, Any], kind: str) -> str:

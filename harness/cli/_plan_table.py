@@ -26,7 +26,10 @@ def plan_document(summary: "Mapping[str, JsonValue]", *, title: str) -> "Documen
     assert isinstance(cells, list)
     rows = [cell for cell in cells if isinstance(cell, dict)]
     heading = f"{title}: {summary['cells']} cells, {summary['stages']} stages"
-    return Document("", (Section(heading, (), _cells(rows) if rows else None), Section(sentences=_bill(summary))))
+    told = summary.get("warnings", [])
+    warnings = tuple(f"note: {warning}" for warning in told) if isinstance(told, list) else ()
+    bill = Section(sentences=_bill(summary), warnings=warnings)
+    return Document("", (Section(heading, (), _cells(rows) if rows else None), bill))
 
 
 def _cells(cells: "list[dict[str, JsonValue]]") -> "Grid":
@@ -39,6 +42,7 @@ def _cells(cells: "list[dict[str, JsonValue]]") -> "Grid":
     ]
     columns += [
         Column("epochs", lambda cell: str(cell["total_epochs"])),
+        Column("mask\nupdates", lambda cell: str(cell.get("mask_updates", ""))),
         Column("stages\nto run", lambda cell: f"{cell['stages_to_run']} of {cell['stages']}"),
         Column("status", lambda cell: str(cell["status"]), kind="label", style=_style),
         Column("why", _why, kind="text"),

@@ -227,14 +227,25 @@ def plan(
 @guarded
 def validate(spec: SpecArgument, data_dir: DataDirOption = None) -> None:
     """Check an experiment file against the plugins and the data: every mistake at once, with its line."""
+    from collections import Counter
+
+    from harness.planning.plan import outlook
     from harness.spec import check
 
     experiment = load_experiment(spec)
     folder = data_folder(data_dir, experiment)
     tasks = dict.fromkeys(cell.task for cell in experiment.cells)
-    check(experiment, {task: task.load(folder) for task in tasks})
+    problems = {task: task.load(folder) for task in tasks}
+    check(experiment, problems)
     dense = sum(cell.is_dense for cell in experiment.cells)
-    echo(f"{spec}: valid, {len(experiment.cells)} planned cells (dense baselines: {dense}); nothing was run")
+    cells = outlook(experiment, problems)
+    skipped = Counter(planned.skip for planned in cells if planned.skip)
+    impossible = f", {skipped.total()} of them cannot run" if skipped else ""
+    echo(f"{spec}: valid, {len(cells)} planned cells (dense baselines: {dense}){impossible}; nothing was run")
+    for reason, count in skipped.items():
+        echo(f"  {count} skipped: {reason}")
+    for warning, count in Counter(planned.warning for planned in cells if planned.warning).items():
+        echo(f"  {count} to be looked at: {warning}")
 
 
 @guarded

@@ -114,6 +114,8 @@ class Collector:
         arithmetic = self.arithmetic(cell)
         if arithmetic:
             facts["arithmetic"] = arithmetic
+        if planned.warning:
+            facts["warning"] = planned.warning
         best = facts.get("best_perplexity")
         return Record(
             run=experiment.run_id,
@@ -139,6 +141,7 @@ class Collector:
             best_possible=best if isinstance(best, float) else None,
             total_epochs=planned.total_epochs,
             retrain_epochs=planned.retrain_epochs,
+            mask_updates=planned.mask_updates,
             needs_dense_model=bool(cell.strategy and cell.strategy.needs_dense_model),
             hyper_parameters=cell.strategy.hyper_parameters() if cell.strategy else (),
             device=plan.devices[cell.backend],

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from harness.api import Backend, Component, JsonValue, Pattern, Phase, Problem, Settings, Task, Tensor, Train
 from harness.masks.updates import why_skipped
+from harness.planning.fitting import nearest_fit
 from harness.planning.older_code import OlderCode, Trusting
 from harness.planning.stages import Link, Masking, Stage, extended, leaf, links, lower, root
 from harness.spec import Cell, Experiment, check, scope_tensors
@@ -34,6 +35,8 @@ class PlannedCell:
         scope: the tensors it prunes.
         skip: the declared reason why it is not run.
         total_epochs: epochs of the chain; retrain_epochs: those after the first prune.
+        mask_updates: how often the masks are made anew, one-shot prunes included.
+        warning: what a reader should know of a cell that does run, as a sentence.
     """
 
     cell: Cell
@@ -43,6 +46,8 @@ class PlannedCell:
     skip: str | None = None
     total_epochs: int = 0
     retrain_epochs: int = 0
+    mask_updates: int = 0
+    warning: str = ""
 
     @property
     def end(self) -> Stage:
@@ -134,8 +139,13 @@ class Plan:
             "epochs_to_run": epochs,
             "epochs_without_sharing": naive,
             "sharing_ratio": round(distinct / naive, 4) if naive else 1.0,
+            "warnings": [*self.warnings()],
             "cells_detail": [self._detail(planned) for planned in self.cells],
         }
+
+    def warnings(self) -> dict[str, int]:
+        """What a reader should know of cells that do run, with the number of those cells."""
+        return Counter(planned.warning for planned in self.cells if planned.warning)
 
     def _detail(self, planned: PlannedCell) -> JsonValue:
         run = [stage for stage in planned.stages if stage.key in self.to_run]
@@ -150,6 +160,7 @@ class Plan:
             "reason": planned.skip or (self.to_run[run[0].key] if run else ""),
             "stages": len(planned.stages),
             "stages_to_run": len(run),
+            "mask_updates": planned.mask_updates,
             "total_epochs": planned.total_epochs,
             "retrain_epochs": planned.retrain_epochs,
         }
@@ -259,7 +270,7 @@ class _Way:
     Args:
         skip: why they are skipped.
         dense, pruned: the links of their chains, before and from the first mask update on.
-        total_epochs, retrain_epochs: as in `PlannedCell`.
+        total_epochs, retrain_epochs, mask_updates, warning: as in `PlannedCell`.
     """
 
     scope: tuple[Tensor, ...]
@@ -268,6 +279,15 @@ class _Way:
     pruned: tuple[Link, ...] = ()
     total_epochs: int = 0
     retrain_epochs: int = 0
+    mask_updates: int = 0
+    warning: str = ""
+
+    def cell(self, cell: Cell, chain: tuple[Stage, ...] = (), test: Stage | None = None) -> PlannedCell:
+        """One of the cells."""
+        return PlannedCell(
+            cell, chain, test, self.scope, self.skip, self.total_epochs, self.retrain_epochs, self.mask_updates,
+            self.warning,
+        )  # fmt: skip
 
 
 class _Lowering:
@@ -294,11 +314,15 @@ class _Lowering:
         """One cell with its stages, or with the reason why it is skipped."""
         way = self._way(cell)
         if way.skip:
-            return PlannedCell(cell, scope=way.scope, skip=way.skip)
+            return way.cell(cell)
         dense = self._dense_stages(self._root(cell), way)
         chain = extended(dense, way.pruned, self.stages)
         test = leaf(chain[-1], self.stages)
-        return PlannedCell(cell, tuple(chain), test, way.scope, None, way.total_epochs, way.retrain_epochs)
+        return way.cell(cell, tuple(chain), test)
+
+    def outlook(self, cell: Cell) -> PlannedCell:
+        """The same without its stages: whether it can run, and how often it prunes."""
+        return self._way(cell).cell(cell)
 
     def _dense_stages(self, start: Stage, way: _Way) -> list[Stage]:
         place = (start.key, id(way))
@@ -336,7 +360,11 @@ class _Lowering:
         kinds = [link.kind for link in found]
         first_prune = kinds.index("prune") if "prune" in kinds else len(kinds)
         dense = sum(link.is_dense for link in found)
-        return _Way(scope, None, found[:dense], found[dense:], kinds.count("train"), kinds[first_prune:].count("train"))
+        gradually = sum(len(link.epoch.updates) for link in found if link.epoch)
+        return _Way(
+            scope, None, found[:dense], found[dense:], kinds.count("train"), kinds[first_prune:].count("train"),
+            gradually + kinds.count("prune"), _why_hardly_gradual(cell, gradually),
+        )  # fmt: skip
 
     def _scope(self, task: Task) -> tuple[Tensor, ...]:
         if task not in self._scopes:
@@ -367,8 +395,39 @@ class _Lowering:
         place = (cell.task, cell.pattern, allocation, cell.sparsity)
         if place not in self._skips:
             tolerance = self._experiment.tolerance
-            self._skips[place] = why_skipped(cell.pattern, cell.allocation, scope, cell.sparsity, tolerance)
+            parts = (cell.pattern, cell.allocation, scope, cell.sparsity, tolerance)
+            reason = why_skipped(*parts)
+            instead = nearest_fit(*parts) if reason else ""
+            self._skips[place] = f"{reason}; what fits: {instead}" if instead else reason
         return self._skips[place]
+
+
+def outlook(experiment: Experiment, problems: Mapping[Task, Problem]) -> tuple[PlannedCell, ...]:
+    """Every cell without its stages: what `validate` can say of them without looking into a store.
+
+    Args:
+        experiment: what is asked for, checked.
+        problems: its tasks with their data.
+    """
+    backends = _distinct([cell.backend for cell in experiment.cells])
+    lowering = _Lowering(experiment, problems, {each: resolve_device(experiment.device, each) for each in backends})
+    return tuple(lowering.outlook(cell) for cell in experiment.cells)
+
+
+_FEW_UPDATES = 5
+"""Mask updates below which a schedule is closer to a one-shot prune than to what it is called."""
+
+
+def _why_hardly_gradual(cell: Cell, updates: int) -> str:
+    """A sentence where masks are to be made during training and hardly ever are; empty otherwise."""
+    if not 0 < updates < _FEW_UPDATES:
+        return ""
+    name = cell.labels()["strategy"]
+    return (
+        f"{name} makes {updates} mask update{'s' if updates > 1 else ''} during its training, fewer than "
+        f"{_FEW_UPDATES}: that is hardly gradual; prune more often (for `gradual`, a smaller `every` or a longer "
+        "span), or use a one-shot strategy"
+    )
 
 
 def dense_program(problem: Problem) -> tuple[Train]:

@@ -14,6 +14,9 @@ from harness.report.results import results
 from harness.report.rows import Table, is_partial, tables
 from harness.results.records import DONE, FAILED, PENDING, Record
 
+# What is known of a cell and not of its data; told elsewhere.
+_OF_A_CELL = frozenset(("activation_density", "arithmetic", "failed_stage", "warning"))
+
 _SHOWN_CELLS = 3  # missing cells that a compact report names per reason
 
 
@@ -68,6 +71,8 @@ def _what_ran(records: Sequence[Record], compact: bool) -> Section:
         warnings.append(
             f"NOT REPRODUCED: in {doubtful} cells a stage that was computed again gave other bytes than before."
         )
+    told = Counter(str(record.facts["warning"]) for record in records if "warning" in record.facts)
+    warnings += [f"NOTE: {warning} ({count} cells)." for warning, count in told.items()]
     missing = [record for record in records if not record.is_done]
     grid = _missing_grid(records, missing, compact) if missing else None
     return Section("What ran", tuple(sentences), grid, warnings=tuple(warnings))
@@ -143,11 +148,7 @@ def _how_to_read(records: Sequence[Record]) -> Section:
     lines += _hardware(records)
     for task in dict.fromkeys(record.task for record in records):
         # Densities of activations differ from cell to cell: they stand in the records, not in a sentence.
-        found = [
-            {k: v for k, v in r.facts.items() if k not in ("activation_density", "arithmetic")}
-            for r in records
-            if r.task == task
-        ]
+        found = [{k: v for k, v in r.facts.items() if k not in _OF_A_CELL} for r in records if r.task == task]
         facts = _facts(found)
         if facts:
             lines.append(f"Data of {task}: {facts}.")

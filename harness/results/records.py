@@ -76,6 +76,7 @@ class Record(Frozen):
         value_before_retraining: validation value right after the last one-shot prune; None where there is none.
         best_possible: the value that no model can beat, where the data's source is known.
         total_epochs: epochs from initial weights to the pruned model; retrain_epochs: those after the first prune.
+        mask_updates: how often the masks were made anew, one-shot prunes included; None where nobody counted.
         needs_dense_model: whether the strategy starts from a trained dense model.
         hyper_parameters: names of the choices beyond the dense recipe.
         reason: why there is no value, one sentence.
@@ -118,6 +119,7 @@ class Record(Frozen):
     best_possible: Finite = None
     total_epochs: int = Field(default=0, ge=0)
     retrain_epochs: int = Field(default=0, ge=0)
+    mask_updates: int | None = Field(default=None, ge=0)
     needs_dense_model: bool = False
     hyper_parameters: tuple[str, ...] = ()
     status: Status = "planned"

@@ -6,13 +6,17 @@ from pydantic import Field
 
 from harness.api import Cubic, Phase, Recipe, ScoreName, SpecError, Strategy, Train, hookimpl, score_named
 
+_EVERY, _UPDATES = 100, 20
+"""Steps between two updates where nothing is said, and how many updates a span should have at least."""
+
 
 class Gradual(Strategy):
     """Train once, as long as the dense model, and prune along a cubic schedule on the way.
 
     Pruning begins once some epochs are trained and ends early enough to recover: by default from epoch 3 (or a quarter
     of a recipe shorter than twelve epochs) to three quarters of the recipe. The masks of one update are kept until the
-    next; a pruned weight does not come back.
+    next; a pruned weight does not come back. A hundred steps between two updates suit thousands of steps; where the
+    whole span has few, the default makes twenty updates of it.
 
     Source:
         Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression", 2017,
@@ -28,7 +32,11 @@ class Gradual(Strategy):
     end_epoch: int | None = Field(
         default=None, gt=0, description="epochs trained when the target is reached; None: three quarters of the recipe"
     )
-    every: int = Field(default=100, gt=0, description="steps between two updates of the masks")
+    every: int | None = Field(
+        default=None,
+        gt=0,
+        description="steps between two updates of the masks; None: 100, or a twentieth of a shorter span",
+    )
     initial: float = Field(default=0.0, ge=0, lt=1, description="sparsity of the first update")
     score: ScoreName = Field(default="magnitude", description="how weights are ranked")
 
@@ -44,7 +52,8 @@ class Gradual(Strategy):
                 f"gradual: `initial` must not exceed the target sparsity {sparsity}, got {self.initial}; "
                 f"set `initial` to at most {sparsity}"
             )
-        schedule = Cubic(initial=self.initial, final=sparsity, begin=begin, end=end, every=self.every)
+        every = self.every or min(_EVERY, max(1, (end - begin) * recipe.steps_per_epoch // _UPDATES))
+        schedule = Cubic(initial=self.initial, final=sparsity, begin=begin, end=end, every=every)
         return (Train(epochs=recipe.epochs, lr=recipe.learning_rate, sparsity=schedule, score=score_named(self.score)),)
 
     def span(self, recipe: Recipe) -> tuple[int, int]:

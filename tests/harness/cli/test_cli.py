@@ -578,3 +578,12 @@ def test_the_version_is_the_installed_one(shell):
     from importlib.metadata import version
 
     assert shell("--version").stdout == f"harness {version('sparsity-harness')}\n"
+
+
+def test_validate_says_how_many_cells_cannot_run_why_and_what_fits(shell):
+    done = shell("validate", shell.spec(pattern="{name: bank_balanced, banks: 20}"))
+
+    assert done.returncode == 0
+    first, reason = done.stdout.splitlines()
+    assert "4 planned cells" in first and "2 of them cannot run" in first
+    assert reason.startswith("  2 skipped: ") and "what fits: banks=" in reason

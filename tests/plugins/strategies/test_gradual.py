@@ -2,6 +2,8 @@
 
 import pytest
 from harness_plugins.strategies.gradual import Gradual
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from recipes import recipe
 
@@ -11,7 +13,7 @@ from harness.api import Cubic, Gradient, SpecError, Train
 def test_it_is_one_training_as_long_as_the_dense_one():
     dense = recipe()
 
-    program = Gradual(begin_epoch=3, end_epoch=10).program(dense, 0.9)
+    program = Gradual(begin_epoch=3, end_epoch=10, every=100).program(dense, 0.9)
 
     schedule = Cubic(initial=0.0, final=0.9, begin=3, end=10, every=100)
     assert program == (Train(epochs=13, lr=dense.learning_rate, sparsity=schedule),)
@@ -37,6 +39,24 @@ def test_whatever_the_frequency_the_target_is_reached_at_the_end_epoch(every):
 
     assert updates[0] == (150, 0.0)
     assert updates[-1] == (450, 0.9)
+
+
+@given(epochs=st.integers(1, 40), steps=st.integers(1, 3000))
+def test_by_default_a_span_has_about_twenty_updates_or_one_every_hundred_steps(epochs, steps):
+    dense = recipe(epochs, steps)
+    begin, end = Gradual().span(dense)
+
+    (phase,) = Gradual().program(dense, 0.9)
+
+    updates = phase.sparsity.updates(steps)
+    assert len(updates) > min(20, (end - begin) * steps)
+    assert phase.sparsity.every == 100 or len(updates) <= 41
+
+
+def test_long_recipes_are_pruned_every_hundred_steps_as_ever():
+    (phase,) = Gradual().program(recipe(13, 2323), 0.9)
+
+    assert phase.sparsity.every == 100
 
 
 @pytest.mark.parametrize(
