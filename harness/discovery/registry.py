@@ -1,6 +1,5 @@
 """Finds plugins: every module on its own, so that one broken plugin is a row and never stops another."""
 
-import difflib
 import importlib
 import inspect
 import json
@@ -29,6 +28,7 @@ from harness.api import (
     Task,
     UnknownPluginError,
 )
+from harness.api.words import closest
 from harness.discovery import hookspecs
 
 GROUP = "harness.plugins"
@@ -130,8 +130,8 @@ class Registry:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`did you mean 'x'? ` for the closest known word, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean '{close[0]}'? " if close else ""
+    close = closest(word, known)
+    return f"did you mean '{close}'? " if close else ""
 
 
 def discover(found: Iterable[EntryPoint] | None = None) -> Registry:

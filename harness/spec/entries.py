@@ -19,7 +19,7 @@ from harness.api import (
 )
 from harness.discovery.registry import KINDS, PLURALS, Registry
 from harness.spec.document import AXES, explain
-from harness.spec.experiment import DENSE, Allocation, AllocationRule, allocation_label
+from harness.spec.experiment import DENSE, Allocation, AllocationRule, allocation_label, is_selectable
 from harness.spec.source import Path, Place, Problems, got, listed, shown, suggestion
 
 Value = Component | Allocation | float
@@ -116,8 +116,18 @@ class Reader:
             self._broken.add(axis)
             return None
         found = Found(made, path)
+        if isinstance(made, Component) and made.own_label is not None:
+            self._refuse_ambiguous(axis, made.own_label, path)
         self._remember(axis, found.label, path)
         return found
+
+    def _refuse_ambiguous(self, axis: str, label: str, path: Path) -> None:
+        """A label of the author's own that tables or `--only` would take for something else."""
+        if axis in ("pattern", "strategy") and label == DENSE:
+            self.problems.add(path, f"expected another label, got '{DENSE}', which names the dense baseline; rename it")
+        elif not is_selectable(axis, label):
+            message = f"expected a label that --only '{axis}=LABEL' can name, got '{label}'; leave | and = out of it"
+            self.problems.add(path, message)
 
     def single(self, axis: str, item: JsonValue, path: Path, axes: Axes) -> Found | None:
         """What an entry of `include` means: a label that the matrix has, or an entry of its own."""

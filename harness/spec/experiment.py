@@ -159,7 +159,7 @@ class Experiment:
             SpecError: a condition that cannot be read.
             EmptySelectionError: no cell meets them.
         """
-        conditions = [_Condition.read(text) for text in _split(only, ",")]
+        conditions = [_Condition.read(text) for text in _conditions(only)]
         chosen = {cell for cell in self.cells if all(condition.holds(cell) for condition in conditions)}
         kept = chosen | {cell.baseline() for cell in chosen}
         cells = tuple(cell for cell in self.cells if cell in kept)
@@ -266,6 +266,9 @@ def _words(cell: Cell, axis: str) -> tuple[str, ...]:
     return (*name, cell.labels()[axis])
 
 
+_OPERATOR = "(?:!=|<=|>=|=|<|>)"
+
+
 @dataclass(frozen=True)
 class _Condition:
     """One condition of `--only`."""
@@ -280,9 +283,12 @@ class _Condition:
 
     @classmethod
     def read(cls, text: str) -> "_Condition":
-        match = re.fullmatch(r"\s*([A-Za-z_]+)\s*(!=|<=|>=|=|<|>)\s*(\S.*?)\s*", text)
-        if match is None:
-            raise SpecError(f"--only: expected conditions such as 'pattern=bank_balanced,seed<2', got '{text}'")
+        match = re.fullmatch(rf"\s*([A-Za-z_]+)\s*({_OPERATOR})\s*(\S.*?)\s*", text)
+        # `and` may be part of a label; before another condition it is meant as a comma.
+        joined = re.split(rf"\s+(?:and|&&?)\s+(?=[A-Za-z_]+\s*{_OPERATOR})", text.strip())
+        if match is None or len(joined) > 1:
+            hint = f"; conditions are parted by commas: '{','.join(joined)}'" if len(joined) > 1 else ""
+            raise SpecError(f"--only: expected conditions such as 'pattern=bank_balanced,seed<2', got '{text}'{hint}")
         axis, operator = match[1], match[2]
         values = tuple(value.strip() for value in _split(match[3], "|"))
         if axis not in AXES:
@@ -290,7 +296,14 @@ class _Condition:
         if axis in ("sparsity", "seed"):
             for value in values:
                 if not re.fullmatch(r"\d+(\.\d*)?([eE][-+]?\d+)?|\.\d+", value):
-                    raise SpecError(f"--only: expected a number for {axis}, got '{value}'")
+                    percent = re.fullmatch(r"([\d.]+)\s*%", value) if axis == "sparsity" else None
+                    hint = f"; write {value} as {float(percent[1]) / 100:g}" if percent else ""
+                    raise SpecError(f"--only: expected a number for {axis}, got '{value}'{hint}")
+                if axis == "sparsity" and float(value) > 1:
+                    raise SpecError(
+                        f"--only: a sparsity is a fraction of zeros in [0, 1), got '{value}'; write {value} % as "
+                        f"{float(value) / 100:g}"
+                    )
         elif operator not in ("=", "!="):
             raise SpecError(f"--only: expected = or != for {axis}, got '{operator}'")
         if len(values) > 1 and operator not in ("=", "!="):
@@ -324,8 +337,36 @@ class _Condition:
         return number >= wanted[0]
 
 
+def is_selectable(axis: str, label: str) -> bool:
+    """Whether `--only 'axis=label'` means this label and nothing else."""
+    try:
+        found = [_Condition.read(text) for text in _conditions(f"{axis}={label}")]
+    except SpecError:
+        return False
+    return [condition.values for condition in found] == [(label,)]
+
+
+def _conditions(text: str) -> list[str]:
+    """The conditions of a text; commas and brackets inside a label, paired or not, are the label's."""
+    found: list[str] = []
+    for part in text.split(","):
+        begins = re.match(rf"\s*([A-Za-z_]+)\s*({_OPERATOR}|$)", part)
+        is_inside = bool(found) and not _is_balanced(found[-1])
+        if not found or (begins and (begins[1] in AXES or (begins[2] and not is_inside))):
+            found.append(part)
+        else:
+            found[-1] += f",{part}"
+    return found
+
+
+def _is_balanced(text: str) -> bool:
+    return all(text.count(one) == text.count(other) for one, other in ("()", "[]", "{}"))
+
+
 def _split(text: str, separator: str) -> list[str]:
     """Parts of a text; separators inside brackets, as labels have them, do not count."""
+    if not _is_balanced(text):  # then a bracket is but a letter of a label
+        return text.split(separator)
     parts, depth = [""], 0
     for letter in text:
         depth += (letter in "([{") - (letter in ")]}")

@@ -1,6 +1,5 @@
 """YAML text as plain values, with the line and column of each: read as YAML 1.2, every problem collected."""
 
-import difflib
 import json
 import math
 import re
@@ -11,6 +10,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from harness.api import JsonValue, SpecError, yaml12
+from harness.api.words import closest
 
 MAX_BYTES = 1_000_000
 """A larger file is refused before it is parsed."""
@@ -99,8 +99,8 @@ def got(value: object) -> str:
 
 def suggestion(word: object, known: Iterable[str]) -> str:
     """`; did you mean 'x'?` for the closest known word, or nothing."""
-    close = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6) if isinstance(word, str) else []
-    return f"; did you mean '{close[0]}'?" if close else ""
+    close = closest(word, known) if isinstance(word, str) else None
+    return f"; did you mean '{close}'?" if close else ""
 
 
 def listed(words: Iterable[str]) -> str:

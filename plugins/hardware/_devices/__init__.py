@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
 from harness.api import SpecError
+from harness.api.words import closest
 
 from .entries import (
     BlockRam,
@@ -205,8 +205,8 @@ def _listed(name: str) -> Device:
         board = table.boards[name]
         left = _with_counts(table.devices[board.device], board.available)
         return _assembled(name, board.device, left.model_copy(update={"off_chip": board.off_chip}), table, _TABLE)
-    close = get_close_matches(name, known_devices(), n=1)
-    guess = f" did you mean {close[0]!r}?" if close else ""
+    close = closest(name, known_devices())
+    guess = f" did you mean {close!r}?" if close else ""
     raise UnknownDeviceError(
         f"unknown device {name!r};{guess} known: {', '.join(known_devices())}; or give the path of your own .yaml file"
     )

@@ -442,6 +442,10 @@ def test_a_selection_of_nothing_says_why(registry, only, said):
         ("seed=", "expected conditions such as"),
         ("patern=x", r"expected an axis \(task, .*\), got 'patern'; did you mean 'pattern'\?"),
         ("seed<two", "expected a number for seed, got 'two'"),
+        ("sparsity=90", "a sparsity is a fraction of zeros .* write 90 % as 0.9"),
+        ("sparsity=90%", "expected a number for sparsity, got '90%'; write 90% as 0.9"),
+        ("pattern=wide and seed=0", "parted by commas: 'pattern=wide,seed=0'"),
+        ("pattern=wide && sparsity > 0.5", "parted by commas: 'pattern=wide,sparsity > 0.5'"),
         ("seed<1|2", "expected one value after '<', got '1|2'"),
         ("pattern<unstructured", "expected = or != for pattern, got '<'"),
     ],
@@ -449,6 +453,25 @@ def test_a_selection_of_nothing_says_why(registry, only, said):
 def test_a_condition_that_cannot_be_read_says_what_was_expected(registry, only, said):
     with pytest.raises(SpecError, match=said):
         loads(GRID, registry).select(only)
+
+
+@pytest.mark.parametrize(
+    "label", ["rows, then banks", "a(b", "b)", "[4, 8", "banks (4, 8), wide", "rows and banks", "x=4", "a<b", "90 %"]
+)
+def test_only_selects_by_any_label_that_a_spec_may_have(registry, label):
+    grid = loads(GRID.replace("label: wide", f"label: {json.dumps(label)}"), registry)
+
+    selected = grid.select(f"pattern={label},seed=0")
+
+    assert {cell.labels()["pattern"] for cell in selected.cells if not cell.is_dense} == {label}
+    assert {cell.seed for cell in selected.cells} == {0}
+
+
+@pytest.mark.parametrize("label", ["dense", "one|two", "x, seed=1", "x and seed=1", " x"])
+def test_a_label_that_would_mean_something_else_is_refused(registry, label):
+    text = GRID.replace("label: wide", f"label: {json.dumps(label)}")
+
+    assert "label" in message(text, registry) and "matrix.pattern[2]" in message(text, registry)
 
 
 def test_smoke_keeps_every_combination_with_one_seed_and_two_sparsities_on_short_tasks(registry):
