@@ -5,11 +5,12 @@ budget, runs every product on them, and finds out whether the memories fit.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from typing import ClassVar, Literal
+from math import isqrt
+from typing import ClassVar, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,6 +202,43 @@ class EngineShape:
 
 
 @dataclass(frozen=True)
+class Line(Sequence[EngineShape]):
+    """Shapes that differ in one size only, smallest first; each is made when it is asked for.
+
+    Args:
+        sizes: the values of that size, ascending: often a `range`.
+        make: the shape for one of them.
+    """
+
+    sizes: Sequence[int]
+    make: Callable[[int], EngineShape]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, index: int) -> EngineShape: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[EngineShape]: ...
+    def __getitem__(self, index: int | slice) -> EngineShape | Sequence[EngineShape]:
+        if isinstance(index, slice):
+            return Line(self.sizes[index], self.make)
+        return self.make(self.sizes[index])
+
+
+def even_cuts(extent: int, most: int | None = None) -> list[int]:
+    """Sizes of the largest of n nearly equal pieces, for every n: no other size needs fewer pieces for its length.
+
+    Args:
+        extent: what is cut.
+        most: the largest size that may be had; None: the extent itself.
+    """
+    root = isqrt(extent)
+    found = {*range(1, root + 1), *(-(-extent // pieces) for pieces in range(1, root + 1))}
+    return sorted(size for size in found if most is None or size <= most) or [1]
+
+
+@dataclass(frozen=True)
 class Ram:
     """One kind of memory of an engine, for one product.
 
@@ -330,6 +368,29 @@ class Engine(Component):
 
         One engine runs all the products, one after another.
         """
+
+    def lines(self, products: Sequence[Product], budget: int) -> Sequence[Sequence[EngineShape]]:
+        """Every shape that a search may choose, in lines along which one size grows and cycles fall.
+
+        A search bisects along a line for the largest shape whose memories fit. Unless an engine says better, the lines
+        are made of `shapes` for a ladder of budgets, down to one multiplier, since memory may run out long before.
+        A larger budget must not take shapes away.
+        """
+        rungs = {budget} | {
+            int(2 ** (step / 2)) for step in range(2 * budget.bit_length()) if 2 ** (step / 2) <= budget
+        }
+        found = {shape for rung in sorted(rungs) for shape in self.shapes(products, rung)}
+        lines: dict[tuple[tuple[str, int], ...], list[EngineShape]] = {}
+        for shape in sorted(found, key=lambda shape: (shape.multipliers, shape.sizes)):
+            lines.setdefault(shape.sizes[1:], []).append(shape)
+        return list(lines.values())
+
+    def outline(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run | None:
+        """About what a run takes, cheaply, for engines whose runs take long to count; None: count them.
+
+        A search looks at outlines first and counts the most promising shapes only.
+        """
+        return None
 
     @abstractmethod
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:

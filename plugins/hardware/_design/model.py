@@ -12,7 +12,6 @@ from harness.api import (
     Conditions,
     Cost,
     Engine,
-    EngineShape,
     HardwareModel,
     JsonValue,
     Part,
@@ -28,9 +27,7 @@ from .design import Budget, Copies, Design, Inputs, Numerics, Runner, design
 from .placement import SmallMemory
 from .products import CostedRole, left_out, products
 from .report import Choice, report
-
-_STREAMED_TRIES = 64
-"""Shapes laid out in full once the best so far waits for weights that do not fit: more multipliers gain little then."""
+from .search import Setting, search
 
 
 def _entry(engine: Engine | None) -> JsonValue:
@@ -157,11 +154,12 @@ class EngineModel(HardwareModel):
         limits = Budget(ram_blocks=self.ram_blocks, luts=self.luts)
         budget = max(1, self._budget() // numerics.pixel_copies)
         target = self._target()
-        setting = _Setting(target, numerics, limits)
-        shapes = engine.shapes(work, budget)
-        best = _search(engine, work, shapes, self.runner(engine), setting)
+        setting = Setting(target, numerics, limits)
+        lines = engine.lines(work, budget)
+        found = search(engine, work, lines, self.runner(engine), setting)
+        best, given = found.best, sum(map(len, lines)) == 1
         # An engine of one given shape is compared with a dense array of as many multipliers.
-        equal = best.shape.multipliers if len(shapes) == 1 else budget
+        equal = best.shape.multipliers if given else budget
         sizes = tuple(_Sizes.of(product) for product in work)
         fixed = engine.fixed_shape(work, budget)
         return report(
@@ -173,8 +171,10 @@ class EngineModel(HardwareModel):
                 budget=self._budget(),
                 clock_origin=clock[1],
                 exact=self.exact,
-                given=len(shapes) == 1,
+                given=given,
+                streaming=found.streams,
                 dense=_dense_design(DenseMvm(), sizes, equal, setting),
+                dense_compute=_dense_compute(sizes, equal, setting),
                 engine_dense=_own_dense_design(engine, sizes, budget, setting),
                 fixed=design(engine, fixed, work, self.runner(engine), target, numerics, limits),
                 omitted=omitted,
@@ -237,15 +237,6 @@ def _derated(found: Device, controllers: int) -> Device:
 
 
 @dataclass(frozen=True)
-class _Setting:
-    """What every design of one cost shares."""
-
-    device: Device
-    numerics: Numerics
-    budget: Budget
-
-
-@dataclass(frozen=True)
 class _Sizes:
     """A product without its masks: what the dense baseline depends on."""
 
@@ -268,40 +259,23 @@ class _Sizes:
         return Product(self.layer, parts, self.units, self.pixels, self.convolution)  # type: ignore[arg-type]  # hashable form
 
 
-def _search(
-    engine: Engine, work: Sequence[Product], shapes: Sequence[EngineShape], runner: Runner, setting: _Setting
-) -> Design:
-    """The fastest shape that fits; if none does, the fastest that can run, with weights streamed.
-
-    Shapes are laid out in the order of the least that they can take, until that is more than what was found.
-    """
-
-    def least(shape: EngineShape) -> int:
-        copies = 1 if engine.whole_layer else setting.numerics.pixel_copies
-        return sum(engine.least_cycles(p, shape) * (1 if engine.whole_layer else -(-p.pixels // copies)) for p in work)
-
-    bounds = [least(shape) for shape in shapes]
-    best: Design | None = None
-    streamed = 0
-    for place in sorted(range(len(shapes)), key=lambda place: bounds[place]):
-        if best is not None and not best.rank[0] and (bounds[place] >= best.cycles or streamed >= _STREAMED_TRIES):
-            break
-        found = design(engine, shapes[place], work, runner, setting.device, setting.numerics, setting.budget)
-        if best is None or found.rank < best.rank:
-            best = found
-        streamed += not best.fits
-    assert best is not None  # an engine offers at least one shape
-    return best
+@lru_cache(maxsize=256)
+def _dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, setting: Setting) -> Design:
+    """Dense products on an engine, in its best shape within the budget; an expectation is exact if nothing varies."""
+    work = tuple(size.dense() for size in sizes)
+    return search(engine, work, engine.lines(work, budget), engine.expect, setting).best
 
 
 @lru_cache(maxsize=256)
-def _dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, setting: _Setting) -> Design:
-    """Dense products on an engine, in its best shape within the budget; an expectation is exact if nothing varies."""
-    work = tuple(size.dense() for size in sizes)
-    return _search(engine, work, engine.shapes(work, budget), engine.expect, setting)
+def _dense_compute(sizes: tuple[_Sizes, ...], budget: int, setting: Setting) -> Design:
+    """The dense baseline that computes fastest, whether its weights fit or not."""
+    engine, work = DenseMvm(), tuple(size.dense() for size in sizes)
+    tops = [line[-1] for line in engine.lines(work, budget)]
+    fastest = min(tops, key=lambda shape: sum(engine.least_cycles(each, shape) * each.pixels for each in work))
+    return design(engine, fastest, work, engine.expect, setting.device, setting.numerics, setting.budget)
 
 
-def _own_dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, setting: _Setting) -> Design | None:
+def _own_dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, setting: Setting) -> Design | None:
     """The same on the engine of the cost, None if it refuses dense products."""
     if any(engine.refusal(size.dense()) is not None for size in sizes):
         return None

@@ -38,6 +38,8 @@ class Choice:
         engine_dense: the dense products on the same engine, None if it refuses them.
         fixed: the same products on the shape that one would build without looking at a mask.
         omitted: matrices that are not costed.
+        dense_compute: the dense products on the array that computes them fastest, wherever their weights are.
+        streaming: the fastest design found that streams weights, None if there is none.
     """
 
     model: str
@@ -51,6 +53,8 @@ class Choice:
     engine_dense: Design | None
     fixed: Design
     omitted: tuple[str, ...]
+    dense_compute: Design
+    streaming: Design | None = None
 
 
 def report(best: Design, choice: Choice) -> Cost:
@@ -131,6 +135,7 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
     dense = choice.dense
     return {
         "why": _why(best, choice),
+        "budget": choice.budget,
         "parts": {name: _number(value) for name, value in best.parts().items()},
         "ideal_cycles": -(-executed * best.engine.streams // best.multipliers),
         "layers": {layer.product.layer: _layer(layer, best.engine.streams_weights) for layer in best.layers},
@@ -151,8 +156,16 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
         },
         "fixed": {"ram_blocks": choice.fixed.memory.blocks, "fits": choice.fixed.fits},
         "engine_dense": None if choice.engine_dense is None else {"shape": str(choice.engine_dense.shape)},
-        "speedup_compute_only": round(_compute_speedup(best, dense), 6),
+        "speedup_compute_only": round(_compute_speedup(best, choice.dense_compute), 6),
+        "streaming": _streaming(choice.streaming, best),
     }
+
+
+def _streaming(found: Design | None, best: Design) -> JsonValue:
+    """The fastest shape that streams weights, where it is not the answer itself and would be faster."""
+    if found is None or found is best or found.cycles >= best.cycles:
+        return None
+    return {"shape": str(found.shape), "cycles": found.cycles.__ceil__(), "multipliers": found.multipliers}
 
 
 def _ram_kind(choice: Choice) -> str:
@@ -242,7 +255,13 @@ def _notes(best: Design, choice: Choice) -> list[str]:
     if best.engine.name != choice.dense.engine.name and _stall(choice.dense) > 0:
         notes.append(
             f"the dense baseline waits for weights that do not fit on chip: without that the speed-up is "
-            f"{_compute_speedup(best, choice.dense):.2f}"
+            f"{_compute_speedup(best, choice.dense_compute):.2f}"
+        )
+    faster = _streaming(choice.streaming, best)
+    if isinstance(faster, dict) and not choice.given:
+        notes.append(
+            f"a design that streams weights would take {faster['cycles']} cycles, {faster['shape']}; this one is the "
+            "fastest whose weights all stay on chip"
         )
     if (sum(map(_constants, best.layers)) + best.launch) * 2 > best.cycles:
         notes.append("constants of the engine are more than half of the latency: compare cycles, not microseconds")

@@ -9,6 +9,7 @@ All by probability mass, no normal approximation:
     PEs on their own                the same over PEs; their sums of rows are powers of the row's Fourier transform
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -158,7 +159,11 @@ def bank_fills(banks: Banks, bank_map: BankMap) -> tuple[BankFill, ...]:
     their count comes out whole.
     """
     product = banks.product
-    if product.has_masks:
+    least: Sequence[int | None]
+    most: Sequence[int | None]
+    if product.is_dense:
+        least = most = bank_map.lengths
+    elif product.has_masks:
         counts = banks.counts(bank_map)
         least, most = counts.min(axis=0).tolist(), counts.max(axis=0).tolist()
     else:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from harness.api import Conditions, Engine, EngineShape, Product, Ram, Run, hookimpl
+from harness.api import Conditions, Engine, EngineShape, Line, Product, Ram, Run, even_cuts, hookimpl
 
 from .bank import fill_drain
 
@@ -40,6 +40,13 @@ class DenseMvm(Engine):
             return sum(_groups(product, shape) * _waves(product, shape) * product.pixels for product in products)
 
         return sorted(shapes, key=issue_cycles)[:_TRIES]
+
+    def lines(self, products: Sequence[Product], budget: int) -> Sequence[Sequence[EngineShape]]:
+        """For every number of inputs at a time that saves a wave, any number of rows."""
+        rows = max(product.rows for product in products)
+        most = max(1, budget // (self.pes or 1))
+        lanes = {self.lanes} if self.lanes else {cut for product in products for cut in even_cuts(product.cols, most)}
+        return [_line(self.pes, each, min(rows, budget // each)) for each in sorted(lanes)]
 
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """As square as powers of two allow."""
@@ -86,6 +93,11 @@ def _groups(product: Product, shape: EngineShape) -> int:
 
 def _waves(product: Product, shape: EngineShape) -> int:
     return -(-product.cols // shape["lanes"])
+
+
+def _line(pes: int | None, lanes: int, most: int) -> Line:
+    """One or any number of PEs, at most `most`, of so many lanes."""
+    return Line([pes] if pes else range(1, max(1, most) + 1), lambda size: _shape(size, lanes))
 
 
 def _shape(pes: int, lanes: int) -> EngineShape:

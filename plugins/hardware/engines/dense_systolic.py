@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from harness.api import Conditions, Engine, EngineShape, Product, Ram, Run, hookimpl
+from harness.api import Conditions, Engine, EngineShape, Line, Product, Ram, Run, even_cuts, hookimpl
 
 Dataflow = Literal["output_stationary", "weight_stationary", "input_stationary"]
 
@@ -80,6 +80,19 @@ class DenseSystolic(Engine):
         for share, number in _BUDGETS:
             found |= dict.fromkeys(self._arrays(products, max(1, int(budget * share)))[:number])
         return list(found)
+
+    def lines(self, products: Sequence[Product], budget: int) -> Sequence[Sequence[EngineShape]]:
+        """For every width that saves a tile, every height that saves one: others only lengthen the way through."""
+        extents = [self._extents(product) for product in products]
+        most = max(1, budget // (self.array_rows or 1))
+        widths = {cut for _, across, _ in extents for cut in even_cuts(across, most)}
+        heights = sorted({cut for down, _, _ in extents for cut in even_cuts(down)})
+
+        def line(wide: int) -> Line:
+            fitting = [high for high in heights if high * wide <= budget] or [1]
+            return Line([self.array_rows] if self.array_rows else fitting, lambda high: _shape(high, wide))
+
+        return [line(wide) for wide in ([self.array_cols] if self.array_cols else sorted(widths))]
 
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """The largest square."""
@@ -176,7 +189,7 @@ class DenseSystolic(Engine):
         extents = [self._extents(product) for product in products]
         widest = max(along_cols for _, along_cols, _ in extents)
         most = max(1, budget // (self.array_cols or 1))
-        heights = {high for along_rows, _, _ in extents for high in _even_cuts(along_rows) if high <= most}
+        heights = {high for along_rows, _, _ in extents for high in even_cuts(along_rows) if high <= most}
         found = []
         for high in heights if self.array_rows is None else {self.array_rows}:
             wide = self.array_cols or max(1, min(budget // high, widest))
@@ -187,12 +200,6 @@ class DenseSystolic(Engine):
             return sum(self.least_cycles(product, shape) for product in products), shape.multipliers
 
         return sorted(found, key=cycles)
-
-
-def _even_cuts(extent: int) -> set[int]:
-    """Sizes of the largest of n nearly equal pieces, for every n: no other size gives fewer pieces for its length."""
-    root = isqrt(extent)
-    return {*range(1, root + 1), *(-(-extent // pieces) for pieces in range(1, root + 1))}
 
 
 def _skew(shape: EngineShape) -> int:

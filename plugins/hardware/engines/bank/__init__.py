@@ -2,18 +2,22 @@
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from math import log
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 from pydantic import Field
 
-from harness.api import Conditions, Engine, EngineShape, Product, Ram, Run, hookimpl
+from harness.api import Conditions, Engine, EngineShape, Line, Product, Ram, Run, even_cuts, hookimpl
 
 from .._expectation import ExpectedRows, bank_fills
 from .counts import BankMap, Banks, ExactRows, Issue, fold
 
-_FREE_LANES = (1, 2, 4, 8, 16, 32, 64)
-"""Lanes tried for a mask without equally filled banks: wide PEs wait for their fullest bank, narrow ones need more
+_FREE_LANES = (*range(1, 65), *(round(64 * 2 ** (step / 16)) for step in range(1, 161)))
+"""Lanes searched where banks are cut to the lanes: all of them, and beyond 64 in steps of some 4 %."""
+
+_FEW_LANES = (1, 2, 4, 8, 16, 32, 64)
+"""Lanes offered for a mask without equally filled banks: wide PEs wait for their fullest bank, narrow ones need more
 copies of the vector. Which costs more depends on the mask and the device."""
 
 _MOST_LANES = 32
@@ -54,6 +58,34 @@ class Bank(Engine):
             _shape(pes, lanes) for lanes in candidates for pes in self._pe_choices(products, max(1, budget // lanes))
         ]
 
+    def lines(self, products: Sequence[Product], budget: int) -> Sequence[Sequence[EngineShape]]:
+        """For every number of lanes that could pay, any number of PEs."""
+        rows = max(product.rows for product in products)
+
+        def line(lanes: int) -> Line:
+            sizes = [self.pes] if self.pes else range(1, max(1, min(rows, budget // lanes)) + 1)
+            return Line(sizes, lambda pes: _shape(pes, lanes))
+
+        return [line(lanes) for lanes in self._all_lanes(products, max(1, budget // (self.pes or 1)))]
+
+    def _all_lanes(self, products: Sequence[Product], most: int) -> list[int]:
+        """All where banks are cut to the lanes, up to 64 and then ever wider steps; else those that save a wave."""
+        if self.lanes is not None:
+            return [self.lanes]
+        if self.banks is not None:
+            return sorted(lanes for lanes in {*range(1, 65), *even_cuts(self.banks)} if lanes <= min(most, self.banks))
+        banks = [self._banks(product) for product in products]
+        widest = min(most, max(sum(count or 0 for count in each.natural) for each in banks))
+        free = max((p.cols for p, each in zip(products, banks, strict=True) if None in each.natural), default=0)
+        choices = {*range(1, widest + 1), *(lanes for lanes in _FREE_LANES if lanes <= min(most, max(free, 1)))}
+        if free:
+            return sorted(choices)
+        # Of equally fast ones the narrowest: more lanes only take more copies of the vector.
+        fastest: dict[tuple[int | None, ...], int] = {}
+        for lanes in sorted(choices):
+            fastest.setdefault(tuple(each.even_row(lanes) for each in banks), lanes)
+        return sorted(fastest.values())
+
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """As square as powers of two allow."""
         lanes = self.lanes or 1 << (budget.bit_length() // 2)
@@ -66,7 +98,18 @@ class Bank(Engine):
             return -(-product.rows // shape["pes"]) * even
         if not product.has_masks:
             return super().least_cycles(product, shape)
-        return -(-self._exact(product, shape["lanes"]).total // shape["pes"])
+        return -(-self._banks(product).least(shape["lanes"]) // shape["pes"])
+
+    def outline(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run | None:
+        """The mean of some rows, and what the fullest PE is likely to have more; exact for equally filled banks."""
+        banks, pes, lanes = self._banks(product), shape["pes"], shape["lanes"]
+        each = banks.outline(lanes)
+        groups = -(-product.rows // pes)
+        longest = each.mean * groups + each.deviation * (2 * groups * log(max(2, pes))) ** 0.5 * (pes > 1)
+        cycles = Fraction(round(longest))
+        words = Fraction(round(each.mean * product.rows))
+        issue = Issue(cycles, Fraction(round(each.mean)), round(longest), words, {"compute": cycles})
+        return self._run(product, shape, conditions, issue, varies=each.deviation > 0)
 
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """Exact, in closed form: the sum over waves of the fullest bank, row by row."""
@@ -131,7 +174,7 @@ class Bank(Engine):
             for count in {*naturals, sum(naturals)} - {0}:
                 choices |= fold(count, most)
             if len(naturals) < len(natural):
-                choices |= {lanes for lanes in _FREE_LANES if lanes <= most}
+                choices |= {lanes for lanes in _FEW_LANES if lanes <= most}
 
         def cycles(lanes: int) -> int:
             groups = [-(-product.rows // max(1, min(product.rows, most // lanes))) for product in products]

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from harness.api import Part, Product, ShapeError
 
+_SAMPLED_ROWS = 256
+"""Rows that an outline looks at."""
+
 _PROBE_ROWS = 16
 """Rows looked at before a whole mask is searched for equally filled banks: most candidates fail in the first few."""
 
@@ -73,6 +76,14 @@ def split(cols: int, banks: int) -> list[int]:
     return [bank * short + min(bank, longer) for bank in range(banks)]
 
 
+@dataclass(frozen=True)
+class Outline:
+    """About what a row takes: mean cycles, and their standard deviation from row to row."""
+
+    mean: float
+    deviation: float
+
+
 class Banks:
     """Bank maps and counts of one product."""
 
@@ -91,6 +102,8 @@ class Banks:
         self._asked = asked
         self._fine: tuple[NDArray[np.intp], NDArray[np.int32]] | None = None
         self._rows: dict[int, ExactRows] = {}
+        self._least: dict[int, int] = {}
+        self._outlines: dict[int, Outline] = {}
 
     @cached_property
     def natural(self) -> tuple[int | None, ...]:
@@ -122,6 +135,44 @@ class Banks:
             return None
         return max(1, int(np.maximum.reduceat(self.even, wave_starts(len(self.even), lanes)).sum()))
 
+    def least(self, lanes: int) -> int:
+        """A lower bound on the cycles of all rows together, without counting banks; needs masks."""
+        if lanes in self._rows:
+            return self._rows[lanes].total
+        if lanes not in self._least:
+            self._least[lanes] = int(np.maximum(1, -(-self.product.row_counts // lanes)).sum())
+        return self._least[lanes]
+
+    def outline(self, lanes: int) -> "Outline":
+        """Mean and deviation of the cycles of a row on PEs with so many lanes, from a sample of rows."""
+        if lanes not in self._outlines:
+            even = self.even_row(lanes)
+            if even is not None:
+                self._outlines[lanes] = Outline(float(even), 0.0)
+            elif self.product.is_dense:
+                self._outlines[lanes] = Outline(float(self.exact(lanes).costs[0]), 0.0)
+            elif self.product.has_masks:
+                self._outlines[lanes] = self._sampled(lanes)
+            else:
+                self._outlines[lanes] = _guessed(self.product, self.map(lanes).count, lanes)
+        return self._outlines[lanes]
+
+    def _sampled(self, lanes: int) -> "Outline":
+        starts = np.array(self.map(lanes).starts)
+        ends = np.append(starts[1:], self.product.cols)
+        counts = self._prefix[:, ends] - self._prefix[:, starts]  # (rows of the sample, banks)
+        peaks = np.maximum.reduceat(counts, wave_starts(len(starts), lanes), axis=1)
+        costs = np.maximum(1, peaks.sum(axis=1, dtype=np.int64))
+        return Outline(float(costs.mean()), float(costs.std()))
+
+    @cached_property
+    def _prefix(self) -> NDArray[np.int32]:
+        """Weights kept before every column in evenly drawn rows, (rows of the sample, cols + 1)."""
+        rows = np.unique(np.linspace(0, self.product.rows - 1, _SAMPLED_ROWS).astype(np.intp))
+        prefix = np.zeros((len(rows), self.product.cols + 1), dtype=np.int32)
+        np.cumsum(self.product.mask[rows], axis=1, out=prefix[:, 1:])
+        return prefix
+
     def map(self, lanes: int) -> BankMap:
         """The bank map for PEs with so many lanes."""
         cols = self.product.cols
@@ -146,12 +197,15 @@ class Banks:
         """What every row costs on PEs with so many lanes, counted on the masks."""
         if lanes not in self._rows:
             rows, even = self.product.rows, self.even
+            is_same = even is not None or self.product.is_dense
             counts = self.counts(self.map(lanes)) if even is None else even[None]
-            self._rows[lanes] = ExactRows(counts, lanes, repeat=1 if even is None else rows)
+            self._rows[lanes] = ExactRows(counts[:1] if is_same else counts, lanes, repeat=rows if is_same else 1)
         return self._rows[lanes]
 
     def counts(self, bank_map: BankMap) -> NDArray[np.int32]:
         """Weights kept in every bank of every engine row, (rows, banks)."""
+        if self.product.is_dense:
+            return np.broadcast_to(np.array(bank_map.lengths, dtype=np.int32), (self.product.rows, bank_map.count))
         starts = np.array(bank_map.starts)
         if self._fine is None or not np.isin(starts, self._fine[0]).all():
             known = self.product.offsets[:-1] if self._fine is None else self._fine[0]
@@ -160,6 +214,14 @@ class Banks:
         edges, fine = self._fine
         counts: NDArray[np.int32] = np.add.reduceat(fine, np.searchsorted(edges, starts), axis=1, dtype=np.int32)
         return counts
+
+
+def _guessed(product: Product, banks: int, lanes: int) -> Outline:
+    """The same from the number of kept weights: a normal bank, and the fullest of a wave."""
+    fill = product.nnz / product.rows / banks
+    wide, waves = min(lanes, banks), -(-banks // lanes)
+    spread = (fill * (1 - product.density)) ** 0.5
+    return Outline(max(1.0, waves * (fill + spread * (2 * np.log(max(1, wide))) ** 0.5)), waves**0.5 * spread)
 
 
 def _natural(part: Part) -> int | None:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field, PositiveInt
 
-from harness.api import Conditions, Engine, EngineShape, Product, Ram, Run, hookimpl
+from harness.api import Conditions, Engine, EngineShape, Line, Product, Ram, Run, even_cuts, hookimpl
 
 from ..bank import fill_drain
 from .blocks import BlockSize, KeptBlocks, Load, counted_load, expected_load, kept_blocks, largest_block
@@ -69,6 +69,21 @@ class Block(Engine):
             for arrays in self._array_choices(products, block, max(1, budget // lanes))
         }
         return list(found)
+
+    def lines(self, products: Sequence[Product], budget: int) -> Sequence[Sequence[EngineShape]]:
+        """For every block and every width that saves a cycle of it, any number of arrays."""
+
+        def line(block: BlockSize, lanes: int) -> Line:
+            rows = max(_block_rows(product, block[0]) for product in products)
+            sizes = [self.arrays] if self.arrays else range(1, max(1, min(rows, budget // lanes)) + 1)
+            return Line(sizes, lambda arrays: _shape(block, arrays, lanes))
+
+        most = max(1, budget // (self.arrays or 1))
+        return [
+            line(block, lanes)
+            for block in self._blocks(products)
+            for lanes in ([self.lanes] if self.lanes else even_cuts(block[0] * block[1], most))
+        ]
 
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """A whole block per cycle."""

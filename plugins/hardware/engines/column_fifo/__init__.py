@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from harness.api import Conditions, Engine, EngineShape, Product, Run, hookimpl, keep_count
+from harness.api import Conditions, Engine, EngineShape, Line, Product, Run, even_cuts, hookimpl, keep_count
 
 from .._drawn import Statistics, drawn, draws, mean_of, statistics
 from .expectation import fullest_load
@@ -26,6 +26,10 @@ DRAIN = 6
 
 _SHARES = ((Fraction(1), 6), (Fraction(3, 4), 3), (Fraction(1, 2), 3))
 """Shares of the budget and shapes tried at each: RAM blocks may run out before multipliers do."""
+
+
+_GROUPS = (*range(1, 17), *sorted({round(16 * 2 ** (step / 4)) for step in range(1, 49)}))
+"""Groups that are searched: all up to 16, then in steps of a fifth."""
 
 
 class ColumnFifo(Engine):
@@ -96,6 +100,53 @@ class ColumnFifo(Engine):
             return [(self.pes, groups) for groups in choices]
         return sorted({(_even(rows, max(1, most // groups)), groups) for groups in choices})
 
+    def lines(self, products: Sequence[Product], budget: int) -> Sequence[Sequence[EngineShape]]:
+        """For many numbers of groups, every number of PEs that saves one of them a row."""
+        most = max(1, budget // self.channels)
+        cols = max(product.cols for product in products)
+        limit = max(1, min(cols, most // (self.pes or 1)))
+        cuts = sorted({cut for product in products for cut in even_cuts(product.rows)})
+
+        def line(groups: int) -> Line:
+            sizes = [self.pes] if self.pes else [cut for cut in cuts if cut * groups <= most] or [1]
+            return Line(sizes, lambda pes: self._shape(pes, groups))
+
+        return [line(n) for n in ([self.groups] if self.groups else [n for n in _GROUPS if n <= limit])]
+
+    def outline(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run | None:
+        """What an unstructured mask of as many weights would take if no FIFO were ever full."""
+        pes, groups = shape["pes"], shape["groups"]
+        reduction = _reduction(product, pes, groups)
+        is_skipping = self.skip and product.activation_density < 1
+        share = product.activation_density if is_skipping else 1.0
+        mean, spread = _mean_load(product, pes, groups) * share, _spread(product, pes, groups) * share
+        load = mean + spread
+        words = product.nnz if is_skipping else max(product.nnz, round(mean * pes * groups))
+        layout = self._layout(product, shape, has_pointers=is_skipping)
+        memory = layout.sized(max(1, round(load)), words, conditions)
+        parts = {
+            "compute": Fraction(round(load)),
+            "reduction": Fraction(reduction),
+            "fill_drain": Fraction(DRAIN if reduction else PIPELINE),
+        }
+        last = -(-product.rows // pes)
+        return Run(
+            parts, memory.rams, last=Fraction(round(load)), last_rows=min(product.rows, last * pes),
+            stored_bits=Fraction(memory.stored_bits), stored_words=Fraction(memory.stored_words),
+        )  # fmt: skip
+
+    def _layout(self, product: Product, shape: EngineShape, *, has_pointers: bool) -> ColumnLayout:
+        return ColumnLayout(
+            rows=product.rows,
+            cols=product.cols,
+            pes=shape["pes"],
+            groups=shape["groups"],
+            index_bits=self.index_bits,
+            has_pointers=has_pointers,
+            fifo_depth=self.fifo_depth,
+            channels=self.channels,
+        )
+
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """One group of all PEs, as far as there are rows."""
         groups = self.groups or 1
@@ -138,16 +189,7 @@ class ColumnFifo(Engine):
             "reduction": Fraction(reduction),
             "fill_drain": Fraction(ran.fill + (DRAIN if reduction else PIPELINE)),
         }
-        layout = ColumnLayout(
-            rows=product.rows,
-            cols=product.cols,
-            pes=pes,
-            groups=groups,
-            index_bits=self.index_bits,
-            has_pointers=live is not None,
-            fifo_depth=self.fifo_depth,
-            channels=self.channels,
-        )
+        layout = self._layout(product, shape, has_pointers=live is not None)
         memory = layout.memory(entries, conditions)
         issue = sum(parts.values(), -parts["fill_drain"])
         return Run(
@@ -207,10 +249,18 @@ def _reduction(product: Product, pes: int, groups: int) -> int:
 
 def _estimate(product: Product, pes: int, groups: int) -> float:
     """Cycles of an unstructured mask if no FIFO were ever full: a PE's mean load, and what the fullest has more."""
+    return _mean_load(product, pes, groups) + _spread(product, pes, groups) + _reduction(product, pes, groups)
+
+
+def _mean_load(product: Product, pes: int, groups: int) -> float:
+    """Cycles of a PE on average: a column without weights of it takes one too."""
     each = product.density * product.rows / pes
-    load = product.cols / groups * (each + exp(-each))
-    spread = sqrt(2 * log(pes * groups) * product.nnz / (pes * groups))
-    return load + spread + _reduction(product, pes, groups)
+    return product.cols / groups * (each + exp(-each))
+
+
+def _spread(product: Product, pes: int, groups: int) -> float:
+    """What the fullest PE is likely to have more."""
+    return sqrt(2 * log(pes * groups) * product.nnz / (pes * groups))
 
 
 @lru_cache(maxsize=256)

@@ -46,7 +46,10 @@ class ColumnLayout:
         Shapes:
             entries (pes, cols): weights of every column on every PE, padding included.
         """
-        fullest, words = self._words(entries)
+        return self.sized(*self._words(entries), conditions)
+
+    def sized(self, fullest: int, words: int, conditions: Conditions) -> ColumnMemory:
+        """The same for so many words in the fullest PE, and in all."""
         all_pes = self.pes * self.groups
         weights = Ram("weights", self._word_bits(conditions), max(1, fullest), all_pes, stacked=True)
         pointers = Ram("pointers", fullest.bit_length(), self._broadcasts + 1, all_pes, stacked=True)

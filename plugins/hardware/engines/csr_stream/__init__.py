@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.api import Conditions, Engine, EngineShape, Product, Ram, Run, hookimpl
+from harness.api import Conditions, Engine, EngineShape, Line, Product, Ram, Run, hookimpl
 
 from .stream import binomial_deviation, expected_largest
 
@@ -52,9 +52,20 @@ class CsrStream(Engine):
             most //= 2
         return [self._shape(count, budget) for count in counts]
 
+    def lines(self, products: Sequence[Product], budget: int) -> Sequence[Sequence[EngineShape]]:
+        """Any number of channels."""
+        most = max(1, min(budget // self.pairs_per_cycle, max(product.rows for product in products)))
+        sizes = [self.channels] if self.channels is not None else range(1, most + 1)
+        return [Line(sizes, lambda channels: self._shape(channels, budget))]
+
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """The 16 channels of the published design, or as many as the budget has."""
         return self._shape(self.channels or max(1, min(_FIXED_CHANNELS, budget // self.pairs_per_cycle)), budget)
+
+    def least_cycles(self, product: Product, shape: EngineShape) -> int:
+        """What every channel takes if all have equally many pairs, without the start-up."""
+        stretch = (1 + self.padding) / (shape["pairs_per_cycle"] * self.occupancy)
+        return int(product.nnz / shape["channels"] * stretch * (1 - 1e-9))
 
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """The time of the channel with most pairs, counted on the mask; the rate itself is the fitted one."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from harness.api import Conditions, Engine, EngineShape, Part, Product, Ram, Run, hookimpl
+from harness.api import Conditions, Engine, EngineShape, Line, Part, Product, Ram, Run, even_cuts, hookimpl
 
 from .clusters import cluster_fill
 from .latency import (
@@ -96,6 +96,18 @@ class McbbsSystolic(Engine):
             most = max(1, min(pes // columns, filters))
             found |= {(rows, columns) for rows in ((self.pe_rows,) if self.pe_rows else (most, -(-most // 2)))}
         return [self._shape(rows, columns, parallel) for rows, columns in sorted(found, reverse=True)]
+
+    def lines(self, products: Sequence[Product], budget: int) -> Sequence[Sequence[EngineShape]]:
+        """Arrays of 1 to 14 columns, with every number of rows that saves a group of filters."""
+        parallel, pes = self._pes(budget)
+        widest = min(pes // (self.pe_rows or 1), max(_pixels(product)[1] for product in products))
+        rows = sorted({cut for product in products for cut in even_cuts(product.rows)})
+
+        def line(columns: int) -> Line:
+            sizes = [self.pe_rows] if self.pe_rows else [cut for cut in rows if cut * columns <= pes] or [1]
+            return Line(sizes, lambda high: self._shape(high, columns, parallel))
+
+        return [line(n) for n in ([self.pe_columns] if self.pe_columns else range(1, max(1, min(widest, 14)) + 1))]
 
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """Seven columns and up to 24 rows, as published."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from harness.api import Conditions, Engine, EngineShape, Part, Product, Ram, Run, hookimpl
+from harness.api import Conditions, Engine, EngineShape, Line, Part, Product, Ram, Run, even_cuts, hookimpl
 
 from ..bank import fill_drain
 from .groups import GROUPS, group_fill, mean_fill, most_in_a_group, smallest_group
@@ -60,6 +60,19 @@ class NM(Engine):
             for pes, lanes in self._splits(products, m, max(1, int(budget * share)))[:number]:
                 found[_shape(pes, lanes, n, m)] = None
         return list(found)
+
+    def lines(self, products: Sequence[Product], budget: int) -> Sequence[Sequence[EngineShape]]:
+        """For every number of groups at a time that saves a wave, any number of rows."""
+        n, m = self._ratio_of(products)
+        rows, most = max(product.rows for product in products), max(1, budget // (self.pes or 1))
+        groups = {_groups(product, m) for product in products}
+        lanes = {self.lanes} if self.lanes else {cut for count in groups for cut in even_cuts(count, most)}
+
+        def line(lanes: int) -> Line:
+            sizes = [self.pes] if self.pes else range(1, max(1, min(rows, budget // lanes)) + 1)
+            return Line(sizes, lambda pes: _shape(pes, lanes, n, m))
+
+        return [line(each) for each in sorted(lanes)]
 
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """As square as powers of two allow."""
@@ -132,7 +145,7 @@ class NM(Engine):
     def _splits(self, products: Sequence[Product], m: int, budget: int) -> list[tuple[int, int]]:
         """(pes, lanes) within a budget, fastest first, of equally fast ones those with fewer multipliers."""
         rows = np.array([product.rows for product in products])
-        groups = np.array([sum(-(-part.cols // m) for part in product.parts) for product in products])
+        groups = np.array([_groups(product, m) for product in products])
         weight = np.array([product.pixels * max(1, product.nnz) / product.size for product in products])
         lanes = np.arange(1, max(1, min(budget // (self.pes or 1), int(groups.max()))) + 1)
         lanes = lanes if self.lanes is None else np.array([self.lanes])
@@ -142,6 +155,10 @@ class NM(Engine):
         cycles = (-(-rows // pes[:, None]) * -(-groups // lanes[:, None]) * weight).sum(axis=1)
         order = np.lexsort((pes * lanes, cycles)).tolist()
         return [(int(pes[index]), int(lanes[index])) for index in order]
+
+
+def _groups(product: Product, m: int) -> int:
+    return sum(-(-part.cols // m) for part in product.parts)
 
 
 def _slots(product: Product, shape: EngineShape) -> NDArray[np.int64]:

@@ -1,0 +1,387 @@
+"""Which shape of an engine is built: the fastest that fits, and the fastest that streams what does not.
+
+Shapes come in lines along which one size grows. Cycles fall along a line, about; memories grow, about. So the shapes of
+a line that fit are its first ones, and a bisection finds the last of them. What a line can at best take is a lower
+bound, so that most lines are ruled out without a look. Where counting a run takes long, outlines are searched in its
+place, and the shapes that they promise most of are then counted.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+
+from harness.api import Conditions, Engine, EngineShape, Line, Product, Run
+
+from .._devices import Device
+from .design import Budget, Design, Numerics, Runner, design
+
+_SLACK = Fraction(108, 100)
+"""Outlines within so much of the best are kept to be counted."""
+
+_SURPRISE = Fraction(2, 100)
+"""A shape that was not counted yet may do so much better against its outline than the luckiest that was."""
+
+_ENOUGH = 4
+"""After so many counts their own spread tells how lucky a shape can be."""
+
+_DOUBT = Fraction(97, 100)
+"""Share of an outline's cycles that bounds a count, once outlines have been corrected."""
+
+_COARSE = 12
+"""Lines looked at first for shapes that stream; then those beside the best."""
+
+_KINDS = ("fits", "streams", "neither")
+
+_ROUNDS = 3
+"""Times that outlines are corrected by counting the shape that they promise most of."""
+
+_SAME = Fraction(1, 200)
+"""A count that differs from its outline by less corrects nothing."""
+
+_STEPS = 2
+"""Steps from the shape that streams best to a better one beside it."""
+
+_BESIDE = 6
+"""Neighbours tried beyond the last shape that fits, since memories come in whole blocks and grow in jumps."""
+
+_OUTLINED_BELOW = 10
+"""Smaller shapes of a line whose outlines are looked at."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every design of one cost shares."""
+
+    device: Device
+    numerics: Numerics
+    budget: Budget
+
+
+@dataclass(frozen=True)
+class Found:
+    """The answers of one search.
+
+    Args:
+        best: the fastest that fits; else the fastest that streams; else the fastest, which cannot be built.
+        fits, streams: the fastest of either kind, None where there is none; `streams` is only looked for as far as it
+            could be faster.
+    """
+
+    best: Design
+    fits: Design | None
+    streams: Design | None
+
+
+def search(
+    engine: Engine,
+    work: Sequence[Product],
+    lines: Sequence[Sequence[EngineShape]],
+    runner: Runner,
+    setting: Setting,
+) -> Found:
+    """Look for the best shapes of an engine for products that run one after another."""
+    counted = _Explorer(engine, work, runner, setting)
+    if not _has_outlines(engine, work, lines, setting):
+        counted.explore(lines)
+        return counted.found()
+    outlines = _Outlines(engine)
+    for _ in range(_ROUNDS):
+        outlined = _Explorer(engine, work, outlines.run, setting, slack=_SLACK)
+        outlined.explore(lines)
+        shape = outlined.found().best.shape
+        if shape in counted.seen or not outlines.learn(outlined.at(shape), counted.at(shape)):
+            break
+    for kind in _KINDS:
+        _confirm(outlined, counted, kind)
+    counted.promise = outlined.bound
+    counted.refine(lines, is_limited=_is_limited(outlined, counted))
+    return counted.found()
+
+
+def _has_outlines(
+    engine: Engine, work: Sequence[Product], lines: Sequence[Sequence[EngineShape]], setting: Setting
+) -> bool:
+    several = len(lines) > 1 or len(lines[0]) > 1
+    return several and engine.outline(work[0], lines[0][0], setting.numerics.conditions) is not None
+
+
+class _Outlines:
+    """Outlines of an engine, corrected by what counting some shapes gave."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known: dict[tuple[int, EngineShape], Run] = {}
+        self._cycles = self._depth = self._stored = Fraction(1)
+
+    def run(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
+        """The outline of one product on one shape, corrected."""
+        place = id(product), shape
+        if place not in self._known:
+            outline = self._engine.outline(product, shape, conditions)
+            assert outline is not None  # an engine has outlines of all its shapes or of none
+            self._known[place] = self._corrected(outline)
+        return self._known[place]
+
+    def learn(self, outlined: Design, counted: Design) -> bool:
+        """Take over by which factors a counted design differs from its outline; whether they differ at all."""
+        cycles, stored, depth = (
+            _ratio(outlined, counted, measure)
+            for measure in (lambda run: run.issue_cycles, lambda run: run.stored_bits, _deep)
+        )
+        if max(abs(1 - cycles), abs(1 - stored), abs(1 - depth)) < _SAME:
+            return False
+        self._known.clear()
+        self._cycles, self._stored, self._depth = self._cycles * cycles, self._stored * stored, self._depth * depth
+        return True
+
+    def _corrected(self, run: Run) -> Run:
+        parts = {name: cycles if name == "fill_drain" else cycles * self._cycles for name, cycles in run.parts.items()}
+        rams = tuple(
+            replace(ram, depth=max(1, round(ram.depth * self._depth))) if ram.purpose == "weights" else ram
+            for ram in run.rams
+        )
+        return replace(
+            run, parts=parts, rams=rams, last=run.last * self._cycles, stored_bits=run.stored_bits * self._stored
+        )
+
+
+def _ratio(outlined: Design, counted: Design, measure: Callable[[Run], Fraction]) -> Fraction:
+    """What counting gave over what the outline said, summed over the layers; as a simple fraction."""
+    before, after = (sum((measure(layer.run) for layer in found.layers), Fraction(0)) for found in (outlined, counted))
+    return (after / before).limit_denominator(10_000) if before else Fraction(1)
+
+
+def _deep(run: Run) -> Fraction:
+    return Fraction(sum(ram.depth for ram in run.rams if ram.purpose == "weights"))
+
+
+def _confirm(outlined: "_Explorer", counted: "_Explorer", kind: str) -> None:
+    """Count shapes in the order of their outlines, until what is left cannot be as lucky as it would need to be."""
+    ranked = sorted(
+        (found for found in outlined.seen.values() if kind_of(found) == kind), key=lambda found: found.rank[1:]
+    )
+    if kind == "neither" and counted.found().best.rank[0] is False:
+        return
+    ratios: list[Fraction] = []
+    for outline in ranked:
+        best = counted.best.get(kind)
+        surprise = min(_SURPRISE, (max(ratios) - min(ratios)) / 2) if len(ratios) >= _ENOUGH else _SURPRISE
+        if best is not None and ratios and outline.cycles * min(ratios) * (1 - surprise) >= best.cycles:
+            return
+        if counted.bound(outline.shape) >= (best.cycles if best is not None else Fraction(10**30)):
+            continue
+        found = counted.at(outline.shape)
+        if outline.cycles:
+            ratios.append(found.cycles / outline.cycles)
+
+
+def kind_of(found: Design) -> str:
+    """Whether a design fits, or runs with weights streamed that do not, or neither."""
+    if found.fits:
+        return "fits"
+    return "streams" if found.is_under_ceilings and found.has_bandwidth else "neither"
+
+
+@dataclass
+class _Explorer:
+    """Lines being searched: every design made so far, and the best of each kind."""
+
+    engine: Engine
+    work: Sequence[Product]
+    runner: Runner
+    setting: Setting
+    slack: Fraction = Fraction(1)
+    seen: dict[EngineShape, Design] = field(default_factory=dict)
+    best: dict[str, Design] = field(default_factory=dict)
+    bounds: dict[EngineShape, int] = field(default_factory=dict)
+    promise: Callable[[EngineShape], int] | None = None
+
+    def at(self, shape: EngineShape) -> Design:
+        """The design of a shape; made once."""
+        if shape in self.seen:
+            return self.seen[shape]
+        numerics = self.setting.numerics
+        found = design(self.engine, shape, self.work, self.runner, self.setting.device, numerics, self.setting.budget)
+        self.seen[shape] = found
+        kind = kind_of(found)
+        if kind not in self.best or found.rank < self.best[kind].rank:
+            self.best[kind] = found
+        return found
+
+    def bound(self, shape: EngineShape) -> int:
+        """The least cycles of a shape, whatever its memories."""
+        if shape not in self.bounds:
+            least = sum(self._least(p, shape) * self._repeats(p) for p in self.work)
+            self.bounds[shape] = least if self.promise is None else max(least, int(self.promise(shape) * _DOUBT))
+        return self.bounds[shape]
+
+    def _least(self, product: Product, shape: EngineShape) -> int:
+        """An outline is its own bound: what counting would give is not known."""
+        if self.slack == 1:
+            return self.engine.least_cycles(product, shape)
+        return int(self.runner(product, shape, self.setting.numerics.conditions).issue_cycles)
+
+    def _repeats(self, product: Product) -> int:
+        return 1 if self.engine.whole_layer else -(-product.pixels // self.setting.numerics.pixel_copies)
+
+    def found(self) -> Found:
+        """The answers."""
+        fits, streams = self.best.get("fits"), self.best.get("streams")
+        best = fits or streams or self.best["neither"]
+        return Found(best, fits, streams)
+
+    def explore(self, lines: Sequence[Sequence[EngineShape]]) -> None:
+        """Look at lines, the most promising first; then for what streams, if anything that fits could be beaten."""
+        ordered = sorted((line for line in lines if line), key=lambda line: self.bound(line[-1]))
+        self.at(ordered[0][-1])
+        floor = self._streaming_floor()
+        if floor == 0 or self.engine.streams_weights:
+            for line in ordered:
+                self._fitting(line)
+        if self.setting.numerics.conditions.bytes_per_cycle is not None and not self.engine.streams_weights:
+            self._streaming(ordered, floor)
+
+    def refine(self, lines: Sequence[Sequence[EngineShape]], *, is_limited: bool) -> None:
+        """Count beside what outlines led to: at the edge of what fits, and around the best that streams."""
+        self.bounds.clear()
+        if is_limited and self._streaming_floor() == 0 and not self.engine.streams_weights:
+            ordered = sorted((line for line in lines if line), key=lambda line: self.bound(line[-1]))
+            for line in ordered:
+                self._fitting(line)
+        for _ in range(_STEPS):
+            best = self.best.get("streams")
+            if best is None or "fits" in self.best:
+                return
+            for shape in _around(lines, best.shape):
+                self.at(shape)
+            if self.best["streams"] is best:
+                return
+
+    def _useful(self, line: Sequence[EngineShape], limit: Fraction | None) -> list[int]:
+        """Places of a line whose bounds stay below a limit, in order."""
+        if limit is None:
+            return list(range(len(line)))
+        if not _is_steady(line):
+            return [place for place in range(len(line)) if self.bound(line[place]) < limit]
+        if self.bound(line[-1]) >= limit:
+            return []
+        low, high = 0, len(line) - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self.bound(line[middle]) < limit else (middle + 1, high)
+        return list(range(low, len(line)))
+
+    def _limit(self, kind: str) -> Fraction | None:
+        best = self.best.get(kind)
+        return None if best is None else best.cycles * self.slack
+
+    def _fitting(self, line: Sequence[EngineShape]) -> None:
+        """The shapes of a line that fit and could be the fastest."""
+        if (limit := self._limit("fits")) is not None and self.bound(line[-1]) >= limit and _is_steady(line):
+            return
+        if self.engine.streams_weights and _is_steady(line) and self._waits(line[-1]):
+            # More multipliers than memory feeds gain nothing: what is wanted is the smallest that it feeds.
+            self._balance(line, Fraction(0))
+            return
+        useful = self._useful(line, limit)
+        if not useful:
+            return
+        last = self._last_that_fits(line, useful)
+        if last is None:
+            return
+        for place in useful[last + 1 : last + 1 + _BESIDE]:
+            self.at(line[place])
+        below = useful[:last]
+        if self.slack > 1:
+            below = below[:: -(-len(below) // _OUTLINED_BELOW) or 1]
+        for place in reversed(below):
+            limit = self._limit("fits")
+            if limit is not None and self.bound(line[place]) >= limit:
+                if _is_steady(line):
+                    return
+                continue
+            self.at(line[place])
+
+    def _last_that_fits(self, line: Sequence[EngineShape], useful: Sequence[int]) -> int | None:
+        """Index into `useful` of the largest shape that fits; None if the smallest ones do not either."""
+        if self.at(line[useful[-1]]).fits:
+            return len(useful) - 1
+        low = next((index for index in range(min(2, len(useful))) if self.at(line[useful[index]]).fits), None)
+        if low is None:
+            return None
+        high = len(useful) - 1  # does not fit
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.at(line[useful[middle]]).fits else (low, middle)
+        return low
+
+    def _streaming_floor(self) -> Fraction:
+        """Cycles that the off-chip memory needs for the weights that no design can hold; 0 if all might fit."""
+        numerics, device = self.setting.numerics, self.setting.device
+        speed = numerics.conditions.bytes_per_cycle
+        room = {kind: device.resources[kind].room for kind in device.rams}
+        if self.setting.budget.ram_blocks is not None:
+            room[device.entry.ram.kind] = min(room[device.entry.ram.kind], self.setting.budget.ram_blocks)
+        held = sum(int(device.rams[kind].bits_each.value) * number for kind, number in room.items())
+        stored = min((sum(layer.run.stored_bits for layer in found.layers) for found in self.seen.values()), default=0)
+        needed = min(Fraction(sum(p.nnz for p in self.work) * numerics.conditions.weight_bits), Fraction(stored))
+        if needed <= held:
+            return Fraction(0)
+        return (needed - held) / 8 / Fraction(speed) if speed else Fraction(1)
+
+    def _streaming(self, lines: Sequence[Sequence[EngineShape]], floor: Fraction) -> None:
+        """Some lines all over, then those beside the best, and in the end its neighbours on its own line."""
+        lines = sorted(lines, key=lambda line: line[0].sizes[1:])
+        step = -(-len(lines) // _COARSE)
+        for line in lines[::step]:
+            self._balance(line, floor)
+        best = self.best.get("streams")
+        if best is None:
+            return
+        here = next(place for place, line in enumerate(lines) if line[0].sizes[1:] == best.shape.sizes[1:])
+        for line in lines[max(0, here - step + 1) : here + step]:
+            self._balance(line, floor)
+        size = self.best["streams"].shape.sizes
+        line = next(line for line in lines if line[0].sizes[1:] == size[1:])
+        near = bisect_left(line, size[0][1], key=lambda shape: shape.sizes[0][1])
+        for place in range(max(0, near - _BESIDE), min(len(line), near + _BESIDE + 1)):
+            self.at(line[place])
+
+    def _balance(self, line: Sequence[EngineShape], floor: Fraction) -> None:
+        """Where computing and reading take equally long on a line: more multipliers leave less room for weights."""
+        limits = [limit for kind in ("fits", "streams") if (limit := self._limit(kind)) is not None]
+        if limits and max(Fraction(self.bound(line[-1])), floor) >= min(limits):
+            return
+        low, high = 0, len(line) - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._waits(line[middle]) else (middle + 1, high)
+        for place in range(max(0, low - 1), min(len(line), low + 2)):
+            self.at(line[place])
+
+    def _waits(self, shape: EngineShape) -> bool:
+        found = self.at(shape)
+        return found.parts().get("memory_stall", Fraction(0)) > 0 or not found.is_under_ceilings
+
+
+def _is_limited(outlined: _Explorer, counted: _Explorer) -> bool:
+    """Whether memory and not multipliers decides: something faster was seen that does not fit."""
+    best = counted.best.get("fits")
+    return best is None or any(not found.fits and found.cycles < best.cycles for found in outlined.seen.values())
+
+
+def _is_steady(line: Sequence[EngineShape]) -> bool:
+    """Whether bounds fall steadily along a line: they do where its size grows one by one, not for chosen sizes."""
+    return isinstance(line, Line) and isinstance(line.sizes, range)
+
+
+def _around(lines: Sequence[Sequence[EngineShape]], shape: EngineShape) -> Iterator[EngineShape]:
+    """The neighbours of a shape on its line and on the lines beside it."""
+    ordered = sorted(lines, key=lambda line: line[0].sizes[1:])
+    here = next(place for place, line in enumerate(ordered) if line[0].sizes[1:] == shape.sizes[1:])
+    for line in ordered[max(0, here - 1) : here + 2]:
+        near = bisect_left(line, shape.multipliers, key=lambda each: each.multipliers)
+        for place in {near - 4, near - 1, near, near + 1, near + 4}:
+            if 0 <= place < len(line):
+                yield line[place]
