@@ -58,6 +58,7 @@ OnlyOption = Annotated[
 SmokeOption = Annotated[
     bool, typer.Option("--smoke", help="Cut task, seeds and sparsities so short that the whole grid takes seconds.")
 ]
+FullOption = Annotated[bool, typer.Option("--full", help="All tables, not only the answer.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

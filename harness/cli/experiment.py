@@ -11,6 +11,7 @@ from harness.cli._common import (
     DEFAULT_STORE,
     EXIT_CELL_FAILED,
     DataDirOption,
+    FullOption,
     JsonOption,
     OnlyOption,
     SmokeOption,
@@ -26,6 +27,7 @@ from harness.cli._common import (
     stdout,
     write_text,
 )
+from harness.cli.results import where
 
 if TYPE_CHECKING:
     from harness.execution.graph import Executor
@@ -122,9 +124,10 @@ def run(
         typer.Option("--address", metavar="HOST:PORT", help="Of the Ray cluster.", show_default=False),
     ] = None,
     trust_code: TrustCodeOption = False,
+    full: FullOption = False,
     progress: Annotated[ProgressKind, typer.Option("--progress", help="How progress is shown.")] = ProgressKind.auto,
 ) -> int:
-    """Run an experiment, print its report and say where it is kept.
+    """Run an experiment, print its answer (with --full every table) and say where its report is kept.
 
     What the store has already is not run again, what failed is tried again; after an interruption the same command
     continues. Several runs may use one store at once: none repeats what another is computing.
@@ -155,7 +158,7 @@ def run(
         progress=shown.make(progress.value, stderr()),
     )
     note = " (a smoke run: it tests the way, its numbers mean nothing)" if smoke else ""
-    _print_report(result, experiment, title=experiment.name + note)
+    _print_report(result, experiment, title=experiment.name + note, full=full)
     for trace in result.traces.values():
         typer.echo(trace, err=True)
     if result.store_error is not None:
@@ -176,22 +179,25 @@ def _ray(address: str | None, workers: int | None, devices: tuple[str, ...]) -> 
     return RayExecutor(address, workers=workers, devices=devices)
 
 
-def _print_report(result: "RunResult", experiment: "Experiment", *, title: str) -> None:
-    """Print the report and keep it, as Markdown, beside the records."""
+def _print_report(result: "RunResult", experiment: "Experiment", *, title: str, full: bool) -> None:
+    """Keep the report, as Markdown, beside the records, and print it or its answer."""
     from harness import report
     from harness.api import StoreError
 
-    page = result.folder / "report.md"
-    text = report.render(result.records, format="md", title=title, margin=experiment.margin)
-    console = stdout()
-    report.render(result.records, format="rich", title=title, margin=experiment.margin, console=console)
+    page, margin = result.folder / "report.md", experiment.margin
+    failure = None
     try:
-        page.write_text(text, encoding="utf-8")
-    except OSError as error:
+        page.write_text(report.render(result.records, format="md", title=title, margin=margin), encoding="utf-8")
+    except OSError as error:  # told below the report, which is not lost for it
+        failure = error
+    places = where(result.folder)
+    report.render(result.records, title=title, margin=margin, console=stdout(), full=full, where=places)
+    if failure is not None:
         raise StoreError(
-            f"store: {page} cannot be written ({error.strerror}); make room, then `harness report {result.run_id}`"
-        ) from None
-    console.print(f"report: {page}", soft_wrap=True, markup=False)
+            f"store: {page} cannot be written ({failure.strerror}); make room, then `harness report {result.run_id}`"
+        )
+    if full:
+        stdout().print(f"report: {page}", soft_wrap=True, markup=False)
 
 
 @guarded

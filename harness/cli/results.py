@@ -1,12 +1,13 @@
 """`report`, `export`: what is made of a finished or running run."""
 
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from harness.cli._common import DEFAULT_STORE, StoreOption, echo, guarded, stdout, write_text
+from harness.cli._common import DEFAULT_STORE, FullOption, StoreOption, echo, guarded, stdout, write_text
 
 
 class ExportFormat(StrEnum):
@@ -50,6 +51,7 @@ def report(
         float | None,
         typer.Option("--margin", min=0, help="Equivalence margin, in the metric's unit.", show_default="the spec's"),
     ] = None,
+    full: FullOption = False,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +62,10 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Print the report of a run again, from its records alone; a run under way is marked partial."""
+    """Print the report of a run again, from its records alone; a run under way is marked partial.
+
+    A terminal gets the answer, on one screen, and with --full every table; a file always has them all.
+    """
     from harness import report
     from harness.inspection.lookup import find_run
     from harness.results import records
@@ -74,13 +79,23 @@ def report(
     margin = _margin(folder) if margin is None else margin
     title = folder.name
     if form is ReportFormat.rich and output is None:
-        report.render(rows, format="rich", title=title, margin=margin, console=stdout())
+        places = where(folder)
+        report.render(rows, format="rich", title=title, margin=margin, console=stdout(), full=full, where=places)
         return
     text = report.render(rows, format=form.value, title=title, margin=margin)
     if output is None:
         echo(text.rstrip("\n"))
     else:
         write_text(output, text.rstrip("\n") + "\n")
+
+
+def where(folder: Path) -> list[tuple[str, str]]:
+    """Where more about a run is to be found."""
+    page = folder / "report.md"
+    return [
+        *([("report", str(page))] if page.exists() else []),
+        ("all tables", f"harness report {shlex.quote(str(folder))} --full"),
+    ]
 
 
 def _margin(folder: Path) -> float | None:

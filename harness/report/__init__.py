@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from rich.console import Console
 
 from harness.report import markdown, rich, tabular
+from harness.report.answer import first_page
 from harness.report.document import build
 from harness.report.page import Medium
 from harness.report.picture import picture
@@ -28,6 +29,8 @@ def render(
     margin: float | None = None,
     console: Console | None = None,
     width: int = 110,
+    full: bool = True,
+    where: Sequence[tuple[str, str]] = (),
 ) -> str:
     """The report as text.
 
@@ -38,6 +41,8 @@ def render(
         margin: largest difference, in the unit of the metric, that counts as equivalent; None for no verdicts.
         console: with `rich`, where to print the report too; its width is taken and its colours are its own.
         width: columns of the text of `rich` without a console.
+        full: with `rich`, all tables; otherwise the answer alone, on one screen.
+        where: with `rich` and without `full`, where more is to be found, by name.
 
     Raises:
         EmptySelectionError: there are no records.
@@ -46,7 +51,10 @@ def render(
     if format == "json":
         return to_json(list(records), indent=2, inf_nan_mode="null").decode() + "\n"
     mediums: dict[Format, Medium] = {"rich": "terminal", "md": "page", "csv": "data"}
-    document = build(records, title=title, margin=margin, medium=mediums[format])
+    if format == "rich" and not full:
+        document = first_page(records, title=title, margin=margin, where=where)
+    else:
+        document = build(records, title=title, margin=margin, medium=mediums[format])
     if format == "csv":
         return tabular.text(document)
     if format == "md":

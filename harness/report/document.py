@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from harness.api import JsonValue
-from harness.report import formats, page
+from harness.report import answer, formats, page
 from harness.report.comparison import StrategyRow, strategies
 from harness.report.engines import engines
 from harness.report.formats import MISFIT
@@ -37,7 +37,8 @@ def build(records: Sequence[Record], *, title: str, margin: float | None, medium
     if medium == "data":
         return Document(title, tuple(results(table, margin=margin, medium=medium) for table in found))
     compact = medium == "terminal"
-    sections = [_what_ran(records, compact)]
+    opening = () if compact else answer.sections(records, found, title=title, margin=margin)
+    sections = [*opening, _what_ran(records, compact)]
     for table in found:
         sections.append(results(table, margin=margin, medium=medium))
         compared = strategies(table)

@@ -78,6 +78,12 @@ def engines(table: Table, compact: bool) -> list[Section]:
     return [_section(table, main, _Layout(several[main], others, compact))]
 
 
+def main_model(table: Table) -> str | None:
+    """The hardware model whose cycles decide: one that counts on masks if there is one; None where there is none."""
+    exact = (model for model, labels in table.models.items() if _is_exact(table, labels))
+    return next(exact, next(iter(table.models), None))
+
+
 def pairs(table: Table, labels: Sequence[str]) -> list[Pair]:
     """Every pattern and sparsity of a table on every engine of one model; dense first, the fastest engine first."""
     groups: dict[tuple[str, float], list[Record]] = {}

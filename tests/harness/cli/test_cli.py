@@ -393,7 +393,10 @@ def test_the_latest_report_comes_in_every_form(finished):
     rich, md, csv = (shell("report", "--format", form).stdout for form in ("rich", "md", "csv"))
     rows = json.loads(shell("report", "--format", "json").stdout)
 
-    assert "What ran" in rich and md.startswith("# ") and csv.count("\n") >= 2
+    full = shell("report", "--full").stdout
+    assert "What ran" in full and "What ran" not in rich and len(rich.splitlines()) <= 24
+    assert "harness report" in rich.splitlines()[-1]
+    assert md.startswith("# ") and csv.count("\n") >= 2
     assert len(rows) == 4 and {"task", "pattern", "value", "sparsity", "hardware", "reason"} <= rows[0].keys()
 
 

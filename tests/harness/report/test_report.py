@@ -144,6 +144,78 @@ def row(records, pattern, strategy, level=0.9, margin=None):
     return found
 
 
+# --- the answer -----------------------------------------------------------------------------------------------------
+
+
+def opened(records, width=80, **options):
+    where = [("report", "runs/study/report.md"), ("all tables", "harness report --full")]
+    return render(records, title="study", full=False, width=width, where=where, **options)
+
+
+def test_the_answer_of_a_grid(golden):
+    golden("report_answer_80", opened(grid(), margin=1.0))
+
+
+@pytest.mark.parametrize("name", ["grid", "one seed", "troubled", "two tasks", "many", "dense", "no reference"])
+def test_a_report_opens_with_an_answer_on_one_screen(name):
+    patterns = ("unstructured", *(f"bank_balanced(banks={place})" for place in range(20)))
+    records = {
+        "grid": grid(),
+        "one seed": grid(seeds=(0,)),
+        "troubled": troubled(),
+        "two tasks": [*grid(levels=(0.6,)), *accuracies()],
+        "many": grid(patterns=patterns, seeds=(0, 1), levels=(0.5, 0.7, 0.9)),
+        "dense": [language_model(seed=seed) for seed in (0, 1)],
+        "no reference": grid(patterns=(BANKS,)),
+    }[name]
+
+    lines = opened(records, margin=1.0).splitlines()
+
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert lines[0].startswith("study: ") and "harness report --full" in lines[-1]
+    assert f"{sum(r.is_done for r in records)} of {len(records)} cells" in lines[0]
+    assert ("more: harness report --full" in "\n".join(lines)) is (name == "many")
+
+
+def test_the_answer_has_the_difference_the_verdict_and_the_cycles_of_every_comparison():
+    found = row(grid(), BANKS, FINE, margin=1.0)
+    text = opened(grid(), margin=1.0, width=200)
+
+    line = next(line for line in text.splitlines() if FINE in line and "×" in line)
+    assert f"{found.to_reference.difference.mean:+.2f} ± {found.to_reference.difference.half:.2f} ≈ 1.00×" in line
+    assert f"Answer, against unstructured: {BANKS} equivalent under {FINE} at 60, 90 %" in text
+    assert "≈ equivalent within 1 (p < 0.05, Holm over 12)" in text
+
+
+def test_without_the_reference_pattern_the_answer_is_against_dense_with_its_cycles():
+    text = opened(grid(patterns=(BANKS,)), margin=1.0, width=200)
+
+    line = next(line for line in text.splitlines() if line.startswith(FINE))
+    assert "against dense" in text and "▼ 5.80×" in line and "▼ 8.21×" in line
+
+
+def test_one_seed_has_no_verdict_and_no_marks():
+    text = opened(grid(seeds=(0,)), margin=1.0)
+
+    assert "No verdict: one seed gives no interval" in text
+    assert not any(mark in text for mark in "▲▼≈±")
+
+
+def test_failures_and_unfinished_cells_are_warned_of_at_the_top_worst_first():
+    text = opened(troubled(), margin=1.0)
+
+    warnings = [line for line in text.splitlines() if line.startswith("! ")]
+    assert warnings[0] == "! PARTIAL: 1 of 11 cells have not finished."
+    assert warnings[1] == "! 3 cells failed: 2 failed, 1 diverged."
+    assert len(warnings) <= 3
+
+
+def test_the_markdown_report_opens_with_the_answer():
+    text = render(grid(), format="md", title="study", margin=1.0)
+
+    assert text.index("Answer, against unstructured") < text.index("## What ran") < text.index("## Results")
+
+
 # --- golden tables --------------------------------------------------------------------------------------------------
 
 

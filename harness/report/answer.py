@@ -1,0 +1,296 @@
+"""What a run answers, on one screen: what ran, which pattern wins under which strategy, what to beware of."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from harness.report import formats, page, rich
+from harness.report.engines import main_model
+from harness.report.formats import DASH, MARKS
+from harness.report.page import Column, Document, Section
+from harness.report.rows import Row, Setting, Table, is_partial, tables
+from harness.results.records import DONE, FAILED, PENDING, Record
+from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict
+
+LINES, WIDTH = 24, 80
+"""The terminal on which an answer fits."""
+
+_MOST_WARNINGS = 3
+
+_MOST_CLAUSES = 5
+"""Of a sentence of verdicts, beyond which they are counted."""
+
+_ORDER: tuple[Verdict, ...] = ("better", "equivalent", "worse", "not enough evidence")
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One pattern under one strategy, at every sparsity.
+
+    Args:
+        setting: without its sparsity; rows: by sparsity.
+    """
+
+    setting: Setting
+    rows: dict[float, Row]
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What one table answers, worked out once: it is laid out several times until it fits.
+
+    Args:
+        is_dense: whether patterns are compared with the dense model, where the reference pattern is not there.
+        factors: cycles of the baseline over those of a row.
+    """
+
+    table: Table
+    is_dense: bool
+    lines: tuple[_Line, ...]
+    factors: dict[Setting, float | None]
+
+
+def _subject(table: Table) -> _Subject:
+    is_dense = not any(row.to_reference for row in table.rows)
+    lines = tuple(_lines(table, is_dense=is_dense))
+    rows = {row.setting: row for row in table.rows}
+    dense = {row.setting.backend: row for row in table.rows if row.setting.is_dense}
+    factors = {}
+    for row in (row for line in lines for row in line.rows.values()):
+        setting = row.setting
+        other = dense.get(setting.backend) if is_dense else rows.get(setting._replace(pattern=table.reference))
+        own, theirs = _cycles(table, row), _cycles(table, other) if other else None
+        factors[setting] = theirs / own if own and theirs else None
+    return _Subject(table, is_dense, lines, factors)
+
+
+def first_page(
+    records: Sequence[Record], *, title: str, margin: float | None, where: Sequence[tuple[str, str]] = ()
+) -> Document:
+    """The answer of a run, in at most 24 lines of 80 columns as far as names are not longer than that allows.
+
+    Args:
+        records: one per planned cell, in the order of the plan.
+        title: of the report.
+        margin: see `rows.tables`.
+        where: where more is to be found, by name.
+
+    Raises:
+        EmptySelectionError: there are no records.
+        StoreError: two records are of the same cell.
+    """
+    found = tables(records, margin)
+    # First fewer rows of every table, then fewer tables; what is left out is counted where it would stand.
+    sizes = [(len(found), most) for most in range(LINES, 0, -1)] + [
+        (count, 1) for count in range(len(found) - 1, 0, -1)
+    ]
+    subjects, warned = [_subject(table) for table in found], _warnings(records, found)
+    ran = _what_ran(records, found, title)
+    for count, most in sizes:
+        opening = _opening(ran, subjects[:count], warned, margin, most)
+        told = [f"{_plural(len(found) - count, 'table')} more: harness report --full."] if count < len(found) else []
+        told += [f"{name}: {place}" for name, place in where]
+        if opening[-1].warnings:
+            end = (*opening[:-1], replace(opening[-1], sentences=tuple(told)))
+        else:
+            end = (*opening, Section(sentences=tuple(told)))
+        document = Document("", end)
+        if rich.text(document, WIDTH).count("\n") <= LINES:
+            break
+    return document
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def sections(
+    records: Sequence[Record], found: Sequence[Table], *, title: str, margin: float | None
+) -> tuple[Section, ...]:
+    """What opens a report that has room.
+
+    Args:
+        records: one per planned cell.
+        found: their tables.
+        title: of the report.
+        margin: see `rows.tables`.
+    """
+    subjects, warned = [_subject(table) for table in found], _warnings(records, found)
+    return _opening(_what_ran(records, found, title), subjects, warned, margin, None)
+
+
+def _opening(
+    ran: str, subjects: Sequence[_Subject], warned: Sequence[str], margin: float | None, most: int | None
+) -> tuple[Section, ...]:
+    """What ran, the answers with at most so many rows, and the warnings."""
+    shown = warned if most is None else warned[:_MOST_WARNINGS]
+    return (
+        Section(sentences=(ran,)),
+        *(_answer(subject, margin, most) for subject in subjects if subject.lines),
+        *([Section(warnings=tuple(f"! {line}" for line in shown))] if shown else []),
+    )
+
+
+# --- what ran -------------------------------------------------------------------------------------------------------
+
+
+def _what_ran(records: Sequence[Record], found: Sequence[Table], title: str) -> str:
+    done, seeds = sum(record.is_done for record in records), len({record.seed for record in records})
+    told = [f"{done} of {len(records)} cells", f"{_plural(seeds, 'seed')}"]
+    told += dict.fromkeys(record.task for record in records)
+    told += dict.fromkeys(record.backend for record in records)
+    dense = [_dense(table, row) for table in found for row in table.rows if row.setting.is_dense and row.value]
+    dense = list(dict.fromkeys(dense))
+    return f"{title}: {', '.join(told)}." + (f" Dense: {'; '.join(dense)}." if dense else "")
+
+
+def _dense(table: Table, row: Row) -> str:
+    assert row.value is not None
+    cycles = _cycles(table, row)
+    unit = f" {table.unit}" if table.unit else ""
+    text = f"{table.metric} {row.value.mean:.{table.digits}f}{unit}"
+    return text + ("" if cycles is None else f", {cycles:,.0f} cycles")
+
+
+def _cycles(table: Table, row: Row) -> float | None:
+    """Cycles on the fastest engine of the model that decides."""
+    model = main_model(table)
+    return None if model is None else row.fastest(table.models[model]).cycles
+
+
+# --- the answer -----------------------------------------------------------------------------------------------------
+
+
+def _answer(subject: _Subject, margin: float | None, most: int | None) -> Section:
+    table, is_dense, every = subject.table, subject.is_dense, subject.lines
+    baseline = "dense" if is_dense else table.reference
+    shown = every[:most]
+    levels = sorted({level for line in every for level in line.rows})
+    columns = list(_labels(every))
+    columns += [Column(formats.level(level), partial(_cell, subject, level), kind="number") for level in levels]
+    below = _legend(subject, shown, baseline, margin)
+    if len(shown) < len(every):
+        below.append(f"{_plural(len(every) - len(shown), 'row')} more: harness report --full.")
+    what = f"{table.metric}{f' in {table.unit}' if table.unit else ''}, {table.better} is better"
+    heading = f"{table.task} against {baseline}: {what}"
+    sentence = _sentence(every, baseline, is_dense=is_dense, table=table, margin=margin)
+    return Section(heading, (), page.table(columns, shown, caption=below, notes=[sentence]))
+
+
+def _lines(table: Table, *, is_dense: bool) -> list[_Line]:
+    """What is compared: patterns of one strategy side by side."""
+    found: dict[Setting, dict[float, Row]] = {}
+    for row in table.rows:
+        if not row.setting.is_dense and (is_dense or row.setting.pattern != table.reference):
+            found.setdefault(row.setting._replace(target_sparsity=0.0), {})[row.setting.target_sparsity] = row
+    firsts = list(dict.fromkeys(setting.strategy for setting in found))
+    lines = [_Line(setting, rows) for setting, rows in found.items()]
+    return sorted(lines, key=lambda line: firsts.index(line.setting.strategy))
+
+
+def _labels(lines: Sequence[_Line]) -> Iterable[Column[_Line]]:
+    for name in ("strategy", "pattern", "backend", "allocation"):
+        # Strategy and pattern are always told; of the others only what differs.
+        if name in ("strategy", "pattern") or len({getattr(line.setting, name) for line in lines}) > 1:
+            yield Column(name, partial(_label, name), kind="label", matters="key")
+
+
+def _label(name: str, line: _Line) -> str:
+    return str(getattr(line.setting, name))
+
+
+def _compared(row: Row, *, is_dense: bool) -> tuple[Comparison | None, Verdict | None]:
+    return (row.to_dense, row.dense_verdict) if is_dense else (row.to_reference, row.reference_verdict)
+
+
+def _judged(row: Row, *, is_dense: bool) -> Verdict | None:
+    """A verdict that more than one seed stands behind."""
+    comparison, verdict = _compared(row, is_dense=is_dense)
+    return verdict if comparison is not None and comparison.difference.n > 1 else None
+
+
+def _cell(subject: _Subject, level: float, line: _Line) -> str:
+    table, is_dense = subject.table, subject.is_dense
+    row = line.rows.get(level)
+    if row is None:
+        return ""
+    comparison, _ = _compared(row, is_dense=is_dense)
+    if comparison is None:
+        return DASH
+    text = formats.difference(comparison, table.digits, _judged(row, is_dense=is_dense))
+    text += formats.uneven(row.uneven_reference and not is_dense)
+    factor = subject.factors[row.setting]
+    return text if factor is None else f"{text} {formats.speedup(factor)}"
+
+
+def _sentence(lines: Sequence[_Line], baseline: str, *, is_dense: bool, table: Table, margin: float | None) -> str:
+    """The verdicts in words; where there are many, how many."""
+    found: dict[tuple[str, Verdict, str], list[str]] = {}
+    for line in lines:
+        for level, row in sorted(line.rows.items()):
+            verdict = _judged(row, is_dense=is_dense)
+            if verdict is not None:
+                key = (line.setting.pattern, verdict, line.setting.strategy)
+                found.setdefault(key, []).append(formats.asked(level))
+    if not found:
+        if all(row.value is None or row.value.n < 2 for row in table.rows):
+            return "No verdict: one seed gives no interval; differences may be chance."
+        why = "the experiment names no margin for `equivalent`" if margin is None else "nothing can be compared yet"
+        return f"No verdict: {why}."
+    clauses: dict[tuple[str, Verdict], list[str]] = {}
+    for (pattern, verdict, strategy), levels in found.items():
+        at = ", ".join(dict.fromkeys(levels))
+        clauses.setdefault((pattern, verdict), []).append(f"{strategy} at {at} %")
+    if sum(map(len, clauses.values())) > _MOST_CLAUSES:
+        counts = Counter(verdict for (_, verdict, _), levels in found.items() for _ in levels)
+        told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _ORDER if counts[verdict])
+        return f"Answer: of {counts.total()} comparisons with {baseline}: {told}."
+    order = sorted(clauses.items(), key=lambda item: (item[0][0], _ORDER.index(item[0][1])))
+    told = "; ".join(f"{pattern} {verdict} under {', '.join(at)}" for (pattern, verdict), at in order)
+    return f"Answer, against {baseline}: {told}."
+
+
+def _legend(subject: _Subject, lines: Sequence[_Line], baseline: str, margin: float | None) -> list[str]:
+    """The meaning of every sign that stands in the table."""
+    table, is_dense = subject.table, subject.is_dense
+    rows = [row for line in lines for row in line.rows.values()]
+    verdicts = {_judged(row, is_dense=is_dense) for row in rows}
+    parts = []
+    within = f" within {margin:g}" if margin is not None else ""
+    words = {verdict: verdict + (within if verdict == "equivalent" else "") for verdict in _ORDER}
+    marks = ", ".join(f"{MARKS[verdict]} {words[verdict]}" for verdict in _ORDER if verdict in verdicts)
+    if marks:
+        parts.append(f"{marks} (p < {ALPHA:.2g}, Holm over {table.comparisons})")
+    compared = [_compared(row, is_dense=is_dense)[0] for row in rows]
+    if any(each is not None and each.difference.half is not None for each in compared):
+        parts.append(f"±: {100 * CONFIDENCE:g} % interval, paired by seed")
+    if any(subject.factors[row.setting] is not None for row in rows):
+        parts.append(f"×: modelled cycles of {baseline} over these ({main_model(table)}, each on its best engine)")
+    if None in compared:
+        parts.append(f"{DASH}: no result (why: harness report --full)")
+    return [f"{'; '.join(parts)}."] if parts else []
+
+
+# --- warnings -------------------------------------------------------------------------------------------------------
+
+
+def _warnings(records: Sequence[Record], found: Sequence[Table]) -> list[str]:
+    """What to beware of, worst first."""
+    waiting = sum(record.status in PENDING for record in records)
+    failed = Counter(record.status for record in records if record.status in FAILED)
+    skipped = sum(record.status not in (*DONE, *PENDING, *FAILED) for record in records)
+    models = [(table, main_model(table)) for table in found]
+    misfits = sum(row.fastest(table.models[m]).fits is False for table, m in models if m for row in table.rows)
+    rows = [row for table in found for row in table.rows]
+    doubtful = sum("not_reproduced" in record.facts for record in records)
+    statuses = ", ".join(f"{count} {status}" for status, count in failed.items())
+    checks = [
+        (is_partial(records), f"PARTIAL: {waiting} of {len(records)} cells have not finished."),
+        (doubtful, f"NOT REPRODUCED: {_plural(doubtful, 'cell')} gave other bytes when computed again."),
+        (failed, f"{_plural(failed.total(), 'cell')} failed: {statuses}."),
+        (any(row.uneven for row in rows), f"{formats.UNEVEN}: kept weights differ clearly at one asked sparsity."),
+        (skipped, f"{_plural(skipped, 'cell')} skipped: a pattern or engine declares that it cannot run."),
+        (misfits, f"{_plural(misfits, 'row')} of hardware: no engine fits the device."),
+    ]
+    return [told for holds, told in checks if holds]
