@@ -55,6 +55,15 @@ OnlyOption = Annotated[
         show_default=False,
     ),
 ]
+PluginOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="A Python file that offers plugins, beside those installed; may be repeated.",
+        show_default=False,
+    ),
+]
 SmokeOption = Annotated[
     bool, typer.Option("--smoke", help="Cut task, seeds and sparsities so short that the whole grid takes seconds.")
 ]
@@ -128,7 +137,9 @@ def write_text(path: Path, text: str) -> None:
         raise SpecError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error
 
 
-def load_experiment(spec: Path, *, only: str | None = None, smoke: bool = False) -> "Experiment":
+def load_experiment(
+    spec: Path, *, only: str | None = None, smoke: bool = False, plugins: list[Path] | None = None
+) -> "Experiment":
     """The experiment in a file, cut down as the options say.
 
     Raises:
@@ -138,7 +149,7 @@ def load_experiment(spec: Path, *, only: str | None = None, smoke: bool = False)
     from harness.discovery.registry import discover
     from harness.spec import load
 
-    experiment = load(spec, discover())
+    experiment = load(spec, discover(files=plugins or ()))
     if only is not None:
         experiment = experiment.select(only)
     return experiment.smoke() if smoke else experiment

@@ -14,6 +14,7 @@ from harness.cli._common import (
     FullOption,
     JsonOption,
     OnlyOption,
+    PluginOption,
     SmokeOption,
     SpecArgument,
     StoreOption,
@@ -82,6 +83,7 @@ def run(
     spec: SpecArgument,
     store: StoreOption = DEFAULT_STORE,
     data_dir: DataDirOption = None,
+    plugin: PluginOption = None,
     workers: Annotated[
         int | None,
         typer.Option("--workers", metavar="N", min=1, help="Worker processes.", show_default="as many as fit"),
@@ -145,7 +147,7 @@ def run(
         raise SpecError("run: --address is that of a Ray cluster, and stages are run here; add --executor ray")
     places = parse_devices(devices) if devices is not None else ()
     policy = Policy(parse_retry(retry) if retry is not None else frozenset(), retries, max_failures, stage_timeout)
-    experiment = load_experiment(spec, only=only, smoke=smoke)
+    experiment = load_experiment(spec, only=only, smoke=smoke, plugins=plugin)
     result = run_experiment(
         experiment,
         store=store,
@@ -205,6 +207,7 @@ def plan(
     spec: SpecArgument,
     store: StoreOption = DEFAULT_STORE,
     data_dir: DataDirOption = None,
+    plugin: PluginOption = None,
     devices: DevicesOption = None,
     only: OnlyOption = None,
     smoke: SmokeOption = False,
@@ -217,7 +220,7 @@ def plan(
     from harness.execution.slots import parse_devices
     from harness.planning.plan import make_plan
 
-    experiment = load_experiment(spec, only=only, smoke=smoke)
+    experiment = load_experiment(spec, only=only, smoke=smoke, plugins=plugin)
     if devices is not None:
         experiment = replace(experiment, device=parse_devices(devices)[0])
     made = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
@@ -231,14 +234,14 @@ def plan(
 
 
 @guarded
-def validate(spec: SpecArgument, data_dir: DataDirOption = None) -> None:
+def validate(spec: SpecArgument, data_dir: DataDirOption = None, plugin: PluginOption = None) -> None:
     """Check an experiment file against the plugins and the data: every mistake at once, with its line."""
     from collections import Counter
 
     from harness.planning.plan import outlook
     from harness.spec import check
 
-    experiment = load_experiment(spec)
+    experiment = load_experiment(spec, plugins=plugin)
     folder = data_folder(data_dir, experiment)
     tasks = dict.fromkeys(cell.task for cell in experiment.cells)
     problems = {task: task.load(folder) for task in tasks}
@@ -276,6 +279,7 @@ def schema(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.", show_default=False)
     ] = None,
+    plugin: PluginOption = None,
 ) -> None:
     """Print the JSON Schema of experiment files, the parameters of every installed plugin included (for editors)."""
     import json
@@ -283,7 +287,7 @@ def schema(
     from harness.discovery.registry import discover
     from harness.spec import schema as spec_schema
 
-    text = json.dumps(spec_schema(discover()), indent=2, ensure_ascii=False)
+    text = json.dumps(spec_schema(discover(files=plugin or ())), indent=2, ensure_ascii=False)
     if output is None:
         echo(text)
     else:

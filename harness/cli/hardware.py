@@ -12,6 +12,7 @@ from harness.cli._common import (
     EXIT_CELL_FAILED,
     EXIT_GATE,
     JsonOption,
+    PluginOption,
     echo,
     guarded,
     print_document,
@@ -138,12 +139,12 @@ SetOption = Annotated[
 
 @app.command("list")
 @guarded
-def list_hardware(as_json: JsonOption = False) -> None:
+def list_hardware(plugin: PluginOption = None, as_json: JsonOption = False) -> None:
     """List engines and devices, every figure with its origin."""
     from harness.costing.costs import device_rows, engine_rows
     from harness.discovery.registry import discover
 
-    registry = discover()
+    registry = discover(files=plugin or ())
     engines, devices = engine_rows(registry), device_rows(registry)
     if as_json:
         print_json({"engines": engines, "devices": devices})
@@ -180,6 +181,7 @@ def cost(
     form: Annotated[
         CostFormat, typer.Option("--format", "-f", help="Form of the costs; csv has a line per engine.")
     ] = CostFormat.rich,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Cost masks, weights or a description of layers on every engine that can run them."""
@@ -191,7 +193,7 @@ def cost(
         settings, device=device, multipliers=multipliers, weight_bits=weight_bits, activation_bits=act_bits,
         accumulator_bits=acc_bits, clock_mhz=clock, bandwidth_gbytes_per_s=bandwidth, inputs=inputs,
     )  # fmt: skip
-    registry = discover()
+    registry = discover(files=plugin or ())
     request = _request(registry.names("hardware"), model, engine, parameters)
     report = costs.report(registry, given.workload, request, costs.Load(batch, steps), given.told())
     _print_costs(report, CostFormat.json if as_json else form)
@@ -252,6 +254,7 @@ def sweep(
         ),
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print every design, not only the best ones.")] = False,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Vary budget, FIFO depth and clock; print the designs that no other beats."""
@@ -270,7 +273,7 @@ def sweep(
         settings, device=device, weight_bits=weight_bits, activation_bits=act_bits, accumulator_bits=acc_bits,
         bandwidth_gbytes_per_s=bandwidth, inputs=inputs,
     )  # fmt: skip
-    registry = discover()
+    registry = discover(files=plugin or ())
     request = _request(registry.names("hardware"), model, engine, parameters)
     with stderr().status("costing designs"):  # shown in a terminal only
         points = designs.sweep(registry, given.workload, request, grid)
@@ -295,13 +298,14 @@ def validate(
             "--targets", metavar="FILE", help="Targets to hold the models to.", show_default="the built-in ones"
         ),
     ] = None,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Hold the models to published accelerators, simulated hardware and each other; exit 6 if a gate fails."""
     from harness.costing import checks as checking
     from harness.discovery.registry import discover
 
-    registry = discover()
+    registry = discover(files=plugin or ())
     checks = checking.all_checks(registry, targets)
     counts, caveats = checking.summary(checks), checking.caveats(registry)
     if as_json:

@@ -12,6 +12,7 @@ from harness.cli._common import (
     DEFAULT_STORE,
     DataDirOption,
     JsonOption,
+    PluginOption,
     StoreOption,
     echo,
     guarded,
@@ -336,6 +337,7 @@ def why(
     trust_code: Annotated[
         bool, typer.Option("--trust-code", help="Take stages of older code where all else is the same.")
     ] = False,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what `harness run` would do with a cell, and why: which part of a stage's key is not what it was.
@@ -351,7 +353,7 @@ def why(
     if spec is not None and run is not None:
         raise SpecError("why: --run names a run with its own experiment file, and a file is given too; give one")
     if spec is not None:
-        experiment, before = load_experiment(spec), None
+        experiment, before = load_experiment(spec, plugins=plugin), None
         titles = lookup.planned_titles(experiment)
         chosen = lookup.meant(cell, titles)
     else:

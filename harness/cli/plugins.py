@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from harness.cli._common import JsonOption, echo, guarded, print_document, print_json
+from harness.cli._common import JsonOption, PluginOption, echo, guarded, print_document, print_json
 
 if TYPE_CHECKING:
     from harness.api import Component, JsonValue
@@ -27,12 +27,13 @@ def list_plugins(
     kind: Annotated[
         str | None, typer.Argument(help="task, pattern, strategy, backend or hardware.", show_default="all kinds")
     ] = None,
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List every plugin; one that cannot be used is a row with its error and its remedy."""
     from harness.discovery.registry import discover
 
-    rows = _of_kind(discover().rows, kind)
+    rows = _of_kind(discover(files=plugin or ()).rows, kind)
     if as_json:
         print_json([_as_json(row) for row in rows])
     else:
@@ -67,6 +68,10 @@ def list_document(rows: "Iterable[PluginRow]") -> "Document":
     return Document("", (Section("", (), table(columns, list(rows))),))
 
 
+def _from(row: "PluginRow") -> str:
+    return f"{row.distribution} {row.version}".rstrip()  # a file has no version
+
+
 def _what(row: "PluginRow") -> str:
     if row.state == "ok":
         return row.summary
@@ -82,13 +87,14 @@ def _as_json(row: "PluginRow") -> "dict[str, JsonValue]":
 @guarded
 def show(
     name: Annotated[str, typer.Argument(help="Name of a plugin, or its distribution and name (acme-sparsity/nested).")],
+    plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> int:
     """Explain a plugin: what it does, its parameters with their defaults, where it comes from."""
     from harness.api import PluginUnavailableError
     from harness.discovery.registry import discover
 
-    rows = _named(discover(), name)
+    rows = _named(discover(files=plugin or ()), name)
     if as_json:
         print_json([_as_json(row) | {"parameters": _schema(row.component)} for row in rows])
     else:

@@ -6,8 +6,9 @@ import json
 import pkgutil
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import Literal, get_args
 
@@ -30,6 +31,7 @@ from harness.api import (
 )
 from harness.api.words import closest
 from harness.discovery import hookspecs
+from harness.user_files import checked, folder_of, import_file, package_of
 
 GROUP = "harness.plugins"
 """The entry-point group; its entries name packages of plugin modules, or single modules."""
@@ -55,8 +57,9 @@ class PluginRow:
         kind: what it is; None where a module broke before that was known.
         name: the component's name, or the last part of the module's where the module is broken.
         summary: first line of the docstring.
-        distribution: the installed package it came with, and its `version`.
-        module: where its code is.
+        distribution: the installed package it came with, and its `version`; of a plugin that is a file of the user's,
+            the file, and no version.
+        module: where its code is: the module, or the file.
         state: `ok`; `unavailable` (sound, but its framework is missing here); or `broken`.
         error: one line saying what is wrong, None if nothing is; `remedy`: what to do about it.
         component: the class, None where it is broken.
@@ -80,6 +83,17 @@ class Registry:
 
     rows: tuple[PluginRow, ...]
     manager: pluggy.PluginManager = field(repr=False, compare=False)
+    files: tuple[Path, ...] = ()
+    entries: tuple[EntryPoint, ...] = field(default=(), repr=False, compare=False)
+
+    def with_files(self, files: Iterable[Path]) -> "Registry":
+        """This registry and the plugins of these files.
+
+        Raises:
+            SpecError: a file is not there, or is none of Python.
+        """
+        every = tuple(dict.fromkeys((*self.files, *(checked(file) for file in files))))
+        return self if every == self.files else discover(self.entries, every)
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """The names of all sound plugins of a kind, sorted."""
@@ -105,9 +119,9 @@ class Registry:
                 return row
         broken = next((row for row in mine if row.name == bare and row.kind in (kind, None)), None)
         if broken is not None:
+            whose = f"{broken.distribution} {broken.version}".rstrip()
             raise PluginUnavailableError(
-                f"{kind} '{name}' cannot be used: {broken.distribution} {broken.version}, {broken.module}: "
-                f"{broken.error}; {broken.remedy}"
+                f"{kind} '{name}' cannot be used: {whose}, {broken.module}: {broken.error}; {broken.remedy}"
             )
         raise UnknownPluginError(
             f"unknown {kind} '{name}'; {did_you_mean(bare, self.names(kind))}"
@@ -134,7 +148,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"did you mean '{close}'? " if close else ""
 
 
-def discover(found: Iterable[EntryPoint] | None = None) -> Registry:
+def discover(found: Iterable[EntryPoint] | None = None, files: Iterable[Path] = ()) -> Registry:
     """Import every plugin module, each guarded on its own, and collect what they offer.
 
     A package whose own `__init__` offers hooks counts as one module; of any other package each module and sub-package
@@ -142,11 +156,16 @@ def discover(found: Iterable[EntryPoint] | None = None) -> Registry:
 
     Args:
         found: the entry points to follow; those installed in the group `harness.plugins` by default.
+        files: Python files of the user's that offer plugins as a module of a package does.
+
+    Raises:
+        SpecError: a file is not there, or is none of Python.
 
     Returns:
         A registry with a plugin manager of its own, so that two calls never share state.
     """
-    return _Discovery().run(entry_points(group=GROUP) if found is None else found)
+    entries = tuple(entry_points(group=GROUP) if found is None else found)
+    return _Discovery().run(entries, tuple(dict.fromkeys(checked(file) for file in files)))
 
 
 @dataclass(frozen=True)
@@ -160,7 +179,18 @@ class _Origin:
 
     def row(self, name: str, kind: Kind | None, error: str, remedy: str) -> PluginRow:
         line = " ".join(error.split())
-        return PluginRow(kind, name, "", self.distribution, self.version, self.module, "broken", line, remedy)
+        return PluginRow(kind, name, "", self.distribution, self.version, self.place, "broken", line, remedy)
+
+    @property
+    def place(self) -> str:
+        """What a row calls the module: a file of the user's by its path."""
+        folder = folder_of(self.module)
+        return self.module if folder is None else str(folder / f"{_last(self.module)}.py")
+
+    @property
+    def update(self) -> str:
+        """What is to be done about a fault of the code."""
+        return "mend the file" if folder_of(self.module) else f"upgrade or uninstall {self.distribution}"
 
 
 class _Discovery:
@@ -172,20 +202,22 @@ class _Discovery:
         self.rows: list[PluginRow] = []
         self.origins: dict[str, _Origin] = {}  # by registered name
 
-    def run(self, found: Iterable[EntryPoint]) -> Registry:
+    def run(self, found: tuple[EntryPoint, ...], files: tuple[Path, ...]) -> Registry:
         # Built-ins first, so that their names are theirs; the rest by distribution, so that the order of installation
         # never decides who owns a name.
         for entry in sorted(
             found, key=lambda e: (_origin(e).distribution != DISTRIBUTION, _origin(e).distribution, e.name)
         ):
             self._follow(entry)
+        for file in files:
+            self._follow_file(file)
         self._refuse_misspelt()
         for name, origin in self.origins.items():
             for row in self._offers(_module(self.manager, name), origin):
                 self._add(row)
         order = {kind: place for place, kind in enumerate(KINDS)}
         rows = sorted(self.rows, key=lambda r: (order.get(r.kind, len(KINDS)) if r.kind else len(KINDS), r.name))
-        return Registry(tuple(rows), self.manager)
+        return Registry(tuple(rows), self.manager, files, found)
 
     def _refuse(self, origin: _Origin, error: str, remedy: str) -> None:
         """Make a row of a whole module that cannot be used."""
@@ -214,14 +246,29 @@ class _Discovery:
             if module is not None:
                 self._register(module, inner)
 
+    def _follow_file(self, file: Path) -> None:
+        origin = _Origin(_shown(file), "", f"{package_of(file.parent)}.{file.stem}")
+        module = self._import(origin)
+        if module is None:
+            return
+        before = len(self.rows)
+        self._register(module, origin)
+        if not _hooks(module) and len(self.rows) == before:
+            remedy = "give it a function marked @hookimpl, such as register_pattern"
+            self._refuse(origin, "the file offers no plugin", remedy)
+
     def _import(self, origin: _Origin) -> ModuleType | None:
+        folder = folder_of(origin.module)
         try:
+            if folder is not None:
+                return import_file(folder / f"{_last(origin.module)}.py")
             return importlib.import_module(origin.module)
         except (Exception, SystemExit) as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             remedy = (
-                f"install '{missing}' or reinstall {origin.distribution}" if missing
-                else f"upgrade or uninstall {origin.distribution}"
+                f"install '{missing}' or mend the file" if missing and folder is not None
+                else f"install '{missing}' or reinstall {origin.distribution}" if missing
+                else origin.update
             )  # fmt: skip
             happened = "exited" if isinstance(error, SystemExit) else "raised"
             message = f"{happened} at import: {type(error).__name__}: {error}"
@@ -287,7 +334,7 @@ class _Discovery:
                     offered: object = implementation.function()
                 except (Exception, SystemExit) as error:
                     message = f"register_{kind} raised {type(error).__name__}: {error}"
-                    yield origin.row(_last(origin.module), kind, message, f"upgrade or uninstall {origin.distribution}")
+                    yield origin.row(_last(origin.module), kind, message, origin.update)
                     continue
                 for thing in offered if isinstance(offered, list | tuple) else [offered]:
                     yield _inspected(thing, kind, origin)
@@ -335,8 +382,9 @@ def _inspected(thing: object, kind: Kind, origin: _Origin) -> PluginRow:
         return origin.row(shown, kind, message, "give every field a default that is hashable and fits JSON")
     state: Literal["ok", "unavailable"] = "ok" if reason is None else "unavailable"
     summary = (inspect.getdoc(thing) or "").partition("\n")[0]
+    place = replace(origin, module=thing.__module__).place
     return PluginRow(
-        kind, name, summary, origin.distribution, origin.version, thing.__module__, state, reason,
+        kind, name, summary, origin.distribution, origin.version, place, state, reason,
         None if reason is None else "install it, or leave this backend out", thing,
     )  # fmt: skip
 
@@ -361,6 +409,12 @@ def _origin(entry: EntryPoint) -> _Origin:
     if distribution is None:
         return _Origin(entry.module.partition(".")[0], "unknown", entry.module, kind)
     return _Origin(distribution.name, distribution.version, entry.module, kind)
+
+
+def _shown(file: Path) -> str:
+    """A file as seen from here, if that is shorter."""
+    here = Path.cwd()
+    return str(file.relative_to(here)) if file.is_relative_to(here) else str(file)
 
 
 def _normal(distribution: str) -> str:

@@ -1,5 +1,6 @@
 """Run an experiment: plan it, run what is not there, and write down what became of every cell."""
 
+import json
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -316,9 +317,15 @@ class _Run:
 
     def _write_spec(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
-        source = self._plan.experiment.path
+        experiment = self._plan.experiment
+        source = experiment.path
         if source is not None and source.exists():
             write_atomic(self._folder / "spec.yaml", source.read_bytes())
+        elif source is None:  # made in Python: JSON is YAML
+            write_atomic(self._folder / "spec.yaml", json.dumps(experiment.document, indent=2).encode())
+        # The copy lies in another folder than its plugins do, and some may have been named on the command line.
+        files = json.dumps({"files": [str(file) for file in experiment.plugins]})
+        write_atomic(self._folder / "plugins.json", files.encode())
 
 
 def _kind(job: Job) -> tuple[object, ...]:

@@ -1,6 +1,7 @@
 """What a store tells of a cell: its stages, what they printed, everything that is known of it."""
 
 import codecs
+import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from harness.api import HarnessError, JsonValue, Problem, SpecError
+from harness.api import HarnessError, JsonValue, Problem, SpecError, read_plain_text
 from harness.inspection.lookup import RECORDS, FoundCell, changed, planned_titles, runs, title
 from harness.inspection.run_status import status
 from harness.inspection.why import place_of
@@ -94,7 +95,7 @@ def experiment_of(folder: Path, *, only: Iterable[str] | None = None) -> Experim
 
     if not (folder / SPEC).exists():
         raise SpecError(f"expected the experiment file {SPEC} in {folder}, got none; name the file: `harness why` does")
-    experiment = load(folder / SPEC, discover())
+    experiment = load(folder / SPEC, discover(), plugins=_plugins(folder))
     experiment = replace(experiment, data_dir=_data_dir(experiment.data_dir, folder))
     rows = records.read(folder / RECORDS, details=False)
     wanted = {record.cell for record in rows} if only is None else frozenset(only)
@@ -107,6 +108,21 @@ def experiment_of(folder: Path, *, only: Iterable[str] | None = None) -> Experim
         f"expected the cells of run {folder.name} in {folder / SPEC}, got others: a plugin has other parameters or "
         "defaults than it had; run the experiment again"
     )
+
+
+def _plugins(folder: Path) -> tuple[Path, ...] | None:
+    """The files of plugins that a run had; None for one of before there were such files."""
+    listed = folder / "plugins.json"
+    if not listed.exists():
+        return None
+    try:
+        return tuple(
+            Path(file) for file in json.loads(read_plain_text(listed, "a list of plugins", most=1_000_000))["files"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpecError(
+            f"expected a list of plugin files in {listed}, got {error!r}; run the experiment again"
+        ) from None
 
 
 def _as_written(experiment: Experiment, rows: Iterable[Record]) -> Experiment:

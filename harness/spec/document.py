@@ -124,6 +124,9 @@ class Document(Frozen):
         default="uniform",
         description="how sparsity is spread over the scope: `uniform`, `global`, `erk`, `lamp` or {tensor: sparsity}",
     )
+    plugins: Annotated[list[str], BeforeValidator(_any)] = Field(
+        default=[], description="Python files that offer plugins, seen from the spec's folder"
+    )
     matrix: Matrix | None = Field(default=None, description="the axes whose product are the cells")
     exclude: Annotated[list[Partial], BeforeValidator(_any)] = Field(default=[], description="cells left out")
     include: Annotated[list[Single], BeforeValidator(_any)] = Field(default=[], description="single cells added")

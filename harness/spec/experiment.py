@@ -122,6 +122,7 @@ class Experiment:
         margin: of equivalence, in the metric's unit.
         data_dir: folder of the data sets, resolved against the spec's folder.
         keep_dense: bytes of dense states to keep.
+        plugins: the files of the user's that offer plugins to it.
         filename: what messages call the spec.
         places: where in the file what has this axis and label stands: position and path.
     """
@@ -140,6 +141,7 @@ class Experiment:
     margin: float | None
     data_dir: Path | None
     keep_dense: int
+    plugins: tuple[Path, ...] = field(default=(), compare=False)
     filename: str = field(default="spec", compare=False)
     places: Mapping[tuple[str, str], tuple[Place, str]] = field(default_factory=dict, repr=False, compare=False)
 

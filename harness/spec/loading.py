@@ -1,7 +1,8 @@
 """From an experiment file to an experiment: the matrix becomes cells, and every mistake is told at once."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,6 +14,7 @@ from harness.api import (
     JsonValue,
     Pattern,
     PluginUnavailableError,
+    SpecError,
     Strategy,
     Task,
     read_plain_text,
@@ -29,22 +31,30 @@ MAX_CELLS = 100_000
 _SPARSE = ("pattern", "strategy", "sparsity")  # what a dense baseline has not
 
 
-def load(path: Path, registry: Registry) -> Experiment:
+def load(path: Path, registry: Registry, *, plugins: Sequence[Path] | None = None) -> Experiment:
     """Read and check an experiment file.
 
     Args:
         path: the file; `data_dir` inside is relative to its folder.
         registry: the plugins it may name.
+        plugins: files of plugins in place of those it lists, which are seen from its folder: for a copy of it.
 
     Raises:
         SpecError: the file is missing or wrong; one line per mistake, `file:line:col path: expected, got`.
         PluginUnavailableError: the file is right, but a plugin it names is broken.
     """
     text = read_plain_text(path, "an experiment file", most=MAX_BYTES)
-    return loads(text, registry, filename=str(path), path=path)
+    return loads(text, registry, filename=str(path), path=path, plugins=plugins)
 
 
-def loads(text: str, registry: Registry, *, filename: str = "spec", path: Path | None = None) -> Experiment:
+def loads(
+    text: str,
+    registry: Registry,
+    *,
+    filename: str = "spec",
+    path: Path | None = None,
+    plugins: Sequence[Path] | None = None,
+) -> Experiment:
     """Check an experiment given as text; errors as for `load`.
 
     Args:
@@ -52,12 +62,14 @@ def loads(text: str, registry: Registry, *, filename: str = "spec", path: Path |
         registry: the plugins it may name.
         filename: what messages call it.
         path: where it came from, if from a file.
+        plugins: as for `load`.
     """
     value, problems = read(text, filename)
     document = validate(value, problems)
     if not isinstance(value, dict):
         problems.finish()  # there is nothing else to say of it
     raw = value if isinstance(value, dict) else {}
+    registry = _with_plugins(registry, raw, problems, path) if plugins is None else registry.with_files(plugins)
     reader = Reader(registry, problems)
     axes, hardware = reader.axes(raw), reader.hardware(raw)
     problems.finish()
@@ -82,9 +94,30 @@ def loads(text: str, registry: Registry, *, filename: str = "spec", path: Path |
         margin=document.margin,
         data_dir=_data_dir(document, path),
         keep_dense=document.keep_dense,
+        plugins=registry.files,
         filename=filename,
         places=reader.places,
     )
+
+
+def _with_plugins(registry: Registry, raw: Mapping[str, JsonValue], problems: Problems, path: Path | None) -> Registry:
+    """The registry with the plugins of the files that a document lists; a file that cannot be used is a mistake."""
+    given = raw.get("plugins")
+    listed_files = given if isinstance(given, list) else [given]
+    for index, name in enumerate(listed_files):
+        if not isinstance(name, str):
+            continue  # told already, or nothing
+        where = ("plugins", index) if isinstance(given, list) else ("plugins",)
+        file = (path.parent if path else Path()) / Path(name).expanduser()
+        try:
+            registry = registry.with_files([file])
+        except SpecError as error:
+            problems.add(where, str(error))
+            continue
+        for row in registry.rows:
+            if row.state == "broken" and row.module == os.path.abspath(file):
+                problems.add(where, f"{row.module}: {row.error}; {row.remedy}")
+    return registry
 
 
 def _device(document: Document) -> str:

@@ -1,0 +1,126 @@
+"""Plugins that are files beside the experiment: named in it or on the command line, guarded like installed ones."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from harness.api import SpecError, UnknownPluginError
+from harness.cli import app
+from harness.discovery.registry import discover
+from harness.inspection.pages import experiment_of
+from harness.spec import load
+
+PATTERN = '''"""Mine."""
+
+from typing import ClassVar
+
+from harness.api import Frame, Pattern, hookimpl
+from helpers import GROUP
+
+
+class Mine(Pattern):
+    """Rows of my own."""
+
+    name: ClassVar[str] = "NAME"
+
+    def frame(self, rows: int, cols: int) -> Frame:
+        """Every row."""
+        return Frame(group=GROUP)
+
+
+@hookimpl
+def register_pattern() -> type[Pattern]:
+    """Offer it."""
+    return Mine
+'''
+SPEC = """
+name: mine
+plugins: [lib/mine.py]
+task: {name: lstm_lm, corpus: synthetic, hidden: 8, epochs: 1, full_epochs: 1}
+matrix: {backend: [torch], pattern: [mine], strategy: [one_shot], sparsity: [0.5]}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "mine.py").write_text(PATTERN.replace("NAME", "mine"))
+    (tmp_path / "lib" / "helpers.py").write_text("GROUP = (1, None)\n")
+    (tmp_path / "spec.yaml").write_text(SPEC)
+    return tmp_path
+
+
+def test_a_file_is_a_row_whose_origin_is_the_file(folder):
+    row = discover([], [folder / "lib" / "mine.py"]).row("pattern", "mine")
+
+    assert (row.state, row.summary, row.version) == ("ok", "Rows of my own.", "")
+    assert row.module == row.distribution == str(folder / "lib" / "mine.py")
+
+
+def test_an_experiment_names_files_seen_from_its_folder(folder, monkeypatch):
+    monkeypatch.chdir("/")
+
+    experiment = load(folder / "spec.yaml", discover())
+
+    assert {cell.pattern.name for cell in experiment.cells if cell.pattern} == {"mine"}
+    assert experiment.plugins == (folder / "lib" / "mine.py",)
+    with pytest.raises(UnknownPluginError):
+        discover().row("pattern", "mine")  # of one experiment alone
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1 / 0", "raised at import: ZeroDivisionError"),
+        ("import not_a_module_of_anybody", "install 'not_a_module_of_anybody' or mend the file"),
+        ("X = 1", "offers no plugin"),
+        (PATTERN.replace("NAME", "unstructured"), "built-in names are reserved"),
+        (PATTERN.replace("@hookimpl\n", ""), "no function marked @hookimpl"),
+        ("raise SystemExit", "exited at import"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_a_mistake_at_its_line(folder, text, said):
+    (folder / "lib" / "mine.py").write_text(text)
+
+    with pytest.raises(SpecError) as caught:
+        load(folder / "spec.yaml", discover())
+
+    assert said in str(caught.value) and "spec.yaml:3:" in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_a_mistake_at_its_line(folder):
+    (folder / "spec.yaml").write_text(SPEC.replace("lib/mine", "lib/gone"))
+
+    with pytest.raises(SpecError, match=r"spec\.yaml:3:\d+ plugins\[0\].*gone\.py, which is not there"):
+        load(folder / "spec.yaml", discover())
+
+
+def test_the_commands_take_files(folder):
+    (folder / "spec.yaml").write_text(SPEC.replace("plugins: [lib/mine.py]\n", ""))
+    file, runner = str(folder / "lib" / "mine.py"), CliRunner()
+
+    listed = runner.invoke(app, ["plugins", "list", "pattern", "--plugin", file, "--json"])
+    assert {"mine"} <= {row["name"] for row in json.loads(listed.stdout)}
+    assert runner.invoke(app, ["plugins", "show", "mine", "--plugin", file]).exit_code == 0
+    assert runner.invoke(app, ["validate", str(folder / "spec.yaml"), "--plugin", file]).exit_code == 0
+    assert runner.invoke(app, ["validate", str(folder / "spec.yaml")]).exit_code == 2
+    assert runner.invoke(app, ["plugins", "list", "--plugin", str(folder / "gone.py")]).exit_code == 2
+
+
+def test_a_run_goes_through_workers_and_is_understood_afterwards(folder):
+    runner, store = CliRunner(), str(folder / "store")
+
+    ran = runner.invoke(app, ["run", str(folder / "spec.yaml"), "--store", store, "--smoke", "--progress", "none"])
+    assert ran.exit_code == 0, ran.output
+    run = next((folder / "store" / "runs").iterdir())
+    assert experiment_of(run).plugins == (folder / "lib" / "mine.py",)
+    why = ["why", "mine 0.5", "--store", store]
+    assert "cached: nothing would run" in runner.invoke(app, why).stdout
+    assert runner.invoke(app, ["show", "mine 0.5", "--store", store]).exit_code == 0
+
+    (folder / "lib" / "helpers.py").write_text("GROUP = (1, 2)\n")
+    from harness.planning import code_digest
+
+    code_digest.forget()
+    assert "mine.py, edited" in runner.invoke(app, why).stdout
