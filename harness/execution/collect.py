@@ -13,7 +13,7 @@ from harness.masks.outcome import why_missed
 from harness.masks.updates import achieved
 from harness.planning.plan import Plan, PlannedCell, backend_versions, pattern_banks
 from harness.planning.stages import digest
-from harness.results.records import Record, Status
+from harness.results.records import NOT_COSTED, Record, Status
 from harness.spec import Cell
 from harness.store import MASKS, StageRecord
 
@@ -240,7 +240,7 @@ class Collector:
             found = self._costs.of(workload, identity, model, compute=self._may_cost())
             if found is None:
                 self._uncosted.add(planned.cell.id)
-                found = {"model": model.group(), "reason": "not costed yet; the run goes on or was interrupted"}
+                found = {"model": model.group(), "reason": f"{NOT_COSTED}; the run goes on or was interrupted"}
             costs[model.label()] = found
         return costs
 

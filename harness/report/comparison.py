@@ -60,20 +60,21 @@ def strategies(table: Table) -> tuple[StrategyRow, ...]:
 
 def _strategy_row(strategy: str, rows: list[Row], accuracy: dict[float, Accuracy | None]) -> StrategyRow:
     records = [record for row in rows for record in row.records]
+    trained = [record for record in records if record.status != "skipped"]  # the others have no epochs at all
     return StrategyRow(
         strategy=strategy,
         planned=sum(row.planned for row in rows),
         done=sum(row.done for row in rows),
         accuracy=accuracy,
-        epochs=_range(record.total_epochs for record in records),
+        epochs=_range(record.total_epochs for record in trained),
         # With a dense model at hand only what follows its training is left; other strategies gain nothing from it.
-        epochs_with_dense=_range(r.retrain_epochs if r.needs_dense_model else r.total_epochs for r in records),
+        epochs_with_dense=_range(r.retrain_epochs if r.needs_dense_model else r.total_epochs for r in trained),
         hyper_parameters=tuple(dict.fromkeys(name for record in records for name in record.hyper_parameters)),
     )
 
 
 def _range(values: Iterable[int]) -> tuple[int, int]:
-    listed = list(values)
+    listed = list(values) or [0]
     return min(listed), max(listed)
 
 

@@ -8,8 +8,8 @@ from harness.api import JsonValue
 from harness.report import formats, page
 from harness.report.formats import MISFIT
 from harness.report.page import Column, Section
-from harness.report.rows import Table
-from harness.results.records import DENSE, Record
+from harness.report.rows import Row, Table
+from harness.results.records import DENSE, NOT_COSTED, Record
 
 _Cost = Mapping[str, JsonValue]
 
@@ -88,9 +88,10 @@ def pairs(table: Table, labels: Sequence[str]) -> list[Pair]:
     """Every pattern and sparsity of a table on every engine of one model; dense first, the fastest engine first."""
     groups: dict[tuple[str, float], list[Record]] = {}
     for row in table.rows:
-        setting = row.setting
-        groups.setdefault((setting.pattern, setting.target_sparsity), []).extend(r for r in row.records if r.is_done)
-    uneven = {(row.setting.pattern, row.setting.target_sparsity) for row in table.rows if row.uneven}
+        # Allocations spread one sparsity differently: their masks are not each other's repetitions.
+        place = (_named(row, table), row.setting.target_sparsity)
+        groups.setdefault(place, []).extend(r for r in row.records if r.is_done)
+    uneven = {(_named(row, table), row.setting.target_sparsity) for row in table.rows if row.uneven}
     found = []
     for (pattern, sparsity), records in groups.items():
         of_group = [
@@ -101,10 +102,21 @@ def pairs(table: Table, labels: Sequence[str]) -> list[Pair]:
     return found
 
 
+def _named(row: Row, table: Table) -> str:
+    """The pattern of a row, with its allocation where there are several."""
+    several = len(table.allocations) > 1 and not row.setting.is_dense
+    return f"{row.setting.pattern}, {row.setting.allocation}" if several else row.setting.pattern
+
+
+def _is_pending(cost: _Cost) -> bool:
+    """Whether a cost is only not there yet: that is no refusal of the engine's."""
+    return str(cost.get("reason", "")).startswith(NOT_COSTED)
+
+
 def _pair(pattern: str, sparsity: float, label: str, records: Sequence[Record]) -> Pair:
     costs = [record.hardware[label] for record in records if label in record.hardware]
     good = tuple(cost for cost in costs if "cycles" in cost)
-    reasons = tuple(dict.fromkeys(str(cost["reason"]) for cost in costs if "reason" in cost))
+    reasons = tuple(dict.fromkeys(str(c["reason"]) for c in costs if "reason" in c and not _is_pending(c)))
     return Pair(pattern, sparsity, _engine(label), good, reasons)
 
 
@@ -153,7 +165,7 @@ def _section(table: Table, model: str, layout: _Layout) -> Section:
         "terminal" if layout.compact else "page",
         groups=groups if layout.compact else {},
         caption=_caption(found),
-        notes=_behind(behind) + _refused(found, layout.compact),
+        notes=_behind(behind) + _refused(found, layout.compact) + _pending(table, layout.labels),
     )
     return Section(f"Engines, {model}: {table.task}", (), grid)
 
@@ -184,7 +196,7 @@ def _columns(layout: _Layout) -> Iterator[Column[_Line]]:
             short=page.broken_name(model) + "\ncycles",
         )
     yield Column("break-\neven", lambda line: f"{line.factor:.2f}")
-    yield Column("to\ndense", lambda line: formats.speedup(_mean(line.pair.costs, "speedup") or 0.0))
+    yield Column("to\ndense", lambda line: formats.speedup(_speedup(line.pair)))
     yield Column("to own\ndense", lambda line: _own(line.pair))
     yield Column("fixed-\nshape\ncycles", lambda line: f"{_mean(line.pair.costs, 'fixed_cycles') or 0:,.0f}")
     yield Column("used\n%", lambda line: f"{100 * (_mean(line.pair.costs, 'utilisation') or 0.0):.0f}")
@@ -202,6 +214,14 @@ def _columns(layout: _Layout) -> Iterator[Column[_Line]]:
     yield Column("µJ", lambda line: _energy(line.pair), on="page")
     yield Column("fits", lambda line: "yes" if line.pair.fits else "no", on="page")
     yield Column("clock", lambda line: str(line.pair.costs[0].get("clock_origin", "")), on="page")
+
+
+def _speedup(pair: Pair) -> float:
+    """Mean dense cycles over mean cycles, so that the factor belongs to the cycles that stand beside it."""
+    both = [(_numbers([cost], "speedup"), _numbers([cost], "cycles")) for cost in pair.costs]
+    costs = [(speedup[0], cycles[0]) for speedup, cycles in both if speedup and cycles]
+    total = sum(cycles for _, cycles in costs)
+    return sum(speedup * cycles for speedup, cycles in costs) / total if total else 0.0
 
 
 def _own(pair: Pair) -> str:
@@ -282,6 +302,12 @@ def _findings(found: Sequence[Pair]) -> list[str]:
                 f"fixed shape): {', '.join(told)}."
             )
     return lines
+
+
+def _pending(table: Table, labels: Sequence[str]) -> list[str]:
+    costs = [r.hardware[n] for row in table.rows for r in row.records if r.is_done for n in labels if n in r.hardware]
+    missing = sum(_is_pending(cost) for cost in costs)
+    return [f"Not costed yet: {missing} of {len(costs)}; the same run again costs them."] if missing else []
 
 
 def _refused(found: Sequence[Pair], compact: bool) -> list[str]:

@@ -310,7 +310,11 @@ def _statistics_lines(layout: _Layout, margin: float | None) -> list[str]:
     sizes = [row.value.n for row in table.rows if row.value is not None]
     line = f"Differences: to dense{reference}, paired by seed."
     every = f" (n = {sizes[0]} in every row)" if sizes and not layout.with_n else ""
-    if max(sizes, default=0) < 2:  # an interval needs two seeds
+    if not sizes:
+        return ["No cell has a value yet: there is nothing to compare."]
+    if max(sizes) < 2 <= max(row.planned for row in table.rows):
+        return [line, "One seed has a value so far: an interval and a verdict need two."]
+    if max(sizes) < 2:  # an interval needs two seeds
         if all(row.setting.is_dense for row in table.rows):
             return ["n too small: one seed gives no interval."]
         return [line, "n too small: one seed gives no interval and no verdict; differences may be chance."]

@@ -55,7 +55,7 @@ class Row:
     """One setting over its seeds; a number that is missing is None and `notes` say why.
 
     Args:
-        planned: cells of the setting; done: those with a result.
+        planned: cells of the setting; done: those with a finite value.
         sparsity: reached over the scope, mean over seeds; model_sparsity: over all parameters.
         total_epochs, retrain_epochs: the largest over seeds (they agree unless a cell did not run).
         value: the metric on the test split over seeds.
@@ -277,7 +277,7 @@ def _row(setting: Setting, records: tuple[Record, ...]) -> Row:
     return Row(
         setting=setting,
         planned=len(records),
-        done=len(done),
+        done=len(values),
         sparsity=_mean(record.sparsity for record in done),
         model_sparsity=_mean(record.model_sparsity for record in done),
         total_epochs=max(record.total_epochs for record in records),
@@ -415,4 +415,5 @@ def _judged(rows: Mapping[Setting, Row], better: Literal["lower", "higher"]) -> 
         s: replace(row, dense_verdict=found.get((s, "dense")), reference_verdict=found.get((s, "reference")))
         for s, row in rows.items()
     }
-    return judged, len(comparisons)
+    # What has no p, for want of a second pair, is not among those that Holm's correction counts.
+    return judged, sum(comparison.p_difference is not None for comparison in comparisons.values())

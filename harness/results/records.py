@@ -19,6 +19,9 @@ from harness.api import Frozen, JsonValue, Origin, StoreError
 FORMAT = 1
 """Grows by one when the meaning of a field changes; files of a newer format are refused, older ones are converted."""
 
+NOT_COSTED = "not costed yet"
+"""How the reason of a hardware cost begins that is not there for want of time, not because an engine refuses."""
+
 DENSE = "dense"
 """Label of pattern and strategy of the baseline cells."""
 

@@ -57,6 +57,11 @@ class Retraining(Strategy):
             return sparsities_by_rate(self.rate, target)
         return sparsities_in_rounds(self.rounds, target)
 
+    def hyper_parameters(self) -> tuple[str, ...]:
+        """The choices; `rounds` and `rate` exclude each other and are one of them."""
+        other = "rounds" if self.rate is not None else "rate"
+        return tuple(name for name in super().hyper_parameters() if name != other)
+
     @abstractmethod
     def retraining(self, recipe: Recipe) -> tuple[Phase, ...]:
         """What follows every pruning.

@@ -17,6 +17,7 @@ from harness.api import EmptySelectionError, SpecError, StoreError
 from harness.report import picture, render
 from harness.report.comparison import strategies
 from harness.report.document import build
+from harness.report.engines import pairs
 from harness.report.rows import tables
 from harness.results.records import Record, write
 
@@ -644,3 +645,61 @@ def test_markdown_tells_the_sparsity_of_every_tensor():
     ]
 
     assert "lstm_0.kernel 95.0, lstm_0.recurrent_kernel 85.0" in render(records, format="md")
+
+
+def test_skipped_cells_have_no_epochs_and_not_zero():
+    records = grid(levels=(0.9,))
+    records[-1] = without_result(records[-1], "skipped", "it does not fit").model_copy(update={"total_epochs": 0})
+
+    assert [found.epochs for found in strategies(tables(records)[0])] == [(6, 6), (4, 4)]
+
+
+def test_a_value_that_is_not_finite_is_counted_out_with_a_mark():
+    records = grid(levels=(0.9,))
+    records[-1] = records[-1].model_copy(update={"value": None})
+
+    assert (row(records, BANKS, GRADUAL).done, row(records, BANKS, GRADUAL).planned) == (2, 3)
+    assert "2/3" in render(records) and "not finite" in render(records)
+
+
+def test_the_correction_counts_comparisons_that_have_a_p_only():
+    records = [r for r in grid(levels=(0.9,)) if not (r.pattern == BANKS and r.strategy == GRADUAL and r.seed > 0)]
+    [table] = tables(records, margin=1.0)
+
+    assert table.comparisons == 4
+
+
+def test_before_any_value_nothing_is_said_of_seeds():
+    records = [without_result(record, "planned") for record in grid()]
+
+    text = render(records)
+
+    assert "one seed" not in text and "No cell has a value yet" in text
+
+
+def both(cycles, speedup, **changes):
+    cost = {"cycles": cycles, "speedup": speedup, "latency_us": 1.0, "fits": True, "model": "sim"} | changes
+    return {"sim[bank]": cost, "sim[dense_mvm]": cost}
+
+
+def test_engine_tables_keep_allocations_apart_and_factors_with_their_cycles():
+    records = [language_model(hardware=both(100, 1.0))]
+    records += [
+        language_model("block", FINE, 0.5, 0, allocation=allocation, hardware=both(cycles, 100 / cycles))
+        for allocation, cycles in (("uniform", 50), ("global", 100))
+    ]
+    found = {pair.pattern: pair.cycles for pair in pairs(tables(records)[0], ("sim[bank]",))}
+
+    assert found == {"dense": 100, "block, uniform": 50, "block, global": 100}
+    one = [r.model_copy(update={"allocation": "uniform", "seed": seed}) for seed, r in enumerate(records[1:])]
+    assert "1.33×" in render([records[0], *one], width=200)  # 200 dense cycles over 150
+    assert "75" in render([records[0], *one], width=200)
+
+
+def test_what_is_not_costed_yet_is_no_engine_that_refuses():
+    waiting = {"model": "sim", "reason": "not costed yet; the run goes on or was interrupted"}
+    records = [language_model(hardware={"sim[bank]": both(100, 1.0)["sim[bank]"], "sim[dense_mvm]": waiting})]
+
+    text = render(records)
+
+    assert "Cannot run" not in text and "Not costed yet: 1 of 2" in text

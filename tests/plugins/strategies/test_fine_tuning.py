@@ -101,5 +101,6 @@ def test_parameters_that_make_no_sense_are_refused(parameters, sentence):
 
 def test_it_needs_a_dense_model_and_names_its_hyper_parameters():
     assert FineTuning.needs_dense_model
-    assert FineTuning().hyper_parameters() == ("epochs", "lr", "rate", "rounds", "score")
+    assert FineTuning().hyper_parameters() == ("epochs", "lr", "rounds", "score")
+    assert FineTuning(rate=0.2).hyper_parameters() == ("epochs", "lr", "rate", "score")
     assert FineTuning(epochs=10, rate=0.2).label() == "fine_tuning(epochs=10, rate=0.2)"
