@@ -223,11 +223,13 @@ def cost(candidate: Candidate, workload: Workload) -> Row:
 
 
 def fastest(rows: Sequence[Row]) -> Row | None:
-    """The row with the shortest latency among the designs that can be built; among all, if none can."""
+    """The fastest design that fits; if none does, the fastest that can run; among all, if none can."""
     costed = [(row.cost, place) for place, row in enumerate(rows) if row.cost is not None]
     if not costed:
         return None
-    return rows[min(costed, key=lambda each: (not each[0].can_run, each[0].latency_us, each[0].ram_blocks))[1]]
+    return rows[
+        min(costed, key=lambda each: (not each[0].fits, not each[0].can_run, each[0].latency_us, each[0].ram_blocks))[1]
+    ]
 
 
 def clock_ratio(row: Row, reference: Row | None) -> float | None:

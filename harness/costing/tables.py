@@ -86,6 +86,8 @@ def cost_document(report: Report, medium: Medium = "terminal") -> Document:
 
 def _model_sections(rows: Sequence[Row], model: str, load: Load) -> Iterator[Section]:
     reference = fastest(rows)
+    if reference is not None and reference.cost is not None:
+        yield Section(sentences=(_answer(reference, rows),))
     yield _speeds(rows, model, reference)
     if reference is None or reference.cost is None:
         return
@@ -104,6 +106,31 @@ def _model_sections(rows: Sequence[Row], model: str, load: Load) -> Iterator[Sec
         yield Section(sentences=tuple(f"{', '.join(engines)}: {note}" for note, engines in warnings.items()))
 
 
+def _answer(reference: Row, rows: Sequence[Row]) -> str:
+    """The best engine in one line: shape, cycles, whether it fits, what binds, and what would be faster streamed."""
+    cost = reference.cost
+    assert cost is not None
+    how = "all weights on chip" if cost.fits and cost.resident else "weights streamed by design" if cost.fits else ""
+    if not how:
+        how = "with weights streamed that do not fit" if cost.can_run else "which does not fit the device"
+    cycles = f"{'' if cost.exact else 'about '}{cost.cycles} cycles, {_us(cost.latency_us)} µs"
+    found = f"best: {f'{reference.engine} {cost.shape}'.strip()}, {cycles}, {how}; bound by {cost.bound_by}"
+    streaming = [row for row in rows if row.cost and row.cost.can_run and not row.cost.fits]
+    faster = min(streaming, key=lambda row: row.cost.latency_us if row.cost else 0.0, default=None)
+    if faster is None or faster.cost is None or not cost.fits or faster.cost.latency_us >= cost.latency_us:
+        return found
+    return f"{found}; with weights streamed, {faster.engine} would take {_us(faster.cost.latency_us)} µs"
+
+
+def _over_dense(cost: Cost) -> str:
+    """The factor; where the dense baseline waits for memory, also the factor of computing alone."""
+    dense, alone = cost.details.get("dense"), cost.details.get("speedup_compute_only")
+    waits = isinstance(dense, dict) and bool(dense.get("memory_stall"))
+    return (
+        f"{_factor(cost.speedup)} ({_factor(alone)})" if waits and isinstance(alone, float) else _factor(cost.speedup)
+    )
+
+
 def _speeds(rows: Sequence[Row], model: str, reference: Row | None) -> Section:
     def figure(header: str, shown: Callable[[Cost], str], **options: Any) -> Column[Row]:
         return Column(header, lambda row: DASH if row.cost is None else shown(row.cost), **options)
@@ -119,7 +146,7 @@ def _speeds(rows: Sequence[Row], model: str, reference: Row | None) -> Section:
         figure("MHz", lambda cost: f"{cost.clock_mhz:g}{mark(cost.clock_origin)}"),
         figure("latency\nµs", lambda cost: _us(cost.latency_us)),
         figure("steps/s", lambda cost: DASH if cost.steps_per_s is None else f"{cost.steps_per_s:.0f}"),
-        figure("over\ndense", lambda cost: _factor(cost.speedup)),
+        figure("over\ndense", _over_dense),
         figure("over\nown", _over_own),
         figure("fixed\ncycles", lambda cost: DASH if cost.fixed_cycles is None else str(cost.fixed_cycles)),
         Column("clock\nratio", ratio),
@@ -152,6 +179,8 @@ def _speed_lines(rows: Sequence[Row], reference: Row | None) -> Iterator[str]:
     if reference is not None:
         yield f"clock ratio: clock that an engine needs, over that of {reference.engine}, to be as fast"
     yield from filter(None, [legend([cost.clock_origin for cost in costs])])
+    if any("(" in _over_dense(cost) for cost in costs):
+        yield "over dense, in brackets: computing alone, as if the dense baseline did not wait for its weights"
     if any(not cost.fits for cost in costs):
         yield "✗ does not fit the device with all weights on chip"
     fixed = [f"{row.engine} {row.cost.fixed_shape}" for row in rows if row.cost and row.cost.fixed_shape]

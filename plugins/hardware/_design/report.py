@@ -121,7 +121,9 @@ def _bound_by(design: Design) -> str:
         if chain:
             shares["chain"] += left + chain  # the floor decides, whatever is computed below it
         else:
-            shares["memory" if layer.parts.get("memory_stall", zero) > 0 else "compute"] += left
+            stall = layer.parts.get("memory_stall", zero)
+            shares["memory"] += stall
+            shares["compute"] += left - stall
     return max(shares, key=lambda name: shares[name])
 
 

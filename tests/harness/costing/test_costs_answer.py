@@ -1,0 +1,37 @@
+"""The first line of `hardware cost`, and which engine it names."""
+
+from harness.api import Cost
+from harness.costing.costs import Report, Row, fastest
+from harness.costing.tables import cost_document
+
+
+def row(engine, cycles, *, fits=True, can_run=True, **details):
+    cost = Cost(
+        cycles=cycles, latency_us=cycles / 100, clock_mhz=100, dense_cycles=900, dense_latency_us=9, speedup=9.0,
+        gops=1, effective_gops=1, utilisation=1, multipliers=1, dsp=1, ram_blocks=1, ram_kind="m20k", fits=fits,
+        can_run=can_run, resident=fits, bound_by="compute", exact=True, shape="pes=2", details=details,
+    )  # fmt: skip
+    return Row("model", engine, cost)
+
+
+def first_line(*rows):
+    return cost_document(Report(rows, ())).sections[0].sentences[0]
+
+
+def test_a_design_that_fits_beats_a_faster_one_that_streams_and_that_beats_one_that_cannot_be_built():
+    fits, streams, broken = row("a", 30), row("b", 20, fits=False), row("c", 10, fits=False, can_run=False)
+
+    assert fastest([broken, streams, fits]) is fits
+    assert fastest([broken, streams]) is streams
+
+
+def test_the_answer_names_engine_shape_cycles_and_what_would_be_faster_streamed():
+    line = first_line(row("a", 30), row("b", 20, fits=False))
+
+    assert line.startswith("best: a pes=2, 30 cycles, 0.300 µs, all weights on chip; bound by compute")
+    assert line.endswith("with weights streamed, b would take 0.200 µs")
+
+
+def test_an_answer_that_streams_or_cannot_be_built_says_so():
+    assert "with weights streamed that do not fit" in first_line(row("b", 20, fits=False))
+    assert "does not fit the device" in first_line(row("c", 10, fits=False, can_run=False))
