@@ -267,6 +267,8 @@ def _legend(subject: _Subject, lines: Sequence[_Line], baseline: str, margin: fl
         parts.append(f"±: {100 * CONFIDENCE:g} % interval, paired by seed")
     if any(subject.factors[row.setting] is not None for row in rows):
         parts.append(f"×: modelled cycles of {baseline} over these ({main_model(table)}, each on its best engine)")
+    if not is_dense and any(row.uneven_reference for row in rows):
+        parts.append(f"{formats.UNEVEN}: kept weights differ, not of one sparsity")
     if None in compared:
         parts.append(f"{DASH}: no result (why: harness report --full)")
     return [f"{'; '.join(parts)}."] if parts else []

@@ -18,6 +18,7 @@ from harness.report import picture, render
 from harness.report.comparison import strategies
 from harness.report.document import build
 from harness.report.engines import pairs
+from harness.report.formats import UNEVEN
 from harness.report.rows import tables
 from harness.results.records import Record, write
 
@@ -193,6 +194,15 @@ def test_without_the_reference_pattern_the_answer_is_against_dense_with_its_cycl
 
     line = next(line for line in text.splitlines() if line.startswith(FINE))
     assert "against dense" in text and "▼ 5.80×" in line and "▼ 8.21×" in line
+
+
+def test_a_comparison_of_different_kept_weights_is_marked_and_the_mark_explained():
+    records = [r.model_copy(update={"sparsity": 0.88}) if r.pattern == BANKS else r for r in grid(levels=(0.9,))]
+
+    assert opened(grid(levels=(0.9,)), margin=1.0).count(UNEVEN) == 0
+    text = opened(records, margin=1.0, width=200)
+    assert all(UNEVEN in line for line in text.splitlines() if BANKS in line and "×" in line)
+    assert f"{UNEVEN}: kept weights differ" in text
 
 
 def test_one_seed_has_no_verdict_and_no_marks():
