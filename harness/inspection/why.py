@@ -59,6 +59,27 @@ def why(plan: Plan, cell_id: str) -> tuple[Line, ...]:
     return tuple(lines)
 
 
+def what_changed(plan: Plan) -> dict[str, str]:
+    """Why cells run that something like was run before, by the cell's id: what `why` says of their first new stage.
+
+    Args:
+        plan: of the experiment.
+    """
+    reasons: dict[str, str] = {}  # by stage: cells of a grid share the stages that changed
+    found: dict[str, str] = {}
+    there = tuple(stored(plan.store))  # read once for all cells
+    known = plan.cached.keys() | plan.damaged.keys()
+    for planned in plan.cells:
+        first = next((stage for stage in planned.stages if stage.key in plan.to_run and stage.key not in known), None)
+        if first is None:
+            continue
+        if first.key not in reasons:
+            reasons[first.key] = _line(plan, first, None, there).reason
+        if reasons[first.key] != NOTHING_LIKE_IT:
+            found[planned.cell.id] = reasons[first.key]
+    return found
+
+
 def _cell(plan: Plan, cell_id: str) -> PlannedCell:
     fitting = [planned for planned in plan.cells if planned.cell.id.startswith(cell_id)]
     if len(fitting) != 1 or not cell_id:
@@ -70,7 +91,7 @@ def _cell(plan: Plan, cell_id: str) -> PlannedCell:
     return fitting[0]
 
 
-def _line(plan: Plan, stage: Stage, cause: Line | None) -> Line:
+def _line(plan: Plan, stage: Stage, cause: Line | None, there: Iterable[StoredStage] | None = None) -> Line:
     key, place = stage.key, place_of(stage.kind, stage.epoch_index)
     if key not in plan.to_run:
         if key not in plan.trusted:
@@ -81,7 +102,7 @@ def _line(plan: Plan, stage: Stage, cause: Line | None) -> Line:
         return Line(key, place, "run", plan.to_run[key])
     if cause is not None:
         return Line(key, place, "run", f"because of {cause.place}")
-    nearest = _nearest(plan, stage)
+    nearest = _nearest(stage, stored(plan.store) if there is None else there)
     if nearest is None:
         return Line(key, place, "run", NOTHING_LIKE_IT)
     changed = differences(nearest.inputs, stage.inputs, stage.epoch_index)
@@ -106,11 +127,11 @@ def place_of(kind: str, epoch_index: int) -> str:
     return {"init": "initial weights", "test": "test score"}.get(kind, kind)
 
 
-def _nearest(plan: Plan, stage: Stage) -> StoredStage | None:
+def _nearest(stage: Stage, there: Iterable[StoredStage]) -> StoredStage | None:
     """The stored stage that could have been this one: in the same place of a chain, with most inputs in common."""
     mine = dict(_flat(stage.inputs))
     fewest, nearest = len(mine), None
-    for other in _comparable(stage, stored(plan.store)):
+    for other in _comparable(stage, there):
         theirs = dict(_flat(other.inputs))
         apart = sum(mine.get(name) != theirs.get(name) for name in mine.keys() | theirs.keys())
         if (apart, other.key) < (fewest, nearest.key if nearest else ""):

@@ -9,7 +9,7 @@ from numpy_plugins import NumpyBackend, ToyProblem, ToyTask
 from toy import FineTuning, experiment
 
 from harness.api import EmptySelectionError, Gradient, Magnitude
-from harness.inspection.why import NOTHING_LIKE_IT, differences, place_of, why
+from harness.inspection.why import NOTHING_LIKE_IT, differences, place_of, what_changed, why
 from harness.planning import code_digest
 from harness.planning.plan import make_plan
 from harness.planning.stages import Masking, Stage, Step, links
@@ -240,3 +240,15 @@ def test_places_are_named():
         "rewind",
         "test score",
     ]
+
+
+def test_a_plan_tells_of_every_cell_what_changed(tmp_path):
+    fill(tmp_path)
+    grid = experiment(task=ToyTask(learning_rate=0.25), seeds=(0, 1))
+
+    found = what_changed(make_plan(grid, store=tmp_path))
+
+    # The cells of the new seed are not changed but new.
+    changed = {cell.id for cell in grid.cells if cell.seed == 0}
+    assert found == dict.fromkeys(changed, "strategy rates changed: epoch 1 lr 0.5 -> 0.25")
+    assert what_changed(make_plan(grid, store=tmp_path / "empty")) == {}
