@@ -57,7 +57,7 @@ from harness.api.network import (
     Tensor,
     dropout_seed,
 )
-from harness.api.pattern import Frame, Pattern, keep_best
+from harness.api.pattern import Frame, Pattern, WholeScopePattern, keep_best
 from harness.api.program import (
     SGD,
     Adam,
@@ -101,8 +101,8 @@ __all__ = [
     "Matrix", "Metric", "Needs", "Network", "NonFiniteError", "Optimiser", "Origin", "Part", "Pattern", "Phase",
     "PluginContractError", "PluginUnavailableError", "Pool2D", "Problem", "Product", "Prune", "Ram", "RamPurpose",
     "Random", "Rates", "Recipe", "Rewind", "Role", "Run", "Score", "ScoreInput", "ScoreName", "Session", "Settings",
-    "ShapeError", "Shifted", "SparsitySchedule", "SpecError", "Split", "State", "StepDecay", "StoreError", "Strategy",
-    "Task", "Tensor", "Train", "UnknownPluginError", "Workload", "batch_rng", "data_places", "dropout_seed",
-    "even_cuts", "hookimpl", "import_file", "keep_best", "keep_count", "load_yaml", "nested", "open_plain",
-    "read_plain", "read_plain_text", "score_named", "yaml12",
+    "ShapeError", "Shifted", "SparsitySchedule", "SpecError", "Split", "State", "StepDecay", "StoreError",
+    "Strategy", "Task", "Tensor", "Train", "UnknownPluginError", "WholeScopePattern", "Workload", "batch_rng",
+    "data_places", "dropout_seed", "even_cuts", "hookimpl", "import_file", "keep_best", "keep_count", "load_yaml",
+    "nested", "open_plain", "read_plain", "read_plain_text", "score_named", "yaml12",
 ]  # fmt: skip

@@ -1,8 +1,8 @@
 """Patterns: given scores and a sparsity, which weights stay."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
@@ -57,8 +57,8 @@ class Frame(Frozen):
 class Pattern(Component):
     """A sparsity pattern. Most patterns only declare their `frame`.
 
-    A pattern that decides over all tensors of the scope at once defines `masks` beside it, as
-    `harness.masks.updates.WholeScopePattern` describes; every answer is checked all the same.
+    A pattern that decides over all tensors of the scope at once defines `masks` beside it, as `WholeScopePattern`
+    describes; every answer is checked all the same.
     """
 
     kind: ClassVar[Literal["pattern"]] = "pattern"
@@ -125,6 +125,22 @@ class Pattern(Component):
     def why_not(self, rows: int, cols: int, sparsity: float) -> str | None:
         """Why a final sparsity is none of this pattern's (a declared skip), as half a sentence; None if it is."""
         return None
+
+
+@runtime_checkable
+class WholeScopePattern(Protocol):
+    """A pattern that decides over all tensors of the scope at once; a `Pattern` becomes one by defining `masks`."""
+
+    def masks(
+        self, scores: Mapping[str, Matrix], sparsities: Mapping[str, float], tensors: Sequence[Tensor]
+    ) -> Mapping[str, Mask]:
+        """Masks of every tensor.
+
+        Args:
+            scores: by tensor name, (rows, cols); -inf marks weights that are already pruned.
+            sparsities: the sparsity allotted to each tensor; together the masks must come within 0.02 of it.
+            tensors: the scope, in order, with roles and labelled axes.
+        """
 
 
 def keep_best(scores: Matrix, count: int) -> Mask:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.api import Mask, Pattern, Tensor
+from harness.api import Mask, Pattern, Tensor, WholeScopePattern
 from harness.masks.allocation import erk_shares
-from harness.masks.updates import TOLERANCE, Allocation, WholeScopePattern, is_coupled
+from harness.masks.updates import TOLERANCE, Allocation, is_coupled
 
 _ROUNDING = 1e-9
 """Of fractions that are equal in exact arithmetic."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from harness.api import (
     Session,
     SpecError,
     Tensor,
+    WholeScopePattern,
 )
 from harness.masks.allocation import erk_shares, lamp_shares
 from harness.masks.coupling import Coupling
@@ -30,22 +31,6 @@ scores, or as written per tensor."""
 
 TOLERANCE = 0.02
 """How far the reachable sparsity may lie from the target before a cell is skipped."""
-
-
-@runtime_checkable
-class WholeScopePattern(Protocol):
-    """A pattern that decides over all tensors of the scope at once; a `Pattern` becomes one by defining `masks`."""
-
-    def masks(
-        self, scores: Mapping[str, Matrix], sparsities: Mapping[str, float], tensors: Sequence[Tensor]
-    ) -> Mapping[str, Mask]:
-        """Masks of every tensor.
-
-        Args:
-            scores: by tensor name, (rows, cols); -inf marks weights that are already pruned.
-            sparsities: the sparsity allotted to each tensor; together the masks must come within 0.02 of it.
-            tensors: the scope, in order, with roles and labelled axes.
-        """
 
 
 class Achieved(NamedTuple):
