@@ -99,12 +99,15 @@ def status(
             print_document(status_document(found))
         return
     looks = _looks(folders)
-    if as_json:
-        _watch_json(looks)
-    elif stdout().is_terminal:
-        _watch_live(looks, stdout())
-    else:
-        _watch_lines(looks, stdout())
+    try:
+        if as_json:
+            _watch_json(looks)
+        elif stdout().is_terminal:
+            _watch_live(looks, stdout())
+        else:
+            _watch_lines(looks, stdout())
+    except KeyboardInterrupt:  # ends the looking, which is all that was interrupted
+        stderr().print("no longer watching; what runs goes on running", style="yellow")
 
 
 def _looks(folders: Sequence[Path]) -> "Iterator[list[RunStatus]]":

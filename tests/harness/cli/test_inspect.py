@@ -379,3 +379,15 @@ def test_a_run_without_the_copy_of_its_file_asks_for_the_file(finished, tmp_path
     assert found.exit_code == 2
     assert "expected the experiment file spec.yaml" in found.stderr
     assert finished("why", "dense seed 0", "experiment.yaml", "--store", str(copy)).exit_code == 0
+
+
+def test_the_end_of_watching_is_none_of_the_runs(finished, monkeypatch):
+    def interrupted(looks, console):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspect, "_watch_lines", interrupted)
+
+    watched = finished("status", "--watch")
+
+    assert watched.exit_code == 0
+    assert "goes on running" in watched.stderr and "same command continues" not in watched.stderr
