@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -15,6 +15,10 @@ from harness.api.validation import Check
 from harness.api.values import Mask
 
 Origin = Literal["measured", "modelled", "published"]
+
+Count = Annotated[int, Field(ge=0)]
+Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A figure of a cost: never negative, and a number."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,34 +77,34 @@ class Cost(Frozen):
 
     engine: str = ""
     shape: str = ""
-    cycles: int
-    latency_us: float
-    clock_mhz: float
+    cycles: Count
+    latency_us: Quantity
+    clock_mhz: Quantity
     clock_origin: str = ""
-    streams: int = 1
-    steps_per_s: float | None = None
+    streams: Count = 1
+    steps_per_s: Quantity | None = None
     exact: bool = False
     baseline: str = ""
-    dense_cycles: int
-    dense_latency_us: float
-    speedup: float
-    engine_dense_cycles: int | None = None
+    dense_cycles: Count
+    dense_latency_us: Quantity
+    speedup: Quantity
+    engine_dense_cycles: Count | None = None
     fixed_shape: str = ""
-    fixed_cycles: int | None = None
-    gops: float
-    effective_gops: float
-    utilisation: float
-    multipliers: int
-    dsp: int
-    ram_blocks: int
+    fixed_cycles: Count | None = None
+    gops: Quantity
+    effective_gops: Quantity
+    utilisation: Quantity
+    multipliers: Count
+    dsp: Count
+    ram_blocks: Count
     ram_kind: str
-    lut: int | None = None
-    ff: int | None = None
+    lut: Count | None = None
+    ff: Count | None = None
     resident: bool | None = None
     fits: bool
     can_run: bool = True
     bound_by: str
-    energy_uj: float | None = None
+    energy_uj: Quantity | None = None
     origin: Origin = "modelled"
     details: dict[str, JsonValue] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()

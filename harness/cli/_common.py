@@ -232,7 +232,12 @@ def _explained(error: Exception) -> int:
         return EXIT_FULL
     import traceback
 
+    from harness.discovery.guard import blame, is_foreign
+
     traceback.print_exception(error)
+    if is_foreign(error):
+        sys.stderr.write(f"error: a plugin: {blame(error)}; everything finished is kept\n")
+        return EXIT_CELL_FAILED
     sys.stderr.write(
         "error: this is a bug in harness, not in your experiment; everything finished is kept. "
         "Please report it with the lines above and the experiment file (CONTRIBUTING.md says where).\n"

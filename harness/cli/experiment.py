@@ -243,13 +243,14 @@ def validate(spec: SpecArgument, data_dir: DataDirOption = None, plugin: PluginO
     """Check an experiment file against the plugins and the data: every mistake at once, with its line."""
     from collections import Counter
 
+    from harness.discovery.guard import loaded
     from harness.planning.plan import outlook
     from harness.spec import check
 
     experiment = load_experiment(spec, plugins=plugin)
     folder = data_folder(data_dir, experiment)
     tasks = dict.fromkeys(cell.task for cell in experiment.cells)
-    problems = {task: task.load(folder) for task in tasks}
+    problems = {task: loaded(task, folder) for task in tasks}
     check(experiment, problems)
     dense = sum(cell.is_dense for cell in experiment.cells)
     cells = outlook(experiment, problems)

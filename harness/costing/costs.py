@@ -19,6 +19,7 @@ from harness.api import (
     Workload,
 )
 from harness.costing.entries import Entry
+from harness.discovery.guard import cost_of
 from harness.discovery.registry import Registry, did_you_mean
 from harness.formats.storage import FormatSize, best, sizes
 from harness.spec.document import sentence
@@ -216,7 +217,7 @@ def _rows(registry: Registry, workload: Workload, request: Request, model: str) 
 def cost(candidate: Candidate, workload: Workload) -> Row:
     """Ask one model about one engine."""
     try:
-        found = Cost.model_validate(candidate.component.cost(workload))
+        found = cost_of(candidate.component, workload)
     except HarnessError as error:
         return Row(candidate.model, candidate.engine, None, str(error))
     return Row(candidate.model, candidate.engine, found)

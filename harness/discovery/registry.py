@@ -5,6 +5,7 @@ import inspect
 import json
 import pkgutil
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import EntryPoint, entry_points
@@ -96,8 +97,10 @@ class Registry:
         return self if every == self.files else discover(self.entries, every)
 
     def names(self, kind: Kind) -> tuple[str, ...]:
-        """The names of all sound plugins of a kind, sorted."""
-        return tuple(sorted(row.name for row in self.rows if row.kind == kind and row.component is not None))
+        """The names of all sound plugins of a kind, sorted; one of several distributions comes as `owner/name`."""
+        sound = [row for row in self.rows if row.kind == kind and row.component is not None]
+        uses = Counter(row.name for row in sound)
+        return tuple(sorted(row.name if uses[row.name] == 1 else f"{row.distribution}/{row.name}" for row in sound))
 
     def get(self, kind: Kind, name: str) -> type[Component]:
         """The class of that name; `distribution/name` says whose.
@@ -114,9 +117,14 @@ class Registry:
         """The row of a sound plugin; raises as `get` does."""
         owner, _, bare = name.rpartition("/")
         mine = [row for row in self.rows if not owner or _normal(row.distribution) == _normal(owner)]
-        for row in mine:
-            if row.kind == kind and row.name == bare and row.component is not None:
-                return row
+        sound = [row for row in mine if row.kind == kind and row.name == bare and row.component is not None]
+        if len(sound) > 1:
+            choices = sorted(f"'{row.distribution}/{bare}'" for row in sound)
+            raise UnknownPluginError(
+                f"{kind} '{name}' is offered by {len(sound)} packages; write {' or '.join(choices)}"
+            )
+        if sound:
+            return sound[0]
         broken = next((row for row in mine if row.name == bare and row.kind in (kind, None)), None)
         if broken is not None:
             whose = f"{broken.distribution} {broken.version}".rstrip()
@@ -340,9 +348,15 @@ class _Discovery:
                     yield _inspected(thing, kind, origin)
 
     def _add(self, row: PluginRow) -> None:
+        # A name is unique within a distribution, and beside the built-in ones; `owner/name` tells strangers apart.
         clash = next(
-            (r for r in self.rows if r.component is not None and (r.kind, r.name) == (row.kind, row.name)), None
-        )
+            (
+                r for r in self.rows
+                if r.component is not None and (r.kind, r.name) == (row.kind, row.name)
+                and r.distribution in (DISTRIBUTION, row.distribution)
+            ),
+            None,
+        )  # fmt: skip
         if clash is None or row.component is None:
             self.rows.append(row)
         elif clash.component is not row.component:  # the same class offered twice is no clash

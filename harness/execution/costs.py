@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.api import Cost, HardwareModel, HarnessError, JsonValue, StoreError, Workload
+from harness.api import HardwareModel, HarnessError, JsonValue, StoreError, Workload
+from harness.discovery.guard import cost_of
 from harness.planning import code_digest
 from harness.planning.stages import digest
 from harness.store import Store
@@ -80,7 +81,7 @@ def computed(model: HardwareModel, workload: Workload) -> Found:
     """The cost of a workload on a model, or the reason why it has none."""
     found: Found = {"model": model.group()}
     try:
-        return found | Cost.model_validate(model.cost(workload)).model_dump(mode="json")
+        return found | cost_of(model, workload).model_dump(mode="json")
     except HarnessError as error:
         return found | {"reason": str(error)}
 

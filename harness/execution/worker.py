@@ -23,6 +23,7 @@ import numpy as np
 
 from harness.api import (
     Backend,
+    Component,
     DivergedError,
     EpochResult,
     Evaluation,
@@ -39,6 +40,7 @@ from harness.api import (
     StoreError,
     Task,
 )
+from harness.discovery.guard import blame
 from harness.execution.machine import die_with
 from harness.masks.updates import MaskMaker
 from harness.planning.stages import Stage
@@ -142,11 +144,11 @@ class Worker:
         except DamagedStageError as error:  # the next plan sees it too, and runs that stage again
             failed = Failed(key, "failed", f"{error}; run the experiment again, which mends it", is_damaged=True)
         except HarnessError as error:
-            failed = Failed(key, "failed", str(error), is_fatal=isinstance(error, StoreError))
-        except Exception as error:
+            trace = _shown(error) if error.__cause__ is not None else ""
+            failed = Failed(key, "failed", str(error), trace, is_fatal=isinstance(error, StoreError))
+        except BaseException as error:  # an exit or an interrupt, too: Ctrl-C never comes here, so a plugin raised it
             status: Status = "oom" if _is_out_of_memory(error) else "failed"
-            failed = Failed(key, status, f"{type(error).__name__}: {error}", traceback.format_exc())
-            traceback.print_exc()  # into the stage's log
+            failed = Failed(key, status, blame(error, _plugins(job)), _shown(error))
         if failed.status == "oom":
             self._close()  # what it holds may be all that the next one lacks
         self._loaded = None  # the session may stand in the middle of an epoch
@@ -244,11 +246,29 @@ class Worker:
         return MaskMaker(masking.pattern, masking.allocation, scope, seed=job.settings.seed, target=masking.target)
 
 
+_TRACE = 20_000
+"""Characters of a traceback that are kept: an exception may carry a whole array as its text."""
+
 _OUT_OF_MEMORY = ("out of memory", "oom when allocating", "can't allocate memory", "status_alloc_failed")
 """What CUDA, TensorFlow, PyTorch on a CPU, and cuDNN or cuBLAS say of too little memory, in lower case."""
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _plugins(job: Job) -> tuple[Component, ...]:
+    """What a stage calls, the likeliest culprit first."""
+    masking = job.stage.masking
+    return (job.backend, job.task, *(() if masking is None else (masking.pattern,)))
+
+
+def _shown(error: BaseException) -> str:
+    """The traceback of an error, written into the stage's log; what is handed on is bounded."""
+    text = "".join(traceback.format_exception(error)).encode("utf-8", "backslashreplace").decode("utf-8")
+    text = text if len(text) <= _TRACE else f"{text[:_TRACE]}\n... ({len(text):,} characters)\n"
+    with suppress(OSError):
+        sys.stderr.write(text)
+    return text
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
 
 

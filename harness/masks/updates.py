@@ -21,6 +21,7 @@ from harness.api import (
     Tensor,
     WholeScopePattern,
 )
+from harness.discovery.guard import calling, refused
 from harness.masks.allocation import erk_shares, lamp_shares
 from harness.masks.coupling import Coupling
 from harness.masks.selection import Layout
@@ -76,6 +77,8 @@ class MaskMaker:
         self.scope = tuple(scope)
         self.seed = seed
         self.target = target
+        # The kernel's own selection answers alike every time; anybody else's code is asked.
+        self._is_known = type(pattern).mask is Pattern.mask and not isinstance(pattern, WholeScopePattern)
         check_allocation(allocation, scope)
         if not isinstance(allocation, str) and not target:
             raise SpecError(
@@ -99,17 +102,37 @@ class MaskMaker:
         previous = session.masks()
         scores = self._scores(update, epoch, session, previous)
         sparsities = self._shares(update.sparsity, scores)
-        if isinstance(self.pattern, WholeScopePattern):
-            masks = dict(self.pattern.masks(scores, sparsities, self.scope))
-        elif is_coupled(self.pattern, self.scope):
-            masks = Coupling.of(self.scope).masks(scores, update.sparsity)
-        elif self.allocation == "global":
-            masks = self._global_masks(scores, update.sparsity)
-        else:
-            own = {tensor.name: self.pattern.for_tensor(tensor) for tensor in self.scope}
-            masks = {name: own[name].mask(scores[name], sparsities[name]) for name in scores}
-        self._check(masks, sparsities, {} if update.score.revives else previous, update)
+        with calling(self.pattern):
+            masks = self._asked(scores, sparsities, update.sparsity)
+            self._check(masks, sparsities, {} if update.score.revives else previous, update)
         return masks
+
+    def _asked(self, scores: Mapping[str, Matrix], sparsities: Mapping[str, float], sparsity: float) -> dict[str, Mask]:
+        """The pattern's masks; a pattern with code of its own is asked twice at its first update."""
+        if self._is_known:
+            return self._masks(scores, sparsities, sparsity)
+        self._is_known = True
+        first = self._masks({name: values.copy() for name, values in scores.items()}, sparsities, sparsity)
+        again = self._masks(scores, sparsities, sparsity)
+        for name, mask in first.items():
+            if name not in again or not np.array_equal(mask, again[name]):
+                raise self._broken(
+                    "the same mask for the same scores", f"another one of {name} when it was asked a second time"
+                )
+        return first
+
+    def _masks(self, scores: Mapping[str, Matrix], sparsities: Mapping[str, float], sparsity: float) -> dict[str, Mask]:
+        if isinstance(self.pattern, WholeScopePattern):
+            masks: object = self.pattern.masks(scores, sparsities, self.scope)
+            if not isinstance(masks, Mapping):
+                raise self._broken("a mapping of masks by tensor name", type(masks).__name__)
+            return dict(masks)
+        if is_coupled(self.pattern, self.scope):
+            return Coupling.of(self.scope).masks(scores, sparsity)
+        if self.allocation == "global":
+            return self._global_masks(scores, sparsity)
+        own = {tensor.name: self.pattern.for_tensor(tensor) for tensor in self.scope}
+        return {name: own[name].mask(scores[name], sparsities[name]) for name in scores}
 
     def _shares(self, sparsity: float, scores: Mapping[str, Matrix]) -> dict[str, float]:
         """The sparsity of every tensor when the cell's is `sparsity`."""
@@ -149,19 +172,26 @@ class MaskMaker:
             if name in needed:
                 _require_finite(needed[name], name, "gradients")
             mask = previous.get(name, np.ones(tensor.shape, np.bool_))
-            given = score.ranked(ScoreInput(weights[name], mask, needed.get(name), rng))
+            with calling(score):
+                given = score.ranked(ScoreInput(weights[name], mask, needed.get(name), rng))
             scores[name] = self._checked_scores(given, score, tensor)
             if not score.revives and name in previous:
                 scores[name] = np.where(previous[name], scores[name], -np.inf)
         return scores
 
-    def _checked_scores(self, scores: Matrix, score: Score, tensor: Tensor) -> Matrix:
+    def _checked_scores(self, scores: object, score: Score, tensor: Tensor) -> Matrix:
+        wanted = f"floating-point numbers of shape {tensor.shape} for {tensor.name}, one per weight"
+        if not isinstance(scores, np.ndarray):
+            raise refused(score, wanted, type(scores).__name__, "scores")
         if scores.shape != tensor.shape or not np.issubdtype(scores.dtype, np.floating):
-            raise PluginContractError(
-                f"the score {score.name!r} must answer floating-point numbers of shape {tensor.shape} for "
-                f"{tensor.name}, got {scores.dtype} of shape {scores.shape}; return one score per weight"
-            )
-        _require_finite(scores, tensor.name, f"scores ({score.name})")
+            raise refused(score, wanted, f"{scores.dtype} of shape {scores.shape}", "scores")
+        if not np.isfinite(scores).all():
+            # What it was given is finite: that was looked at before.
+            bad = int(np.count_nonzero(~np.isfinite(scores)))
+            raise refused(
+                score, f"finite scores of {tensor.name}, whose weights are finite",
+                f"{bad} NaN or infinite of {scores.size}", "scores",
+            )  # fmt: skip
         return scores
 
     def _global_masks(self, scores: Mapping[str, Matrix], sparsity: float) -> dict[str, Mask]:
@@ -232,7 +262,8 @@ class MaskMaker:
             raise self._broken(f"sparsity {asked:g} over the scope", f"{found:g}")
 
     def _broken(self, expected: str, got: str) -> PluginContractError:
-        return PluginContractError(f"pattern {self.pattern.label()}: expected {expected}, got {got}; mend the plugin")
+        method = "masks" if isinstance(self.pattern, WholeScopePattern) else "mask"
+        return refused(self.pattern, expected, got, method)
 
 
 def check_allocation(allocation: Allocation, scope: Sequence[Tensor]) -> None:

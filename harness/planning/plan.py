@@ -14,6 +14,7 @@ from shutil import which
 from typing import TypeVar
 
 from harness.api import Backend, Component, JsonValue, Pattern, Phase, Problem, Settings, Task, Tensor, Train
+from harness.discovery.guard import loaded, program_of
 from harness.masks.updates import why_skipped
 from harness.planning.fitting import nearest_fit
 from harness.planning.older_code import OlderCode, Trusting
@@ -181,7 +182,7 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
     from harness.data import data_folder
 
     folder = data_folder(data_dir or experiment.data_dir)
-    problems = {task: task.load(folder) for task in _distinct([cell.task for cell in experiment.cells])}
+    problems = {task: loaded(task, folder) for task in _distinct([cell.task for cell in experiment.cells])}
     check(experiment, problems)
     backends = _distinct([cell.backend for cell in experiment.cells])
     devices = {backend: resolve_device(experiment.device, backend) for backend in backends}
@@ -355,7 +356,7 @@ class _Lowering:
             assert cell.pattern is not None
             names = tuple(tensor.name for tensor in scope)
             masking = Masking(cell.pattern, cell.allocation, names, cell.sparsity)
-            program = cell.strategy.program(recipe, cell.sparsity)
+            program = program_of(cell.strategy, recipe, cell.sparsity)
         found = links(lower(program, recipe), masking)
         kinds = [link.kind for link in found]
         first_prune = kinds.index("prune") if "prune" in kinds else len(kinds)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from harness.api import Pattern, PluginContractError, Problem, Recipe, ShapeError, SpecError, Strategy, Task, Tensor
-from harness.api.promises import kept_program
+from harness.discovery.guard import program_of
 from harness.spec.experiment import Allocation, Cell, Experiment
 from harness.spec.source import Place, listed, suggestion
 
@@ -132,7 +132,7 @@ def _share_misfits(allocation: Allocation, scope: Sequence[Tensor]) -> Iterator[
 
 def _program_misfits(strategy: Strategy, recipe: Recipe, cell: Cell) -> Iterator[str]:
     try:
-        kept_program(strategy, recipe, cell.sparsity)
+        program_of(strategy, recipe, cell.sparsity)
     except (SpecError, PluginContractError) as error:
         yield str(error)
 

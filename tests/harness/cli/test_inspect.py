@@ -91,7 +91,10 @@ def test_the_last_error_is_told_with_its_cell(failed):
     text = failed("status").stdout
 
     assert "2 ok, 2 failed" in text
-    assert re.search(r"fine_tuning\(epochs=2\) · 0\.5 · seed [01] \(cell \w+\): RuntimeError: the toy is broken", text)
+    assert re.search(
+        r"fine_tuning\(epochs=2\) · 0\.5 · seed . \(cell \w+\): backend numpy raised RuntimeError: the toy is broken",
+        text,
+    )
 
 
 def test_a_killed_run_is_said_to_have_died_and_the_same_command_continues(shell):
