@@ -9,7 +9,7 @@ from broken_plugins import Costless, Divides, Exits, Fickle, Lists, NotANumber, 
 from pydantic import ValidationError
 from toy import FineTuning, experiment
 
-from harness.api import Cost, Dense, Network, PluginContractError, Workload
+from harness.api import Cost, Dense, Network, PluginContractError, SpecError, Workload
 from harness.discovery.guard import calling, cost_of
 from harness.execution.costs import computed
 from harness.execution.run import run
@@ -111,5 +111,5 @@ def test_what_nothing_supplies_is_refused_before_anything_trains(tmp_path):
         name = "norms"
         needs = "input_norms"
 
-    with pytest.raises(PluginContractError, match=r"score norms needs 'input_norms', which no backend supplies"):
+    with pytest.raises(SpecError, match=r"score norms needs 'input_norms', which no backend supplies"):
         make_plan(experiment([Scored(score=Norms())]), store=tmp_path)
