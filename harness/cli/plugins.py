@@ -2,12 +2,13 @@
 
 import inspect
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from harness.cli._common import JsonOption, PluginOption, echo, guarded, print_document, print_json
+from harness.cli._common import EXIT_GATE, JsonOption, PluginOption, echo, guarded, print_document, print_json
 
 if TYPE_CHECKING:
     from harness.api import Component, JsonValue
@@ -157,3 +158,63 @@ def _values(schema: "Mapping[str, JsonValue]") -> str:
         return str(schema["$ref"]).rpartition("/")[2]
     bounds = " and ".join(f"{sign} {schema[bound]}" for bound, sign in BOUNDS.items() if bound in schema)
     return f"{schema.get('type', 'any')} {bounds}".strip()
+
+
+@app.command("check")
+@guarded
+def check(
+    name: Annotated[str, typer.Argument(help="Name of a plugin, or a Python file that offers some.")],
+    plugin: PluginOption = None,
+    as_json: JsonOption = False,
+) -> int:
+    """Hold a plugin to the contract of its kind, as `harness.testing` does; exit 6 if it breaks it."""
+    from harness.discovery.registry import discover
+    from harness.user_files import checked
+
+    is_file = name.endswith(".py")
+    registry = discover(files=[*(plugin or ()), *([Path(name)] if is_file else [])])
+    if is_file:
+        file = str(checked(Path(name)))
+        rows = [row for row in registry.rows if row.module == file]
+    else:
+        rows = _named(registry, name)
+    found = [verdict for row in rows for verdict in _verdicts(row)]
+    if as_json:
+        print_json(found)
+    else:
+        for verdict in found:
+            said = "" if verdict["result"] == "ok" else f": {verdict['said']}"
+            echo(f"{verdict['result']}  {verdict['kind'] or '?'} {verdict['name']}, {verdict['check']}{said}")
+    return EXIT_GATE if any(verdict["result"] == "failed" for verdict in found) else 0
+
+
+def _verdicts(row: "PluginRow") -> "list[dict[str, JsonValue]]":
+    """What every check says of a plugin; one that cannot be tried at all has failed."""
+    from harness import testing
+    from harness.api import Engine, Pattern, Strategy
+
+    start: dict[str, JsonValue] = {"kind": row.kind, "name": row.name}
+    component = row.component
+    if component is None:
+        return [{**start, "check": "load", "result": "failed", "said": _what(row)}]
+    checks: list[tuple[str, Callable[[], None]]] = [("component", lambda: testing.check_component(component))]
+    if issubclass(component, Pattern):
+        checks.append(("pattern", lambda: testing.check_pattern(component())))
+    if issubclass(component, Strategy):
+        checks.append(("strategy", lambda: testing.check_strategy(component())))
+    if issubclass(component, Engine):
+        checks.append(("engine", lambda: testing.check_engine(component())))
+    verdicts: list[dict[str, JsonValue]] = [{**start, "check": what, **_outcome(tried)} for what, tried in checks]
+    if len(checks) == 1:
+        said = "no check of this kind goes further; try it with `harness run --smoke`"
+        verdicts.append({**start, "check": str(row.kind), "result": "skipped", "said": said})
+    return verdicts
+
+
+def _outcome(tried: "Callable[[], None]") -> "dict[str, JsonValue]":
+    try:
+        tried()
+    except Exception as error:  # whatever somebody's code raises is a verdict on it
+        broken = type(error).__name__ == "PluginContractError"
+        return {"result": "failed", "said": str(error) if broken else f"raised {type(error).__name__}: {error}"}
+    return {"result": "ok", "said": ""}

@@ -124,3 +124,37 @@ def test_a_run_goes_through_workers_and_is_understood_afterwards(folder):
 
     code_digest.forget()
     assert "mine.py, edited" in runner.invoke(app, why).stdout
+
+
+def test_a_sound_file_passes_its_checks(folder):
+    checked = CliRunner().invoke(app, ["plugins", "check", str(folder / "lib" / "mine.py"), "--json"])
+
+    assert checked.exit_code == 0, checked.output
+    assert [(row["check"], row["result"]) for row in json.loads(checked.stdout)] == [
+        ("component", "ok"),
+        ("pattern", "ok"),
+    ]
+
+
+def test_an_installed_plugin_is_checked_by_name():
+    assert CliRunner().invoke(app, ["plugins", "check", "one_shot"]).exit_code == 0
+    assert CliRunner().invoke(app, ["plugins", "check", "nobody_has_this"]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("return Frame(group=GROUP)", "raise ShapeError('mine: no')", "at least one of these shapes to be taken"),
+        ("return Frame(group=GROUP)", "return 1 / 0", "raised ZeroDivisionError"),
+        ("return Mine", "return 3", "must return a subclass of Pattern"),
+        ("GROUP\n", "GONE\n", "raised at import"),
+    ],
+    ids=["all_refused", "raises", "no_class", "no_import"],
+)
+def test_a_file_that_breaks_its_contract_fails(folder, old, new, said):
+    text = PATTERN.replace("NAME", "mine").replace("hookimpl\nfrom", "ShapeError, hookimpl\nfrom")
+    (folder / "lib" / "mine.py").write_text(text.replace(old, new, 1))
+
+    checked = CliRunner().invoke(app, ["plugins", "check", str(folder / "lib" / "mine.py")])
+
+    assert checked.exit_code == 6 and said in checked.stdout, checked.output
