@@ -211,7 +211,7 @@ def _resources(rows: Sequence[_Costed]) -> Section:
         Column("engine", lambda row: row[0], kind="label", matters="key"),
         Column("multipliers", lambda row: str(row[1].multipliers)),
         Column("DSP", lambda row: str(row[1].dsp)),
-        Column("RAM blocks", lambda row: f"{row[1].ram_blocks} {row[1].ram_kind}"),
+        Column("RAM blocks", lambda row: _rams(row[1])),
         Column("LUT", lambda row: DASH if row[1].lut is None else str(row[1].lut)),
         Column("FF", lambda row: DASH if row[1].ff is None else str(row[1].ff)),
         Column("on chip", lambda row: _yes(row[1].resident)),
@@ -222,6 +222,20 @@ def _resources(rows: Sequence[_Costed]) -> Section:
     ]
     device = _device([cost for _, cost in rows])
     return Section(f"resources on {device}; LUT and FF are indicative", (), page.table(columns, rows))
+
+
+def _rams(cost: Cost) -> str:
+    """Blocks of every kind that is used: a block of one kind is not a block of another, so they are not summed."""
+    placed = cost.details.get("ram")
+    kinds = placed if isinstance(placed, dict) else {}
+    used = {
+        kind: round(sum(_number(count) for count in purposes.values()))
+        for kind, purposes in kinds.items()
+        if isinstance(purposes, dict) and kind != "distributed" and purposes
+    }
+    if len(used) < 2:
+        return f"{cost.ram_blocks} {cost.ram_kind}"
+    return " + ".join(f"{number} {kind}" for kind, number in used.items())
 
 
 def _device(costs: Sequence[Cost]) -> str:

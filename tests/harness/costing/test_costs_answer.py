@@ -2,7 +2,7 @@
 
 from harness.api import Cost
 from harness.costing.costs import Report, Row, fastest
-from harness.costing.tables import cost_document
+from harness.costing.tables import _rams, cost_document
 
 
 def row(engine, cycles, *, fits=True, can_run=True, **details):
@@ -35,3 +35,11 @@ def test_the_answer_names_engine_shape_cycles_and_what_would_be_faster_streamed(
 def test_an_answer_that_streams_or_cannot_be_built_says_so():
     assert "with weights streamed that do not fit" in first_line(row("b", 20, fits=False))
     assert "does not fit the device" in first_line(row("c", 10, fits=False, can_run=False))
+
+
+def test_ram_blocks_of_two_kinds_are_told_apart_and_never_summed():
+    two = row("a", 30, ram={"bram_18k": {"weights": 7, "vector": 2}, "uram": {"weights": 4}, "distributed": {}})
+
+    text = _rams(two.cost)
+
+    assert text == "9 bram_18k + 4 uram"
