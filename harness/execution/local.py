@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from types import ModuleType
 
 from harness.execution.graph import Schedule
 from harness.execution.machine import oom_kills
@@ -116,7 +118,7 @@ class LocalExecutor:
         # The kernel's "when the parent dies" means the thread that started a process, so only the main one will do.
         is_bound = threading.current_thread() is threading.main_thread()
         process = context.Process(target=main, args=(job_reader, report_writer, os.getpid(), is_bound), daemon=True)
-        with _threads(job.settings.threads), _deaf():
+        with _threads(job.settings.threads), _deaf(), _without_script(job):
             process.start()
         job_reader.close()
         report_writer.close()
@@ -212,6 +214,26 @@ def _deaf() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _without_script(job: Job) -> Iterator[None]:
+    """Let a process started inside not run the caller's script again, which may call `run` without a guard.
+
+    A new process imports `__main__` for what is defined there. Where a plugin is, it has to.
+    """
+    masking = job.stage.masking
+    parts = (job.task, job.backend, *(() if masking is None else (masking.pattern,)))
+    updates = [*(job.stage.epoch.updates if job.stage.epoch else ()), *([job.stage.update] if job.stage.update else [])]
+    if any(type(part).__module__ == "__main__" for part in (*parts, *(update.score for update in updates))):
+        yield
+        return
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")  # without a file or a spec there is nothing to import
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 @contextmanager

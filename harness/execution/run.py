@@ -1,13 +1,14 @@
 """Run an experiment: plan it, run what is not there, and write down what became of every cell."""
 
 import json
+import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.api import Backend, Evaluation, JsonValue, StoreError
+from harness.api import Backend, Evaluation, JsonValue, SpecError, StoreError
 from harness.execution.collect import Collector
 from harness.execution.eta import Clock
 from harness.execution.graph import Executor, Graph, Policy, Schedule
@@ -89,6 +90,12 @@ def run(
         PluginUnavailableError: a backend is not installed; nothing was run.
         StoreError: the store cannot be written.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A worker imports the script that defines its plugins, and the script calls us: waiting for its parent's claims
+        # would never end.
+        raise SpecError(
+            "run: a worker imported the script that calls it; put the call under if __name__ == '__main__':"
+        )
     experiment.require_backends()
     if devices:
         experiment = replace(experiment, device=devices[0])

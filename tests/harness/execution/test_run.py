@@ -412,3 +412,24 @@ def _wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {support!r})
+from toy import experiment
+from harness.execution.run import run
+print([record.status for record in run(experiment(), store=Path({store!r}), workers=1).records])
+"""
+
+
+@pytest.mark.parametrize("how", ["file", "stdin"])
+def test_a_script_without_a_guard_runs(tmp_path, how):
+    text = SCRIPT.format(support=str(Path(__file__).parents[2] / "support"), store=str(tmp_path / "store"))
+    script = tmp_path / "script.py"
+    script.write_text(text)
+    command = [sys.executable, str(script)] if how == "file" else [sys.executable, "-"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=200, check=False)
+
+    assert done.stdout == "['ok', 'ok']\n", done.stderr
