@@ -92,3 +92,15 @@ def test_a_cell_without_a_result_is_a_row_with_its_reason():
 
     assert frame["test accuracy [%]"].isna().tolist() == [False, True]
     assert frame["reason"].tolist() == ["", "it broke"]
+
+
+def test_a_script_without_a_guard_runs(tmp_path):
+    dense = SPEC | {"matrix": {"backend": "torch"}}
+    (tmp_path / "script.py").write_text(
+        f"import harness\nprint(harness.run({dense!r}, store='store', smoke=True, progress='none'))\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
+
+    assert ran.stdout.count("1 of 1 cells done") == 1, ran.stderr
