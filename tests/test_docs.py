@@ -70,6 +70,8 @@ def test_an_example_begins_with_a_comment_and_is_valid(example):
 
     experiment = load(example, discover())
 
+    if example.parent.name == "bring_your_own":  # run in the tests of the task, its framework is not imported here
+        return
     needs_files = any(cell.task.parameters().get("corpus") == "ptb" for cell in experiment.cells)
     if not needs_files or DATA.is_dir():
         folder = experiment.data_dir or (DATA if needs_files else None)

@@ -10,6 +10,7 @@ from harness.api.backend import (
     State,
     batch_rng,
 )
+from harness.api.blame import is_own, theirs
 from harness.api.component import API_VERSION, Component, Frozen, JsonValue, Kind, hookimpl, nested
 from harness.api.engine import (
     Conditions,
@@ -31,6 +32,7 @@ from harness.api.errors import (
     EmptySelectionError,
     HarnessError,
     NonFiniteError,
+    OwnCodeError,
     PluginContractError,
     PluginUnavailableError,
     ShapeError,
@@ -40,6 +42,7 @@ from harness.api.errors import (
 )
 from harness.api.files import data_places, open_plain, read_plain, read_plain_text
 from harness.api.hardware import Cost, HardwareModel, Origin, Workload
+from harness.api.native import NativeModel, OwnModel, Place
 from harness.api.network import (
     GATES,
     LSTM,
@@ -61,6 +64,7 @@ from harness.api.pattern import Frame, Pattern, WholeScopePattern, keep_best
 from harness.api.program import (
     SGD,
     Adam,
+    AdamW,
     Constant,
     Cubic,
     Epoch,
@@ -93,16 +97,18 @@ from harness.api.yaml import load_yaml, yaml12
 from harness.user_files import import_file
 
 __all__ = [
-    "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "Array", "Axis", "Backend", "Batch", "Check",
-    "CheckKind", "Component", "Conditions", "Constant", "Conv2D", "Convolution", "Cost", "Cubic", "DataError",
-    "Dense", "Device", "DivergedError", "Dropout", "Embedding", "EmptySelectionError", "Engine", "EngineShape",
-    "Epoch", "EpochResult", "Evaluation", "Flatten", "Frame", "Frozen", "Gradient", "HardwareModel", "HarnessError",
+    "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "AdamW", "Array", "Axis", "Backend", "Batch", "Check",
+    "CheckKind", "Component", "Conditions", "Constant", "Conv2D", "Convolution", "Cost", "Cubic", "DataError", "Dense",
+    "Device", "DivergedError", "Dropout", "Embedding", "EmptySelectionError", "Engine", "EngineShape", "Epoch",
+    "EpochResult", "Evaluation", "Flatten", "Frame", "Frozen", "Gradient", "HardwareModel", "HarnessError",
     "JsonValue", "Kind", "Layer", "LearningRate", "Line", "Logic", "Magnitude", "Mask", "MaskUpdate", "Masker",
-    "Matrix", "Metric", "Needs", "Network", "NonFiniteError", "Optimiser", "Origin", "Part", "Pattern", "Phase",
-    "PluginContractError", "PluginUnavailableError", "Pool2D", "Problem", "Product", "Prune", "Ram", "RamPurpose",
-    "Random", "Rates", "Recipe", "Rewind", "Role", "Run", "Score", "ScoreInput", "ScoreName", "Session", "Settings",
-    "ShapeError", "Shifted", "SparsitySchedule", "SpecError", "Split", "State", "StepDecay", "StoreError",
-    "Strategy", "Task", "Tensor", "Train", "UnknownPluginError", "WholeScopePattern", "Workload", "batch_rng",
-    "data_places", "dropout_seed", "even_cuts", "hookimpl", "import_file", "keep_best", "keep_count", "load_yaml",
-    "nested", "open_plain", "read_plain", "read_plain_text", "score_named", "yaml12",
+    "Matrix", "Metric", "NativeModel", "Needs", "Network", "NonFiniteError", "Optimiser", "Origin", "OwnCodeError",
+    "OwnModel", "Part", "Pattern", "Phase", "Place", "PluginContractError", "PluginUnavailableError", "Pool2D",
+    "Problem", "Product", "Prune", "Ram", "RamPurpose", "Random", "Rates", "Recipe", "Rewind", "Role", "Run", "Score",
+    "ScoreInput", "ScoreName", "Session", "Settings", "ShapeError", "Shifted", "SparsitySchedule", "SpecError",
+    "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor", "Train", "UnknownPluginError",
+    "WholeScopePattern",
+    "Workload", "batch_rng", "data_places", "dropout_seed", "even_cuts", "hookimpl", "import_file", "is_own",
+    "keep_best", "keep_count", "load_yaml", "nested", "open_plain", "read_plain", "read_plain_text", "score_named",
+    "theirs", "yaml12",
 ]  # fmt: skip

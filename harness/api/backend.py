@@ -137,6 +137,8 @@ class Backend(Component):
     """A framework that can build and train a task's network."""
 
     kind: ClassVar[Literal["backend"]] = "backend"
+    frameworks: ClassVar[tuple[str, ...]] = ()
+    """Frameworks of users' own models (`NativeModel.framework`) that this backend trains."""
 
     @abstractmethod
     def why_unavailable(self) -> str | None:

@@ -62,6 +62,10 @@ class PluginContractError(HarnessError):
     exit_code = 1
 
 
+class OwnCodeError(HarnessError):
+    """What a user's own model, loss, metric or data set raised, with its file and line."""
+
+
 class NonFiniteError(HarnessError):
     """A weight or score that is NaN or infinite where a mask has to be made."""
 

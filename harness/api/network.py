@@ -15,7 +15,7 @@ from harness.api.component import Frozen
 
 GATES = ("i", "f", "g", "o")
 
-Role = Literal["embedding", "lstm", "softmax", "dense", "conv", "bias"]
+Role = Literal["embedding", "lstm", "gru", "attention", "softmax", "dense", "conv", "bias"]
 
 
 class Axis(Frozen):

@@ -92,21 +92,35 @@ class Adam(Frozen):
     epsilon: float = Field(default=1e-8, gt=0)
 
 
-Optimiser = Annotated[SGD | Adam, Field(discriminator="type")]
+class AdamW(Frozen):
+    """Adam with decoupled weight decay: w shrinks by rate * weight_decay * w before Adam's own step. Slots as Adam's.
+
+    Source:
+        Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019.
+    """
+
+    type: Literal["adamw"] = "adamw"
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+
+
+Optimiser = Annotated[SGD | Adam | AdamW, Field(discriminator="type")]
 
 
 class Recipe(Frozen):
     """How the dense model is trained; strategies cut and repeat pieces of it.
 
     Args:
-        epochs: T, the length of the dense training.
+        epochs: T, the length of the dense training; 0 for a model that comes trained.
         optimiser: the rule of one step.
         learning_rate: the dense schedule.
         clip_norm: the global norm that gradients are clipped to; None for no clipping.
         steps_per_epoch: training steps of one epoch.
     """
 
-    epochs: int = Field(gt=0)
+    epochs: int = Field(ge=0)
     optimiser: Optimiser
     learning_rate: SerializeAsAny[LearningRate]
     clip_norm: float | None = Field(default=None, gt=0)
@@ -114,8 +128,8 @@ class Recipe(Frozen):
 
     @property
     def last_rate(self) -> float:
-        """The last learning rate of the dense training."""
-        return self.learning_rate.last(self.epochs - 1)
+        """The last learning rate of the dense training; the first of the schedule where nothing is trained."""
+        return self.learning_rate.last(max(self.epochs - 1, 0))
 
 
 # --- scores ---------------------------------------------------------------------------------------------------------
@@ -290,7 +304,7 @@ class Train(Frozen):
     """
 
     type: Literal["train"] = "train"
-    epochs: int = Field(gt=0)
+    epochs: int = Field(ge=0)
     lr: SerializeAsAny[LearningRate]
     sparsity: SerializeAsAny[SparsitySchedule] | None = None
     score: SerializeAsAny[Score] = Magnitude()

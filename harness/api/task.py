@@ -42,12 +42,14 @@ class Evaluation(Frozen):
             (not embeddings); each input element counts once, the padding of a convolution not at all. The inputs of an
             LSTM layer are those of `[W_x | W_h]`, its own outputs among them (the last one instead of the zeros it
             starts with). Backends count it on the test split; empty where it was not counted.
+        value: the metric over the whole split, where the task's own code computes it in the backend.
     """
 
     nats: float
     items: int
     correct: int | None = None
     activation_density: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
+    value: float | None = None
 
     @model_serializer(mode="wrap")
     def _only_what_was_counted(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
@@ -55,6 +57,8 @@ class Evaluation(Frozen):
         values: dict[str, JsonValue] = handler(self)
         if not self.activation_density:
             values.pop("activation_density", None)
+        if self.value is None:
+            values.pop("value", None)
         return values
 
 

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
@@ -136,8 +137,13 @@ class Registry:
             f"`harness plugins list {PLURALS[kind]}` shows all"
         )
 
-    def create(self, kind: Kind, entry: str | Mapping[str, JsonValue]) -> Component:
+    def create(self, kind: Kind, entry: str | Mapping[str, JsonValue], folder: Path | None = None) -> Component:
         """A component from a name, or from a mapping of `name`, parameters and, if wanted, `label`.
+
+        Args:
+            kind: of the plugin.
+            entry: what is asked for.
+            folder: where files that a parameter names are looked for; by default where the process is.
 
         Raises:
             UnknownPluginError, PluginUnavailableError: as `get`.
@@ -147,7 +153,8 @@ class Registry:
         component = self.get(kind, str(given.get("name")))
         parameters = {key: value for key, value in given.items() if key != "name"}
         # As JSON, and strictly: a list is a tuple there, but '10' is no number and `true` no 1.
-        return component.model_validate_json(json.dumps(parameters), strict=True, context={"create": self.create})
+        context = {"create": partial(self.create, folder=folder), "folder": folder}
+        return component.model_validate_json(json.dumps(parameters), strict=True, context=context)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from harness import DISTRIBUTION
-from harness.api import Backend, Evaluation, JsonValue, Mask, Problem, Task, Tensor, Workload
-from harness.api.network import Network
+from harness.api import Backend, Evaluation, JsonValue, Mask, NativeModel, Network, Problem, Task, Tensor, Workload
 from harness.execution.costs import Costs, Found, workload_digest
 from harness.masks.outcome import why_missed
 from harness.masks.updates import achieved
@@ -265,8 +264,10 @@ def workload_of(
 
 
 def output_pixels(network: Network) -> dict[str, int]:
-    """Output positions of every convolution, by layer name."""
+    """Output positions of every convolution, by layer name; of a user's own model those that were traced."""
     pixels: dict[str, int] = {}
+    if isinstance(network, NativeModel):
+        return dict(network.positions)
     if len(network.input_shape) != 3:
         return pixels
     _, height, width = network.input_shape

@@ -13,7 +13,20 @@ from pathlib import Path
 from shutil import which
 from typing import TypeVar
 
-from harness.api import Backend, Component, JsonValue, Pattern, Phase, Problem, Settings, Task, Tensor, Train
+from harness.api import (
+    Backend,
+    Component,
+    JsonValue,
+    NativeModel,
+    Network,
+    Pattern,
+    Phase,
+    Problem,
+    Settings,
+    Task,
+    Tensor,
+    Train,
+)
 from harness.discovery.guard import loaded, program_of
 from harness.masks.updates import why_skipped
 from harness.planning.fitting import nearest_fit
@@ -384,8 +397,9 @@ class _Lowering:
     def _backend_skip(self, cell: Cell) -> str | None:
         place = (cell.task, cell.backend)
         if place not in self._skips:
-            self._skips[place] = cell.backend.why_not(
-                self._problems[cell.task], _settings(self._experiment, self._devices, cell)
+            problem = self._problems[cell.task]
+            self._skips[place] = _framework_skip(cell.backend, problem.network) or cell.backend.why_not(
+                problem, _settings(self._experiment, self._devices, cell)
             )
         return self._skips[place]
 
@@ -428,6 +442,16 @@ def _why_hardly_gradual(cell: Cell, updates: int) -> str:
         f"{name} makes {updates} mask update{'s' if updates > 1 else ''} during its training, fewer than "
         f"{_FEW_UPDATES}: that is hardly gradual; prune more often (for `gradual`, a smaller `every` or a longer "
         "span), or use a one-shot strategy"
+    )
+
+
+def _framework_skip(backend: Backend, network: Network) -> str | None:
+    """Why a backend cannot train a model of the user's own: it is of another framework."""
+    if not isinstance(network, NativeModel) or network.framework in backend.frameworks:
+        return None
+    return (
+        f"{backend.name} trains {' and '.join(backend.frameworks) or 'no'} models of a user's own, this one is of "
+        f"{network.framework}; leave the combination out, or give the model in the other framework"
     )
 
 

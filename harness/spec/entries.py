@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path as FilePath
 from typing import cast, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -68,8 +69,9 @@ Axes = dict[str, list[Found]]
 class Reader:
     """Reads entries and notes every mistake. Works on raw values, so that one mistake hides no other."""
 
-    def __init__(self, registry: Registry, problems: Problems) -> None:
+    def __init__(self, registry: Registry, problems: Problems, folder: FilePath | None = None) -> None:
         self.registry = registry
+        self.folder = folder  # of the experiment, where its relative paths start
         self.problems = problems
         self.unusable: list[str] = []  # broken plugins; told only if nothing else is wrong
         self.places: dict[tuple[str, str], tuple[Place, str]] = {}  # by axis and label
@@ -140,7 +142,7 @@ class Reader:
             return item in found.words
         if isinstance(item, dict) and isinstance(found.value, Component):
             try:
-                return Found(self.registry.create(_KINDS[axis], item), ()).identity == found.identity
+                return Found(self.registry.create(_KINDS[axis], item, self.folder), ()).identity == found.identity
             except (HarnessError, ValidationError):
                 return False
         return found.value == item
@@ -176,7 +178,7 @@ class Reader:
             return None
         where = (*path, "name") if isinstance(item, dict) else path
         try:
-            component = self.registry.create(kind, given)
+            component = self.registry.create(kind, given, self.folder)
         except UnknownPluginError:
             self.problems.add(where, self._unknown(kind, name))
         except PluginUnavailableError as error:

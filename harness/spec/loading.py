@@ -70,7 +70,7 @@ def loads(
         problems.finish()  # there is nothing else to say of it
     raw = value if isinstance(value, dict) else {}
     registry = _with_plugins(registry, raw, problems, path) if plugins is None else registry.with_files(plugins)
-    reader = Reader(registry, problems)
+    reader = Reader(registry, problems, path.parent if path else None)
     axes, hardware = reader.axes(raw), reader.hardware(raw)
     problems.finish()
     assert document is not None  # or there would have been a problem

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from harness.api import SGD, Adam, Optimiser
+from harness.api import SGD, Adam, AdamW, Optimiser
 
 from .toolkit import frameworks
 
@@ -38,7 +38,7 @@ class Rule:
             for slot in slot_names(optimiser)
             for name, variable in variables.items()
         }
-        if isinstance(optimiser, Adam):
+        if isinstance(optimiser, Adam | AdamW):
             self.slots["t"] = self.tf.Variable(np.float32(0), trainable=False)
 
     @property
@@ -53,7 +53,7 @@ class Rule:
                 self._descend(self.variables[name], gradient, rate * scale)
             return
         scaled = {name: scale * gradient for name, gradient in gradients.items()}
-        if isinstance(self.optimiser, Adam):
+        if isinstance(self.optimiser, Adam | AdamW):
             self._adam(self.optimiser, scaled, rate)
         else:
             self._momentum(self.optimiser, scaled, rate)
@@ -74,7 +74,7 @@ class Rule:
                 step = velocity.assign(rule.momentum * velocity + step)
             weight.assign_sub(rate * step)
 
-    def _adam(self, rule: Adam, gradients: Mapping[str, Tensor], rate: Tensor) -> None:
+    def _adam(self, rule: Adam | AdamW, gradients: Mapping[str, Tensor], rate: Tensor) -> None:
         tf = self.tf
         count = tf.cast(self.slots["t"].assign_add(1), tf.float64)
         # In float64: 1 - 0.999^t loses most of its digits in float32 while t is small.
@@ -85,12 +85,14 @@ class Rule:
             mean_now = mean.assign(rule.beta1 * mean + (1 - rule.beta1) * gradient)
             square_now = square.assign(rule.beta2 * square + (1 - rule.beta2) * tf.square(gradient))
             step = (mean_now / first) / (tf.sqrt(square_now / second) + rule.epsilon)
+            if isinstance(rule, AdamW) and rule.weight_decay:
+                step += rule.weight_decay * self.variables[name]
             self.variables[name].assign_sub(rate * step)
 
 
 def slot_names(optimiser: Optimiser) -> tuple[str, ...]:
     """The slots that an optimiser keeps for every tensor."""
-    if isinstance(optimiser, Adam):
+    if isinstance(optimiser, Adam | AdamW):
         return ("m", "v")
     return ("momentum",) if optimiser.momentum else ()
 

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import ClassVar
 
-from harness.api import Backend, Device, Problem, Session, Settings, hookimpl
+from harness.api import Backend, Device, NativeModel, Problem, Session, Settings, hookimpl
 
 from .processor import bfloat16_arithmetic
 
@@ -19,6 +19,7 @@ class TorchBackend(Backend):
     """
 
     name: ClassVar[str] = "torch"
+    frameworks: ClassVar[tuple[str, ...]] = ("torch",)
 
     def why_unavailable(self) -> str | None:
         """Say how to install PyTorch where it is missing; looks, does not import."""
@@ -37,7 +38,9 @@ class TorchBackend(Backend):
         return found
 
     def why_not(self, problem: Problem, settings: Settings) -> str | None:
-        """Why this device cannot be used here; the framework is not imported for it."""
+        """Why this device or precision cannot be used here; the framework is not imported for it."""
+        if isinstance(problem.network, NativeModel) and settings.precision != "float32":
+            return "torch computes models of a user's own in float32, got precision=bfloat16; set `precision: float32`"
         if settings.device == "cpu":
             return None
         if not re.fullmatch(r"cuda(:\d+)?", settings.device):
@@ -66,6 +69,10 @@ class TorchBackend(Backend):
         Raises:
             PluginUnavailableError: the device is not there, or the processor lacks what the plan counts on.
         """
+        if isinstance(problem.network, NativeModel):
+            from .own import OwnSession
+
+            return OwnSession(problem, settings, self.devices())
         from .session import TorchSession
 
         settings = settings.model_copy(update={"arithmetic": self.arithmetic(settings)})

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from harness.api import SGD, Adam, Optimiser
+from harness.api import SGD, Adam, AdamW, Optimiser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,9 +119,9 @@ class MomentumSGD(Stepper):
 
 
 class AdamStepper(Stepper):
-    """Adam; a weight whose gradient is always zero keeps zero slots and never moves."""
+    """Adam and AdamW; a masked weight keeps zero slots and never moves."""
 
-    def __init__(self, rule: Adam, weights: dict[str, Tensor]) -> None:
+    def __init__(self, rule: Adam | AdamW, weights: dict[str, Tensor]) -> None:
         import torch
 
         self._rule = rule
@@ -129,8 +129,9 @@ class AdamStepper(Stepper):
         self.slots["t"] = torch.zeros(())
 
     def step(self, weights: dict[str, Tensor], gradients: dict[str, Gradient], rate: float, scale: float) -> None:
-        """Set w to w - rate * m_hat / (sqrt(v_hat) + epsilon)."""
+        """Set w to w - rate * m_hat / (sqrt(v_hat) + epsilon), after the decay where there is one."""
         rule = self._rule
+        decay = rule.weight_decay if isinstance(rule, AdamW) else 0.0
         self.slots["t"] += 1
         steps = int(self.slots["t"])
         first_bias, second_bias = 1 - rule.beta1**steps, 1 - rule.beta2**steps
@@ -139,12 +140,14 @@ class AdamStepper(Stepper):
             first = self.slots[f"m/{name}"].mul_(rule.beta1).add_(gradient, alpha=1 - rule.beta1)
             second = self.slots[f"v/{name}"].mul_(rule.beta2).addcmul_(gradient, gradient, value=1 - rule.beta2)
             denominator = second.div(second_bias).sqrt_().add_(rule.epsilon)
+            if decay:
+                weights[name].mul_(1 - rate * decay)
             weights[name].addcdiv_(first, denominator, value=-rate / first_bias)
 
 
 def stepper(optimiser: Optimiser, weights: dict[str, Tensor]) -> Stepper:
     """The rule of one step, its slots zero."""
-    if isinstance(optimiser, Adam):
+    if isinstance(optimiser, Adam | AdamW):
         return AdamStepper(optimiser, weights)
     if optimiser.momentum or optimiser.weight_decay:
         return MomentumSGD(optimiser, weights)

@@ -40,6 +40,7 @@ from .optimiser import RowGradient, clip_scale, mask_gradients, stepper
 from .processor import KERNELS
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 PROGRESS_STEPS = 10
@@ -59,14 +60,7 @@ class TorchSession(Session):
     """
 
     def __init__(self, problem: Problem, settings: Settings, devices: tuple[Device, ...]) -> None:
-        import torch
-
-        device = "cuda:0" if settings.device == "cuda" else settings.device
-        if device not in devices:
-            raise PluginUnavailableError(
-                f"torch: the experiment wants device `{device}`, this machine has {', '.join(devices)}; change `device`"
-            )
-        _set_up_framework(settings, device)
+        device = prepared(settings, devices)
         if settings.arithmetic == KERNELS and not rounded.has_kernels():
             raise PluginUnavailableError(
                 f"torch: the experiment was planned for a processor with {KERNELS}, this one has none; use processors "
@@ -75,7 +69,7 @@ class TorchSession(Session):
             )
         self._problem = problem
         self._settings = settings
-        self._device = torch.device(device)
+        self._device = device
         self._tensors = {tensor.name: tensor for tensor in problem.tensors()}
         self._model = Model(problem.network, self._device, settings.precision, settings.arithmetic)
         self._weights = self._model.weights
@@ -155,7 +149,7 @@ class TorchSession(Session):
             DivergedError: the loss is NaN or infinite; the weights are left as they are then.
         """
         run, nats, items, step = Pass(), 0.0, 0, 0
-        updates = _by_step(epoch)
+        updates = by_step(epoch)
         for step, batch in enumerate(self._batches("train", index)):
             self._update_masks(updates.pop(step, ()), index, masker)
             run.dropout_seeds = {layer: self._dropout_seed(index, step, layer) for layer in self._dropouts}
@@ -259,6 +253,23 @@ class TorchSession(Session):
             )
 
 
+def prepared(settings: Settings, devices: tuple[Device, ...]) -> torch.device:
+    """The device of a session, the framework set up for it.
+
+    Raises:
+        PluginUnavailableError: it is not among the devices.
+    """
+    import torch
+
+    device = "cuda:0" if settings.device == "cuda" else settings.device
+    if device not in devices:
+        raise PluginUnavailableError(
+            f"torch: the experiment wants device `{device}`, this machine has {', '.join(devices)}; change `device`"
+        )
+    _set_up_framework(settings, device)
+    return torch.device(device)
+
+
 def _set_up_framework(settings: Settings, device: Device) -> None:
     import torch
 
@@ -273,7 +284,7 @@ def _set_up_framework(settings: Settings, device: Device) -> None:
         warnings.filterwarnings("ignore", message="RNN module weights are not part of single contiguous chunk")
 
 
-def _by_step(epoch: Epoch) -> dict[int, tuple[MaskUpdate, ...]]:
+def by_step(epoch: Epoch) -> dict[int, tuple[MaskUpdate, ...]]:
     """The updates by their step, in their order: two at one step are a pruning and a regrowth."""
     found: dict[int, tuple[MaskUpdate, ...]] = {}
     for update in epoch.updates:

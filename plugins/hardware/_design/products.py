@@ -29,7 +29,7 @@ def products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Product
 
 
 def _products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Product, ...]:
-    chosen = [tensor for tensor in workload.tensors if tensor.cols is not None and tensor.role in roles]
+    chosen = [tensor for tensor in workload.tensors if tensor.cols is not None and _costed_as(tensor) in roles]
     if not chosen:
         given = ", ".join(f"{tensor.name} ({tensor.role})" for tensor in workload.tensors) or "no tensors"
         raise SpecError(
@@ -44,7 +44,14 @@ def _products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Produc
 
 def left_out(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[str, ...]:
     """Names of the matrices that are not costed."""
-    return tuple(tensor.name for tensor in workload.tensors if tensor.cols is not None and tensor.role not in roles)
+    return tuple(
+        tensor.name for tensor in workload.tensors if tensor.cols is not None and _costed_as(tensor) not in roles
+    )
+
+
+def _costed_as(tensor: Tensor) -> str:
+    """The role that stands for a tensor's: a GRU is a recurrent product of three gates, a projection a dense one."""
+    return {"gru": "lstm", "attention": "dense"}.get(tensor.role, tensor.role)
 
 
 def dense(product: Product) -> Product:
@@ -77,8 +84,9 @@ def _product(layer: str, tensors: tuple[Tensor, ...], workload: Workload, geomet
     return Product(
         layer=layer,
         parts=tuple(_part(tensor, workload) for tensor in tensors),
-        units=first.rows.size // first.rows.repeat if first.role == "lstm" else None,
-        pixels=pixels if first.role == "conv" else 1,
+        units=first.rows.size // first.rows.repeat if _costed_as(first) == "lstm" else None,
+        # A recurrent product is costed per time step; a dense one may run at many positions of one item.
+        pixels=1 if _costed_as(first) == "lstm" else pixels,
         convolution=found,
         activation_density=workload.activation_density.get(layer, 1.0),
     )

@@ -1,0 +1,50 @@
+"""Which line of a user's own code an error came from."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness.api.errors import HarnessError, OwnCodeError
+
+_MEMORY = ("out of memory", "can't allocate memory")
+
+
+def is_own(file: Path, folder: Path) -> bool:
+    """Whether a file is one that the user wrote: below their folder, and not in an environment that lies there."""
+    inside = file.is_relative_to(folder)
+    return inside and not {"site-packages", "dist-packages", "__pycache__"} & set(file.relative_to(folder).parts)
+
+
+@contextmanager
+def theirs(folder: Path, what: str) -> Iterator[None]:
+    """Turn whatever a user's code raises inside into an error that names its file and line.
+
+    Args:
+        folder: where the user's files lie.
+        what: what was being done, such as `building the model`.
+
+    Raises:
+        OwnCodeError: anything was raised; MemoryError if it was for want of memory, which is another status.
+    """
+    try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:
+        traceback.print_exc()  # the whole of it goes into the stage's log
+        text = " ".join(str(error).split()) or "no message"
+        sentence = f"{_place(error, folder)}{what} raised {type(error).__name__}: {text}"
+        if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY):
+            raise MemoryError(sentence) from error
+        raise OwnCodeError(sentence) from error
+
+
+def _place(error: Exception, folder: Path) -> str:
+    """`file.py:12: ` of the innermost frame in the user's files; of a syntax error the line that is wrong."""
+    if isinstance(error, SyntaxError) and error.filename and is_own(Path(error.filename), folder):
+        return f"{Path(error.filename).relative_to(folder)}:{error.lineno}: "
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if is_own(Path(frame.filename), folder):
+            return f"{Path(frame.filename).relative_to(folder)}:{frame.lineno}: "
+    return ""

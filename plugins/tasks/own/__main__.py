@@ -1,0 +1,34 @@
+"""Describes a user's model in a process of its own: the one that plans never imports a framework."""
+
+import json
+import sys
+from pathlib import Path
+
+from harness.api import HarnessError, PluginUnavailableError
+
+from .opened import Opened
+
+
+def main(asked: Path, answer: Path) -> None:
+    """Read what is asked for, write what was found or why there is nothing."""
+    given = json.loads(asked.read_text())
+    try:
+        data_dir = Path(given["data_dir"]) if given["data_dir"] else None
+        opened = Opened(given["entry"], Path(given["folder"]), given["parameters"], data_dir, smoke=given["smoke"])
+        network, recipe = opened.network, opened.recipe
+        rates = [recipe.learning_rate.at(epoch) for epoch in range(max(1, recipe.epochs))]
+        found = {
+            "network": network.model_dump(mode="json"),
+            "recipe": {**recipe.model_dump(mode="json", exclude={"learning_rate"}), "rates": rates},
+            "metric": opened.metric.model_dump(mode="json"),
+            "fingerprint": opened.fingerprint(),
+            "facts": {"model": given["entry"], **opened.own.facts},
+        }
+    except (HarnessError, MemoryError) as error:
+        kind = "plugin" if isinstance(error, PluginUnavailableError) else "spec"
+        found = {"error": str(error), "kind": kind}
+    answer.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

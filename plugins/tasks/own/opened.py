@@ -1,0 +1,307 @@
+"""A user's task in a process that has the framework: the model, its data, loss and metric, ready to be used."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from math import exp
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.api import (
+    SGD,
+    Constant,
+    JsonValue,
+    LearningRate,
+    Metric,
+    NativeModel,
+    OwnCodeError,
+    OwnModel,
+    Rates,
+    Recipe,
+    SpecError,
+    Split,
+    theirs,
+)
+
+from . import source, torch_data, torch_model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_METRICS = {
+    "accuracy": Metric(name="accuracy", unit="%", better="higher", digits=2),
+    "perplexity": Metric(name="perplexity", better="lower", digits=2),
+    "loss": Metric(name="loss", better="lower", digits=4),
+}
+
+
+class Listed(LearningRate):
+    """The rates of a user's own schedule, epoch by epoch; the last one from then on."""
+
+    rates: tuple[Rates, ...]
+
+    def at(self, epoch: int) -> Rates:
+        """The rate or rates of one epoch."""
+        return self.rates[min(epoch, len(self.rates) - 1)]
+
+
+class Opened:
+    """What the function that an entry names has returned, and what follows from it.
+
+    Args:
+        entry: `my_model.py:task`.
+        folder: of the experiment.
+        parameters: what the experiment gives to the function.
+        data_dir: where data sets lie; for a function with a parameter of that name.
+        smoke: take one step and one batch of everything.
+
+    Raises:
+        SpecError: the entry or its parameters are wrong.
+        OwnCodeError: the user's code raised.
+    """
+
+    def __init__(
+        self, entry: str, folder: Path, parameters: Mapping[str, JsonValue], data_dir: Path | None, *, smoke: bool
+    ) -> None:
+        self.path, name = source.located(entry, folder)
+        self.folder, self._smoke, self._parameters = self.path.parent, smoke, dict(parameters)
+        module = source.imported(self.path)
+        function = getattr(module, name, None)
+        if not callable(function):
+            names = [each for each, value in vars(module).items() if inspect.isfunction(value)]
+            raise SpecError(f"own: {self.path.name} has no function {name!r}; it has {', '.join(names) or 'none'}")
+        torch_data.seed_all(0)
+        with theirs(self.folder, f"{name}()"):
+            given = function(**self._arguments(function, name, data_dir))
+        if not isinstance(given, OwnModel):
+            raise SpecError(
+                f"own: {self.path.name}:{name} must return a `harness.api.OwnModel`, got {type(given).__name__}"
+            )
+        self.own = given
+        self._splits = {
+            split: torch_data.Data(split, getattr(given, split), given.batch, given.steps_per_epoch)
+            for split in ("train", "valid", "test")
+        }
+
+    def _arguments(self, function: Callable[..., object], name: str, data_dir: Path | None) -> dict[str, object]:
+        known = inspect.signature(function).parameters
+        takes_all = any(each.kind is each.VAR_KEYWORD for each in known.values())
+        unknown = [each for each in self._parameters if each not in known and not takes_all]
+        if unknown:
+            there = ", ".join(each for each in known if each != "data_dir") or "none"
+            raise SpecError(f"own: {self.path.name}:{name} takes no parameter '{unknown[0]}'; it takes {there}")
+        missing = [
+            each.name
+            for each in known.values()
+            if each.default is each.empty
+            and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+            and each.name not in (*self._parameters, "data_dir")
+        ]
+        if missing:
+            raise SpecError(f"own: {self.path.name}:{name} needs the parameter '{missing[0]}'; add it to the task")
+        found: dict[str, object] = dict(self._parameters)
+        if "data_dir" in known:
+            found["data_dir"] = data_dir
+        return found
+
+    def built(self, seed: int) -> nn.Module:
+        """The model with its initial weights, or with those of the checkpoint it starts from."""
+        import torch
+
+        torch_data.seed_all(seed)
+        with theirs(self.folder, "building the model"):
+            model = self.own.model()
+        if not isinstance(model, torch.nn.Module):
+            raise SpecError(f"own: `model` must make a torch.nn.Module, got {type(model).__name__}")
+        if self.own.start is not None:
+            _start(model, self._start_file())
+        for parameter in model.parameters():
+            if parameter.dtype != torch.float32 and parameter.requires_grad:
+                raise SpecError(f"own: parameters must be float32, got {parameter.dtype}; convert the model")
+            parameter.data = parameter.data.contiguous()
+        return model
+
+    def _start_file(self) -> Path:
+        path = self.folder / Path(self.own.start or "").expanduser()
+        if not path.is_file():
+            raise SpecError(f"own: `start` must name a checkpoint, {path} is not there; correct it")
+        return path
+
+    @cached_property
+    def network(self) -> NativeModel:
+        """What is found in the model; one batch is sent through it, its loss and its metric."""
+        import torch
+
+        model = self.built(0).eval()
+        trace = torch_model.Trace(model)
+        torch.backends.mha.set_fastpath_enabled(False)  # it would call no layer, and compute in another way
+        with theirs(self.folder, "reading the data"):
+            inputs, targets = next(iter(self._splits["train"].batches(np.random.default_rng(0))))
+        # With gradients, as in training: some layers take a fused way without.
+        with theirs(self.folder, "the model on its first batch"):
+            outputs = self.forward(model, inputs)
+        with theirs(self.folder, "the loss of the first batch"):
+            loss = self.loss(outputs, targets)
+            items = self.items(targets)
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            raise SpecError(f"own: `loss` must give one number, got {_shape(loss)}; take the mean over the items")
+        with theirs(self.folder, "the metric of the first batch"), torch.no_grad():
+            self.value(self.measured(outputs, targets, float(loss), items), items)
+        trace.close()
+        return torch_model.read(
+            model, trace.outputs(outputs), trace.per_item(items), self.own.prunable, self.own.same_units
+        )
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """How it is trained, as the harness says it; a user's own optimiser counts through the code's digest."""
+        own = self.own
+        steps = 1 if self._smoke else self._splits["train"].steps()
+        if steps < 1:
+            raise SpecError("own: `train` must yield at least one batch, got none; give more data or a smaller `batch`")
+        rate = own.learning_rate
+        if callable(rate):
+            with theirs(self.folder, "the learning rate"):
+                rates = tuple(_rates(rate(epoch), steps) for epoch in range(max(1, own.epochs)))
+            rate = Listed(rates=rates)
+        elif not isinstance(rate, LearningRate):
+            rate = Constant(rate=float(rate))
+        optimiser = SGD() if callable(own.optimiser) else own.optimiser
+        return Recipe(
+            epochs=own.epochs, optimiser=optimiser, learning_rate=rate, clip_norm=own.clip_norm, steps_per_epoch=steps
+        )
+
+    @property
+    def metric(self) -> Metric:
+        """Name, unit and direction."""
+        if self.own.metric is not None:
+            return self.own.metric
+        if isinstance(self.own.measure, str):
+            return _METRICS[self.own.measure]
+        raise SpecError("own: a `measure` of one's own needs its `metric` (name, unit and which way is better); add it")
+
+    def fingerprint(self) -> str:
+        """A digest of the user's code with what it imports, of its parameters, the data and the checkpoint."""
+        with theirs(self.folder, "reading the data"):
+            data = self.own.data_version or [data.digest() for data in self._splits.values()]
+        start = hashlib.sha256(self._start_file().read_bytes()).hexdigest() if self.own.start is not None else ""
+        parts = [source.closure(self.path), self._parameters, data, start, self._smoke]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    # --- what a session uses --------------------------------------------------------------------------------------
+
+    def batches(self, split: Split, rng: np.random.Generator) -> Iterator[tuple[Any, Any]]:
+        """(inputs, targets), exactly `steps_per_epoch` of them for training."""
+        steps = self.recipe.steps_per_epoch if split == "train" else 1 if self._smoke else None
+        done, left = 0, self._splits[split].batches(rng)
+        while steps is None or done < steps:
+            with theirs(self.folder, f"reading batch {done + 1} of `{split}`"):
+                batch = next(left, None)
+            if batch is None and steps is None:
+                break
+            if batch is None:
+                raise OwnCodeError(
+                    f"{self.path.name}: `{split}` must yield {steps} batches an epoch, it ended after {done}; let it "
+                    "yield as many every time, or set `steps_per_epoch`"
+                )
+            done += 1
+            yield batch
+
+    def forward(self, model: nn.Module, inputs: Any) -> Any:
+        """The model on a batch: a tuple or a mapping are its arguments."""
+        if isinstance(inputs, tuple):
+            return model(*inputs)
+        return model(**inputs) if isinstance(inputs, dict) else model(inputs)
+
+    def loss(self, outputs: Any, targets: Any) -> Any:
+        """The mean over the items of a batch."""
+        return (self.own.loss or _cross_entropy)(outputs, targets)
+
+    def items(self, targets: Any) -> int:
+        """How many items a batch has."""
+        if self.own.items is not None:
+            return int(self.own.items(targets))
+        return int(targets.numel() if not targets.is_floating_point() else targets.shape[0])
+
+    def measured(self, outputs: Any, targets: Any, loss: float, items: int) -> Any:
+        """The metric's sum, or sums, over the items of a batch."""
+        measure = self.own.measure
+        if callable(measure):
+            sums = measure(outputs, targets)
+            return np.asarray(sums.detach().cpu() if hasattr(sums, "detach") else sums, dtype=np.float64)
+        if measure == "accuracy":
+            logits = _classes_last(outputs, targets)
+            return np.float64(int((logits.argmax(dim=-1) == targets).sum()))
+        return np.float64(loss * items)
+
+    def value(self, sums: Any, items: int) -> float:
+        """The metric over a whole split."""
+        measure = self.own.measure
+        if self.own.finish is not None:
+            return float(self.own.finish(sums, items))
+        if np.ndim(sums):
+            raise SpecError(f"own: a `measure` of {np.size(sums)} sums needs a `finish` that makes one number of them")
+        mean = float(sums) / items
+        if measure == "perplexity":
+            return exp(mean) if mean < 700 else float("inf")
+        return 100 * mean if measure == "accuracy" else mean
+
+    @property
+    def loss_place(self) -> str:
+        """Where the loss is computed: the user's function with its line, for a loss that is not finite."""
+        code = getattr(self.own.loss, "__code__", None)
+        return f"{self.path.name}:{code.co_firstlineno}" if code is not None else self.path.name
+
+
+def _classes_last(outputs: Any, targets: Any) -> Any:
+    """Logits with the classes along the last axis; torch's own convention has them along axis 1."""
+    if outputs.shape[:-1] == targets.shape or outputs.ndim < 3:
+        return outputs
+    return outputs.movedim(1, -1)
+
+
+def _cross_entropy(outputs: Any, targets: Any) -> Any:
+    import torch
+
+    logits = _classes_last(outputs, targets)
+    return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+
+
+def _rates(given: Any, steps: int) -> Rates:
+    if isinstance(given, int | float):
+        return float(given)
+    rates = tuple(float(rate) for rate in given)
+    if len(rates) != steps:
+        raise SpecError(f"own: `learning_rate` must give one rate or {steps} rates an epoch, got {len(rates)}")
+    return rates
+
+
+def _start(model: nn.Module, path: Path) -> None:
+    """Load a checkpoint; nothing in it is executed."""
+    import torch
+
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state) if isinstance(state, dict) else state
+        model.load_state_dict(state)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        raise SpecError(
+            f"own: the checkpoint {path} does not load: {text}; it must be the model's own state_dict"
+        ) from error
+
+
+def _shape(value: object) -> str:
+    shape = getattr(value, "shape", None)
+    return f"a tensor of shape {tuple(shape)}" if shape is not None else type(value).__name__

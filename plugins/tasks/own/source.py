@@ -1,0 +1,130 @@
+"""The user's file: found, imported, and digested with every file of theirs that it imports."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from types import ModuleType
+
+from harness.api import OwnCodeError, SpecError, is_own, theirs
+
+_FOLDERS: set[Path] = set()
+"""Folders that user files were imported from in this process."""
+
+
+def located(entry: str, folder: Path) -> tuple[Path, str]:
+    """The file of an entry `my_model.py:task` and the name in it.
+
+    Raises:
+        SpecError: it is not of that form, or the file is not there.
+    """
+    file, colon, name = entry.rpartition(":")
+    if not colon or not file.endswith(".py") or not name.isidentifier():
+        raise SpecError(
+            f"own: `entry` must be a file and a function, such as 'my_model.py:task', got {entry!r}; write both"
+        )
+    path = (folder / Path(file).expanduser()).resolve()
+    if not path.is_file():
+        raise SpecError(
+            f"own: `entry` must name a file from the experiment's folder, {path} is not there; correct '{entry}'"
+        )
+    return path, name
+
+
+def imported(path: Path) -> ModuleType:
+    """The user's module, imported afresh, its own folder first among the places of modules.
+
+    Raises:
+        OwnCodeError: importing it raised; with the line.
+    """
+    folder = path.parent
+    _FOLDERS.add(folder)
+    # Two folders may each have a `utils.py`, and a notebook edits its files: neither sees the other's, or older ones.
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and name != "__main__" and any(is_own(Path(file), each) for each in _FOLDERS):
+            del sys.modules[name]
+    sys.path[:] = [str(folder), *(place for place in sys.path if Path(place) not in _FOLDERS)]
+    importlib.invalidate_caches()
+    # Under its own name, which worker processes of a data loader look it up by; never in the place of another module.
+    name = path.stem if path.stem not in sys.modules else f"own_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    with theirs(folder, f"importing {path.name}"):
+        spec.loader.exec_module(module)
+    return module
+
+
+def closure(path: Path) -> dict[str, str]:
+    """Digests of the user's files that a file imports, itself included, by relative name; packages by their version."""
+    folder, found = path.parent, dict[str, str]()
+    pending, distributions = [path], packages_distributions()
+    while pending:
+        file = pending.pop()
+        name = file.relative_to(folder).as_posix()
+        if name in found:
+            continue
+        tree = _parsed(file, name)
+        found[name] = hashlib.sha256(_plain(tree).encode()).hexdigest()[:16]
+        for module in _imports(tree, file, folder):
+            files = list(_files(module, folder))
+            pending += files
+            top = module.partition(".")[0]
+            if not files and top in distributions:
+                found[f"package {top}"] = ",".join(f"{each} {version(each)}" for each in sorted(distributions[top]))
+    return dict(sorted(found.items()))
+
+
+def _parsed(file: Path, name: str) -> ast.Module:
+    try:
+        return ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError) as error:
+        line = f":{error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise OwnCodeError(
+            f"{name}{line}: importing it raised {type(error).__name__}: {error}; mend the file"
+        ) from None
+
+
+def _plain(tree: ast.Module) -> str:
+    """The code without comments, docstrings and layout: those change no result."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [inner for inner in body if not _is_remark(inner)]  # type: ignore[attr-defined]  # it has one
+    return ast.unparse(tree)
+
+
+def _is_remark(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _imports(tree: ast.Module, file: Path, folder: Path) -> Iterator[str]:
+    """Every module that a file may import, anywhere in it; names that are no modules do no harm."""
+    package = file.relative_to(folder).parent.parts
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            if source:
+                yield source
+            yield from (f"{source}.{alias.name}".lstrip(".") for alias in node.names)
+
+
+def _files(module: str, folder: Path) -> Iterator[Path]:
+    """The files of the user's that importing a module runs: its own and those of the packages around it."""
+    place = folder
+    for part in module.split("."):
+        place = place / part
+        for file in (place.with_name(f"{place.name}.py"), place / "__init__.py"):
+            if file.is_file() and is_own(file, folder):
+                yield file

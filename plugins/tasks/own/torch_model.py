@@ -1,0 +1,222 @@
+"""What a torch module holds: its matrices with roles and axes, and how often each runs for an item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from harness.api import Axis, NativeModel, Place, Role, SpecError, Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class _Found:
+    """One tensor of a parameter, before its axes get their final labels."""
+
+    parameter: str
+    tensor: Tensor
+    start: int = 0
+    rows: int | None = None
+
+
+def read(
+    model: nn.Module, outputs: set[str], positions: dict[str, int], prunable: Sequence[str], same: Mapping[str, str]
+) -> NativeModel:
+    """Every trainable tensor of a module, tied ones once, in the order of its parameters.
+
+    Args:
+        model: the module.
+        outputs: names of the layers whose result is the model's own.
+        positions: as a forward pass showed.
+        prunable: further two-dimensional parameters that may be pruned.
+        same: labels of axes that are to be other ones.
+
+    Raises:
+        SpecError: `prunable` or `same` names what is not there.
+    """
+    owners = {id(p): (module, name) for module, name, p in _owned(model)}
+    found: list[_Found] = []
+    names = dict(model.named_parameters())  # tied parameters once, under their first name
+    for full, parameter in names.items():
+        if parameter.requires_grad:
+            found += _tensors(full, parameter, *owners[id(parameter)], outputs, prunable)
+    _check_prunable(prunable, names)
+    labels = {axis.label for each in found for axis in (each.tensor.rows, each.tensor.cols) if axis is not None}
+    unknown = sorted(set(same) - labels)
+    if unknown:
+        raise SpecError(f"own: `same_units` must name axes of the model, got {unknown[0]!r}; there is {sorted(labels)}")
+    return NativeModel(
+        framework="torch",
+        trained=tuple(_relabelled(each.tensor, same) for each in found),
+        places=tuple(
+            Place(tensor=each.tensor.name, parameter=each.parameter, start=each.start, rows=each.rows) for each in found
+        ),
+        positions=positions,
+    )
+
+
+def _owned(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
+    """Every parameter with the module that holds it first."""
+    seen: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield module, name, parameter
+
+
+def _check_prunable(prunable: Sequence[str], names: Mapping[str, Any]) -> None:
+    for name in prunable:
+        if name not in names or names[name].ndim != 2:
+            matrices = ", ".join(each for each, p in names.items() if p.ndim == 2) or "none"
+            raise SpecError(f"own: `prunable` must name two-dimensional parameters, got {name!r}; there is {matrices}")
+
+
+def _tensors(
+    full: str,
+    parameter: torch.Tensor,
+    module: nn.Module,
+    name: str,
+    outputs: set[str],
+    prunable: Sequence[str],
+) -> Iterator[_Found]:
+    """The tensors that one parameter holds: one, unless it is a fused projection."""
+    from torch import nn
+
+    layer = full.rpartition(".")[0] or "model"
+    shape = tuple(parameter.shape)
+    if isinstance(module, nn.MultiheadAttention) and name in ("in_proj_weight", "in_proj_bias"):
+        for index, part in enumerate("qkv"):
+            yield _projection(full, layer, part, index, shape)
+    elif isinstance(module, nn.MultiheadAttention) and name in ("q_proj_weight", "k_proj_weight", "v_proj_weight"):
+        yield _Found(full, _matrix(full, f"{layer}.{name[0]}", "attention", *shape))
+    elif isinstance(module, nn.RNNBase | nn.RNNCellBase) and name.startswith("weight_"):
+        yield _Found(full, _recurrent(full, layer, module, name, shape))
+    elif name == "weight" and isinstance(module, nn.Linear):
+        role: Role = "softmax" if layer in outputs else "dense"
+        if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+            role = "attention"  # the output projection of torch's own attention
+        yield _Found(full, _matrix(full, layer, role, *shape))
+    elif name == "weight" and isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+        rows, cols = Axis(label=f"{layer}.channels", size=shape[0]), prod(shape[1:])
+        inputs = Axis(label=f"{layer}.inputs", size=cols, repeat=cols // shape[1])
+        yield _Found(full, Tensor(name=full, layer=layer, role="conv", rows=rows, cols=inputs))
+    elif name == "weight" and isinstance(module, nn.Embedding | nn.EmbeddingBag):
+        words, features = Axis(label=f"{layer}.words", size=shape[0]), Axis(label=f"{layer}.features", size=shape[1])
+        yield _Found(full, Tensor(name=full, layer=layer, role="embedding", rows=words, cols=features))
+    elif full in prunable:
+        yield _Found(full, _matrix(full, layer, "dense", *shape))
+    else:  # biases, norms, positions, transposed convolutions: trained, counted, never pruned
+        size = max(1, prod(shape))
+        yield _Found(full, Tensor(name=full, layer=layer, role="bias", rows=Axis(label=f"{full}.values", size=size)))
+
+
+def _matrix(name: str, layer: str, role: Role, rows: int, cols: int) -> Tensor:
+    return Tensor(
+        name=name,
+        layer=layer,
+        role=role,
+        rows=Axis(label=f"{layer}.units", size=rows),
+        cols=Axis(label=f"{layer}.inputs", size=cols),
+    )
+
+
+def _projection(full: str, layer: str, part: str, index: int, shape: tuple[int, ...]) -> _Found:
+    """Queries, keys or values of a fused projection."""
+    rows = shape[0] // 3
+    kind = full.rpartition("_")[2]  # weight or bias
+    name, own = f"{layer}.{part}.{kind}", f"{layer}.{part}"
+    if kind == "weight":
+        tensor = _matrix(name, own, "attention", rows, shape[1])
+    else:
+        tensor = Tensor(name=name, layer=own, role="bias", rows=Axis(label=f"{own}.units", size=rows))
+    return _Found(full, tensor, index * rows, rows)
+
+
+def _recurrent(full: str, layer: str, module: nn.Module, name: str, shape: tuple[int, ...]) -> Tensor:
+    """A matrix of an LSTM (gates i, f, g, o, as in the harness), a GRU (r, z, n) or a plain recurrent layer."""
+    from torch import nn
+
+    _, part, *place = name.split("_", 2)  # weight_hh_l0_reverse
+    own = f"{layer}.{place[0]}" if place else layer
+    role: Role = "dense"
+    if isinstance(module, nn.LSTM | nn.LSTMCell):
+        role = "lstm"
+    elif isinstance(module, nn.GRU | nn.GRUCell):
+        role = "gru"
+    gates = {"lstm": 4, "gru": 3}.get(role, 1)
+    units = f"{own}.units"
+    if part == "hr":  # the projection of an LSTM's output
+        return _matrix(full, f"{own}.projection", "dense", *shape)
+    cols = Axis(label=f"{own}.inputs" if part == "ih" else units, size=shape[1])
+    return Tensor(name=full, layer=own, role=role, rows=Axis(label=units, size=shape[0], repeat=gates), cols=cols)
+
+
+def _relabelled(tensor: Tensor, same: Mapping[str, str]) -> Tensor:
+    def axis(given: Axis | None) -> Axis | None:
+        return given and given.model_copy(update={"label": same.get(given.label, given.label)})
+
+    return tensor.model_copy(update={"rows": axis(tensor.rows), "cols": axis(tensor.cols)})
+
+
+class Trace:
+    """What runs in a forward pass, by hooks on the layers with matrices.
+
+    Attributes:
+        positions: products of each layer over the whole batch.
+        last: what the linear layers gave, to tell which of them gives the model's output; held, or its place in memory
+            would be used again.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        from torch import nn
+
+        self.positions: dict[str, int] = {}
+        self.last: dict[str, torch.Tensor] = {}
+        self._handles = []
+        for name, module in model.named_modules():
+            layer = name or "model"
+            if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+                self._handles.append(module.register_forward_hook(self._product(layer)))
+            elif isinstance(module, nn.MultiheadAttention):
+                self._handles.append(module.register_forward_hook(self._attention(layer), with_kwargs=True))
+
+    def close(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+
+    def per_item(self, items: int) -> dict[str, int]:
+        """Products for one item, rounded up."""
+        return {layer: max(1, -(-count // items)) for layer, count in self.positions.items()}
+
+    def outputs(self, result: object) -> set[str]:
+        """The linear layers whose result the model gives as its own."""
+        address = getattr(result, "data_ptr", lambda: None)()
+        return {layer for layer, given in self.last.items() if given.data_ptr() == address}
+
+    def _count(self, layer: str, positions: int) -> None:
+        self.positions[layer] = self.positions.get(layer, 0) + positions
+
+    def _product(self, layer: str) -> Any:
+        def hook(module: Any, inputs: Any, output: Any) -> None:
+            channels = getattr(module, "out_channels", None) or module.out_features
+            self._count(layer, output.numel() // channels)
+            if hasattr(module, "out_features"):
+                self.last[layer] = output
+
+        return hook
+
+    def _attention(self, layer: str) -> Any:
+        def hook(module: Any, inputs: Any, named: Any, output: Any) -> None:
+            given = dict(zip(("query", "key", "value"), inputs, strict=False)) | named
+            for part, name in (("q", "query"), ("k", "key"), ("v", "value")):
+                self._count(f"{layer}.{part}", given[name].numel() // given[name].shape[-1])
+            self._count(f"{layer}.out_proj", given["query"].numel() // given["query"].shape[-1])
+
+        return hook

@@ -1,0 +1,348 @@
+"""Models of a user's own. PyTorch runs in processes of its own, this file being their script; pytest imports none."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+MODELS = Path(__file__).with_name("own_models")
+EXPERIMENTS = {}
+BEFOREHAND = {"own models": [__file__, "{out}"]}
+
+
+def experiment(function):
+    """Run this function in the process that has PyTorch; its answer is JSON."""
+    EXPERIMENTS[function.__name__] = function
+    return function
+
+
+@pytest.fixture(scope="module")
+def found(ran_beforehand):
+    done, out = ran_beforehand("own models")
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
+# --- in the process with PyTorch --------------------------------------------------------------------------------------
+
+
+def problem_of(entry, folder=MODELS, file="everything.py", **parameters):
+    from harness_plugins.tasks.own import Own
+
+    values = {"entry": f"{file}:{entry}", **parameters}
+    return Own.model_validate_json(json.dumps(values), context={"folder": folder}).load(None)
+
+
+def session_of(problem, seed=0):
+    from harness_plugins.backends.torch_backend import TorchBackend
+
+    from harness.api import Settings, State
+
+    session = TorchBackend().open(problem, Settings(seed=seed))
+    session.load(State(problem.initial_weights(seed)))
+    return session
+
+
+def half(update, index, session):
+    """Keeps the larger half of every matrix, within what was kept before."""
+    masks = session.masks()
+    found = {}
+    for name, weight in session.weights().items():
+        if weight.ndim == 2:
+            rank = np.abs(weight) + masks.get(name, np.ones(weight.shape, bool))
+            found[name] = rank >= np.quantile(rank, update.sparsity)
+    return found
+
+
+def epochs(count):
+    from harness.api import Epoch, MaskUpdate
+
+    updates = {1: (MaskUpdate(step=2, sparsity=0.3),), 2: (MaskUpdate(step=1, sparsity=0.5),)}
+    return [Epoch(rates=0.02, updates=updates.get(index, ())) for index in range(count)]
+
+
+def train(session, plan, first=0):
+    for index, epoch in enumerate(plan[first:], first):
+        session.train_epoch(epoch, index, half, lambda step: None)
+
+
+def flat(state):
+    return {
+        f"{part}/{name}": np.asarray(value)
+        for part in ("weights", "masks", "slots", "extra")
+        for name, value in getattr(state, part).items()
+    }
+
+
+def differing(one, other):
+    a, b = flat(one), flat(other)
+    return sorted({*a} ^ {*b}) + [name for name in a if name in b and a[name].tobytes() != b[name].tobytes()]
+
+
+@experiment
+def tensors():
+    problem = problem_of("task")
+    problem.native()
+    network = problem.network
+    return {
+        "tensors": {
+            t.name: [t.layer, t.role, list(t.shape), t.rows.repeat, t.cols.repeat if t.cols else None]
+            for t in network.trained
+        },
+        "positions": network.positions,
+        "labels": [network.trained[0].rows.label],
+    }
+
+
+@experiment
+def tied():
+    problem = problem_of("tied")
+    problem.native()
+    return {t.name: [t.role, list(t.shape)] for t in problem.network.trained}
+
+
+@experiment
+def resumed():
+    """run(4) against run(2), stop, run(2): with dropout, batch norm, and from inside pruning; for three tasks."""
+    answers = {}
+    for entry in ("task", "given_optimiser", "loader"):
+        whole = session_of(problem_of(entry))
+        train(whole, epochs(4))
+        first = session_of(problem_of(entry))
+        train(first, epochs(2))
+        second = session_of(problem_of(entry), seed=0)
+        second.load(first.state())
+        train(second, epochs(4), first=2)
+        other = session_of(problem_of(entry), seed=1)
+        train(other, epochs(4))
+        answers[entry] = [differing(whole.state(), second.state()), len(differing(whole.state(), other.state()))]
+    return answers
+
+
+@experiment
+def zeros():
+    """Masked weights and optimiser state after every step, looked at from inside the loss."""
+    answers = {}
+    for entry in ("task", "given_optimiser"):
+        session = session_of(problem_of(entry))
+        bad, steps, inner = [], [0], session._stepper.step
+
+        def step(weights, gradients, rate, scale, session=session, bad=bad, steps=steps, inner=inner):
+            inner(weights, gradients, rate, scale)
+            session._zero_given()
+            state, steps[0] = session.state(), steps[0] + 1
+            for name, mask in state.masks.items():
+                arrays = [state.weights[name], *(v for k, v in state.slots.items() if k.partition("/")[2] == name)]
+                bad.extend(name for array in arrays if array[~mask].any())
+            for key, value in state.extra.items():
+                name = key.removeprefix("optimiser/").rpartition("/")[0]
+                if name in state.masks and value.size == state.masks[name].size:
+                    bad.extend([key] if value.reshape(state.masks[name].shape)[~state.masks[name]].any() else [])
+
+        session._stepper.step = step
+        train(session, epochs(4))
+        state = session.state()
+        live = sum(bool(mask.any() and not mask.all()) for mask in state.masks.values())
+        kept = [key for key in (*state.slots, *state.extra) if "moment" in key or key.startswith("m/")]
+        answers[entry] = [bad, steps[0], live, len(kept)]
+    return answers
+
+
+@experiment
+def buffers():
+    session = session_of(problem_of("task"))
+    first = session.state()
+    train(session, epochs(1))
+    trained = session.state()
+    session.gradients(2, 0)
+    after = session.state()
+    from harness.api import State
+
+    session.load(State(first.weights))
+    return {
+        "first": first.extra["buffer/norm.running_mean"].tolist(),
+        "trained": trained.extra["buffer/norm.running_mean"].tolist(),
+        "gradients": differing(trained, after),
+        "again": differing(first, session.state()),
+    }
+
+
+@experiment
+def metrics():
+    import torch
+
+    problem = problem_of("own_metric")
+    session = session_of(problem)
+    evaluation = session.evaluate("test")
+    inputs, targets = next(problem.native().batches("test", np.random.default_rng(0)))
+    session._module.eval()
+    with torch.no_grad():
+        outputs = session._module(inputs)
+    found, wanted = outputs.argmax(1) == 1, targets == 1
+    expected = float(2 * (found & wanted).sum() / max(int(found.sum() + wanted.sum()), 1))
+    nats = float(torch.nn.functional.cross_entropy(outputs, targets, reduction="sum"))
+    density = session.evaluate("test").activation_density
+    return [evaluation.value, expected, evaluation.nats, nats, evaluation.items, problem.value(evaluation), density]
+
+
+@experiment
+def pretrained():
+    """A checkpoint of each kind: its weights and buffers are those of the first state."""
+    import tempfile
+
+    import torch
+    from safetensors.torch import save_file
+
+    answers = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for file in MODELS.glob("*.py"):
+            shutil.copy(file, folder)
+        session = session_of(problem_of("task"))
+        train(session, epochs(1))
+        state = {key: value.clone() for key, value in session._module.state_dict().items()}
+        save_file(state, folder / "start.safetensors")
+        torch.save(state, folder / "start.pt")
+        torch.save(torch.nn.Linear(1, 1), folder / "pickled.pt")
+        for start in ("start.safetensors", "start.pt"):
+            begun = session_of(problem_of("pretrained", folder, start=start), seed=5)
+            answers[start] = [
+                name for name, value in begun._module.state_dict().items() if not torch.equal(value, state[name])
+            ]
+        try:
+            session_of(problem_of("pretrained", folder, start="pickled.pt"))
+        except Exception as error:
+            answers["pickled.pt"] = str(error)
+    return answers
+
+
+@experiment
+def errors():
+    answers = {}
+    for entry in ("late_error", "not_finite", "ends_early"):
+        problem = problem_of(entry)
+        try:
+            train(session_of(problem), epochs(1))
+        except Exception as error:
+            answers[entry] = [type(error).__name__, str(error)]
+    return answers
+
+
+# --- in the process of pytest -----------------------------------------------------------------------------------------
+
+
+def test_matrices_of_every_kind_of_layer_are_found_with_their_roles_and_axes(found):
+    tensors = found["tensors"]["tensors"]
+
+    assert tensors["words.weight"] == ["words", "embedding", [5, 3], 1, 1]
+    assert tensors["conv.weight"] == ["conv", "conv", [8, 9], 1, 9]
+    assert tensors["grouped.weight"] == ["grouped", "conv", [8, 4], 1, 1]
+    assert tensors["lstm.weight_ih_l0"] == ["lstm.l0", "lstm", [16, 8], 4, 1]
+    assert tensors["lstm.weight_hh_l0"] == ["lstm.l0", "lstm", [16, 4], 4, 1]
+    assert tensors["gru.weight_hh_l0_reverse"] == ["gru.l0_reverse", "gru", [18, 6], 3, 1]
+    assert tensors["out.weight"] == ["out", "dense", [3, 12], 1, 1]
+    assert tensors["scale"][1:3] == ["bias", [12]]
+
+
+def test_fused_projections_of_attention_are_told_apart(found):
+    tensors = found["tensors"]["tensors"]
+
+    assert {name: tensors[name] for name in tensors if "attention" in name and "bias" not in name} == {
+        "attention.q.weight": ["attention.q", "attention", [8, 8], 1, 1],
+        "attention.k.weight": ["attention.k", "attention", [8, 8], 1, 1],
+        "attention.v.weight": ["attention.v", "attention", [8, 8], 1, 1],
+        "attention.out_proj.weight": ["attention.out_proj", "attention", [8, 8], 1, 1],
+    }
+
+
+def test_positions_of_an_item_are_those_of_a_forward_pass(found):
+    assert found["tensors"]["positions"] == {
+        "conv": 16, "grouped": 16, "attention.q": 16, "attention.k": 16, "attention.v": 16, "attention.out_proj": 16,
+        "out": 1,
+    }  # fmt: skip
+
+
+def test_tied_weights_are_one_tensor(found):
+    assert found["tied"] == {"words.weight": ["embedding", [7, 4]]}
+
+
+@pytest.mark.parametrize("entry", ["task", "given_optimiser", "loader"])
+def test_four_epochs_are_two_and_two_with_dropout_and_inside_pruning(found, entry):
+    different, with_another_seed = found["resumed"][entry]
+
+    assert different == []
+    assert with_another_seed > 10
+
+
+@pytest.mark.parametrize("entry", ["task", "given_optimiser"])
+def test_masked_weights_and_optimiser_state_are_zero_after_every_step(found, entry):
+    bad, steps, live, kept = found["zeros"][entry]
+
+    assert bad == []
+    assert steps == 4 * 6
+    assert live == 14
+    assert kept > 10
+
+
+def test_buffers_are_in_the_state_and_begin_anew(found):
+    buffers = found["buffers"]
+
+    assert buffers["first"] != buffers["trained"]
+    assert buffers["gradients"] == []
+    assert buffers["again"] == []
+
+
+def test_a_metric_of_ones_own_is_made_of_sums_over_items(found):
+    value, expected, nats, wanted, items, told, density = found["metrics"]
+
+    assert value == pytest.approx(expected)
+    assert told == value
+    assert nats == pytest.approx(wanted, rel=1e-5)
+    assert items == 20
+    assert 0 < density["grouped"] < 1  # what a ReLU leaves
+
+
+@pytest.mark.parametrize("start", ["start.safetensors", "start.pt"])
+def test_a_checkpoint_gives_weights_and_buffers(found, start):
+    assert found["pretrained"][start] == []
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(found):
+    assert "pickled.pt does not load" in found["pretrained"]["pickled.pt"]
+
+
+def test_errors_in_the_users_code_name_their_file_and_line(found):
+    kind, text = found["errors"]["late_error"]
+    line = next(
+        number
+        for number, line in enumerate((MODELS / "everything.py").read_text().splitlines(), 1)
+        if "gave up" in line
+    )
+
+    assert kind == "OwnCodeError"
+    assert text == f"everything.py:{line}: the loss raised RuntimeError: the loss gave up"
+
+
+def test_a_loss_that_is_not_finite_names_the_loss_function(found):
+    kind, text = found["errors"]["not_finite"]
+
+    assert kind == "DivergedError"
+    assert "training loss (everything.py:" in text
+
+
+def test_data_that_end_early_are_told(found):
+    assert found["errors"]["ends_early"] == [
+        "OwnCodeError",
+        "everything.py: `train` must yield 3 batches an epoch, it ended after 2; let it yield as many every time, or "
+        "set `steps_per_epoch`",
+    ]
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+    Path(sys.argv[1]).write_text(json.dumps({name: function() for name, function in EXPERIMENTS.items()}))
