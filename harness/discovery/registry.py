@@ -220,9 +220,14 @@ class _Discovery:
     def run(self, found: tuple[EntryPoint, ...], files: tuple[Path, ...]) -> Registry:
         # Built-ins first, so that their names are theirs; the rest by distribution, so that the order of installation
         # never decides who owns a name.
+        followed: set[str] = set()
         for entry in sorted(
             found, key=lambda e: (_origin(e).distribution != DISTRIBUTION, _origin(e).distribution, e.name)
         ):
+            # Metadata that an earlier name of a distribution left behind lists the same modules once more.
+            if entry.value in followed:
+                continue
+            followed.add(entry.value)
             self._follow(entry)
         for file in files:
             self._follow_file(file)

@@ -118,6 +118,16 @@ def test_the_same_module_named_twice_is_one_plugin(install):
     assert len(discover(install("acme", {"tiles.py": good("Tiles", "tiles")}, entries=entries)).rows) == 1
 
 
+def test_what_an_earlier_name_of_a_distribution_left_behind_offers_nothing_twice(install):
+    left = install("earlier-name", {}, entries={"patterns": "harness_plugins.patterns"})
+
+    registry = discover([*left, *_installed()])
+
+    assert [row.name for row in registry.rows if row.kind == "pattern"].count("block") == 1
+    assert registry.row("pattern", "block").distribution == "sparsity-harness"
+    assert not [row for row in registry.rows if row.state == "broken"]
+
+
 def test_two_discoveries_share_nothing(install):
     entries = install("acme", {"tiles.py": good("Tiles", "tiles")})
 
