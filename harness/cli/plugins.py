@@ -1,4 +1,4 @@
-"""`plugins list`, `plugins show`: what is installed, broken plugins included."""
+"""`plugins list`, `show`, `check`, `new`: what is installed, broken plugins included, and one to start from."""
 
 import inspect
 import json
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from harness.discovery.registry import PluginRow, Registry
     from harness.report.page import Document
 
-app = typer.Typer(help="List and explain plugins.", no_args_is_help=True)
+app = typer.Typer(help="List, explain, check and begin plugins.", no_args_is_help=True)
 
 STYLES = {"ok": "green", "unavailable": "yellow", "broken": "red"}
 
@@ -218,3 +218,29 @@ def _outcome(tried: "Callable[[], None]") -> "dict[str, JsonValue]":
         broken = type(error).__name__ == "PluginContractError"
         return {"result": "failed", "said": str(error) if broken else f"raised {type(error).__name__}: {error}"}
     return {"result": "ok", "said": ""}
+
+
+@app.command("new")
+@guarded
+def new(
+    kind: Annotated[str, typer.Argument(help="task, pattern, strategy, hardware or engine.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Its name, in snake_case.", show_default=False)],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file.", show_default="NAME.py")
+    ] = None,
+    package: Annotated[bool, typer.Option("--package", help="A folder that can be installed, not a file.")] = False,
+) -> None:
+    """Write a plugin to start from, and an experiment that tries it; nothing is ever overwritten."""
+    from harness.api import SpecError
+    from harness.cli.scaffold import write_file, write_package
+    from harness.discovery.registry import discover
+
+    if package and output is not None:
+        raise SpecError("plugins new: -o names a file, --package writes a folder; give one of them")
+    registry = discover()
+    written = write_package(kind, name, registry) if package else write_file(kind, name, output, registry)
+    echo(f"wrote {written.module} and {written.experiment}")
+    if written.package is not None:
+        echo(f"next: pip install -e {written.package}")
+    echo(f"next: harness plugins check {written.module if written.package is None else name}")
+    echo(f"next: harness run {written.experiment}")
