@@ -3,7 +3,8 @@
 A digest is taken of the parsed source without comments, docstrings and layout, so that these retrain nothing. What is
 digested depends on whose code it is:
 
-- a third party's plugin: every module and data file of its distribution, since its helpers may lie anywhere in it;
+- a third party's plugin: its module and what that imports within its distribution; where that cannot be known, as with
+  imports by a computed name, every module and data file of the distribution;
 - a plugin of the harness: its own module or package, and what that imports within the plugins;
 - a file of the user's: the file, and what it imports from its folder;
 - the harness itself: the definitions that run a stage (`stages`) and that make masks (`masks`), and nothing else.
@@ -27,10 +28,11 @@ from pydantic import BaseModel
 
 from harness import DISTRIBUTION
 from harness.api import Component, JsonValue, Score
+from harness.planning.code_imports import DATA, DistributionImports, import_closure, imported, syntax
 from harness.user_files import folder_of, package_of
 
 OWN = DISTRIBUTION
-"""The distribution whose plugins are digested module by module: the harness knows what they may import."""
+"""The distribution of the harness and its plugins."""
 
 _TOP = "harness"  # its import name
 
@@ -57,7 +59,6 @@ MASKS: Mapping[str, tuple[str, ...]] = {
 """What makes masks, likewise (no names: the whole module). They enter with the first mask update of a chain."""
 
 _GROUP = "harness.plugins"
-_DATA = (".yaml", ".yml", ".json", ".toml")
 _WITH_DATA = ("task", "hardware", "engine")  # the kinds of plugin that may read files beside their modules
 _SKIPPED = frozenset(("ctx", "type_comment", "kind"))  # of a syntax node: what repeats or only comments it
 
@@ -133,7 +134,7 @@ def masks() -> CodeDigest:
 
 def forget() -> None:
     """Read all code again: for a process that lives on while its plugins are edited, such as a notebook's."""
-    for function in (component, stages, masks, _distributions, _third_party, _plugin, _user_file, _content, _tree):
+    for function in (component, stages, masks, _distributions, _third_party, _plugin, _user_file, _content, syntax):
         function.cache_clear()
 
 
@@ -199,9 +200,8 @@ def _unit(cls: type) -> str:
     if folder_of(cls.__module__) is not None:
         return f"{_last(cls.__module__)}.py"  # wherever its folder lies
     found = _distribution(cls.__module__)
-    if found is None:
-        return cls.__module__.partition(".")[0]
-    return _plugin_module(cls.__module__) if found.name == OWN else found.name
+    ours = found is not None and found.name == OWN
+    return _plugin_module(cls.__module__) if ours else cls.__module__
 
 
 def _last(module: str) -> str:
@@ -212,9 +212,10 @@ def _code(cls: type) -> str:
     if folder_of(cls.__module__) is not None:
         return _user_file(cls.__module__)
     found = _distribution(cls.__module__)
+    with_data = getattr(cls, "kind", "") in _WITH_DATA
     if found is not None and found.name == OWN:
-        return _plugin(_plugin_module(cls.__module__), with_data=getattr(cls, "kind", "") in _WITH_DATA)
-    return _third_party(cls.__module__)
+        return _plugin(_plugin_module(cls.__module__), with_data=with_data)
+    return _third_party(cls.__module__, with_data=with_data)
 
 
 def _plugin_module(module: str) -> str:
@@ -224,16 +225,17 @@ def _plugin_module(module: str) -> str:
     return f"{entry}.{inner}" if inner else entry
 
 
-# --- third parties: the whole distribution --------------------------------------------------------------------------
+# --- third parties: a module and what it imports of its distribution, or all of that ----------------------------------
 
 
 @cache
-def _third_party(module: str) -> str:
+def _third_party(module: str, *, with_data: bool) -> str:
     files = dict(_files(module))
     if not files:
         # Code without a file (typed at a prompt) cannot be recognised again: only this process may reuse its stages.
         return uuid.uuid4().hex
-    return _digest((name, _content(files[name])) for name in sorted(files))
+    names = DistributionImports(files).closure(module, with_data=with_data)
+    return _digest((name, _content(files[name])) for name in sorted(files if names is None else names))
 
 
 def _files(module: str) -> Iterator[tuple[str, Path]]:
@@ -280,14 +282,14 @@ def _walk(name: str) -> Iterator[tuple[Path, Path]]:
 
 
 def _counts(path: Path) -> bool:
-    return "__pycache__" not in path.parts and path.name.endswith((".py", *_DATA, *EXTENSION_SUFFIXES))
+    return "__pycache__" not in path.parts and path.name.endswith((".py", *DATA, *EXTENSION_SUFFIXES))
 
 
 @cache
 def _content(path: Path) -> str:
     if path.suffix == ".py":
         try:
-            return _normal(_tree(path))
+            return _normal(syntax(path))
         except (SyntaxError, ValueError):
             pass  # a template, or for another Python: its bytes then
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -301,20 +303,17 @@ def _user_file(module: str) -> str:
     """By what the files are called below the folder: the same files in another place are the same code."""
     folder = folder_of(module)
     assert folder is not None
-    package = package_of(folder)
-    pending, pieces = [module.removeprefix(f"{package}.")], dict[str, str]()
-    while pending:
-        name = pending.pop()
-        path = _file_of(folder, name)
-        if path is None or name in pieces:
-            continue
-        pieces[name] = _content(path)
+    prefix = f"{package_of(folder)}."
+
+    def imports(name: str, path: Path) -> Iterator[str]:
         outer = name.split(".")
-        pending += [".".join(outer[:length]) for length in range(1, len(outer))]  # packages on the way to it
+        yield from (".".join(outer[:length]) for length in range(1, len(outer)))  # packages on the way to it
         # A relative import tells the package; an absolute one may mean a neighbour by its bare name.
-        found = (each.removeprefix(f"{package}.") for each in _imports(f"{package}.{name}", path))
-        pending += [each for each in found if each != package]
-    return _digest(sorted(pieces.items()))
+        found = (each.removeprefix(prefix) for each in imported(f"{prefix}{name}", path))
+        yield from (each for each in found if each != prefix[:-1])
+
+    found = import_closure([module.removeprefix(prefix)], lambda name: _file_of(folder, name), imports)
+    return _digest((name, _content(found[name])) for name in sorted(found))
 
 
 def _file_of(folder: Path, name: str) -> Path | None:
@@ -329,21 +328,16 @@ def _file_of(folder: Path, name: str) -> Path | None:
 def _plugin(name: str, *, with_data: bool) -> str:
     start = _located(name)
     assert start is not None, "a class was imported from it"
-    pending = [name, *(_submodules(name, start) if start.name == "__init__.py" else ())]
     top = name.partition(".")[0]
-    pieces: dict[str, str] = {}
-    while pending:
-        module = pending.pop()
-        path = _located(module)
-        if path is None or module in pieces:
-            continue
-        pieces[module] = _content(path)
-        pending += [found for found in _imports(module, path) if found.partition(".")[0] == top]
+    found = import_closure(
+        [name, *(_submodules(name, start) if start.name == "__init__.py" else ())],
+        _located,
+        lambda module, path: (each for each in imported(module, path) if each.partition(".")[0] == top),
+    )
+    pieces = {module: _content(path) for module, path in found.items()}
     if with_data:
-        for folder in {path.parent for module in pieces if (path := _located(module)) is not None}:
-            pieces |= {
-                f"{folder.name}/{path.name}": _content(path) for path in folder.iterdir() if path.suffix in _DATA
-            }
+        for folder in {path.parent for path in found.values()}:
+            pieces |= {f"{folder.name}/{path.name}": _content(path) for path in folder.iterdir() if path.suffix in DATA}
     return _digest(sorted(pieces.items()))
 
 
@@ -363,34 +357,6 @@ def _located(module: str) -> Path | None:
     return None
 
 
-def _imports(module: str, path: Path) -> Iterator[str]:
-    """Every module that one may import, anywhere in it; names that are no modules do no harm."""
-    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
-    for node in _statements(_tree(path)):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            source = ".".join([*base, *([node.module] if node.module else [])])
-            # The folder of the plugin kinds itself holds nothing: only what is named in it is imported.
-            yield source
-            yield from (f"{source}.{alias.name}" for alias in node.names)
-
-
-def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """The statements inside one, at any depth; `ast.walk` would visit every expression as well."""
-    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
-        inner = getattr(node, field, ())
-        for statement in inner if isinstance(inner, list) else ():
-            yield statement
-            yield from _statements(statement)
-
-
-@cache
-def _tree(path: Path) -> ast.Module:
-    return ast.parse(path.read_bytes())
-
-
 # --- the harness: definitions and what they use of their module -----------------------------------------------------
 
 
@@ -398,7 +364,7 @@ def _definitions(module: str, names: Sequence[str]) -> str:
     """Definitions of a module with everything in the module that they use; the whole module where none are named."""
     path = _located(module)
     assert path is not None, f"code_digest lists {module}, which is not there"
-    tree = _tree(path)
+    tree = syntax(path)
     if not names:
         return _normal(tree)
     defined = _defined(tree)

@@ -20,6 +20,7 @@ import harness
 from harness.api import Gradient, Magnitude
 from harness.discovery.registry import discover
 from harness.planning import code_digest
+from harness.planning.code_imports import imported
 from harness.user_files import import_file
 
 CACHES = shutil.ignore_patterns("__pycache__")
@@ -104,13 +105,124 @@ def test_an_edited_helper_of_a_third_party_changes_its_digest(acme, editable):
     assert digest_of(cls) != before
 
 
-@pytest.mark.parametrize("editable", [False, True])
-def test_data_beside_a_third_partys_code_count(acme, editable):
-    cls, folder = acme(editable=editable)
-    before = digest_of(cls)
-    edit(folder / "sizes.yaml", "4", "8")
+HARDWARE = "from ._inner import helper\nCLOCK = 100\n\nclass Device:\n    kind, name = 'hardware', 'device'\n"
 
-    assert digest_of(cls) != before
+
+def third_party(acme, *, editable=False, **changed):
+    """A package of a pattern and a hardware model that share a helper; texts of its modules may be others."""
+    pattern, folder = acme(editable=editable)
+    record = next(folder.parent.glob("*.dist-info/RECORD"), None)
+    for name, text in ({"hardware": HARDWARE, "other": "SIZE = 1\n"} | changed).items():
+        (folder / f"{name}.py").write_text(text)
+        if record is not None:
+            append(record, f"{folder.name}/{name}.py,,\n")
+    importlib.invalidate_caches()
+    return pattern, importlib.import_module(f"{folder.name}.hardware").Device, folder
+
+
+@pytest.mark.parametrize("editable", [False, True])
+def test_an_edited_hardware_model_of_a_package_moves_no_key_of_its_pattern(acme, editable):
+    pattern, device, folder = third_party(acme, editable=editable)
+
+    found = changed_by(lambda: edit(folder / "hardware.py", "100", "200"), pattern, device)
+
+    assert found == ["device"]
+
+
+@pytest.mark.parametrize("editable", [False, True])
+def test_a_helper_that_two_plugins_of_a_package_share_moves_both(acme, editable):
+    pattern, device, folder = third_party(acme, editable=editable)
+
+    found = changed_by(lambda: edit(folder / "_inner" / "helper.py", "return 4", "return 8"), pattern, device)
+
+    assert found == ["acme", "device"]
+
+
+IMPORTS = [
+    "def later():\n    from acme_one import other\n",
+    "def later():\n    import acme_one.other\n",
+    "class Later:\n    def use(self):\n        from .other import SIZE\n",
+    "try:\n    from . import other as found\nexcept ImportError:\n    pass\n",
+    "from acme_one.other import *\n",
+    "from . import *\n",
+]
+DYNAMIC = [
+    "import importlib\n",
+    "from importlib import import_module as get\n",
+    "def later(name):\n    return __import__(name)\n",
+    "import sys\n\ndef later(name):\n    return sys.modules[name]\n",
+    "def later(text):\n    exec(text)\n",
+    "from .made_at_import import SIZE\n",
+    "import pkgutil\n",
+]
+
+
+@pytest.mark.parametrize("text", [*IMPORTS, *DYNAMIC])
+@pytest.mark.parametrize("place", ["hardware", "helper"])
+def test_every_way_to_import_counts_and_one_by_a_computed_name_takes_the_whole_distribution(acme, text, place):
+    pattern, device, folder = third_party(acme)
+    append(
+        folder / ("hardware.py" if place == "hardware" else "_inner/helper.py"),
+        text.replace("from .", "from ." + "." * (place == "helper")),
+    )
+
+    found = changed_by(lambda: edit(folder / "other.py", "1", "2"), pattern, device)
+
+    assert found == (["device"] if place == "hardware" else ["acme", "device"])
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from importlib.metadata import version\nimport importlib.resources\n", []),
+        ("from numpy import *\n", []),
+        ("", []),
+    ],
+)
+def test_imports_of_other_distributions_take_nothing_more_of_its_own(acme, text, found):
+    pattern, device, folder = third_party(acme, hardware=text + HARDWARE)
+
+    assert changed_by(lambda: edit(folder / "other.py", "1", "2"), pattern, device) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from .other import SIZE\n", []),  # what it hands on, the pattern does not take
+        ("__version__ = '1'\n\ndef hook():\n    from .other import SIZE\n", []),
+        ("from . import other\nother.install()\n", ["acme"]),
+    ],
+)
+def test_the_package_around_a_plugin_counts_where_importing_it_does_something(acme, text, found):
+    pattern, _, folder = third_party(acme)
+    (folder / "__init__.py").write_text(text)
+
+    assert changed_by(lambda: edit(folder / "other.py", "1", "2"), pattern) == found
+
+
+def test_what_a_package_hands_on_counts_where_it_is_taken(acme):
+    pattern, device, folder = third_party(acme)
+    (folder / "__init__.py").write_text("from .other import SIZE\n")
+    append(folder / "hardware.py", "from acme_one import SIZE\n")
+
+    assert changed_by(lambda: edit(folder / "other.py", "1", "2"), pattern, device) == ["device"]
+
+
+@pytest.mark.parametrize("editable", [False, True])
+def test_data_beside_a_third_partys_code_count_for_the_kinds_that_read_data(acme, editable):
+    pattern, device, folder = third_party(acme, editable=editable)
+
+    assert changed_by(lambda: edit(folder / "sizes.yaml", "4", "8"), pattern, device) == ["device"]
+
+
+@pytest.mark.parametrize(
+    "text", ["from pathlib import Path\nHERE = Path(__file__).parent\n", "from importlib.resources import files\n"]
+)
+def test_data_count_for_a_pattern_whose_code_looks_for_its_place(acme, text):
+    pattern, _, folder = third_party(acme)
+    append(folder / "_inner" / "helper.py", text)
+
+    assert changed_by(lambda: edit(folder / "sizes.yaml", "4", "8"), pattern) == ["acme"]
 
 
 def test_comments_docstrings_and_layout_change_nothing(acme):
@@ -298,14 +410,14 @@ def test_what_is_listed_imports_nothing_else_that_computes():
         "harness.execution.machine", "harness.results.records", "harness.planning.stages", "harness.store",
     }  # fmt: skip
     listed = {*code_digest.STAGES, *code_digest.MASKS}
-    imported = {
+    found = {
         name
         for module in listed
-        for name in code_digest._imports(module, code_digest._located(module))
+        for name in imported(module, code_digest._located(module))
         if name.startswith("harness.") and code_digest._located(name) is not None
     }
 
-    assert imported - listed - harmless == set()
+    assert found - listed - harmless == set()
 
 
 def test_every_installed_component_has_a_digest_of_its_own():
