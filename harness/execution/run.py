@@ -328,7 +328,7 @@ class _Run:
         source = experiment.path
         if source is not None and source.exists():
             write_atomic(self._folder / "spec.yaml", source.read_bytes())
-        elif source is None:  # made in Python: JSON is YAML
+        elif source is None and experiment.document:  # made in Python: JSON is YAML
             write_atomic(self._folder / "spec.yaml", json.dumps(experiment.document, indent=2).encode())
         # The copy lies in another folder than its plugins do, and some may have been named on the command line.
         files = json.dumps({"files": [str(file) for file in experiment.plugins]})

@@ -127,7 +127,7 @@ class Reader:
         """A label of the author's own that tables or `--only` would take for something else."""
         if axis in ("pattern", "strategy") and label == DENSE:
             self.problems.add(path, f"expected another label, got '{DENSE}', which names the dense baseline; rename it")
-        elif not is_selectable(axis, label):
+        elif axis in AXES and not is_selectable(axis, label):
             message = f"expected a label that --only '{axis}=LABEL' can name, got '{label}'; leave | and = out of it"
             self.problems.add(path, message)
 

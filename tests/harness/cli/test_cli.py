@@ -294,7 +294,7 @@ def test_a_run_ends_after_as_many_failures_as_are_allowed(shell):
     done = shell("run", shell.spec(), "--max-failures", "1", "--workers", "1", TOY_BREAKS="diverged@0")
 
     assert done.returncode == 1
-    assert "stopped: 1 failed stages" in done.stderr and "planned" in done.stdout
+    assert "stopped: 1 failed stages" in done.stderr and "0 of 4 cells" in done.stdout
 
 
 # --- exit codes -----------------------------------------------------------------------------------------------------

@@ -294,8 +294,8 @@ def test_a_skipped_cell_has_its_reason_once(finished):
     finished.spec("skipped.yaml", pattern="{name: bank_balanced, banks: 20}")
     lines = finished("why", "bank_balanced seed 0", "skipped.yaml").stdout.splitlines()
 
-    assert len(lines) == 2
     assert lines[1].startswith("skipped: bank_balanced(banks=20): ")
+    assert " ".join(lines).count("cannot be reached") == 1
 
 
 def test_a_cell_that_only_an_earlier_run_had_is_planned_from_that_run(shell):

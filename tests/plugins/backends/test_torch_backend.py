@@ -592,9 +592,10 @@ def a_bfloat16_run_without_kernels():
             text=True,
         )
         (written,) = store.glob("runs/*/records.json")
+        report = written.with_name("report.md").read_text()
         return {
             "code": done.returncode,
-            "printed": done.stdout + done.stderr,
+            "printed": done.stdout + done.stderr + report,
             "records": [(record.status, record.facts.get("arithmetic")) for record in records.read(written)],
         }
 
