@@ -7,7 +7,7 @@ from importlib.metadata import version
 
 from harness import DISTRIBUTION
 from harness.api import Backend, Evaluation, JsonValue, Mask, NativeModel, Network, Problem, Task, Tensor, Workload
-from harness.execution.costs import Costs, Found, workload_digest
+from harness.execution.costs import CostRecord, Costs, workload_digest
 from harness.masks.outcome import why_missed
 from harness.masks.updates import achieved
 from harness.planning.plan import Plan, PlannedCell, backend_versions, pattern_banks
@@ -221,7 +221,7 @@ class Collector:
     def _may_cost(self) -> bool:
         return self._until is None or time.monotonic() < self._until
 
-    def _hardware(self, planned: PlannedCell, masks: Mapping[str, Mask]) -> dict[str, Found]:
+    def _hardware(self, planned: PlannedCell, masks: Mapping[str, Mask]) -> dict[str, CostRecord]:
         models = self.plan.experiment.hardware
         if not models:
             return {}
@@ -233,7 +233,7 @@ class Collector:
             self._networks[task] = digest(problem.network.model_dump(mode="json"))
         # Dense cells of several seeds are one dense model to an engine, unless they skip different zeros.
         identity = workload_digest(workload, self._networks[task], end.checksums.get(MASKS, "dense"))
-        costs: dict[str, Found] = {}
+        costs: dict[str, CostRecord] = {}
         self._uncosted.discard(planned.cell.id)
         for model in models:
             found = self._costs.of(workload, identity, model, compute=self._may_cost())

@@ -22,7 +22,7 @@ from harness.planning import code_digest
 from harness.planning.stages import digest
 from harness.store import Store
 
-Found = dict[str, JsonValue]
+CostRecord = dict[str, JsonValue]
 """A cost as JSON, or its `reason`; `model` is what engines are grouped by."""
 
 _CODE_AND_DATA = (".py", ".yaml", ".yml", ".json", ".toml")
@@ -38,9 +38,9 @@ class Costs:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._models: dict[HardwareModel, str] = {}
-        self._kept: dict[str, dict[str, Found]] = {}
+        self._kept: dict[str, dict[str, CostRecord]] = {}
 
-    def of(self, workload: Workload, identity: str, model: HardwareModel, *, compute: bool) -> Found | None:
+    def of(self, workload: Workload, identity: str, model: HardwareModel, *, compute: bool) -> CostRecord | None:
         """The cost of a workload; None if it is not known and not to be computed now.
 
         Args:
@@ -61,7 +61,7 @@ class Costs:
     def _path(self, identity: str) -> Path:
         return self._store.folder / "costs" / identity[:2] / f"{identity}.json"
 
-    def _read(self, identity: str) -> dict[str, Found]:
+    def _read(self, identity: str) -> dict[str, CostRecord]:
         if identity not in self._kept:
             self._kept[identity] = {}
             with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
@@ -77,9 +77,9 @@ class Costs:
             self._store.place(self._path(identity), json.dumps({"digest": digest(costs), "costs": costs}).encode())
 
 
-def computed(model: HardwareModel, workload: Workload) -> Found:
+def computed(model: HardwareModel, workload: Workload) -> CostRecord:
     """The cost of a workload on a model, or the reason why it has none."""
-    found: Found = {"model": model.group()}
+    found: CostRecord = {"model": model.group()}
     try:
         return found | cost_of(model, workload).model_dump(mode="json")
     except HarnessError as error:

@@ -15,7 +15,7 @@ from harness.inspection.lookup import RECORDS, FoundCell, changed, planned_title
 from harness.inspection.run_status import status
 from harness.inspection.why import place_of
 from harness.planning.plan import Plan, make_plan
-from harness.planning.stages import Stage, leaf
+from harness.planning.stages import Stage, scoring_stage
 from harness.results import records
 from harness.results.records import DONE, PENDING, Record
 from harness.spec import Experiment
@@ -166,7 +166,7 @@ def chain(store: Path, cell: FoundCell, data_dir: Path | None = None) -> Chain:
     walked = _walked(shelf, record.stage)
     if walked is not None:
         end = walked[-1]
-        test = leaf(Stage(end.key, end.parent, "train", {}, end.epoch_index))
+        test = scoring_stage(Stage(end.key, end.parent, "train", {}, end.epoch_index))
         return Chain((*(_stored(stage) for stage in walked), _place(shelf, test, ended)))
     try:
         plan = cell_plan(store, cell, data_dir)

@@ -55,7 +55,7 @@ def _bare_keys(parents: Mapping[str, str | None], works: Mapping[str, tuple[str,
 
 
 @dataclass(frozen=True)
-class Trusting:
+class TrustedStages:
     """The stages of a plan, with stages of older code in the place of those that are not there.
 
     Args:
@@ -69,7 +69,7 @@ class Trusting:
     @classmethod
     def of(
         cls, stages: Mapping[str, Stage], present: Container[str], older: OlderCode, refused: Container[str]
-    ) -> "Trusting":
+    ) -> "TrustedStages":
         """Replace what can be replaced.
 
         A stage that runs on top of an older one says in its inputs by which code: its key is neither that of a chain

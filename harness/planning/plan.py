@@ -30,8 +30,8 @@ from harness.api import (
 from harness.discovery.guard import loaded, program_of
 from harness.masks.updates import why_skipped
 from harness.planning.fitting import nearest_fit
-from harness.planning.older_code import OlderCode, Trusting
-from harness.planning.stages import Link, Masking, Stage, extended, leaf, links, lower, root
+from harness.planning.older_code import OlderCode, TrustedStages
+from harness.planning.stages import Masking, Stage, StageTemplate, extended, lower, root, scoring_stage, stage_templates
 from harness.spec import Cell, Experiment, check, scope_tensors
 from harness.store import DamagedStageError, StageRecord, Store
 
@@ -108,7 +108,7 @@ class Plan:
 
     def is_earlier_end(self, stage: Stage) -> bool:
         """Whether the store holds a test score of this stage: it is the end of some experiment's chain."""
-        return self.store.has_stage(leaf(stage).key)
+        return self.store.has_stage(scoring_stage(stage).key)
 
     def is_cached(self, planned: PlannedCell) -> bool:
         """Whether nothing of a cell has to run."""
@@ -201,13 +201,13 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
     devices = {backend: resolve_device(experiment.device, backend) for backend in backends}
     lowering = _Lowering(experiment, problems, devices)
     cells = tuple(lowering.planned(cell) for cell in experiment.cells)
-    shelf = _Shelf(Store(store))
+    snapshot = _StoreSnapshot(Store(store))
     if trust_code:
-        cells, found, trusted = _trusting(cells, lowering.stages, shelf)
+        cells, found, trusted = _with_trusted_stages(cells, lowering.stages, snapshot)
     else:
-        found, trusted = shelf.look(lowering.stages), frozenset()
+        found, trusted = snapshot.look(lowering.stages), frozenset()
     return Plan(
-        experiment, problems, folder, shelf.store, devices, cells, found.stages, found.cached, found.to_run,
+        experiment, problems, folder, snapshot.store, devices, cells, found.stages, found.cached, found.to_run,
         found.damaged, trusted,
     )  # fmt: skip
 
@@ -217,26 +217,26 @@ def _distinct(values: Sequence[Part]) -> list[Part]:
     return list(dict.fromkeys({id(value): value for value in values}.values()))
 
 
-def _trusting(
-    cells: tuple[PlannedCell, ...], strict: Mapping[str, Stage], shelf: "_Shelf"
-) -> tuple[tuple[PlannedCell, ...], "_Found", frozenset[str]]:
+def _with_trusted_stages(
+    cells: tuple[PlannedCell, ...], strict: Mapping[str, Stage], snapshot: "_StoreSnapshot"
+) -> tuple[tuple[PlannedCell, ...], "_CacheState", frozenset[str]]:
     """The plan with stages of older code in it. None of them is ever run: that would put new results under old keys."""
-    older, refused = OlderCode(shelf.store), set[str]()
+    older, refused = OlderCode(snapshot.store), set[str]()
     while True:
-        trusting = Trusting.of(strict, shelf.present, older, refused)
-        stages = {stage.key: stage for stage in trusting.stages.values()}
-        found = shelf.look(stages)
-        unusable = trusting.trusted & found.to_run.keys()
+        replaced = TrustedStages.of(strict, snapshot.present, older, refused)
+        stages = {stage.key: stage for stage in replaced.stages.values()}
+        found = snapshot.look(stages)
+        unusable = replaced.trusted & found.to_run.keys()
         if not unusable:
             break
         refused |= unusable
-    place = trusting.stages
+    place = replaced.stages
     moved = tuple(
         replace(cell, chain=tuple(place[stage.key] for stage in cell.chain), test=place[cell.test.key])
         if cell.test else cell
         for cell in cells
     )  # fmt: skip
-    return moved, found, trusting.trusted
+    return moved, found, replaced.trusted
 
 
 def resolve_device(device: str, backend: Backend) -> str:
@@ -278,19 +278,19 @@ def _settings(experiment: Experiment, devices: Mapping[Backend, str], cell: Cell
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class _Combination:
     """What the cells of a combination share, whatever their seed.
 
     Args:
         skip: why they are skipped.
-        dense, pruned: the links of their chains, before and from the first mask update on.
+        dense, pruned: the templates of their stages, before and from the first mask update on.
         total_epochs, retrain_epochs, mask_updates, warning: as in `PlannedCell`.
     """
 
     scope: tuple[Tensor, ...]
     skip: str | None = None
-    dense: tuple[Link, ...] = ()
-    pruned: tuple[Link, ...] = ()
+    dense: tuple[StageTemplate, ...] = ()
+    pruned: tuple[StageTemplate, ...] = ()
     total_epochs: int = 0
     retrain_epochs: int = 0
     mask_updates: int = 0
@@ -318,49 +318,49 @@ class _Lowering:
         self._experiment, self._devices = experiment, devices
         self._problems = problems
         self._roots: dict[tuple[int, int, int], Stage] = {}
-        self._ways: dict[tuple[object, ...], _Way] = {}
+        self._combinations: dict[tuple[object, ...], _Combination] = {}
         self._dense: dict[tuple[str, tuple[str, ...]], list[Stage]] = {}
-        self._by_way: dict[tuple[str, int], list[Stage]] = {}
+        self._by_combination: dict[tuple[str, int], list[Stage]] = {}
         self._scopes: dict[Task, tuple[Tensor, ...]] = {}
         self._skips: dict[tuple[object, ...], str | None] = {}
 
     def planned(self, cell: Cell) -> PlannedCell:
         """One cell with its stages, or with the reason why it is skipped."""
-        way = self._way(cell)
-        if way.skip:
-            return way.cell(cell)
-        dense = self._dense_stages(self._root(cell), way)
-        chain = extended(dense, way.pruned, self.stages)
-        test = leaf(chain[-1], self.stages)
-        return way.cell(cell, tuple(chain), test)
+        combination = self._combination(cell)
+        if combination.skip:
+            return combination.cell(cell)
+        dense = self._dense_stages(self._root(cell), combination)
+        chain = extended(dense, combination.pruned, self.stages)
+        test = scoring_stage(chain[-1], self.stages)
+        return combination.cell(cell, tuple(chain), test)
 
     def outlook(self, cell: Cell) -> PlannedCell:
         """The same without its stages: whether it can run, and how often it prunes."""
-        return self._way(cell).cell(cell)
+        return self._combination(cell).cell(cell)
 
-    def _dense_stages(self, start: Stage, way: _Way) -> list[Stage]:
-        place = (start.key, id(way))
-        if place not in self._by_way:
-            # Two ways with the same dense training have equal links, not the same ones.
-            shared = (start.key, tuple(link.work for link in way.dense))
+    def _dense_stages(self, start: Stage, combination: _Combination) -> list[Stage]:
+        place = (start.key, id(combination))
+        if place not in self._by_combination:
+            # Two combinations with the same dense training have equal templates, not the same ones.
+            shared = (start.key, tuple(template.work for template in combination.dense))
             if shared not in self._dense:
-                self._dense[shared] = extended([start], way.dense, self.stages)
-            self._by_way[place] = self._dense[shared]
-        return self._by_way[place]
+                self._dense[shared] = extended([start], combination.dense, self.stages)
+            self._by_combination[place] = self._dense[shared]
+        return self._by_combination[place]
 
-    def _way(self, cell: Cell) -> _Way:
+    def _combination(self, cell: Cell) -> _Combination:
         parts = (cell.task, cell.backend, cell.pattern, cell.allocation, cell.strategy)
         place = (*map(id, parts), cell.sparsity)
-        if place not in self._ways:
-            self._ways[place] = self._new_way(cell)
-        return self._ways[place]
+        if place not in self._combinations:
+            self._combinations[place] = self._new_combination(cell)
+        return self._combinations[place]
 
-    def _new_way(self, cell: Cell) -> _Way:
+    def _new_combination(self, cell: Cell) -> _Combination:
         problem = self._problems[cell.task]
         scope = self._scope(cell.task)
         skip = self._backend_skip(cell) or self._pattern_skip(cell, scope)
         if skip:
-            return _Way(scope, skip)
+            return _Combination(scope, skip)
         recipe = problem.recipe
         if cell.strategy is None:
             masking = None
@@ -370,12 +370,12 @@ class _Lowering:
             names = tuple(tensor.name for tensor in scope)
             masking = Masking(cell.pattern, cell.allocation, names, cell.sparsity)
             program = program_of(cell.strategy, recipe, cell.sparsity)
-        found = links(lower(program, recipe), masking)
-        kinds = [link.kind for link in found]
+        found = stage_templates(lower(program, recipe), masking)
+        kinds = [template.kind for template in found]
         first_prune = kinds.index("prune") if "prune" in kinds else len(kinds)
-        dense = sum(link.is_dense for link in found)
-        gradually = sum(len(link.epoch.updates) for link in found if link.epoch)
-        return _Way(
+        dense = sum(template.is_dense for template in found)
+        gradually = sum(len(template.epoch.updates) for template in found if template.epoch)
+        return _Combination(
             scope, None, found[:dense], found[dense:], kinds.count("train"), kinds[first_prune:].count("train"),
             gradually + kinds.count("prune"), _why_hardly_gradual(cell, gradually),
         )  # fmt: skip
@@ -471,7 +471,7 @@ def pattern_banks(pattern: Pattern | None, tensors: Sequence[Tensor]) -> dict[st
 
 
 @dataclass(frozen=True)
-class _Found:
+class _CacheState:
     """What the store says of a plan's stages: as in `Plan`."""
 
     stages: Mapping[str, Stage]
@@ -480,7 +480,7 @@ class _Found:
     damaged: Mapping[str, str]
 
 
-class _Shelf:
+class _StoreSnapshot:
     """A store that is looked into: what is there is listed once, every record is read once."""
 
     def __init__(self, store: Store) -> None:
@@ -488,7 +488,7 @@ class _Shelf:
         self.present = frozenset(store.keys())
         self._read: dict[str, StageRecord | DamagedStageError | None] = {}
 
-    def look(self, stages: Mapping[str, Stage]) -> _Found:
+    def look(self, stages: Mapping[str, Stage]) -> _CacheState:
         """What is there, and what has to run."""
         cached: dict[str, StageRecord] = {}
         damaged: dict[str, str] = {}
@@ -499,7 +499,7 @@ class _Shelf:
             elif found is not None:
                 cached[key] = found
         to_run = _to_run(self.store, stages, cached, damaged)
-        return _Found(stages, cached, to_run, damaged)
+        return _CacheState(stages, cached, to_run, damaged)
 
     def _record(self, key: str) -> StageRecord | DamagedStageError | None:
         """A stage's record, if it is there and whole, its masks included."""

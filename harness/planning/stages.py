@@ -97,7 +97,7 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class StageTemplate:
     """A stage before it is known from which initial weights its chain starts: the same for every seed.
 
     Args:
@@ -219,9 +219,9 @@ def _code(found: Iterable[code_digest.CodeDigest]) -> JsonValue:
     return {each.place: each.values() for each in found}
 
 
-def links(steps: Sequence[Step], masking: Masking | None) -> tuple[Link, ...]:
+def stage_templates(steps: Sequence[Step], masking: Masking | None) -> tuple[StageTemplate, ...]:
     """The steps of a program with their places in a chain."""
-    found: list[Link] = []
+    found: list[StageTemplate] = []
     after_epochs = {0: 0}  # trained epochs -> place in the chain of the stage that ends them, latest wins
     trained, is_dense = 0, True
     for place, step in enumerate(steps, start=1):
@@ -243,7 +243,7 @@ def links(steps: Sequence[Step], masking: Masking | None) -> tuple[Link, ...]:
             code = [*code_digest.parts(masking.pattern), *(part for each in scores for part in code_digest.parts(each))]
             inputs["code"] = _code((*code, code_digest.masks()))
         found.append(
-            Link(
+            StageTemplate(
                 work=work_digest(step.kind, inputs),
                 kind=step.kind,
                 inputs=inputs,
@@ -263,10 +263,10 @@ def links(steps: Sequence[Step], masking: Masking | None) -> tuple[Link, ...]:
 
 def chain(start: Stage, steps: Sequence[Step], masking: Masking | None) -> list[Stage]:
     """The stages of one cell, from stage 0 to the trained, pruned model."""
-    return extended([start], links(steps, masking), {})
+    return extended([start], stage_templates(steps, masking), {})
 
 
-def extended(stages: Sequence[Stage], following: Iterable[Link], known: dict[str, Stage]) -> list[Stage]:
+def extended(stages: Sequence[Stage], following: Iterable[StageTemplate], known: dict[str, Stage]) -> list[Stage]:
     """A chain with further stages at its end.
 
     Args:
@@ -275,16 +275,16 @@ def extended(stages: Sequence[Stage], following: Iterable[Link], known: dict[str
         known: stages by key, so that one that many chains share is one object; new ones are added.
     """
     found = list(stages)
-    for link in following:
+    for template in following:
         parent = found[-1].key
-        source = None if link.source is None else found[link.source].key
-        key = key_of(link.work, parent, source)
+        source = None if template.source is None else found[template.source].key
+        key = key_of(template.work, parent, source)
         stage = known.get(key)
         if stage is None:
-            inputs = link.inputs if source is None else {**link.inputs, "source": source}
+            inputs = template.inputs if source is None else {**template.inputs, "source": source}
             known[key] = stage = Stage(
-                key, parent, link.kind, inputs, link.epoch_index, link.epoch, link.update, source, link.masking,
-                link.is_dense,
+                key, parent, template.kind, inputs, template.epoch_index, template.epoch, template.update, source,
+                template.masking, template.is_dense,
             )  # fmt: skip
         found.append(stage)
     return found
@@ -298,7 +298,7 @@ def _identity(score: Score) -> JsonValue:
 _TEST = work_digest("test", {})
 
 
-def leaf(end: Stage, known: dict[str, Stage] | None = None) -> Stage:
+def scoring_stage(end: Stage, known: dict[str, Stage] | None = None) -> Stage:
     """The test score of a chain's last stage: a stage of its own, that no other stage starts from.
 
     Args:

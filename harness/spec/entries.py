@@ -38,7 +38,7 @@ _MAX_LABEL = 80
 
 
 @dataclass(frozen=True)
-class Found:
+class AxisValue:
     """A value of an axis and where in the file it stands."""
 
     value: Value
@@ -63,7 +63,7 @@ class Found:
         return json.dumps(value, sort_keys=True)
 
 
-Axes = dict[str, list[Found]]
+Axes = dict[str, list[AxisValue]]
 
 
 class Reader:
@@ -85,7 +85,7 @@ class Reader:
         inside: Mapping[str, JsonValue] = matrix if isinstance(matrix, dict) else {}
         axes = {axis: self._axis(axis, document, inside) for axis in AXES}
         if not axes["allocation"] and "allocation" not in self._broken:
-            axes["allocation"] = [Found("uniform", ("allocation",))]
+            axes["allocation"] = [AxisValue("uniform", ("allocation",))]
         for axis, found in axes.items():
             self._refuse_doubles(axis, found)
         self._excluded_names(document, axes)
@@ -95,19 +95,19 @@ class Reader:
             self._remember("scope", str(entry), path)
         return axes
 
-    def hardware(self, document: Mapping[str, JsonValue]) -> list[Found]:
+    def hardware(self, document: Mapping[str, JsonValue]) -> list[AxisValue]:
         """The hardware models, one per engine for an entry that names none."""
         entries = self._all("hardware", items(document.get("hardware"), ("hardware",)))
         engines = [cast(type[Engine], self.registry.get("engine", name)) for name in self.registry.names("engine")]
         found = [
-            Found(variant, entry.path)
+            AxisValue(variant, entry.path)
             for entry in entries
             for variant in cast(HardwareModel, entry.value).variants(engines)
         ]
         self._refuse_doubles("hardware", found)
         return found
 
-    def entry(self, axis: str, item: JsonValue, path: Path) -> Found | None:
+    def entry(self, axis: str, item: JsonValue, path: Path) -> AxisValue | None:
         """What one entry means; None with the mistake noted."""
         made: Value | None
         if axis in NUMBERS:  # the document's model tells what is wrong with them
@@ -117,7 +117,7 @@ class Reader:
         if made is None:
             self._broken.add(axis)
             return None
-        found = Found(made, path)
+        found = AxisValue(made, path)
         if isinstance(made, Component) and made.own_label is not None:
             self._refuse_ambiguous(axis, made.own_label, path)
         self._remember(axis, found.label, path)
@@ -131,18 +131,18 @@ class Reader:
             message = f"expected a label that --only '{axis}=LABEL' can name, got '{label}'; leave | and = out of it"
             self.problems.add(path, message)
 
-    def single(self, axis: str, item: JsonValue, path: Path, axes: Axes) -> Found | None:
+    def single(self, axis: str, item: JsonValue, path: Path, axes: Axes) -> AxisValue | None:
         """What an entry of `include` means: a label that the matrix has, or an entry of its own."""
         namesake = next((found for found in axes[axis] if isinstance(item, str) and found.label == item), None)
         return namesake or self.entry(axis, item, path)
 
-    def matches(self, found: Found, axis: str, item: JsonValue) -> bool:
+    def matches(self, found: AxisValue, axis: str, item: JsonValue) -> bool:
         """Whether a value of `exclude` - a name, a label or a whole entry - means this one."""
         if isinstance(item, str):
             return item in found.words
         if isinstance(item, dict) and isinstance(found.value, Component):
             try:
-                return Found(self.registry.create(_KINDS[axis], item, self.folder), ()).identity == found.identity
+                return AxisValue(self.registry.create(_KINDS[axis], item, self.folder), ()).identity == found.identity
             except (HarnessError, ValidationError):
                 return False
         return found.value == item
@@ -152,7 +152,7 @@ class Reader:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def _axis(self, axis: str, document: Mapping[str, JsonValue], inside: Mapping[str, JsonValue]) -> list[Found]:
+    def _axis(self, axis: str, document: Mapping[str, JsonValue], inside: Mapping[str, JsonValue]) -> list[AxisValue]:
         above = axis in ("task", "allocation") and document.get(axis) is not None
         if above and inside.get(axis) is not None:
             message = f"expected `{axis}` at the top or in the matrix, got both; remove one"
@@ -165,7 +165,7 @@ class Reader:
         default: JsonValue = 0 if axis == "seed" else None
         return self._all(axis, items(inside.get(axis, default), ("matrix", axis)))
 
-    def _all(self, axis: str, entries: Iterable[tuple[JsonValue, Path]]) -> list[Found]:
+    def _all(self, axis: str, entries: Iterable[tuple[JsonValue, Path]]) -> list[AxisValue]:
         return [found for item, path in entries if (found := self.entry(axis, item, path)) is not None]
 
     def _component(self, axis: str, item: JsonValue, path: Path) -> Component | None:
@@ -245,10 +245,10 @@ class Reader:
 
     # --- doubles and unknown names ----------------------------------------------------------------------------------
 
-    def _refuse_doubles(self, axis: str, found: list[Found]) -> None:
+    def _refuse_doubles(self, axis: str, found: list[AxisValue]) -> None:
         """Every value once, and no two values under one label."""
-        identities: dict[str, Found] = {}
-        labels: dict[str, Found] = {}
+        identities: dict[str, AxisValue] = {}
+        labels: dict[str, AxisValue] = {}
         for item in found:
             first = identities.setdefault(item.identity, item)
             namesake = labels.setdefault(item.label, item)
@@ -260,7 +260,7 @@ class Reader:
             elif namesake is not item:
                 self._refuse_label(axis, item, namesake)
 
-    def _refuse_label(self, axis: str, item: Found, first: Found) -> None:
+    def _refuse_label(self, axis: str, item: AxisValue, first: AxisValue) -> None:
         line = self.problems.line(first.path)
         self.problems.add(
             item.path,
@@ -290,7 +290,7 @@ class Reader:
                 if found is not None and found not in axes[axis]:
                     self._included_name(axis, found, axes)
 
-    def _included_name(self, axis: str, item: Found, axes: Axes) -> None:
+    def _included_name(self, axis: str, item: AxisValue, axes: Axes) -> None:
         """What is in the grid already must be the same under the same label."""
         for other in (*axes[axis], *self._extras[axis]):
             if (other.label == item.label) != (other.identity == item.identity):

@@ -21,7 +21,7 @@ from harness.api import (
 )
 from harness.discovery.registry import Registry
 from harness.spec.document import AXES, Document, Partial, validate
-from harness.spec.entries import Axes, Found, Reader, Value
+from harness.spec.entries import Axes, AxisValue, Reader, Value
 from harness.spec.experiment import Allocation, Cell, Experiment, digest
 from harness.spec.source import MAX_BYTES, Problems, listed, read
 
@@ -168,7 +168,7 @@ class _Grid:
             self.problems.add(("matrix",), f"expected at most {MAX_CELLS} cells, got {size}")
         return size <= MAX_CELLS
 
-    def _points(self) -> Iterator[Mapping[str, Found]]:
+    def _points(self) -> Iterator[Mapping[str, AxisValue]]:
         """The points of the matrix that no `exclude` takes out; each `exclude` has to take some."""
         if self.document.matrix is None:
             return
@@ -230,7 +230,7 @@ class _Filter:
                 paths[axis] = {f.path for f in axes[axis] if any(reader.matches(f, axis, value) for value in values)}
         return cls(paths)
 
-    def takes(self, point: Mapping[str, Found]) -> bool:
+    def takes(self, point: Mapping[str, AxisValue]) -> bool:
         """Whether a point has one of the values on every axis that is named."""
         taken = bool(self.paths) and all(
             axis in point and point[axis].path in some for axis, some in self.paths.items()
@@ -256,7 +256,7 @@ def _digest(document: Document, cells: tuple[Cell, ...], hardware: tuple[Hardwar
 
 
 def _written_out(
-    document: Document, axes: Axes, hardware: list[Found], *, allocation_inside: bool
+    document: Document, axes: Axes, hardware: list[AxisValue], *, allocation_inside: bool
 ) -> dict[str, JsonValue]:
     """The document with every default written out and every entry as a mapping: itself a spec that says the same."""
     content: dict[str, JsonValue] = document.model_dump(mode="json", exclude_none=True)

@@ -119,11 +119,11 @@ def _importer(folder: Path) -> object:
     ) -> ModuleType:
         if level or not beside(folder, name):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
-        leaf = importlib.import_module(f"{package}.{name}")
+        imported = importlib.import_module(f"{package}.{name}")
         if not fromlist:
             return sys.modules[f"{package}.{name.partition('.')[0]}"]
         # Once more by its full name: `from helpers import inner` may name a module of a package.
-        return builtins.__import__(leaf.__name__, globals, locals, fromlist, 0)
+        return builtins.__import__(imported.__name__, globals, locals, fromlist, 0)
 
     return imported
 

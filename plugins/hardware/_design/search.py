@@ -59,7 +59,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The answers of one search.
 
     Args:
@@ -79,7 +79,7 @@ def search(
     lines: Sequence[Sequence[EngineShape]],
     runner: Runner,
     setting: Setting,
-) -> Found:
+) -> SearchResult:
     """Look for the best shapes of an engine for products that run one after another."""
     counted = _Explorer(engine, work, runner, setting)
     if not _has_outlines(engine, work, lines, setting):
@@ -225,11 +225,11 @@ class _Explorer:
     def _repeats(self, product: Product) -> int:
         return 1 if self.engine.whole_layer else -(-product.pixels // self.setting.numerics.pixel_copies)
 
-    def found(self) -> Found:
+    def found(self) -> SearchResult:
         """The answers."""
         fits, streams = self.best.get("fits"), self.best.get("streams")
         best = fits or streams or self.best["neither"]
-        return Found(best, fits, streams)
+        return SearchResult(best, fits, streams)
 
     def explore(self, lines: Sequence[Sequence[EngineShape]]) -> None:
         """Look at lines, the most promising first; then for what streams, if anything that fits could be beaten."""

@@ -12,7 +12,7 @@ from harness.api import EmptySelectionError, Gradient, Magnitude
 from harness.inspection.why import NOTHING_LIKE_IT, differences, place_of, what_changed, why
 from harness.planning import code_digest
 from harness.planning.plan import make_plan
-from harness.planning.stages import Masking, Stage, Step, links
+from harness.planning.stages import Masking, Stage, Step, stage_templates
 from harness.store import StageRecord, Store
 
 MAGNITUDE = Magnitude()
@@ -197,7 +197,7 @@ def test_an_id_that_fits_no_cell_is_refused(tmp_path, cell):
 
 
 def inputs(step, pattern=None, allocation="uniform", target=0.5):
-    return links([step], Masking(pattern or Unstructured(), allocation, ("softmax",), target))[0].inputs
+    return stage_templates([step], Masking(pattern or Unstructured(), allocation, ("softmax",), target))[0].inputs
 
 
 def test_every_kind_of_change_has_words():

@@ -12,7 +12,7 @@ from toy import FineTuning, Rewinding
 
 from harness.api import SGD, Constant, Cubic, Prune, Recipe, Rewind, Settings, SpecError, StepDecay, Train
 from harness.planning import code_digest
-from harness.planning.stages import Masking, Stage, chain, digest, leaf, lower, root
+from harness.planning.stages import Masking, Stage, chain, digest, lower, root, scoring_stage
 
 RECIPE = Recipe(
     epochs=6, optimiser=SGD(), learning_rate=StepDecay(initial=1.0, decay=0.5, full_epochs=3), steps_per_epoch=10
@@ -129,9 +129,9 @@ def test_iterative_rewinding_finds_the_dense_epoch_in_every_round():
 def test_a_test_score_is_a_stage_of_its_own():
     end = chain(START, lower((dense(),), RECIPE), None)[-1]
 
-    assert leaf(end).parent == end.key
-    assert leaf(end).key != end.key
-    assert leaf(end).epoch_index == 6
+    assert scoring_stage(end).parent == end.key
+    assert scoring_stage(end).key != end.key
+    assert scoring_stage(end).epoch_index == 6
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.booleans(), max_size=6))
