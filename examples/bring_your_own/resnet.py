@@ -30,11 +30,12 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """28 x 28 grey pixels to ten classes."""
+    """28 x 28 grey pixels to ten classes; a stride of 2 at the stem costs a quarter of the time."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, stride: int = 1) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        stem = nn.Conv2d(1, width, 3, stride, padding=1, bias=False)
+        self.stem = nn.Sequential(stem, nn.BatchNorm2d(width), nn.ReLU())
         self.blocks = nn.Sequential(Block(width, 2 * width, 2), Block(2 * width, 4 * width, 2))
         self.classes = nn.Linear(4 * width, 10)
 
@@ -54,10 +55,12 @@ def images(data_dir: Path | None, split: str, most: int | None) -> tuple[np.ndar
     return x.astype(np.float32) / 127.5 - 1, np.frombuffer(labels, np.uint8, offset=8)[part][:most].astype(np.int64)
 
 
-def task(data_dir: Path | None, width: int = 16, epochs: int = 5, items: int | None = None) -> OwnModel:
+def task(
+    data_dir: Path | None, width: int = 16, stride: int = 2, epochs: int = 6, items: int | None = None
+) -> OwnModel:
     """What the harness asks for; all but `data_dir` may be set in the experiment."""
     return OwnModel(
-        model=lambda: ResNet(width),
+        model=lambda: ResNet(width, stride),
         train=images(data_dir, "train", items),
         valid=images(data_dir, "valid", items),
         test=images(data_dir, "test", items),

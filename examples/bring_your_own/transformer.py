@@ -36,7 +36,7 @@ def pieces(tokens: np.ndarray, steps: int, most: int | None) -> tuple[np.ndarray
 
 
 def task(
-    data_dir: Path | None, width: int = 128, depth: int = 2, steps: int = 32, epochs: int = 6, items: int | None = None
+    data_dir: Path | None, width: int = 64, epochs: int = 4, tokens: int | None = None, items: int | None = None
 ) -> OwnModel:
     """What the harness asks for; all but `data_dir` may be set in the experiment."""
     assert data_dir is not None, "pass --data-dir, or set HARNESS_DATA"
@@ -44,16 +44,18 @@ def task(
         split: (data_dir / "ptb" / f"ptb.{split}.txt").read_text().replace("\n", " <eos> ").split()
         for split in ("train", "valid", "test")
     }
+    steps = 32
     number = {word: place for place, word in enumerate(sorted(set(texts["train"])))}
+    texts["train"] = texts["train"][:tokens]
     data = {split: pieces(np.array([number[w] for w in text]), steps, items) for split, text in texts.items()}
     return OwnModel(
-        model=lambda: Transformer(len(number), width, depth, steps),
+        model=lambda: Transformer(len(number), width, 2, steps),
         **data,
         measure="perplexity",
         epochs=epochs,
         batch=32 if items is None else 4,
         optimiser=AdamW(weight_decay=0.01),
-        learning_rate=lambda epoch: 1e-3 * (1 - epoch / epochs),
+        learning_rate=lambda epoch: 3e-3 * (1 - epoch / epochs),
         clip_norm=1.0,
-        facts={"data": "Penn Treebank", "words": len(number)},
+        facts={"data": "Penn Treebank", "words": len(number), "train_tokens": len(texts["train"])},
     )
