@@ -15,7 +15,6 @@ from harness.execution.graph import Executor, Graph, Policy, Schedule
 from harness.execution.local import LocalExecutor
 from harness.execution.progress import Progress
 from harness.execution.slots import default_workers
-from harness.execution.status import Heartbeat, StatusFile
 from harness.execution.worker import Done, Failed, Job, Message
 from harness.execution.worker import Progress as StepsDone
 from harness.planning.plan import Plan, PlannedCell, make_plan
@@ -25,6 +24,7 @@ from harness.results.records import Record
 from harness.spec import Experiment
 from harness.store import Store, write_atomic
 from harness.store.claims import Claims
+from harness.store.status_file import Heartbeat, StatusFile
 
 _RECORDS_EVERY_S = 5.0
 _RECORDS_SHARE = 0.05

@@ -16,12 +16,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness.execution.status import FILE
 from harness.inspection.lookup import RECORDS, changed, title
 from harness.results import records
 from harness.results.records import FAILED, PENDING
 from harness.store import Store, read_file
 from harness.store.claims import SILENCE_S
+from harness.store.status_file import FILE
 
 MAX_BYTES = 1 << 24
 """Of a `status.json`; one with a thousand running stages has a fiftieth of it."""

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.execution.status import StatusFile
 from harness.inspection.run_status import status
 from harness.results import records
 from harness.results.records import Record
 from harness.store.claims import SILENCE_S
+from harness.store.status_file import StatusFile
 
 SAID = {
     "state": "running", "cells": {"ok": 2, "running": 1, "planned": 4}, "epochs": 9, "epochs_done": 3, "left_s": 30.0,

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from harness.api import JsonValue, StoreError
-from harness.store import write_atomic
+from harness.store.files import write_atomic
 
 FILE = "status.json"
 
