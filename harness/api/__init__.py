@@ -26,20 +26,6 @@ from harness.api.engine import (
     Run,
     even_cuts,
 )
-from harness.api.errors import (
-    DataError,
-    DivergedError,
-    EmptySelectionError,
-    HarnessError,
-    NonFiniteError,
-    OwnCodeError,
-    PluginContractError,
-    PluginUnavailableError,
-    ShapeError,
-    SpecError,
-    StoreError,
-    UnknownPluginError,
-)
 from harness.api.files import data_places, open_plain, read_plain, read_plain_text
 from harness.api.hardware import Cost, HardwareModel, Origin, Workload
 from harness.api.native import NativeModel, OwnModel, Place
@@ -92,8 +78,22 @@ from harness.api.program import (
 )
 from harness.api.task import Batch, Evaluation, Metric, Problem, Split, Task
 from harness.api.validation import Check, CheckKind
-from harness.api.values import Array, Mask, Matrix, keep_count
 from harness.api.yaml import load_yaml, yaml12
+from harness.arrays import Array, Mask, Matrix, keep_count
+from harness.errors import (
+    DataError,
+    DivergedError,
+    EmptySelectionError,
+    HarnessError,
+    NonFiniteError,
+    OwnCodeError,
+    PluginContractError,
+    PluginUnavailableError,
+    ShapeError,
+    SpecError,
+    StoreError,
+    UnknownPluginError,
+)
 from harness.user_files import import_file
 
 __all__ = [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from harness.api.component import Component, Frozen
 from harness.api.program import Epoch, MaskUpdate
 from harness.api.task import Evaluation, Problem, Split
-from harness.api.values import Array, Mask
+from harness.arrays import Array, Mask
 
 Device = str
 """`cpu`, `cuda:0`, ...: a real device; `auto` is resolved before a session is opened."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from harness.api.errors import HarnessError, OwnCodeError
+from harness.errors import HarnessError, OwnCodeError
 
 _MEMORY = ("out of memory", "can't allocate memory")
 

@@ -7,7 +7,7 @@ import pluggy
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 from pydantic import JsonValue as JsonValue
 
-from harness.api.errors import HarnessError
+from harness.errors import HarnessError
 
 API_VERSION = 2
 """The interface between the harness and its plugins; it grows by one when something a plugin relies on changes."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.api.component import Component
-from harness.api.values import Mask
+from harness.arrays import Mask
 
 RamPurpose = Literal["weights", "pointers", "accumulators", "vector", "fifo", "state"]
 

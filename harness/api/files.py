@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import BinaryIO
 
-from harness.api.errors import HarnessError, SpecError
+from harness.errors import HarnessError, SpecError
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),

@@ -12,7 +12,7 @@ from harness.api.component import Component, Frozen, JsonValue
 from harness.api.engine import Engine
 from harness.api.network import Network, Tensor
 from harness.api.validation import Check
-from harness.api.values import Mask
+from harness.arrays import Mask
 
 Origin = Literal["measured", "modelled", "published"]
 

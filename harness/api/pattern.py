@@ -7,9 +7,9 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from pydantic import Field, model_validator
 
 from harness.api.component import Component, Frozen
-from harness.api.errors import PluginContractError, ShapeError
 from harness.api.network import Tensor
-from harness.api.values import Mask, Matrix
+from harness.arrays import Mask, Matrix
+from harness.errors import PluginContractError, ShapeError
 from harness.masks.best import best
 from harness.masks.selection import Layout, select
 

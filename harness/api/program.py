@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field, SerializeAsAny, model_validator
 
 from harness.api.component import Component, Frozen
-from harness.api.values import Mask, Matrix
+from harness.arrays import Mask, Matrix
 
 Rates = float | tuple[float, ...]
 """The learning rate of an epoch: one number, or one per step."""

@@ -13,7 +13,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from harness.api.component import Component, Frozen, JsonValue
 from harness.api.network import Network, Tensor
 from harness.api.program import Recipe
-from harness.api.values import Array
+from harness.arrays import Array
 
 Split = Literal["train", "valid", "test"]
 

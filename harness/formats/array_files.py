@@ -18,9 +18,9 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from harness.api.errors import DataError
 from harness.api.files import open_plain, read_plain
-from harness.api.values import Array
+from harness.arrays import Array
+from harness.errors import DataError
 from harness.formats.weight_arrays import BYTES_EACH, MOST_WEIGHTS, check_size
 
 WHAT = "a file of masks or weights"

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api.errors import DataError
-from harness.api.values import Array, Mask
+from harness.arrays import Array, Mask
+from harness.errors import DataError
 from harness.formats.sparse_files import indices_of, owners_of, scattered
 from harness.formats.weight_arrays import Orientation, check_size, kept
 

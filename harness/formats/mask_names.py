@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.api.errors import DataError
-from harness.api.values import Array, Mask
+from harness.arrays import Array, Mask
+from harness.errors import DataError
 from harness.formats.weight_arrays import check_numbers, kept
 
 _WEIGHT_WORDS = ("weight", "weights", "kernel", "w")

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.api.component import JsonValue
-from harness.api.errors import DataError, SpecError
-from harness.api.values import Array
+from harness.arrays import Array
+from harness.errors import DataError, SpecError
 from harness.formats import storage
 from harness.formats.packing import Packed
 

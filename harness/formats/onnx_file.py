@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from harness.api.errors import DataError, SpecError
-from harness.api.values import Array
+from harness.arrays import Array
+from harness.errors import DataError, SpecError
 from harness.formats.array_files import open_weights
 from harness.formats.onnx_constants import Constant, attribute, evaluated
 from harness.formats.onnx_products import LOOK_UPS, NO_PRODUCTS, PRODUCTS, Operand

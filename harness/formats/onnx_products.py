@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.api.values import Array
+from harness.arrays import Array
 from harness.formats.onnx_constants import attribute
 from harness.formats.weight_arrays import Orientation
 

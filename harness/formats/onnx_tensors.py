@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from harness.api.errors import DataError
 from harness.api.files import open_plain
-from harness.api.values import Array
+from harness.arrays import Array
+from harness.errors import DataError
 from harness.formats.weight_arrays import BYTES_EACH, check_size
 
 _MOST_RANK = 16

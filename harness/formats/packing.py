@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.api.component import JsonValue
-from harness.api.errors import DataError, SpecError
-from harness.api.values import Array, Mask
+from harness.arrays import Array, Mask
+from harness.errors import DataError, SpecError
 from harness.formats import array_files, storage
 from harness.formats.weight_arrays import MOST_WEIGHTS, check_size
 

@@ -8,8 +8,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api.errors import DataError, SpecError
-from harness.api.values import Array, Mask
+from harness.arrays import Array, Mask
+from harness.errors import DataError, SpecError
 from harness.formats.array_files import open_weights
 from harness.formats.weight_arrays import MOST_WEIGHTS, check_size, kept
 

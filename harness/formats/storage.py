@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api.errors import ShapeError, SpecError
-from harness.api.values import Mask
+from harness.arrays import Mask
+from harness.errors import ShapeError, SpecError
 
 _PROBE_ROWS = 16
 """Rows looked at before a whole mask is: most guesses fail in the first few."""

@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
-from harness.api.errors import DataError
-from harness.api.values import Array, Mask
+from harness.arrays import Array, Mask
+from harness.errors import DataError
 
 MOST_WEIGHTS = 1 << 29
 """Elements that a file may hold: 60 times a 2 x 1500 LSTM with its word matrices, and half a gigabyte of masks."""

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 
 from harness.api import LSTM, Axis, Conv2D, Dense, Embedding, Layer, Network, Role, Tensor, Workload
-from harness.api.errors import DataError, SpecError
-from harness.api.values import Array, Mask
+from harness.arrays import Array, Mask
+from harness.errors import DataError, SpecError
 from harness.formats import array_files, checkpoints, mask_names, onnx_file, packing, sparse_files, storage
 from harness.formats.weight_arrays import MOST_WEIGHTS, Orientation, WeightArray
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from harness.api.network import Axis, Tensor
-from harness.api.values import Matrix, keep_count
+from harness.arrays import Matrix, keep_count
 from harness.masks.best import best
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from harness.api.values import Mask, Matrix
+    from harness.arrays import Mask, Matrix
 
 PIECE = 1 << 17
 """Scores worked on at a time: with their masks they stay in the cache while they are worked on."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness.api.network import Axis, Tensor
-from harness.api.values import Mask, Matrix
+from harness.arrays import Mask, Matrix
 from harness.masks.best import best
 
 

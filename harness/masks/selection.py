@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from harness.masks.best import PIECE, best
 
 if TYPE_CHECKING:
-    from harness.api.values import Mask, Matrix
+    from harness.arrays import Mask, Matrix
 
 Pooling = Literal["mean", "max"]
 _LONG = {"row": "rows", "col": "columns"}
@@ -153,7 +153,7 @@ class Layout:
             ValueError: the sparsity lies outside [0, 1).
         """
         # Late, because harness.api imports this module while it is being imported itself.
-        from harness.api.values import keep_count
+        from harness.arrays import keep_count
 
         if not 0 <= sparsity < 1:
             raise ValueError(f"a sparsity is a fraction of zeros in [0, 1), got {sparsity}; write 90 % as 0.9")

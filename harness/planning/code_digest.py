@@ -54,7 +54,7 @@ MASKS: Mapping[str, tuple[str, ...]] = {
     "harness.masks.best": (),
     "harness.masks.coupling": (),
     "harness.api.pattern": ("Pattern",),
-    "harness.api.values": ("keep_count",),
+    "harness.arrays": ("keep_count",),
 }
 """What makes masks, likewise (no names: the whole module). They enter with the first mask update of a chain."""
 

@@ -17,6 +17,8 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
+from harness.errors import SpecError
+
 PREFIX = f"{__name__}."
 
 
@@ -40,8 +42,6 @@ def checked(path: Path) -> Path:
     Raises:
         SpecError: as `import_file`.
     """
-    from harness.api.errors import SpecError  # `harness.api` hands this module on
-
     file = Path(os.path.abspath(path.expanduser()))
     if file.suffix != ".py" or "." in file.stem:
         raise SpecError(
