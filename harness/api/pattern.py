@@ -10,8 +10,8 @@ from harness.api.component import Component, Frozen
 from harness.api.network import Tensor
 from harness.arrays import Mask, Matrix
 from harness.errors import PluginContractError, ShapeError
-from harness.masks.best import best
-from harness.masks.selection import Layout, select
+from harness.selection.best import best
+from harness.selection.kernel import Layout, select
 
 
 class Frame(Frozen):

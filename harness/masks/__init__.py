@@ -1,1 +1,1 @@
-"""Scores become masks: the selection kernel, and a mask update over a whole scope."""
+"""Scores become masks over a whole scope: allocation, coupling, checks of the answer."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from harness.api.network import Axis, Tensor
 from harness.arrays import Matrix, keep_count
-from harness.masks.best import best
+from harness.selection.best import best
 
 
 def erk_shares(scope: Sequence[Tensor], sparsity: float) -> dict[str, float]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.api.network import Axis, Tensor
 from harness.arrays import Mask, Matrix
-from harness.masks.best import best
+from harness.selection.best import best
 
 
 @dataclass(frozen=True)

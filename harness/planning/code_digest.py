@@ -49,9 +49,9 @@ recipes, rates and updates are in the keys as values: the code that makes them n
 
 MASKS: Mapping[str, tuple[str, ...]] = {
     "harness.masks.updates": ("MaskMaker",),
-    "harness.masks.selection": ("Layout", "select"),
+    "harness.selection.kernel": ("Layout", "select"),
     "harness.masks.allocation": (),
-    "harness.masks.best": (),
+    "harness.selection.best": (),
     "harness.masks.coupling": (),
     "harness.api.pattern": ("Pattern",),
     "harness.arrays": ("keep_count",),

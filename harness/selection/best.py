@@ -2,7 +2,7 @@
 
 Three ways, by the size of the groups: a handful of units are compared in all pairs, banks and rows are sorted, and the
 threshold of a whole matrix is bracketed by a sample, so that only the few scores near it are sorted. All give the same
-answer; `harness.masks.selection` knows what units and groups mean.
+answer; `harness.selection.kernel` knows what units and groups mean.
 """
 
 from __future__ import annotations

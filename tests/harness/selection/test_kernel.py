@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.api import keep_count
-from harness.masks.selection import Layout, divisors, select
+from harness.selection.kernel import Layout, divisors, select
 from harness.testing import score_matrices, sparsities
 
 SHARES = [
@@ -405,7 +405,7 @@ def test_divisors_come_in_order():
 
 
 def test_the_module_can_be_imported_before_the_interface():
-    code = "import harness.masks.selection as s; print(s.Layout.of(2, 4).quota(0.5))"
+    code = "import harness.selection.kernel as s; print(s.Layout.of(2, 4).quota(0.5))"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

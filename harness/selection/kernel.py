@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.masks.best import PIECE, best
+from harness.selection.best import PIECE, best
 
 if TYPE_CHECKING:
     from harness.arrays import Mask, Matrix
