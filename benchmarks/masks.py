@@ -25,7 +25,8 @@ import numpy as np
 from numpy._core._multiarray_umath import __cpu_features__
 
 from harness.api import Mask, Matrix
-from harness.selection.kernel import Layout, select
+from harness.selection.kernel import select
+from harness.selection.layout import Layout
 
 Work = Callable[[], object]
 """Makes one mask: an array, or a tensor that `np.asarray` turns into one."""

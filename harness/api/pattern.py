@@ -11,7 +11,8 @@ from harness.api.network import Tensor
 from harness.arrays import Mask, Matrix
 from harness.errors import PluginContractError, ShapeError
 from harness.selection.best import best
-from harness.selection.kernel import Layout, select
+from harness.selection.kernel import select
+from harness.selection.layout import Layout
 
 
 class Frame(Frozen):

@@ -24,7 +24,7 @@ from harness.api import (
 from harness.discovery.guard import calling, refused
 from harness.masks.allocation import erk_shares, lamp_shares
 from harness.masks.coupling import Coupling
-from harness.selection.kernel import Layout
+from harness.selection.layout import Layout
 
 Allocation = Literal["uniform", "global", "erk", "lamp"] | Mapping[str, float]
 """How a sparsity is shared out: the same for every tensor, wherever the scores are lowest, by a rule of shapes or of

@@ -49,7 +49,8 @@ recipes, rates and updates are in the keys as values: the code that makes them n
 
 MASKS: Mapping[str, tuple[str, ...]] = {
     "harness.masks.updates": ("MaskMaker",),
-    "harness.selection.kernel": ("Layout", "select"),
+    "harness.selection.kernel": ("select",),
+    "harness.selection.layout": ("Layout",),
     "harness.masks.allocation": (),
     "harness.selection.best": (),
     "harness.masks.coupling": (),

@@ -2,19 +2,15 @@
 
 Three ways, by the size of the groups: a handful of units are compared in all pairs, banks and rows are sorted, and the
 threshold of a whole matrix is bracketed by a sample, so that only the few scores near it are sorted. All give the same
-answer; `harness.selection.kernel` knows what units and groups mean.
+answer; `harness.selection.layout` knows what units and groups mean.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from harness.arrays import Mask, Matrix
+from harness.arrays import Mask, Matrix
 
 PIECE = 1 << 17
 """Scores worked on at a time: with their masks they stay in the cache while they are worked on."""

@@ -3,7 +3,7 @@
 import pytest
 
 from harness.api import Frame, PluginContractError
-from harness.selection.kernel import Layout
+from harness.selection.layout import Layout
 
 
 def test_the_old_name_of_the_unit_is_refused_with_the_new_one():
