@@ -11,18 +11,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from numpy_plugins import NumpyBackend, NumpySession, ToyTask
 from toy import FineTuning, Rewinding, experiment
 
-from harness.api import HarnessError, Problem, Session, Settings
+from harness.api import EpochResult, HarnessError, Problem, Session, Settings
 from harness.execution.progress import Progress
 from harness.execution.ray import RayExecutor
 from harness.execution.run import run
 
+if TYPE_CHECKING:
+    from ray._private.node import Node
+
 NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 NODES = 3
+GATE = "TOY_GATE"
 
 
 class Fragile(NumpyBackend):
@@ -48,16 +52,77 @@ class ActorKiller(NumpySession):
         time.sleep(60)  # it dies of its parent's death, a little later
 
 
-class OnceAllWork(Progress):
-    """Does something once, as soon as every node has an actor that works."""
+class Gated(NumpyBackend):
+    """On the node that is going to be lost, its second epoch never ends; on the others none begins before that."""
 
-    def __init__(self, executor: RayExecutor, act: Callable[[], object]) -> None:
-        self._executor, self._act, self._is_done = executor, act, False
+    name: ClassVar[str] = "gated"
+
+    def open(self, problem: Problem, settings: Settings) -> Session:
+        return GatedSession(problem, settings)
+
+
+class GatedSession(NumpySession):
+    """Waits at the gate, where there is one: a run on one machine has none."""
+
+    epochs_here: ClassVar[int] = 0  # of this process
+
+    def train_epoch(self, *args: object) -> EpochResult:
+        GatedSession.epochs_here += 1
+        if GATE in os.environ:
+            gate = Gate(Path(os.environ[GATE]))
+            if gate.is_of_lost_node():
+                if GatedSession.epochs_here > 1:
+                    gate.hold()
+            else:
+                gate.wait()
+        return super().train_epoch(*args)
+
+
+class Gate:
+    """Files by which a run and its nodes agree on the moment when a node is lost: while it computes, whatever is slow.
+
+    Args:
+        folder: where they lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._lost_raylet, self._held = folder / "lost_raylet", folder / "held"
+
+    def close_for(self, node: "Node") -> None:
+        """Choose the node to be lost."""
+        self._lost_raylet.write_text(str(node.all_processes["raylet"][0].process.pid))
+
+    def is_of_lost_node(self) -> bool:
+        """Whether this process runs on it: Ray tells its workers, and they their children, whose they are."""
+        return os.environ["RAY_RAYLET_PID"] == self._lost_raylet.read_text()
+
+    @property
+    def holds(self) -> bool:
+        """Whether the node has begun what it will not end."""
+        return self._held.exists()
+
+    def hold(self) -> None:
+        """Begin and do not end: the node's loss is the end of this process."""
+        self._held.touch()
+        while True:
+            time.sleep(1)
+
+    def wait(self) -> None:
+        """Let the node begin first."""
+        while not self.holds:
+            time.sleep(0.05)
+
+
+class OnceItHolds(Progress):
+    """Loses the node as soon as it is known to compute."""
+
+    def __init__(self, gate: Gate, lose: Callable[[], object]) -> None:
+        self._gate, self._lose, self._is_done = gate, lose, False
 
     def finished(self, *stage: object, **more: object) -> None:
-        if not self._is_done and sum(slot.is_placed for slot in self._executor._slots) == NODES:
+        if not self._is_done and self._gate.holds:
             self._is_done = True
-            self._act()
+            self._lose()
 
 
 def grid():
@@ -65,9 +130,10 @@ def grid():
     from harness_plugins.patterns.bank_balanced import BankBalanced
     from harness_plugins.patterns.unstructured import Unstructured
 
-    return experiment(
+    made = experiment(
         (FineTuning(), Rewinding()), patterns=(Unstructured(), BankBalanced(banks=5)), seeds=(0, 1, 2), name="grid"
     )
+    return replace(made, cells=tuple(replace(cell, backend=Gated()) for cell in made.cells))
 
 
 def small(breaks: str = "", **changes):
@@ -91,15 +157,18 @@ def cluster() -> Iterator[object]:
 
 def main(folder: Path) -> None:
     found = {}
+    os.environ[GATE] = str(folder)  # before there are nodes, which inherit it
+    gate = Gate(folder)
     with cluster() as made:
         nodes = [made.add_node(**NODE, wait=False) for _ in range(NODES - 1)]
         made.wait_for_nodes()
+        gate.close_for(nodes[0])
 
         def ray(**options):
             return RayExecutor(made.address, **options)
 
         executor = ray()
-        loss = OnceAllWork(executor, lambda: made.remove_node(nodes[0], allow_graceful=False))
+        loss = OnceItHolds(gate, lambda: made.remove_node(nodes[0], allow_graceful=False))
         result = run(grid(), store=folder / "grid", executor=executor, progress=loss)
         found["grid"] = [record.model_dump(mode="json") for record in result.records]
         found["lost"] = executor.losses.total()
