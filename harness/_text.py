@@ -1,4 +1,6 @@
-"""Texts of others in our sentences: without control characters, and no longer than anybody reads."""
+"""Texts in our sentences: those of others on one line of bounded length, counts and times in words."""
+
+from collections.abc import Iterable
 
 LIMIT = 2000
 """Characters of a stranger's text that a record or a message holds; logs hold the rest."""
@@ -26,6 +28,23 @@ def told(error: BaseException) -> str:
     except Exception as failed:  # its `__str__` is somebody's code, too
         message = f"(its text cannot be made: {type(failed).__name__})"
     return clean(f"{type(error).__name__}: {message}" if message else type(error).__name__)
+
+
+def listed(parts: Iterable[object]) -> str:
+    """Words or numbers as an enumeration: `a, b, c`."""
+    return ", ".join(map(str, parts))
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: `1 seed`, `3 seeds`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def span(seconds: float) -> str:
+    """A stretch of time as one says it: two digits, in the unit that fits."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _escaped(char: str) -> str:

@@ -1,5 +1,6 @@
 """All that a plugin may import."""
 
+from harness._words import closest
 from harness.api.backend import (
     Backend,
     Device,
@@ -108,7 +109,7 @@ __all__ = [
     "ScoreInput", "ScoreName", "Session", "Settings", "ShapeError", "Shifted", "SparsitySchedule", "SpecError",
     "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor", "Train", "UnknownPluginError",
     "WholeScopePattern",
-    "Workload", "batch_rng", "data_places", "dropout_seed", "even_cuts", "hookimpl", "import_file", "is_own",
+    "Workload", "batch_rng", "closest", "data_places", "dropout_seed", "even_cuts", "hookimpl", "import_file", "is_own",
     "keep_best", "keep_count", "load_yaml", "nested", "open_plain", "read_plain", "read_plain_text", "score_named",
     "theirs", "yaml12",
 ]  # fmt: skip

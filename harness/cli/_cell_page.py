@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness._text import plural
+
 if TYPE_CHECKING:
     from harness.report.page import Column, Document, Grid
 
@@ -64,7 +66,7 @@ def _updates(record: Mapping[str, Any]) -> str:
     if not count:  # a dense cell, or a record of before they were counted
         return ""
     note = f" ({record['facts']['warning']})" if "warning" in record["facts"] else ""
-    return f"{count} mask update{'s' if count > 1 else ''}{note}; "
+    return f"{plural(count, 'mask update')}{note}; "
 
 
 def _part(record: Mapping[str, Any], kind: str) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness._text import plural, span
 from harness.cli._common import (
     DEFAULT_STORE,
     DataDirOption,
@@ -178,10 +179,10 @@ def status_document(found: "Sequence[RunStatus]") -> "Document":
 def _about(each: "RunStatus") -> str:
     if not each.host:
         return "  (only its records are here)"
-    parts = [f"process {each.pid} on {each.host}", f"{each.workers} worker{'s' if each.workers != 1 else ''}"]
+    parts = [f"process {each.pid} on {each.host}", plural(each.workers, "worker")]
     parts.append(f"began {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(each.started))}")
     if each.state in ("running", "died") and each.silent_s is not None and each.silent_s > 10:
-        parts.append(f"last sign of life {_span(each.silent_s)} ago")
+        parts.append(f"last sign of life {span(each.silent_s)} ago")
     return f"  ({', '.join(parts)})"
 
 
@@ -208,16 +209,10 @@ def _stage(each: "RunStatus", place: int) -> str:
     if stage.steps:
         parts.append(f"step {stage.step}/{stage.steps}")
     if each.state == "running" and each.written >= stage.since > 0:
-        parts.append(f"for {_span(each.written - stage.since)}")
+        parts.append(f"for {span(each.written - stage.since)}")
     if stage.before is not None:
         parts.append(f"{stage.before:.4g} before it")
     return ", ".join(parts)
-
-
-def _span(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 # --- logs -----------------------------------------------------------------------------------------------------------

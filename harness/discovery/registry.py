@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import pluggy
 
 from harness import DISTRIBUTION
+from harness._words import closest
 from harness.api import (
     API_VERSION,
     Backend,
@@ -31,7 +32,6 @@ from harness.api import (
     Task,
     UnknownPluginError,
 )
-from harness.api.words import closest
 from harness.discovery import hookspecs
 from harness.user_files import checked, folder_of, import_file, package_of
 

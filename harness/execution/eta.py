@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
+from harness._text import span
 from harness.execution.graph import Graph
 
 
@@ -28,13 +29,7 @@ class Tally:
         text = f"{self.done}/{self.epochs} epochs"
         if self.left_s is None or self.done == self.epochs:
             return text
-        return f"{text}, about {_span(self.left_s)} left, from {self.basis} timed"
-
-
-def _span(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+        return f"{text}, about {span(self.left_s)} left, from {self.basis} timed"
 
 
 class Clock:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
+from harness._text import plural
 from harness.api import JsonValue
 from harness.execution.eta import Tally
 
@@ -53,7 +54,7 @@ def bill_in_words(bill: Mapping[str, JsonValue], workers: int) -> str:
     return (
         f"{bill['cells']} cells ({bill['cells_cached']} cached, {bill['cells_skipped']} skipped), "
         f"{bill['epochs_to_run']} epochs to run of {bill['epochs']} distinct, "
-        f"{bill['epochs_without_sharing']} without sharing; {workers} worker{'s' if workers != 1 else ''}"
+        f"{bill['epochs_without_sharing']} without sharing; {plural(workers, 'worker')}"
     )
 
 

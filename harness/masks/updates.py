@@ -1,12 +1,13 @@
 """From a mask update to checked masks of the whole scope: scores, allocation, pattern, and the contract's demands."""
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness._text import listed
+from harness._words import suggestion
 from harness.api import (
     Mask,
     MaskUpdate,
@@ -277,9 +278,8 @@ def check_allocation(allocation: Allocation, scope: Sequence[Tensor]) -> None:
     names = [tensor.name for tensor in scope]
     for name, sparsity in allocation.items():
         if name not in names:
-            near = get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise SpecError(f"allocation: {name!r} is no tensor of the scope; {hint}the scope holds {', '.join(names)}")
+            hint = suggestion(name, names) or ";"
+            raise SpecError(f"allocation: {name!r} is no tensor of the scope{hint} the scope holds {listed(names)}")
         if not 0 <= sparsity < 1:
             raise SpecError(f"allocation: the sparsity of {name} must lie in [0, 1), got {sparsity}; write 90 % as 0.9")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from shutil import which
 from typing import TypeVar
 
+from harness._text import plural
 from harness.api import (
     Backend,
     Component,
@@ -439,7 +440,7 @@ def _why_hardly_gradual(cell: Cell, updates: int) -> str:
         return ""
     name = cell.labels()["strategy"]
     return (
-        f"{name} makes {updates} mask update{'s' if updates > 1 else ''} during its training, fewer than "
+        f"{name} makes {plural(updates, 'mask update')} during its training, fewer than "
         f"{_FEW_UPDATES}: that is hardly gradual; prune more often (for `gradual`, a smaller `every` or a longer "
         "span), or use a one-shot strategy"
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from harness._text import plural
 from harness.report import formats, page, rich
 from harness.report.engines import main_model
 from harness.report.formats import DASH, MARKS
@@ -89,7 +90,7 @@ def first_page(
     ran = _what_ran(records, found, title)
     for count, most in sizes:
         opening = _opening(ran, subjects[:count], warned, margin, most)
-        told = [f"{_plural(len(found) - count, 'table')} more: harness report --full."] if count < len(found) else []
+        told = [f"{plural(len(found) - count, 'table')} more: harness report --full."] if count < len(found) else []
         told += [f"{name}: {place}" for name, place in where]
         if opening[-1].warnings:
             end = (*opening[:-1], replace(opening[-1], sentences=tuple(told)))
@@ -99,10 +100,6 @@ def first_page(
         if rich.text(document, WIDTH).count("\n") <= LINES:
             break
     return document
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def sections(
@@ -137,7 +134,7 @@ def _opening(
 
 def _what_ran(records: Sequence[Record], found: Sequence[Table], title: str) -> str:
     done, seeds = sum(record.is_done for record in records), len({record.seed for record in records})
-    told = [f"{done} of {len(records)} cells", f"{_plural(seeds, 'seed')}"]
+    told = [f"{done} of {len(records)} cells", f"{plural(seeds, 'seed')}"]
     told += dict.fromkeys(record.task for record in records)
     told += dict.fromkeys(record.backend for record in records)
     dense = [_dense(table, row) for table in found for row in table.rows if row.setting.is_dense and row.value]
@@ -171,7 +168,7 @@ def _answer(subject: _Subject, margin: float | None, most: int | None) -> Sectio
     columns += [Column(formats.level(level), partial(_cell, subject, level), kind="number") for level in levels]
     below = _legend(subject, shown, baseline, margin)
     if len(shown) < len(every):
-        below.append(f"{_plural(len(every) - len(shown), 'row')} more: harness report --full.")
+        below.append(f"{plural(len(every) - len(shown), 'row')} more: harness report --full.")
     what = f"{table.metric}{f' in {table.unit}' if table.unit else ''}, {table.better} is better"
     heading = f"{table.task} against {baseline}: {what}"
     sentence = _sentence(every, baseline, is_dense=is_dense, table=table, margin=margin)
@@ -289,10 +286,10 @@ def _warnings(records: Sequence[Record], found: Sequence[Table]) -> list[str]:
     statuses = ", ".join(f"{count} {status}" for status, count in failed.items())
     checks = [
         (is_partial(records), f"PARTIAL: {waiting} of {len(records)} cells have not finished."),
-        (doubtful, f"NOT REPRODUCED: {_plural(doubtful, 'cell')} gave other bytes when computed again."),
-        (failed, f"{_plural(failed.total(), 'cell')} failed: {statuses}."),
+        (doubtful, f"NOT REPRODUCED: {plural(doubtful, 'cell')} gave other bytes when computed again."),
+        (failed, f"{plural(failed.total(), 'cell')} failed: {statuses}."),
         (any(row.uneven for row in rows), f"{formats.UNEVEN}: kept weights differ clearly at one asked sparsity."),
-        (skipped, f"{_plural(skipped, 'cell')} skipped: a pattern or engine declares that it cannot run."),
-        (misfits, f"{_plural(misfits, 'row')} of hardware: no engine fits the device."),
+        (skipped, f"{plural(skipped, 'cell')} skipped: a pattern or engine declares that it cannot run."),
+        (misfits, f"{plural(misfits, 'row')} of hardware: no engine fits the device."),
     ]
     return [told for holds, told in checks if holds]

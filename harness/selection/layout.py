@@ -12,6 +12,7 @@ from typing import Literal, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from harness._text import listed
 from harness.arrays import keep_count
 
 _LONG = {"row": "rows", "col": "columns"}
@@ -215,7 +216,7 @@ def _extent(axis: Literal["row", "col"], size: int, unit: int, group: int | None
     if size % group:
         raise ValueError(
             f"{axis}s={size} is no multiple of the group's {group} {axis}s; "
-            f"choose a divisor of {size}: {_listed(divisors(size))}"
+            f"choose a divisor of {size}: {listed(divisors(size))}"
         )
     return group // unit
 
@@ -230,7 +231,7 @@ def _bank_widths(axis: Literal["row", "col"], size: int, unit: int, group: int |
     if size % unit:
         raise ValueError(
             f"{axis}s={size} cannot be cut into banks of whole units of {unit} {_LONG[axis]}; "
-            f"choose a divisor of {size}: {_listed(divisors(size))}"
+            f"choose a divisor of {size}: {listed(divisors(size))}"
         )
     most = size // unit
     if not 1 <= banks <= most:
@@ -242,7 +243,3 @@ def _bank_widths(axis: Literal["row", "col"], size: int, unit: int, group: int |
 def divisors(size: int) -> tuple[int, ...]:
     """The divisors of a positive size, ascending."""
     return tuple(part for part in range(1, size + 1) if size % part == 0)
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    return ", ".join(map(str, numbers))

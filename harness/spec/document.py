@@ -8,8 +8,10 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from harness._text import listed
+from harness._words import suggestion
 from harness.api import Frozen, JsonValue
-from harness.spec.source import Path, Problems, got, listed, suggestion
+from harness.spec.source import Path, Problems, got
 
 AXES = ("task", "backend", "pattern", "allocation", "strategy", "sparsity", "seed")
 """The axes of the matrix, slowest first: the order of cells."""

@@ -8,6 +8,8 @@ from typing import cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from harness._text import listed
+from harness._words import suggestion
 from harness.api import (
     Component,
     Engine,
@@ -21,7 +23,7 @@ from harness.api import (
 from harness.discovery.registry import KINDS, PLURALS, Registry
 from harness.spec.document import AXES, explain
 from harness.spec.experiment import DENSE, Allocation, AllocationRule, allocation_label, is_selectable
-from harness.spec.source import Path, Place, Problems, got, listed, shown, suggestion
+from harness.spec.source import Path, Place, Problems, got, shown
 
 Value = Component | Allocation | float
 """What one axis may hold."""

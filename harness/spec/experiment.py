@@ -9,6 +9,8 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
+from harness._text import listed
+from harness._words import suggestion
 from harness.api import (
     Backend,
     Component,
@@ -22,7 +24,7 @@ from harness.api import (
     Task,
 )
 from harness.spec.document import AXES
-from harness.spec.source import Place, listed, suggestion
+from harness.spec.source import Place
 
 AllocationRule = Literal["uniform", "global", "erk", "lamp"]
 Allocation = AllocationRule | dict[str, float]

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from harness._text import listed
+from harness._words import suggestion
 from harness.api import Pattern, PluginContractError, Problem, Recipe, ShapeError, SpecError, Strategy, Task, Tensor
 from harness.discovery.guard import program_of
 from harness.spec.experiment import Allocation, Cell, Experiment
-from harness.spec.source import Place, listed, suggestion
+from harness.spec.source import Place
 
 ALL = "all"
 """The scope of every matrix."""

@@ -3,14 +3,13 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from harness.api import JsonValue, SpecError, yaml12
-from harness.api.words import closest
 
 MAX_BYTES = 1_000_000
 """A larger file is refused before it is parsed."""
@@ -95,17 +94,6 @@ def got(value: object) -> str:
     else:
         text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def suggestion(word: object, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` for the closest known word, or nothing."""
-    close = closest(word, known) if isinstance(word, str) else None
-    return f"; did you mean '{close}'?" if close else ""
-
-
-def listed(words: Iterable[str]) -> str:
-    """Words as an enumeration: `a, b, c`."""
-    return ", ".join(words)
 
 
 def read(text: str, filename: str) -> tuple[JsonValue, Problems]:

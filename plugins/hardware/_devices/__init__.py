@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 
-from harness.api import SpecError
-from harness.api.words import closest
+from harness.api import SpecError, closest
 
 from .entries import (
     BlockRam,

@@ -29,6 +29,12 @@ def closest(word: str, known: Iterable[str]) -> str | None:
     return found
 
 
+def suggestion(word: object, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest known word, or nothing."""
+    close = closest(word, known) if isinstance(word, str) else None
+    return f"; did you mean '{close}'?" if close else ""
+
+
 def _by_letters(one: str, other: str) -> float:
     return SequenceMatcher(None, one, other).ratio()
 

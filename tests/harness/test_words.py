@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.api.words import closest
+from harness._words import closest
 
 STRATEGIES = ("fine_tuning", "gradual", "lr_rewinding", "one_shot", "weight_rewinding")
 
