@@ -26,6 +26,7 @@ from harness.api.engine import (
     RamPurpose,
     Run,
     even_cuts,
+    exact_sum,
 )
 from harness.api.files import data_places, open_plain, read_plain, read_plain_text
 from harness.api.hardware import Cost, HardwareModel, Origin, Workload
@@ -108,8 +109,8 @@ __all__ = [
     "Problem", "Product", "Prune", "Ram", "RamPurpose", "Random", "Rates", "Recipe", "Rewind", "Role", "Run", "Score",
     "ScoreInput", "ScoreName", "Session", "Settings", "ShapeError", "Shifted", "SparsitySchedule", "SpecError",
     "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor", "Train", "UnknownPluginError",
-    "WholeScopePattern",
-    "Workload", "batch_rng", "closest", "data_places", "dropout_seed", "even_cuts", "hookimpl", "import_file", "is_own",
+    "WholeScopePattern", "Workload", "batch_rng", "closest", "data_places", "dropout_seed", "even_cuts", "exact_sum",
+    "hookimpl", "import_file", "is_own",
     "keep_best", "keep_count", "load_yaml", "nested", "open_plain", "read_plain", "read_plain_text", "score_named",
     "theirs", "yaml12",
 ]  # fmt: skip

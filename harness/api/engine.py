@@ -5,7 +5,7 @@ budget, runs every product on them, and finds out whether the memories fit.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -280,6 +280,17 @@ class Conditions:
         return max(self.weight_bits, self.activation_bits)
 
 
+def exact_sum(cycles: Iterable[Fraction]) -> Fraction:
+    """The sum of cycle counts, exactly; whole ones, which nearly all are, without the arithmetic of fractions."""
+    whole, rest = 0, None
+    for each in cycles:
+        if each.denominator == 1:
+            whole += each.numerator
+        else:
+            rest = each if rest is None else rest + each
+    return Fraction(whole) if rest is None else whole + rest
+
+
 @dataclass(frozen=True)
 class Run:
     """One product on one shape of an engine.
@@ -309,15 +320,15 @@ class Run:
     fifo_high_water: int | None = None
     notes: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def cycles(self) -> Fraction:
         """The sum of the parts."""
-        return sum(self.parts.values(), Fraction(0))
+        return exact_sum(self.parts.values())
 
-    @property
+    @cached_property
     def issue_cycles(self) -> Fraction:
         """The sum of the parts without `fill_drain`: what one pixel takes once the pipeline is full."""
-        return self.cycles - self.parts.get("fill_drain", Fraction(0))
+        return exact_sum(cycles for name, cycles in self.parts.items() if name != "fill_drain")
 
 
 @dataclass(frozen=True)

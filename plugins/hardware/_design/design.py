@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property
 from typing import Literal
 
-from harness.api import Conditions, Engine, EngineShape, Frozen, Product, Ram, Run
+from harness.api import Conditions, Engine, EngineShape, Frozen, Product, Ram, Run, exact_sum
 
 from .._devices import Device, Usage
 from .placement import Placement, SmallMemory, deepest, place
@@ -18,6 +19,9 @@ Runner = Callable[[Product, EngineShape, Conditions], Run]
 
 _STREAM_WORDS = 64
 """Words of weight RAM that every PE sets aside for weights streamed from off-chip memory: a burst's worth, twice."""
+
+_NONE = Fraction(0)
+"""No cycles: made once, since a search adds up hundreds of thousands of them."""
 
 _CELL_PRODUCTS = 3
 """Multiplications of one LSTM unit's element-wise part: f * c, i * g and o * tanh(c)."""
@@ -80,10 +84,10 @@ class Layer:
     streamed: Fraction
     repeats: int
 
-    @property
+    @cached_property
     def cycles(self) -> Fraction:
         """The sum of the parts."""
-        return sum(self.parts.values(), Fraction(0))
+        return exact_sum(self.parts.values())
 
 
 @dataclass(frozen=True)
@@ -114,17 +118,17 @@ class Design:
     has_bandwidth: bool
     launch: Fraction
 
-    @property
+    @cached_property
     def cycles(self) -> Fraction:
         """Cycles of one time step or item."""
-        return sum((layer.cycles for layer in self.layers), self.launch)
+        return exact_sum((self.launch, *(layer.cycles for layer in self.layers)))
 
     @property
     def is_resident(self) -> bool:
         """Whether all weights stay on chip."""
         return not (self.engine.streams_weights or any(self.memory.streamed))
 
-    @property
+    @cached_property
     def is_under_ceilings(self) -> bool:
         """Whether every resource stays below its ceiling, the estimated logic included."""
         return self.memory.placement.fits and all(usage.fits for usage in self.usage.values())
@@ -134,18 +138,23 @@ class Design:
         """Whether it can be built, with all weights on chip unless the engine is made to stream them."""
         return not any(self.memory.streamed) and self.is_under_ceilings
 
-    @property
+    @cached_property
     def rank(self) -> tuple[bool, Fraction, int, int]:
         """What a search minimises: that it can run at all, cycles, RAM blocks; at a tie fewer, larger units."""
         runs = self.fits or (self.is_under_ceilings and self.has_bandwidth)
         return not runs, self.cycles, self.memory.blocks, self.shape.sizes[0][1]
+
+    @property
+    def waits_for_memory(self) -> bool:
+        """Whether some layer stands still until weights or data arrive."""
+        return any(layer.parts.get("memory_stall") for layer in self.layers)
 
     def parts(self) -> dict[str, Fraction]:
         """Where the cycles go, summed over the layers."""
         totals: dict[str, Fraction] = {"launch": self.launch} if self.launch else {}
         for layer in self.layers:
             for name, cycles in layer.parts.items():
-                totals[name] = totals.get(name, Fraction(0)) + cycles
+                totals[name] = totals.get(name, _NONE) + cycles
         return totals
 
 
@@ -156,7 +165,7 @@ def elementwise(product: Product, run: Run, numerics: Numerics) -> Fraction:
     the backlog if there are too few element-wise units.
     """
     if product.units is None:
-        return Fraction(0)
+        return _NONE
     gates = product.rows // product.units
     first = product.rows - (product.rows if run.last_rows is None else run.last_rows)
     last_units = (product.rows - 1) // gates - first // gates + 1
@@ -259,10 +268,12 @@ def _layer(
     numerics: Numerics,
 ) -> Layer:
     repeats = 1 if engine.whole_layer else -(-product.pixels // numerics.pixel_copies)
-    parts = {name: cycles * repeats for name, cycles in run.parts.items() if name != "fill_drain"}
-    parts["fill_drain"] = run.parts.get("fill_drain", Fraction(0))
+    parts = {
+        name: cycles * repeats if repeats > 1 else cycles for name, cycles in run.parts.items() if name != "fill_drain"
+    }
+    parts["fill_drain"] = run.parts.get("fill_drain", _NONE)
     if product.convolution is not None and not engine.whole_layer:
-        parts["line_buffer_stall"] = repeats * max(Fraction(0), _load(product, numerics) - run.issue_cycles)
+        parts["line_buffer_stall"] = repeats * max(_NONE, _load(product, numerics) - run.issue_cycles)
     ready = elementwise(product, run, numerics)
     if product.units is not None and numerics.inputs == "known_ahead":
         # W_x of the next step runs while this step's units are finished; only W_h waits for them, and units leave
@@ -270,17 +281,17 @@ def _layer(
         alone = recurrent(product)
         waiting = runner(alone, shape, numerics.conditions)
         ready = elementwise(alone, waiting, numerics)
-        tail = waiting.parts.get("fill_drain", Fraction(0)) + ready
-        left = max(Fraction(0), waiting.issue_cycles + tail - run.issue_cycles)
+        tail = waiting.parts.get("fill_drain", _NONE) + ready
+        left = max(_NONE, waiting.issue_cycles + tail - run.issue_cycles)
         ready = min(ready, left)
         parts["fill_drain"] = left - ready
     parts["elementwise"] = ready
     parts["write_back"] = Fraction(numerics.write_back_cycles if product.units is not None else 0)
     parts["layer_overhead"] = numerics.cycles(numerics.layer_us)
-    parts["memory_stall"] = parts.get("memory_stall", Fraction(0)) + _streaming(run, streamed, repeats, numerics)
-    spent = sum(parts.values(), Fraction(0))
-    floor = numerics.cycles(numerics.chain_us) if product.units is not None else Fraction(0)
-    parts["chain_stall"] = max(Fraction(0), floor - spent)
+    parts["memory_stall"] = parts.get("memory_stall", _NONE) + _streaming(run, streamed, repeats, numerics)
+    spent = exact_sum(parts.values())
+    floor = numerics.cycles(numerics.chain_us) if product.units is not None else _NONE
+    parts["chain_stall"] = max(_NONE, floor - spent)
     used = {name: cycles for name, cycles in parts.items() if cycles or name in run.parts or name == "memory_stall"}
     return Layer(product, run, used, streamed, repeats)
 
@@ -299,10 +310,10 @@ def _streaming(run: Run, streamed: Fraction, repeats: int, numerics: Numerics) -
     """Cycles spent waiting for weights that are not on chip."""
     speed = numerics.conditions.bytes_per_cycle
     if not streamed or speed is None:
-        return Fraction(0)
+        return _NONE
     needed = Fraction(float(streamed * run.stored_bits) / 8 / speed).__ceil__()
-    hidden = run.issue_cycles * repeats if numerics.overlap else Fraction(0)
-    return max(Fraction(0), Fraction(needed) - hidden)
+    hidden = run.issue_cycles * repeats if numerics.overlap else _NONE
+    return max(_NONE, Fraction(needed) - hidden)
 
 
 def _stacked(runs: Sequence[Run]) -> list[Ram]:
@@ -342,11 +353,11 @@ def _memory(
     weights = [ram for ram in rams if ram.purpose == "weights"]
     others = place(others_rams, device, small=numerics.vector_memory, ram_blocks=ram_blocks)
     if not weights:
-        return Memory(others, (Fraction(0),) * len(runs))
+        return Memory(others, (_NONE,) * len(runs))
     (ram,) = weights
     everything = place(weights, device, ram_blocks=ram_blocks, beside=others)
     if everything.fits:
-        return Memory(everything, (Fraction(0),) * len(runs))
+        return Memory(everything, (_NONE,) * len(runs))
     room = deepest(ram.width, ram.count, others.free, device)
     excess = ram.depth - max(0, room - _STREAM_WORDS)
     kept = replace(ram, depth=ram.depth - excess + _STREAM_WORDS)
@@ -356,10 +367,10 @@ def _memory(
 def _streamed(runs: Sequence[Run], excess: int) -> tuple[Fraction, ...]:
     """Share of every product's words that is streamed."""
     depths = [next((ram.depth for ram in run.rams if ram.purpose == "weights"), 0) for run in runs]
-    shares = [Fraction(0)] * len(runs)
+    shares = [_NONE] * len(runs)
     for index in sorted(range(len(runs)), key=lambda index: -depths[index]):
         words = min(excess, depths[index])
-        shares[index] = Fraction(words, depths[index]) if words else Fraction(0)
+        shares[index] = Fraction(words, depths[index]) if words else _NONE
         excess -= words
     return tuple(shares)
 

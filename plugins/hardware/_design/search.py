@@ -45,7 +45,7 @@ _STEPS = 2
 _BESIDE = 6
 """Neighbours tried beyond the last shape that fits, since memories come in whole blocks and grow in jumps."""
 
-_OUTLINED_BELOW = 10
+_OUTLINED_BELOW = 5
 """Smaller shapes of a line whose outlines are looked at."""
 
 
@@ -86,16 +86,21 @@ def search(
         counted.explore(lines)
         return counted.found()
     outlines = _Outlines(engine)
+    turns: dict[tuple[tuple[str, int], ...], int] = {}
+    outlined = _Explorer(engine, work, outlines.run, setting, is_outlined=True, turns=turns)
     for _ in range(_ROUNDS):
-        outlined = _Explorer(engine, work, outlines.run, setting, slack=_SLACK)
         outlined.explore(lines)
         shape = outlined.found().best.shape
         if shape in counted.seen or not outlines.learn(outlined.at(shape), counted.at(shape)):
             break
+        outlined = outlined.anew()
+    # Once more, for all that come close: outlines err, and the best of what is counted then is taken.
+    outlined.slack = _SLACK
+    outlined.explore(lines)
     for kind in _KINDS:
         _confirm(outlined, counted, kind)
     counted.promise = outlined.bound
-    counted.refine(lines, is_limited=_is_limited(outlined, counted))
+    counted.refine(lines, outlined, is_limited=_is_limited(outlined, counted))
     return counted.found()
 
 
@@ -136,6 +141,8 @@ class _Outlines:
         return True
 
     def _corrected(self, run: Run) -> Run:
+        if self._cycles == self._stored == self._depth == 1:
+            return run
         parts = {name: cycles if name == "fill_drain" else cycles * self._cycles for name, cycles in run.parts.items()}
         rams = tuple(
             replace(ram, depth=max(1, round(ram.depth * self._depth))) if ram.purpose == "weights" else ram
@@ -191,11 +198,14 @@ class _Explorer:
     work: Sequence[Product]
     runner: Runner
     setting: Setting
+    is_outlined: bool = False
     slack: Fraction = Fraction(1)
     seen: dict[EngineShape, Design] = field(default_factory=dict)
     best: dict[str, Design] = field(default_factory=dict)
     bounds: dict[EngineShape, int] = field(default_factory=dict)
     promise: Callable[[EngineShape], int] | None = None
+    turns: dict[tuple[tuple[str, int], ...], int] = field(default_factory=dict)
+    """Multipliers at which lines turned, by their other sizes; under () the latest: neighbours turn alike."""
 
     def at(self, shape: EngineShape) -> Design:
         """The design of a shape; made once."""
@@ -209,18 +219,21 @@ class _Explorer:
             self.best[kind] = found
         return found
 
-    def bound(self, shape: EngineShape) -> int:
-        """The least cycles of a shape, whatever its memories."""
-        if shape not in self.bounds:
-            least = sum(self._least(p, shape) * self._repeats(p) for p in self.work)
-            self.bounds[shape] = least if self.promise is None else max(least, int(self.promise(shape) * _DOUBT))
-        return self.bounds[shape]
+    def least(self, shape: EngineShape) -> int:
+        """The least cycles of a shape, whatever its memories, as the engine says without looking far."""
+        return sum(self.engine.least_cycles(product, shape) * self._repeats(product) for product in self.work)
 
-    def _least(self, product: Product, shape: EngineShape) -> int:
-        """An outline is its own bound: what counting would give is not known."""
-        if self.slack == 1:
-            return self.engine.least_cycles(product, shape)
-        return int(self.runner(product, shape, self.setting.numerics.conditions).issue_cycles)
+    def bound(self, shape: EngineShape) -> int:
+        """The least cycles of a shape, as close as may be; an outline is its own bound."""
+        if shape not in self.bounds:
+            conditions = self.setting.numerics.conditions
+            if self.is_outlined:
+                runs = ((p, self.runner(p, shape, conditions)) for p in self.work)
+                self.bounds[shape] = sum(int(run.issue_cycles) * self._repeats(p) for p, run in runs)
+            else:
+                promised = 0 if self.promise is None else int(self.promise(shape) * _DOUBT)
+                self.bounds[shape] = max(self.least(shape), promised)
+        return self.bounds[shape]
 
     def _repeats(self, product: Product) -> int:
         return 1 if self.engine.whole_layer else -(-product.pixels // self.setting.numerics.pixel_copies)
@@ -231,18 +244,25 @@ class _Explorer:
         best = fits or streams or self.best["neither"]
         return SearchResult(best, fits, streams)
 
+    def anew(self) -> "_Explorer":
+        """The same without any design, but for those that were the best: the sooner lines are ruled out, the better."""
+        fresh = replace(self, seen={}, best={}, bounds={})
+        for found in self.best.values():
+            fresh.at(found.shape)
+        return fresh
+
     def explore(self, lines: Sequence[Sequence[EngineShape]]) -> None:
         """Look at lines, the most promising first; then for what streams, if anything that fits could be beaten."""
-        ordered = sorted((line for line in lines if line), key=lambda line: self.bound(line[-1]))
-        self.at(ordered[0][-1])
+        lines = [line for line in lines if line]
+        self.at(min(lines, key=lambda line: self.least(line[-1]))[-1])
         floor = self._streaming_floor()
         if floor == 0 or self.engine.streams_weights:
-            for line in ordered:
+            for line in sorted(lines, key=lambda line: self.bound(line[-1])):
                 self._fitting(line)
         if self.setting.numerics.conditions.bytes_per_cycle is not None and not self.engine.streams_weights:
-            self._streaming(ordered, floor)
+            self._streaming(lines, floor)
 
-    def refine(self, lines: Sequence[Sequence[EngineShape]], *, is_limited: bool) -> None:
+    def refine(self, lines: Sequence[Sequence[EngineShape]], outlined: "_Explorer", *, is_limited: bool) -> None:
         """Count beside what outlines led to: at the edge of what fits, and around the best that streams."""
         self.bounds.clear()
         if is_limited and self._streaming_floor() == 0 and not self.engine.streams_weights:
@@ -254,7 +274,8 @@ class _Explorer:
             if best is None or "fits" in self.best:
                 return
             for shape in _around(lines, best.shape):
-                self.at(shape)
+                if outlined.at(shape).cycles * _DOUBT < self.best["streams"].cycles:
+                    self.at(shape)
             if self.best["streams"] is best:
                 return
 
@@ -293,7 +314,7 @@ class _Explorer:
         for place in useful[last + 1 : last + 1 + _BESIDE]:
             self.at(line[place])
         below = useful[:last]
-        if self.slack > 1:
+        if self.is_outlined:
             below = below[:: -(-len(below) // _OUTLINED_BELOW) or 1]
         for place in reversed(below):
             limit = self._limit("fits")
@@ -310,11 +331,9 @@ class _Explorer:
         low = next((index for index in range(min(2, len(useful))) if self.at(line[useful[index]]).fits), None)
         if low is None:
             return None
-        high = len(useful) - 1  # does not fit
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.at(line[useful[middle]]).fits else (low, middle)
-        return low
+        rest = [line[place] for place in useful[low:]]
+        # Memories grow in jumps, so that a line may turn more than once: by bisection, which sees more of it.
+        return low + turning(len(rest), lambda index: index > 0 and not self.at(rest[index]).fits) - 1
 
     def _streaming_floor(self) -> Fraction:
         """Cycles that the off-chip memory needs for the weights that no design can hold; 0 if all might fit."""
@@ -351,18 +370,44 @@ class _Explorer:
     def _balance(self, line: Sequence[EngineShape], floor: Fraction) -> None:
         """Where computing and reading take equally long on a line: more multipliers leave less room for weights."""
         limits = [limit for kind in ("fits", "streams") if (limit := self._limit(kind)) is not None]
-        if limits and max(Fraction(self.bound(line[-1])), floor) >= min(limits):
+        # What the engine says is cheaper than an outline and rules most lines out.
+        if limits and any(max(Fraction(bound(line[-1])), floor) >= min(limits) for bound in (self.least, self.bound)):
             return
-        low, high = 0, len(line) - 1
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._waits(line[middle]) else (middle + 1, high)
-        for place in range(max(0, low - 1), min(len(line), low + 2)):
+        turn = self._turn(line, lambda place: self._waits(line[place]))
+        for place in range(max(0, turn - 1), min(len(line), turn + 2)):
             self.at(line[place])
+
+    def _turn(self, line: Sequence[EngineShape], holds: Callable[[int], bool]) -> int:
+        """Where a line turns; looked for from where it, or the line before it, turned last."""
+        kind = line[0].sizes[1:]
+        near = self.turns.get(kind, self.turns.get((), line[-1].multipliers // 2))
+        turn = turning(len(line), holds, bisect_left(line, near, key=lambda shape: shape.multipliers))
+        self.turns[kind] = self.turns[()] = line[turn].multipliers
+        return turn
 
     def _waits(self, shape: EngineShape) -> bool:
         found = self.at(shape)
-        return found.parts().get("memory_stall", Fraction(0)) > 0 or not found.is_under_ceilings
+        return found.waits_for_memory or not found.is_under_ceilings
+
+
+def turning(size: int, holds: Callable[[int], bool], guess: int | None = None) -> int:
+    """The first of `size` places where something holds that, once it does, holds for all that follow; else the last.
+
+    Looked for in growing steps from a guess, and by bisection from where a step went too far.
+    """
+    low, high, step = 0, size - 1, int(guess is not None)
+    place = high // 2 if guess is None else max(0, min(guess, size - 2))
+    first: bool | None = None
+    while low < high:
+        found = holds(place)
+        low, high = (low, place) if found else (place + 1, high)
+        first = found if first is None else first
+        if found != first or not step:
+            step, place = 0, (low + high) // 2
+        else:
+            place = max(low, high - step) if found else min(high - 1, low + step - 1)
+            step *= 2
+    return low
 
 
 def _is_limited(outlined: _Explorer, counted: _Explorer) -> bool:

@@ -59,12 +59,12 @@ class BankMap:
         """Banks per row."""
         return len(self.starts)
 
-    @property
+    @cached_property
     def lengths(self) -> tuple[int, ...]:
         """Columns of every bank."""
         return tuple(np.diff([*self.starts, self.cols]).tolist())
 
-    @property
+    @cached_property
     def longest(self) -> int:
         """Columns of the longest bank."""
         return max(self.lengths)
@@ -73,7 +73,8 @@ class BankMap:
 def split(cols: int, banks: int) -> list[int]:
     """First column of each of `banks` stretches whose lengths differ by at most one, the longer ones first."""
     short, longer = divmod(cols, banks)
-    return [bank * short + min(bank, longer) for bank in range(banks)]
+    ends_longer = longer * (short + 1)
+    return [*range(0, ends_longer, short + 1), *range(ends_longer, cols, short)]
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class Banks:
         self._rows: dict[int, ExactRows] = {}
         self._least: dict[int, int] = {}
         self._outlines: dict[int, Outline] = {}
+        self._maps: dict[int, BankMap] = {}
 
     @cached_property
     def natural(self) -> tuple[int | None, ...]:
@@ -175,6 +177,11 @@ class Banks:
 
     def map(self, lanes: int) -> BankMap:
         """The bank map for PEs with so many lanes."""
+        if lanes not in self._maps:
+            self._maps[lanes] = self._map(lanes)
+        return self._maps[lanes]
+
+    def _map(self, lanes: int) -> BankMap:
         cols = self.product.cols
         if self._asked is not None:
             return BankMap(tuple(split(cols, self._asked)), cols, "as asked for")
@@ -198,9 +205,16 @@ class Banks:
         if lanes not in self._rows:
             rows, even = self.product.rows, self.even
             is_same = even is not None or self.product.is_dense
+            if not is_same:
+                self._count_around(lanes)
             counts = self.counts(self.map(lanes)) if even is None else even[None]
             self._rows[lanes] = ExactRows(counts[:1] if is_same else counts, lanes, repeat=rows if is_same else 1)
         return self._rows[lanes]
+
+    def _count_around(self, lanes: int) -> None:
+        """Count for neighbouring numbers of lanes too, once for all: a pass over the mask costs more than its cuts."""
+        if self._fine is None or not np.isin(self.map(lanes).starts, self._fine[0]).all():
+            self.prepare(near for near in (lanes - 1, lanes, lanes + 1) if near >= 1)
 
     def counts(self, bank_map: BankMap) -> NDArray[np.int32]:
         """Weights kept in every bank of every engine row, (rows, banks)."""

@@ -121,6 +121,9 @@ def column_cycles(
     ready = np.broadcast_to(np.arange(1, columns + 1, dtype=np.int32)[:, None], (columns, groups))
     if idle is not None:
         ready = ready + np.cumsum(idle[:, order], axis=0, dtype=np.int32)
+    if (work <= work[:, :, :1]).all():
+        # A PE that never has more to do than another never decides; in a dense matrix the first one has the most rows.
+        work = np.ascontiguousarray(work[:, :, :1])
     finish, high_water = _recurrence(work, ready, ends[order], min(slots, columns), delay)
     if slots >= columns:
         unlimited = finish
