@@ -8,6 +8,7 @@ found.to_frame()
 
 import html
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from harness.spec import Experiment
 
 if TYPE_CHECKING:
     import pandas
+
+    from harness.discovery.columns import GuardedColumn
 
 DEFAULT_STORE = Path(".harness")
 
@@ -87,7 +90,11 @@ class Results:
         """The report as text, from the same rows as `harness report`."""
         from harness import report
 
-        return report.render(self.records, format=format, title=self.run_id, margin=self.margin)
+        columns = self._columns()
+        text = report.render(self.records, format=format, title=self.run_id, margin=self.margin, columns=columns)
+        if format in ("csv", "json"):  # the others say it themselves
+            _warn_of(columns)
+        return text
 
     def to_frame(self) -> "pandas.DataFrame":
         """A tidy data frame: a row per cell and seed, a column per quantity with its unit and split.
@@ -105,7 +112,16 @@ class Results:
                 "to_frame makes a data frame of pandas, which is not installed; "
                 "run `pip install 'sparsity-harness[frame]'`"
             ) from None
-        return pandas.DataFrame([_row(record) for record in self.records])
+        from harness.report.added import by_cell
+
+        columns = self._columns()
+        found = by_cell(self.records, columns)
+        _warn_of(columns)
+        titles = {column.name: " ".join(column.header.split()) for column in columns}
+        rows = [_row(record) for record in self.records]
+        for row, values in zip(rows, found, strict=True):
+            row |= {title if (title := titles[name]) not in row else name: value for name, value in values.items()}
+        return pandas.DataFrame(rows)
 
     def picture(self, path: PathLike) -> Path:
         """Draw metric against sparsity to a `.svg` or `.png` file; needs the extra `plots`."""
@@ -114,6 +130,12 @@ class Results:
         report.picture(self.records, Path(path))
         return Path(path)
 
+    def _columns(self) -> "Sequence[GuardedColumn]":
+        """Those of third parties that are installed here, or lie in plugin files of the run."""
+        from harness.inspection.columns import columns_of
+
+        return columns_of(self.folder)
+
     def __repr__(self) -> str:
         done = sum(record.is_done for record in self.records)
         return f"<results of {self.run_id}: {done} of {len(self.records)} cells done, in {self.folder}>"
@@ -121,7 +143,8 @@ class Results:
     def _repr_html_(self) -> str:
         from harness import report
 
-        return _as_html(report.render(self.records, title=self.run_id, margin=self.margin, width=_WIDTH))
+        text = report.render(self.records, title=self.run_id, margin=self.margin, width=_WIDTH, columns=self._columns())
+        return _as_html(text)
 
 
 _WIDTH = 150  # columns of what a notebook shows: it scrolls, a terminal cannot
@@ -269,6 +292,13 @@ def _row(record: Record) -> dict[str, object]:
             if key in cost:
                 row[f"{label} {name}{shown}"] = cost[key]
     return row
+
+
+def _warn_of(columns: "Sequence[GuardedColumn]") -> None:
+    from harness.report.added import faults
+
+    for fault in faults(columns):
+        warnings.warn(fault, stacklevel=3)
 
 
 _COSTS = {

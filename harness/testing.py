@@ -6,8 +6,10 @@ strategies need hypothesis (`pip install hypothesis`); the checks do not.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,6 +23,7 @@ from harness.api import (
     Conditions,
     Engine,
     EngineShape,
+    JsonValue,
     Mask,
     Matrix,
     Part,
@@ -28,6 +31,8 @@ from harness.api import (
     PluginUnavailableError,
     Product,
     Recipe,
+    ReportColumn,
+    ReportRow,
     Run,
     ShapeError,
     SpecError,
@@ -397,3 +402,59 @@ def _check_run(engine: Engine, product: Product, shape: EngineShape, run: Run, a
     if run.busy is not None:
         busiest = max(run.busy.tolist(), default=0)
         demand(busiest <= run.issue_cycles, at, f"no PE busy beyond {run.issue_cycles} cycles, got {busiest}")
+
+
+def check_column(column: ReportColumn, rows: Sequence[ReportRow] | None = None) -> None:
+    """What a report column promises of every row it may meet.
+
+    Args:
+        column: the column, with any parameters.
+        rows: what it is asked about; by default `report_rows()`, on at least one of which it must have a value.
+
+    Raises:
+        PluginContractError: the first promise it breaks.
+        Exception: whatever the column raises; in a report it would be left empty there.
+    """
+    where = f"column {column.name}"
+    demand(isinstance(column.header, str), where, f"a header that is a text, got {column.header!r}")
+    demand(isinstance(column.about, str), where, f"an `about` that is a text, got {column.about!r}")
+    weights = ("main", "second", "extra")
+    demand(column.matters in weights, where, f"`matters` to be one of {', '.join(weights)}, got {column.matters!r}")
+    asked = report_rows() if rows is None else tuple(rows)
+    found = False
+    for row in asked:
+        value, at = column.value(row), f"{where} on {row.pattern}, {row.strategy}, {len(row.values)} seeds"
+        number = isinstance(value, int | float) and math.isfinite(value)  # a bool is an int
+        demand(value is None or isinstance(value, str) or number, at, f"a finite number, a text or None, got {value!r}")
+        demand(value == column.value(row), at, "the same value when asked twice")
+        demand(isinstance(column.footnote(row), str), at, "a footnote that is a text")
+        if value is not None:
+            found = True
+            demand(isinstance(column.shown(value), str), at, f"a text for {value!r} from `shown`")
+    for some in (asked, asked[:1], ()):
+        demand(isinstance(column.applies(some), bool), where, "`applies` to be true or false, for no rows too")
+    demand(found or rows is not None, where, "a value for at least one of `report_rows()`; pass `rows` that have one")
+
+
+def report_rows() -> tuple[ReportRow, ...]:
+    """Rows as a report has them: a baseline, pruned settings, one with a single seed, some without result or costs."""
+    figures = {"cycles": 120.0, "latency_us": 0.6, "speedup": 2.5, "dsp": 64.0}
+    record: dict[str, JsonValue] = {"status": "ok", "seed": 0, "value": 10.0, "train_seconds": 12.5}
+    dense = ReportRow(
+        task="digits", backend="torch", metric="perplexity", values={0: 10.0, 1: 10.4}, sparsity=0.0,
+        model_sparsity=0.0, total_epochs=10, hardware={"simulator[a]": figures},
+        records=(record, {**record, "seed": 1}),
+    )  # fmt: skip
+    pruned = replace(
+        dense, pattern="unstructured", allocation="uniform", strategy="fine_tuning", target_sparsity=0.9,
+        values={0: 11.0, 1: 11.2}, sparsity=0.9, model_sparsity=0.74, total_epochs=15, retrain_epochs=5, dense=dense,
+    )  # fmt: skip
+    failed = {**record, "status": "failed", "value": None, "reason": "it diverged"}
+    return (
+        dense,
+        pruned,
+        replace(pruned, strategy="gradual", values={1: 11.0}, records=(record,)),
+        replace(pruned, pattern="block", dense=None),
+        replace(pruned, pattern="block", hardware={}),
+        replace(pruned, pattern="n_m", values={}, sparsity=None, model_sparsity=None, hardware={}, records=(failed,)),
+    )

@@ -118,7 +118,7 @@ def test_the_tutorial_makes_a_package_that_works(tmp_path):
 
     listed = run(project, site, "-m", "harness", "plugins", "list", "--json")
     states = {row["name"]: row["state"] for row in json.loads(listed.stdout) if row["distribution"] == "my-sparsity"}
-    assert states == {"stretches": "ok", "prune_twice": "ok", "row_serial": "ok"}
+    assert states == {"stretches": "ok", "prune_twice": "ok", "row_serial": "ok", "saved_per_percent": "ok"}
     tests = ("test_stretches.py", "test_row_serial.py")
     tested = run(project, site, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
     assert tested.returncode == 0 and "3 passed" in tested.stdout, tested.stdout

@@ -32,7 +32,7 @@ def test_an_installed_package_is_found(site, tmp_path):
     listed = run(tmp_path, site, "-m", "harness", "plugins", "list", "--json")
     rows = {row["name"]: row for row in json.loads(listed.stdout) if row["distribution"] == "acme-sparsity"}
 
-    assert rows.keys() == {"column_quota", "two_step"}
+    assert rows.keys() == {"column_quota", "two_step", "quality_kept"}
     assert {row["state"] for row in rows.values()} == {"ok"}
     assert rows["two_step"]["version"] == "1.0.0"
 

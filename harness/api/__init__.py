@@ -12,6 +12,7 @@ from harness.api.backend import (
     batch_rng,
 )
 from harness.api.blame import is_own, theirs
+from harness.api.column import ReportColumn, ReportRow
 from harness.api.component import API_VERSION, Component, Frozen, JsonValue, Kind, hookimpl, nested
 from harness.api.engine import (
     Conditions,
@@ -106,7 +107,8 @@ __all__ = [
     "JsonValue", "Kind", "Layer", "LearningRate", "Line", "Logic", "Magnitude", "Mask", "MaskUpdate", "Masker",
     "Matrix", "Metric", "NativeModel", "Needs", "Network", "NonFiniteError", "Optimiser", "Origin", "OwnCodeError",
     "OwnModel", "Part", "Pattern", "Phase", "Place", "PluginContractError", "PluginUnavailableError", "Pool2D",
-    "Problem", "Product", "Prune", "Ram", "RamPurpose", "Random", "Rates", "Recipe", "Rewind", "Role", "Run", "Score",
+    "Problem", "Product", "Prune", "Ram", "RamPurpose", "Random", "Rates", "Recipe", "ReportColumn",
+    "ReportRow", "Rewind", "Role", "Run", "Score",
     "ScoreInput", "ScoreName", "Session", "Settings", "ShapeError", "Shifted", "SparsitySchedule", "SpecError",
     "Split", "State", "StepDecay", "StoreError", "Strategy", "Task", "Tensor", "Train", "UnknownPluginError",
     "WholeScopePattern", "Workload", "batch_rng", "closest", "data_places", "dropout_seed", "even_cuts", "exact_sum",

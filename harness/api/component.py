@@ -12,7 +12,7 @@ from harness.errors import HarnessError
 API_VERSION = 2
 """The interface between the harness and its plugins; it grows by one when something a plugin relies on changes."""
 
-Kind = Literal["task", "pattern", "strategy", "backend", "hardware", "engine"]
+Kind = Literal["task", "pattern", "strategy", "backend", "hardware", "engine", "column"]
 
 hookimpl = pluggy.HookimplMarker("harness")
 

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import wraps
@@ -18,6 +18,7 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from harness.discovery.columns import GuardedColumn
     from harness.report.page import Document
     from harness.spec import Experiment
 
@@ -121,6 +122,14 @@ def print_document(document: "Document") -> None:
     from harness.report import rich
 
     rich.show(document, stdout())
+
+
+def warn_of(columns: "Iterable[GuardedColumn]") -> None:
+    """Say on stderr which third parties' columns are left empty, and why: one line each."""
+    from harness.report.added import faults
+
+    for fault in faults(columns):
+        stderr().print(f"warning: {fault}", style="yellow", markup=False, soft_wrap=True)
 
 
 def write_text(path: Path, text: str) -> None:

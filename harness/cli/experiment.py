@@ -26,6 +26,7 @@ from harness.cli._common import (
     print_json,
     stderr,
     stdout,
+    warn_of,
     write_text,
 )
 from harness.cli.results import where
@@ -185,15 +186,21 @@ def _print_report(result: "RunResult", experiment: "Experiment", *, title: str, 
     """Keep the report, as Markdown, beside the records, and print it or its answer."""
     from harness import report
     from harness.api import StoreError
+    from harness.inspection.columns import columns_of
 
-    page, margin = result.folder / "report.md", experiment.margin
+    page, margin, columns = result.folder / "report.md", experiment.margin, columns_of(result.folder)
     failure = None
     try:
-        page.write_text(report.render(result.records, format="md", title=title, margin=margin), encoding="utf-8")
+        text = report.render(result.records, format="md", title=title, margin=margin, columns=columns)
+        page.write_text(text, encoding="utf-8")
     except OSError as error:  # told below the report, which is not lost for it
         failure = error
     places = where(result.folder)
-    report.render(result.records, title=title, margin=margin, console=stdout(), full=full, where=places)
+    report.render(
+        result.records, title=title, margin=margin, console=stdout(), full=full, where=places, columns=columns
+    )
+    if not full:
+        warn_of(columns)
     if failure is not None:
         raise StoreError(
             f"store: {page} cannot be written ({failure.strerror}); make room, then `harness report {result.run_id}`"

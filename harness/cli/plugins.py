@@ -26,7 +26,8 @@ BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "ma
 @guarded
 def list_plugins(
     kind: Annotated[
-        str | None, typer.Argument(help="task, pattern, strategy, backend or hardware.", show_default="all kinds")
+        str | None,
+        typer.Argument(help="task, pattern, strategy, backend, hardware, engine or column.", show_default="all kinds"),
     ] = None,
     plugin: PluginOption = None,
     as_json: JsonOption = False,
@@ -63,7 +64,7 @@ def list_document(rows: "Iterable[PluginRow]") -> "Document":
         Column("kind", lambda row: row.kind or "?", kind="label", matters="key"),
         Column("name", lambda row: row.name, kind="label", matters="key"),
         Column("state", lambda row: row.state, kind="label", style=lambda row: STYLES[row.state]),
-        Column("from", lambda row: f"{row.distribution} {row.version}", kind="text"),
+        Column("from", _from, kind="text"),
         Column("what it is", _what, kind="text"),
     ]
     return Document("", (Section("", (), table(columns, list(rows))),))
@@ -129,7 +130,7 @@ def plugin_document(row: "PluginRow") -> "Document":
     """What a plugin is, what is wrong with it, and its parameters."""
     from harness.report.page import Column, Document, Section, table
 
-    told = [f"{row.distribution} {row.version}, {row.module}"]
+    told = [", ".join(dict.fromkeys((_from(row), row.module)))]
     wrong = (f"{row.state}: {_what(row)}",) if row.error else ()
     head = Section(f"{row.name} ({row.kind or 'unknown kind'})", tuple(told), warnings=wrong)
     if row.component is None:
@@ -191,7 +192,7 @@ def check(
 def _verdicts(row: "PluginRow") -> "list[dict[str, JsonValue]]":
     """What every check says of a plugin; one that cannot be tried at all has failed."""
     from harness import testing
-    from harness.api import Engine, Pattern, Strategy
+    from harness.api import Engine, Pattern, ReportColumn, Strategy
 
     start: dict[str, JsonValue] = {"kind": row.kind, "name": row.name}
     component = row.component
@@ -204,6 +205,8 @@ def _verdicts(row: "PluginRow") -> "list[dict[str, JsonValue]]":
         checks.append(("strategy", lambda: testing.check_strategy(component())))
     if issubclass(component, Engine):
         checks.append(("engine", lambda: testing.check_engine(component())))
+    if issubclass(component, ReportColumn):
+        checks.append(("column", lambda: testing.check_column(component())))
     verdicts: list[dict[str, JsonValue]] = [{**start, "check": what, **_outcome(tried)} for what, tried in checks]
     if len(checks) == 1:
         said = "no check of this kind goes further; try it with `harness run --smoke`"
@@ -223,7 +226,9 @@ def _outcome(tried: "Callable[[], None]") -> "dict[str, JsonValue]":
 @app.command("new")
 @guarded
 def new(
-    kind: Annotated[str, typer.Argument(help="task, pattern, strategy, hardware or engine.", show_default=False)],
+    kind: Annotated[
+        str, typer.Argument(help="task, pattern, strategy, hardware, engine or column.", show_default=False)
+    ],
     name: Annotated[str, typer.Argument(help="Its name, in snake_case.", show_default=False)],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="The file.", show_default="NAME.py")

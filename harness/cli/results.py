@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from harness.cli._common import DEFAULT_STORE, FullOption, StoreOption, echo, guarded, stdout, write_text
+from harness.cli._common import (
+    DEFAULT_STORE,
+    FullOption,
+    PluginOption,
+    StoreOption,
+    echo,
+    guarded,
+    stdout,
+    warn_of,
+    write_text,
+)
 
 
 class ExportFormat(StrEnum):
@@ -52,6 +62,7 @@ def report(
         typer.Option("--margin", min=0, help="Equivalence margin, in the metric's unit.", show_default="the spec's"),
     ] = None,
     full: FullOption = False,
+    plugin: PluginOption = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -67,6 +78,7 @@ def report(
     A terminal gets the answer, on one screen, and with --full every table; a file always has them all.
     """
     from harness import report
+    from harness.inspection.columns import columns_of
     from harness.inspection.lookup import find_run
     from harness.results import records
 
@@ -77,16 +89,18 @@ def report(
         echo(f"wrote {picture}")
         return
     margin = _margin(folder) if margin is None else margin
-    title = folder.name
+    title, columns = folder.name, columns_of(folder, plugin or ())
     if form is ReportFormat.rich and output is None:
         places = where(folder)
-        report.render(rows, format="rich", title=title, margin=margin, console=stdout(), full=full, where=places)
+        report.render(rows, title=title, margin=margin, console=stdout(), full=full, where=places, columns=columns)
         return
-    text = report.render(rows, format=form.value, title=title, margin=margin)
+    text = report.render(rows, format=form.value, title=title, margin=margin, columns=columns)
     if output is None:
         echo(text.rstrip("\n"))
     else:
         write_text(output, text.rstrip("\n") + "\n")
+    if output is not None or form in (ReportFormat.json, ReportFormat.csv):  # a page says it itself
+        warn_of(columns)
 
 
 def where(folder: Path) -> list[tuple[str, str]]:

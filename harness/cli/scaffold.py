@@ -16,7 +16,7 @@ from harness.api import SpecError
 if TYPE_CHECKING:
     from harness.discovery.registry import Registry
 
-KINDS = ("task", "pattern", "strategy", "hardware", "engine")
+KINDS = ("task", "pattern", "strategy", "hardware", "engine", "column")
 """The kinds that there are templates of."""
 
 _MEANT_OTHERWISE = ("null", "true", "false", "all", "dense")

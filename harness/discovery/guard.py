@@ -23,6 +23,7 @@ from harness.api import (
     Workload,
 )
 from harness.api.promises import kept_program
+from harness.user_files import folder_of
 
 Plugin = Component | Score
 """What a call goes into."""
@@ -119,7 +120,7 @@ def blame(error: BaseException, plugins: Iterable[Plugin] = ()) -> str:
     candidates = list(plugins)
     happened = f"exited ({_text.told(error)})" if isinstance(error, SystemExit) else f"raised {_text.told(error)}"
     for module, place, owner in frames:
-        if module.partition(".")[0] == _HOME:
+        if _package(module) == _HOME:
             continue
         found = owner or next((each for each in candidates if _is_of(module, each)), None)
         if found is not None:
@@ -134,7 +135,8 @@ def is_foreign(error: BaseException) -> bool:
     """Whether an exception was raised by code of a third party's plugin package."""
     ours = {_HOME, "harness_plugins"}
     theirs = {entry.module.partition(".")[0] for entry in entry_points(group=GROUP)} - ours
-    return any(module.partition(".")[0] in theirs for module, _, _ in _frames(error.__traceback__))
+    modules = [module for module, _, _ in _frames(error.__traceback__)]
+    return any(_package(module) in theirs or folder_of(module) is not None for module in modules)
 
 
 def described(plugin: Plugin) -> str:
@@ -170,15 +172,23 @@ def _frames(trace: TracebackType | None) -> Iterator[tuple[str, str, Plugin | No
 
 
 def _short(file: str, module: str) -> str:
-    """A file below its import root: the same wherever a package is installed."""
+    """A file below its import root, the same wherever a package is installed; one of the user's as seen from here."""
     path = Path(file)
+    if folder_of(module) is not None:  # the user knows it by its path
+        return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
     depth = module.count(".") + (2 if path.name == "__init__.py" else 1)
     return "/".join(path.parts[-depth:])
 
 
 def _is_of(module: str, plugin: Plugin) -> bool:
     own = type(plugin).__module__
-    return module == own or module.startswith(f"{own}.") or module.partition(".")[0] == own.partition(".")[0] != _HOME
+    return module == own or module.startswith(f"{own}.") or _package(module) == _package(own) != _HOME
+
+
+def _package(module: str) -> str:
+    """The package that a module came with; of a user's own file, whose module is below one of ours, its folder."""
+    folder = folder_of(module)
+    return module.partition(".")[0] if folder is None else str(folder)
 
 
 def _definition(plugin: Plugin, method: str = "") -> str:

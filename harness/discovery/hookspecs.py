@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pluggy
 
-from harness.api import Backend, Engine, HardwareModel, Pattern, Strategy, Task
+from harness.api import Backend, Engine, HardwareModel, Pattern, ReportColumn, Strategy, Task
 
 hookspec = pluggy.HookspecMarker("harness")
 
@@ -42,4 +42,10 @@ def register_hardware() -> type[HardwareModel] | Sequence[type[HardwareModel]]:
 @hookspec
 def register_engine() -> type[Engine] | Sequence[type[Engine]]:
     """Offer an engine: how the datapath of an accelerator runs one matrix-vector product."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def register_column() -> type[ReportColumn] | Sequence[type[ReportColumn]]:
+    """Offer a column of reports: what every row of a table of results has there."""
     raise AssertionError("a specification is never called")

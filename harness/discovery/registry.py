@@ -28,6 +28,7 @@ from harness.api import (
     Kind,
     Pattern,
     PluginUnavailableError,
+    ReportColumn,
     Strategy,
     Task,
     UnknownPluginError,
@@ -41,11 +42,11 @@ GROUP = "harness.plugins"
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PLURALS: Mapping[Kind, str] = {
     "task": "tasks", "pattern": "patterns", "strategy": "strategies", "backend": "backends", "hardware": "hardware",
-    "engine": "engines",
+    "engine": "engines", "column": "columns",
 }  # fmt: skip
 BASES: Mapping[Kind, type[Component]] = {
     "task": Task, "pattern": Pattern, "strategy": Strategy, "backend": Backend, "hardware": HardwareModel,
-    "engine": Engine,
+    "engine": Engine, "column": ReportColumn,
 }  # fmt: skip
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -95,7 +95,7 @@ def experiment_of(folder: Path, *, only: Iterable[str] | None = None) -> Experim
 
     if not (folder / SPEC).exists():
         raise SpecError(f"expected the experiment file {SPEC} in {folder}, got none; name the file: `harness why` does")
-    experiment = load(folder / SPEC, discover(), plugins=_plugins(folder))
+    experiment = load(folder / SPEC, discover(), plugins=plugin_files(folder))
     experiment = replace(experiment, data_dir=_data_dir(experiment.data_dir, folder))
     rows = records.read(folder / RECORDS, details=False)
     wanted = {record.cell for record in rows} if only is None else frozenset(only)
@@ -110,7 +110,7 @@ def experiment_of(folder: Path, *, only: Iterable[str] | None = None) -> Experim
     )
 
 
-def _plugins(folder: Path) -> tuple[Path, ...] | None:
+def plugin_files(folder: Path) -> tuple[Path, ...] | None:
     """The files of plugins that a run had; None for one of before there were such files."""
     listed = folder / "plugins.json"
     if not listed.exists():

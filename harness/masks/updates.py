@@ -402,6 +402,8 @@ def achieved(masks: Mapping[str, Mask], tensors: Sequence[Tensor]) -> Achieved:
         masks: by tensor name, for the pruned tensors only.
         tensors: every trainable tensor of the model, biases included.
     """
+    # In the order of the model: files keep masks in none, and records of equal cells are to be equal.
+    masks = {tensor.name: masks[tensor.name] for tensor in tensors if tensor.name in masks}
     zeros = {name: int(mask.size - np.count_nonzero(mask)) for name, mask in masks.items()}
     pruned = sum(mask.size for mask in masks.values())
     return Achieved(

@@ -10,6 +10,7 @@ from pydantic_core import to_json
 from rich.console import Console
 
 from harness.report import markdown, rich, tabular
+from harness.report.added import Added, by_cell
 from harness.report.answer import first_page
 from harness.report.document import build
 from harness.report.page import Medium
@@ -31,6 +32,7 @@ def render(
     width: int = 110,
     full: bool = True,
     where: Sequence[tuple[str, str]] = (),
+    columns: Sequence[Added] = (),
 ) -> str:
     """The report as text.
 
@@ -43,18 +45,19 @@ def render(
         width: columns of the text of `rich` without a console.
         full: with `rich`, all tables; otherwise the answer alone, on one screen.
         where: with `rich` and without `full`, where more is to be found, by name.
+        columns: of third parties; where one went wrong it says so in its `fault`, and documents for people say it too.
 
     Raises:
         EmptySelectionError: there are no records.
         StoreError: two records are of the same cell, as when two runs are mixed.
     """
     if format == "json":
-        return to_json(list(records), indent=2, inf_nan_mode="null").decode() + "\n"
+        return to_json(_with_columns(records, columns), indent=2, inf_nan_mode="null").decode() + "\n"
     mediums: dict[Format, Medium] = {"rich": "terminal", "md": "page", "csv": "data"}
     if format == "rich" and not full:
         document = first_page(records, title=title, margin=margin, where=where)
     else:
-        document = build(records, title=title, margin=margin, medium=mediums[format])
+        document = build(records, title=title, margin=margin, medium=mediums[format], columns=columns)
     if format == "csv":
         return tabular.text(document)
     if format == "md":
@@ -63,3 +66,12 @@ def render(
         rich.show(document, console)
         width = console.width
     return rich.text(document, width)
+
+
+def _with_columns(records: Sequence[Record], columns: Sequence[Added]) -> list[Record | dict[str, object]]:
+    """The records, beside each what third parties' columns have for it."""
+    if not columns:
+        return list(records)
+    return [
+        {**dict(record), "columns": found} for record, found in zip(records, by_cell(records, columns), strict=True)
+    ]

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from harness.api import JsonValue
-from harness.report import answer, formats, page
+from harness.report import added, answer, formats, page
 from harness.report.comparison import StrategyRow, strategies
 from harness.report.engines import engines
 from harness.report.formats import MISFIT
@@ -20,7 +21,14 @@ _OF_A_CELL = frozenset(("activation_density", "arithmetic", "failed_stage", "war
 _SHOWN_CELLS = 3  # missing cells that a compact report names per reason
 
 
-def build(records: Sequence[Record], *, title: str, margin: float | None, medium: Medium) -> Document:
+def build(
+    records: Sequence[Record],
+    *,
+    title: str,
+    margin: float | None,
+    medium: Medium,
+    columns: Sequence[added.Added] = (),
+) -> Document:
     """The report.
 
     Args:
@@ -28,6 +36,7 @@ def build(records: Sequence[Record], *, title: str, margin: float | None, medium
         title: its heading.
         margin: see `rows.tables`.
         medium: what it is for: a terminal has fewer columns and the patterns as headings; data only the results.
+        columns: of third parties, for the tables of results; what goes wrong in one is a warning.
 
     Raises:
         EmptySelectionError: there are no records.
@@ -35,18 +44,20 @@ def build(records: Sequence[Record], *, title: str, margin: float | None, medium
     """
     found = tables(records, margin)
     if medium == "data":
-        return Document(title, tuple(results(table, margin=margin, medium=medium) for table in found))
+        told = [results(table, margin=margin, medium=medium, columns=columns) for table in found]
+        return Document(title, tuple(told))
     compact = medium == "terminal"
     opening = () if compact else answer.sections(records, found, title=title, margin=margin)
-    sections = [*opening, _what_ran(records, compact)]
+    sections = []
     for table in found:
-        sections.append(results(table, margin=margin, medium=medium))
+        sections.append(results(table, margin=margin, medium=medium, columns=columns))
         compared = strategies(table)
         if compared:
             sections.append(_strategies(table, compared))
         sections += engines(table, compact)
-    sections.append(_how_to_read(records))
-    return Document(title, tuple(sections))
+    ran = _what_ran(records, compact)
+    ran = replace(ran, warnings=(*ran.warnings, *added.faults(columns)))
+    return Document(title, (*opening, ran, *sections, _how_to_read(records)))
 
 
 # --- what ran -------------------------------------------------------------------------------------------------------

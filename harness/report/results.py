@@ -6,7 +6,7 @@ from functools import partial
 from operator import attrgetter
 
 from harness.api import JsonValue
-from harness.report import formats, page
+from harness.report import added, formats, page
 from harness.report.formats import MARKS
 from harness.report.page import Column, Medium, Noted, Section, Shown, missing
 from harness.report.rows import REFERENCE, UNEVEN, HardwareCell, Row, Table
@@ -32,7 +32,7 @@ class _Layout:
         return self.medium == "terminal"
 
 
-def results(table: Table, *, margin: float | None, medium: Medium) -> Section:
+def results(table: Table, *, margin: float | None, medium: Medium, columns: Sequence[added.Added] = ()) -> Section:
     """The section of one task's results; see `document.build`."""
     layout = _Layout(
         table=table,
@@ -42,7 +42,11 @@ def results(table: Table, *, margin: float | None, medium: Medium) -> Section:
         with_verdicts=table.comparisons > 0 and any(row.value and row.value.n > 1 for row in table.rows),
     )
     grid = page.table(
-        list(_columns(layout)),
+        [
+            *_columns(layout),
+            *added.columns(table, columns),
+            Column("", fields=lambda row: {"reason": row.why_no_value}),
+        ],
         table.rows,
         medium,
         groups=_groups(table) if layout.compact else {},
@@ -113,7 +117,6 @@ def _columns(layout: _Layout) -> Iterator[Column[Row]]:
         yield from _hardware(model, labels)
     for label in table.hardware:
         yield Column("", fields=partial(_cost, label))
-    yield Column("", fields=lambda row: {"reason": row.why_no_value})
 
 
 def _labels() -> Iterator[Column[Row]]:

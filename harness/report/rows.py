@@ -109,10 +109,10 @@ class Row:
 
     @property
     def tensors(self) -> dict[str, float]:
-        """Mean sparsity over the seeds with a result, by tensor."""
+        """Mean sparsity over the seeds with a result, by tensor; in the order of names, as masks are kept in none."""
         found = [record.tensor_sparsity for record in self.records if record.is_done]
-        names = dict.fromkeys(name for each in found for name in each)
-        return {name: mean for name in names if (mean := _mean(each.get(name) for each in found)) is not None}
+        names = sorted({name for each in found for name in each})
+        return {name: mean for name in names if (mean := mean_of(each.get(name) for each in found)) is not None}
 
     @property
     def values(self) -> dict[int, float]:
@@ -278,12 +278,12 @@ def _row(setting: Setting, records: tuple[Record, ...]) -> Row:
         setting=setting,
         planned=len(records),
         done=len(values),
-        sparsity=_mean(record.sparsity for record in done),
-        model_sparsity=_mean(record.model_sparsity for record in done),
+        sparsity=mean_of(record.sparsity for record in done),
+        model_sparsity=mean_of(record.model_sparsity for record in done),
         total_epochs=max(record.total_epochs for record in records),
         retrain_epochs=max(record.retrain_epochs for record in records),
         value=interval(values) if values else None,
-        before_retraining=_mean(record.value_before_retraining for record in done),
+        before_retraining=mean_of(record.value_before_retraining for record in done),
         hardware={label: _cost(done, label) for label in dict.fromkeys(k for r in records for k in r.hardware)},
         records=records,
         why_no_value=_why_incomplete(records),
@@ -298,7 +298,8 @@ def _values(records: Iterable[Record]) -> dict[int, float]:
     }
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
+def mean_of(values: Iterable[float | None]) -> float | None:
+    """Mean of the values that are there and finite; None if none is."""
     present = [value for value in values if value is not None and math.isfinite(value)]
     return math.fsum(present) / len(present) if present else None
 
@@ -327,9 +328,9 @@ def _cost(done: Sequence[Record], label: str) -> HardwareCell:
     if not costed:
         return HardwareCell(reason=next((str(cost["reason"]) for cost in costs), ""))
     return HardwareCell(
-        latency_us=_mean(_number(cost.get("latency_us")) for cost in costed),
-        cycles=_mean(_number(cost.get("cycles")) for cost in costed),
-        speedup=_mean(_number(cost.get("speedup")) for cost in costed),
+        latency_us=mean_of(_number(cost.get("latency_us")) for cost in costed),
+        cycles=mean_of(_number(cost.get("cycles")) for cost in costed),
+        speedup=mean_of(_number(cost.get("speedup")) for cost in costed),
         fits=all(cost["fits"] is True for cost in costed) if all("fits" in cost for cost in costed) else None,
         engine=str(costed[0].get("engine", "")),
         is_baseline=bool(costed[0].get("baseline")) and costed[0].get("engine") == costed[0].get("baseline"),

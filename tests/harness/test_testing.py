@@ -1,5 +1,6 @@
 """The checks for plugin authors find what they are there to find."""
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from harness.api import (
     PluginContractError,
     Prune,
     Ram,
+    ReportColumn,
     Rewind,
     Run,
     ShapeError,
@@ -28,6 +30,7 @@ from harness.api import (
     Train,
 )
 from harness.testing import (
+    check_column,
     check_component,
     check_engine,
     check_pattern,
@@ -402,6 +405,43 @@ def test_a_component_without_words_is_found_out():
     Silent.__doc__ = None
     with pytest.raises(PluginContractError, match="a docstring"):
         check_component(Silent)
+
+
+ASKED = itertools.count()
+
+
+class Kept(ReportColumn):
+    """What is left of the weights, in percent."""
+
+    name = "kept"
+
+    def value(self, row):
+        return None if row.sparsity is None else 100 * (1 - row.sparsity)
+
+
+def column(**changes):
+    return type("Spoilt", (Kept,), {"__doc__": "Spoilt.", "__module__": __name__, **changes})()
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "sentence"),
+    [
+        (column(value=lambda self, row: float("inf")), "a finite number, a text or None, got inf"),
+        (column(value=lambda self, row: object()), "a finite number, a text or None, got <object"),
+        (column(value=lambda self, row: None), "a value for at least one of"),
+        (column(value=lambda self, row: next(ASKED)), "the same value when asked twice"),
+        (column(shown=lambda self, value: value), "a text for .* from `shown`"),
+        (column(footnote=lambda self, row: None), "a footnote that is a text"),
+        (column(applies=lambda self, rows: None), "`applies` to be true or false"),
+        (column(header=7), "a header that is a text, got 7"),
+        (column(matters="most"), "`matters` to be one of main, second, extra, got 'most'"),
+    ],
+    ids=["infinite", "object", "nothing", "fickle", "shown", "footnote", "applies", "header", "matters"],
+)
+def test_a_spoilt_column_is_found_out(spoilt, sentence):
+    check_column(Kept())
+    with pytest.raises(PluginContractError, match=sentence):
+        check_column(spoilt)
 
 
 @given(scores=score_matrices(rows_multiple_of=2, cols_multiple_of=4, levels=3), sparsity=sparsities())

@@ -106,6 +106,8 @@ def test_their_experiments_run(tmp_path):
     assert "my_strategy" in {record["strategy"] for record in found["try_my_strategy"]}
     assert "my_hardware" in json.dumps(found["try_my_hardware"])
     assert "my_engine" in json.dumps(found["try_my_engine"])
+    (page,) = (tmp_path / "store" / "runs").glob("try_my_column-*/report.md")
+    assert "| my_column % |" in page.read_text()
 
 
 def test_a_file_that_is_there_is_left_as_it_is(here):

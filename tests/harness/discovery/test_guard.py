@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from toy import FineTuning, experiment
 
 from harness.api import Cost, Dense, Network, PluginContractError, SpecError, Workload
-from harness.discovery.guard import calling, cost_of
+from harness.discovery.guard import calling, cost_of, is_foreign
 from harness.execution.costs import computed
 from harness.execution.run import run
 from harness.planning.plan import make_plan
+from harness.user_files import import_file
 
 COST = {
     "cycles": 1, "latency_us": 1.0, "clock_mhz": 1.0, "dense_cycles": 1, "dense_latency_us": 1.0, "speedup": 1.0,
@@ -113,3 +114,21 @@ def test_what_nothing_supplies_is_refused_before_anything_trains(tmp_path):
 
     with pytest.raises(SpecError, match=r"score norms needs 'input_norms', which no backend supplies"):
         make_plan(experiment([Scored(score=Norms())]), store=tmp_path)
+
+
+def test_code_of_a_users_own_file_is_named_with_its_path_and_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_costs.py").write_text(
+        "from harness.api import HardwareModel\n"
+        "class Own(HardwareModel):\n"
+        "    name = 'own'\n"
+        "    def cost(self, workload):\n"
+        "        return 1 // 0\n"
+    )
+    model = import_file(tmp_path / "own_costs.py").Own()
+
+    with pytest.raises(PluginContractError) as raised:
+        cost_of(model, workload())
+
+    assert re.fullmatch(r"hardware own raised ZeroDivisionError: .* in cost \(own_costs\.py:5\); .*", str(raised.value))
+    assert is_foreign(raised.value.__cause__)
