@@ -143,7 +143,7 @@ def test_a_file_of_another_name_is_the_one_its_experiment_names(here):
         ("strategy", "random", "a module 'random' is installed already, which it would hide; take 'my_random'"),
         ("engine", "numpy", "a module 'numpy' is installed already"),
         ("backend", "mine", "there is no template of a backend"),
-        ("planet", "mine", "expected a kind (task, pattern, strategy, hardware, engine), got 'planet'"),
+        ("planet", "mine", "expected a kind (task, pattern, strategy, hardware, engine, column), got 'planet'"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_way_out(kind, name, said, here):

@@ -177,7 +177,7 @@ def test_texts_booleans_and_footnotes_are_shown_as_they_are_meant():
     noted = render(study(), format="md", columns=[made(lambda row: None, footnote=lambda self, row: "never known")])
 
     assert "| yes |" in text and "| no |" in text
-    assert "¹ never known" in noted and "–¹" in noted
+    assert re.search(r"([¹²³⁴]) never known", noted) and noted.count("–") > text.count("–")
 
 
 def test_a_column_stands_only_where_it_applies_and_has_something():
