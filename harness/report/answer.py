@@ -1,9 +1,11 @@
 """What a run answers, on one screen: what ran, which pattern wins under which strategy, what to beware of."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+
+from rich.cells import cell_len
 
 from harness._text import plural
 from harness.report import formats, page, rich
@@ -164,14 +166,18 @@ def _answer(subject: _Subject, margin: float | None, most: int | None) -> Sectio
     baseline = "dense" if is_dense else table.reference
     shown = every[:most]
     levels = sorted({level for line in every for level in line.rows})
-    columns = list(_labels(every))
-    columns += [Column(formats.level(level), partial(_cell, subject, level), kind="number") for level in levels]
+    cells = [Column(formats.level(level), partial(_cell, subject, level), kind="number") for level in levels]
+    plain: Mapping[str, str] = {}
+    # The eye compares along a row: before a screen breaks it, names lose the settings that tell nothing apart.
+    if most is not None and _width([*_labels(every, plain), *cells], shown) > WIDTH:
+        plain = _plain_names(table)
+    columns = [*_labels(every, plain), *cells]
     below = _legend(subject, shown, baseline, margin)
     if len(shown) < len(every):
         below.append(f"{plural(len(every) - len(shown), 'row')} more: harness report --full.")
     what = f"{table.metric}{f' in {table.unit}' if table.unit else ''}, {table.better} is better"
     heading = f"{table.task} against {baseline}: {what}"
-    sentence = _sentence(every, baseline, is_dense=is_dense, table=table, margin=margin)
+    sentence = _sentence(every, plain, baseline, is_dense=is_dense, table=table, margin=margin)
     return Section(heading, (), page.table(columns, shown, caption=below, notes=[sentence]))
 
 
@@ -186,15 +192,30 @@ def _lines(table: Table, *, is_dense: bool) -> list[_Line]:
     return sorted(lines, key=lambda line: firsts.index(line.setting.strategy))
 
 
-def _labels(lines: Sequence[_Line]) -> Iterable[Column[_Line]]:
+def _labels(lines: Sequence[_Line], plain: Mapping[str, str]) -> Iterable[Column[_Line]]:
     for name in ("strategy", "pattern", "backend", "allocation"):
         # Strategy and pattern are always told; of the others only what differs.
         if name in ("strategy", "pattern") or len({getattr(line.setting, name) for line in lines}) > 1:
-            yield Column(name, partial(_label, name), kind="label", matters="key")
+            yield Column(name, partial(_label, name, plain), kind="label", matters="key")
 
 
-def _label(name: str, line: _Line) -> str:
-    return str(getattr(line.setting, name))
+def _label(name: str, plain: Mapping[str, str], line: _Line) -> str:
+    label = str(getattr(line.setting, name))
+    return plain.get(label, label)
+
+
+def _plain_names(table: Table) -> dict[str, str]:
+    """Labels that are the only ones of their name in the table, each with this name."""
+    settings = [row.setting for row in table.rows]
+    labels = {label for setting in settings for label in (setting.pattern, setting.strategy)}
+    names = Counter(label.partition("(")[0] for label in labels)
+    return {label: name for label in labels if names[name := label.partition("(")[0]] == 1}
+
+
+def _width(columns: Sequence[Column[_Line]], lines: Sequence[_Line]) -> int:
+    """Columns of a terminal that the table takes when nothing in it is broken."""
+    texts = [[column.head, *(str(column.shown(line)) for line in lines if column.shown)] for column in columns]
+    return sum(max(map(cell_len, column)) + 1 for column in texts) - 1
 
 
 def _compared(row: Row, *, is_dense: bool) -> tuple[Comparison | None, Verdict | None]:
@@ -221,14 +242,23 @@ def _cell(subject: _Subject, level: float, line: _Line) -> str:
     return text if factor is None else f"{text} {formats.speedup(factor)}"
 
 
-def _sentence(lines: Sequence[_Line], baseline: str, *, is_dense: bool, table: Table, margin: float | None) -> str:
+def _sentence(
+    lines: Sequence[_Line],
+    plain: Mapping[str, str],
+    baseline: str,
+    *,
+    is_dense: bool,
+    table: Table,
+    margin: float | None,
+) -> str:
     """The verdicts in words; where there are many, how many."""
     found: dict[tuple[str, Verdict, str], list[str]] = {}
     for line in lines:
         for level, row in sorted(line.rows.items()):
             verdict = _judged(row, is_dense=is_dense)
             if verdict is not None:
-                key = (line.setting.pattern, verdict, line.setting.strategy)
+                pattern, strategy = (plain.get(name, name) for name in (line.setting.pattern, line.setting.strategy))
+                key = (pattern, verdict, strategy)
                 found.setdefault(key, []).append(formats.asked(level))
     if not found:
         if all(row.value is None or row.value.n < 2 for row in table.rows):

@@ -183,16 +183,28 @@ def test_the_answer_has_the_difference_the_verdict_and_the_cycles_of_every_compa
     found = row(grid(), BANKS, FINE, margin=1.0)
     text = opened(grid(), margin=1.0, width=200)
 
-    line = next(line for line in text.splitlines() if FINE in line and "×" in line)
+    line = next(line for line in text.splitlines() if line.startswith("fine_tuning ") and "×" in line)
     assert f"{found.to_reference.difference.mean:+.2f} ± {found.to_reference.difference.half:.2f} ≈ 1.00×" in line
-    assert f"Answer, against unstructured: {BANKS} equivalent under {FINE} at 60, 90 %" in text
+    assert "Answer, against unstructured: bank_balanced equivalent under fine_tuning at 60, 90 %" in text
     assert "≈ equivalent within 1 (p < 0.05, Holm over 12)" in text
+
+
+def test_where_a_row_would_be_broken_names_lose_only_the_settings_that_tell_nothing_apart():
+    twice = (FINE, "fine_tuning(epochs=9)")
+    text = opened(
+        grid(patterns=("unstructured", BANKS), by=(*twice, "gradual(begin_epoch=3, end_epoch=10)")), margin=1.0
+    )
+    short = opened(grid(levels=(0.9,), by=(FINE,)), margin=1.0)
+
+    assert all(f"\n{strategy}  bank_balanced " in text for strategy in twice)
+    assert "begin_epoch" not in text and "\ngradual " in text
+    assert f"\n{FINE}  {BANKS} " in short
 
 
 def test_without_the_reference_pattern_the_answer_is_against_dense_with_its_cycles():
     text = opened(grid(patterns=(BANKS,)), margin=1.0, width=200)
 
-    line = next(line for line in text.splitlines() if line.startswith(FINE))
+    line = next(line for line in text.splitlines() if line.startswith("fine_tuning"))
     assert "against dense" in text and "▼ 5.80×" in line and "▼ 8.21×" in line
 
 
