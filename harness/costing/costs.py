@@ -22,7 +22,6 @@ from harness.costing.entries import Entry
 from harness.discovery.guard import cost_of
 from harness.discovery.registry import Registry, did_you_mean
 from harness.formats.storage import FormatSize, best, sizes
-from harness.spec.document import sentence
 
 _WEIGHT_BITS = 16
 """Width of a weight in storage, for models that have no such parameter."""
@@ -173,6 +172,8 @@ def _made(registry: Registry, kind: Kind, entry: Entry, called: Callable[[str], 
 
 
 def _mistakes(error: ValidationError, component: type[Component], called: Callable[[str], str]) -> list[str]:
+    from harness.spec.document import sentence  # brings the reader of YAML, and only mistakes need it
+
     known = [name for name in component.model_fields if name != "own_label"]
     lines = []
     for detail in error.errors(include_url=False):

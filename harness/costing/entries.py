@@ -1,10 +1,15 @@
 """What a command line says of engines and parameters, as the entries that the registry makes components from."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.api import JsonValue, SpecError, read_plain_text
-from harness.spec.source import MAX_BYTES, Problems, read
+
+if TYPE_CHECKING:
+    from harness.spec.source import Problems
 
 Entry = dict[str, JsonValue]
 """A `name` with parameters, or parameters alone."""
@@ -16,6 +21,8 @@ def scalar(text: str, what: str) -> JsonValue:
     Raises:
         SpecError: it is no YAML.
     """
+    from harness.spec.source import read  # with it comes the reader of YAML: only where there is something to read
+
     if not text.strip():
         raise SpecError(f"{what}: expected a value after '=', got nothing; write it, or leave the parameter out")
     value, problems = read(text, what)
@@ -64,6 +71,8 @@ def read_description(path: Path, what: str) -> tuple[JsonValue, Problems]:
     Raises:
         SpecError: it cannot be read, is empty or no YAML.
     """
+    from harness.spec.source import MAX_BYTES, read
+
     text = read_plain_text(path, f"a description of {what}", most=MAX_BYTES)
     if not text.strip():
         raise SpecError(f"{path}: expected a description of {what}, got an empty file; examples/ has some")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
@@ -12,8 +12,9 @@ from pydantic import Field, ValidationError, model_validator
 from harness.api import LSTM, Conv2D, Dense, Frozen, Layer, Network, Pool2D, SpecError, Workload
 from harness.costing.entries import read_description
 from harness.formats.weights_files import Layout, read_weights
-from harness.spec.document import explain
-from harness.spec.source import Problems, got
+
+if TYPE_CHECKING:
+    from harness.spec.source import Problems
 
 DESCRIPTIONS = (".yaml", ".yml")
 """Suffixes of files that describe a workload."""
@@ -202,6 +203,8 @@ def described(path: Path) -> Given:
     try:
         description = Description.model_validate(value)
     except ValidationError as error:
+        from harness.spec.document import explain
+
         explain(error, problems, (), value, _keys)
         problems.finish()
         raise  # not reached: `finish` raises
@@ -213,7 +216,9 @@ def _keys(path: tuple[str | int, ...]) -> list[str]:
     return [] if path else list(Description.model_fields)
 
 
-def _workload(description: Description, problems: Problems) -> Given:
+def _workload(description: Description, problems: "Problems") -> Given:
+    from harness.spec.source import got
+
     layers: list[Layer] = []
     kept: dict[str, int] = {}
     banks: dict[str, int] = {}

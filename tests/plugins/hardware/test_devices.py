@@ -27,6 +27,14 @@ def table():
     return YAML(typ="safe", pure=True).load(TABLE.read_text(encoding="utf-8"))
 
 
+def test_the_table_that_is_read_at_start_up_is_the_one_that_people_edit(request):
+    written = TABLE.with_suffix(".json")
+    if request.config.getoption("--update-golden"):
+        written.write_text(json.dumps(table(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    assert json.loads(written.read_text(encoding="utf-8")) == table()
+
+
 def figures(node, path=""):
     """Every mapping with a `value`, and every number outside of one."""
     if isinstance(node, dict):
