@@ -290,8 +290,10 @@ def _legend(subject: _Subject, lines: Sequence[_Line], baseline: str, margin: fl
     if marks:
         parts.append(f"{marks} (p < {ALPHA:.2g}, Holm over {table.comparisons})")
     compared = [_compared(row, is_dense=is_dense)[0] for row in rows]
-    if any(each is not None and each.difference.half is not None for each in compared):
+    if any(each is not None and formats.has_interval(each.difference) for each in compared):
         parts.append(f"±: {100 * CONFIDENCE:g} % interval, paired by seed")
+    if any(each is not None and formats.is_constant(each.difference) for each in compared):
+        parts.append(formats.ALL_EQUAL)
     if any(subject.factors[row.setting] is not None for row in rows):
         parts.append(f"×: modelled cycles of {baseline} over these ({main_model(table)}, each on its best engine)")
     if not is_dense and any(row.uneven_reference for row in rows):

@@ -12,6 +12,12 @@ LATENCY_DIGITS = 2
 SPEEDUP_DIGITS = 2
 REACHED_DIGITS = 1
 
+_EQUAL = 1e-9
+"""Part of a mean below which an interval's half is rounding: the values behind it are equal."""
+
+ALL_EQUAL = "(all n equal): no spread among n seeds, so no interval, and a mark only where the evidence is enough"
+"""The legend of what stands in place of an interval of no width, which would claim a certainty that is not there."""
+
 MARKS: dict[Verdict, str] = {"better": "▲", "worse": "▼", "equivalent": "≈", "not enough evidence": "?"}
 
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -63,8 +69,15 @@ def value(number: Interval, digits: int) -> str:
 
 def difference(comparison: Comparison, digits: int, verdict: Verdict | None) -> str:
     """A signed mean difference with its interval and its verdict's mark."""
-    mark = f" {MARKS[verdict]}" if verdict is not None else ""
-    return signed(comparison.difference.mean, digits) + _half(comparison.difference, digits) + mark
+    number = comparison.difference
+    # Without spread "not enough evidence" is part of the words: `+2.00 ± 0.00 ?` reads as a contradiction.
+    unmarked = verdict is None or (is_constant(number) and verdict == "not enough evidence")
+    return signed(number.mean, digits) + _half(number, digits) + ("" if unmarked else f" {MARKS[verdict]}")
+
+
+def is_constant(number: Interval) -> bool:
+    """Whether several values are equal but for rounding, so that their spread says nothing."""
+    return number.half is not None and number.half <= _EQUAL * abs(number.mean)
 
 
 def signed(number: float, digits: int) -> str:
@@ -73,8 +86,19 @@ def signed(number: float, digits: int) -> str:
     return text[1:] if float(text) == 0 else text
 
 
+def has_interval(number: Interval) -> bool:
+    """Whether a mean is printed with an interval."""
+    return number.half is not None and not is_constant(number)
+
+
 def _half(number: Interval, digits: int) -> str:
-    return "" if number.half is None else f" ± {number.half:.{digits}f}"
+    """What follows a mean; never a width that rounds to nothing."""
+    if number.half is None:
+        return ""
+    if is_constant(number):
+        return f" (all {number.n} equal)"
+    text, least = f"{number.half:.{digits}f}", f"{10**-digits:.{digits}f}"
+    return f" ± {text}" if float(text) else f" ± <{least}"
 
 
 def epochs(total: int, retraining: int) -> str:

@@ -322,6 +322,9 @@ def _statistics_lines(layout: _Layout, margin: float | None) -> list[str]:
             return ["n too small: one seed gives no interval."]
         return [line, "n too small: one seed gives no interval and no verdict; differences may be chance."]
     lines = [f"{line} ±: {100 * CONFIDENCE:g} % t interval over n seeds{every}; no ± where n = 1."]
+    values = [row.value for row in table.rows if row.value is not None]
+    if any(map(formats.is_constant, [*values, *(comparison.difference for comparison in compared)])):
+        lines.append(f"{formats.ALL_EQUAL}.")
     if margin is None:
         lines.append("No verdicts: the experiment names no margin within which two results count as equivalent.")
         return lines

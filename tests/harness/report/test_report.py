@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import re
 import subprocess
 import sys
 from io import StringIO
@@ -14,13 +15,14 @@ from rich.console import Console
 from uncut import WIDTHS, check_uncut
 
 from harness.api import EmptySelectionError, SpecError, StoreError
-from harness.report import picture, render
+from harness.report import formats, picture, render
 from harness.report.comparison import strategies
 from harness.report.document import build
 from harness.report.engines import pairs
 from harness.report.formats import UNEVEN
 from harness.report.rows import tables
 from harness.results.records import Record, write
+from harness.results.statistics import interval
 
 FINE, GRADUAL, REWINDING = "fine_tuning(epochs=2)", "gradual", "lr_rewinding"
 BANKS = "bank_balanced(banks=4)"
@@ -725,3 +727,52 @@ def test_what_is_not_costed_yet_is_no_engine_that_refuses():
     text = render(records)
 
     assert "Cannot run" not in text and "Not costed yet: 1 of 2" in text
+
+
+# --- intervals of no width ------------------------------------------------------------------------------------------
+
+
+def apart(difference, spread=0.0, seeds=3):
+    """A study in which a pattern is as far from the reference, and from dense, with every seed but for a spread."""
+    rows = [language_model(seed=seed, value=100.0) for seed in range(seeds)]
+    for pattern, shift in (("unstructured", 1.0), (BANKS, 1.0 + difference)):
+        for seed in range(seeds):
+            rows.append(
+                language_model(pattern, FINE, 0.9, seed, value=100.0 + shift + spread * seed * (pattern == BANKS))
+            )
+    return rows
+
+
+@pytest.mark.parametrize("render_as", [{"full": False}, {"width": 200}, {"format": "md"}], ids=["answer", "rich", "md"])
+@pytest.mark.parametrize("margin", [None, 1.0, 5.0])
+@pytest.mark.parametrize("difference", [0.0, 2.0, -0.1])
+@pytest.mark.parametrize("seeds", [2, 3, 9])
+def test_equal_differences_are_said_in_words_and_never_as_an_interval_of_no_width(render_as, margin, difference, seeds):
+    text = render(apart(difference, seeds=seeds), margin=margin, **render_as)
+
+    assert "± 0.00" not in text
+    assert re.search(rf"{abs(difference):.2f}\s*\(all\s+{seeds}\s+equal\)", text)
+    assert "(all n equal): no spread among n seeds" in " ".join(text.split())
+    if seeds < 9:  # no sign-flip test of so few pairs reaches 5 %
+        assert not re.search(r"equal\) [▲▼≈?]", text)
+    elif margin is not None:
+        assert re.search(r"equal\) [▲▼≈]", text)
+
+
+@pytest.mark.parametrize("render_as", [{"full": False}, {"width": 200}, {"format": "md"}], ids=["answer", "rich", "md"])
+def test_an_interval_too_narrow_for_its_digits_is_said_to_be_below_them(render_as):
+    text = render(apart(2.0, spread=0.0004), margin=1.0, **render_as)
+
+    assert "± 0.00" not in text
+    assert re.search(r"\+2\.00 ±\s?\\?<0\.01 ▼", text)
+
+
+@given(
+    values=st.lists(st.floats(-1e6, 1e6).map(lambda value: round(value, 4)), min_size=1, max_size=6),
+    digits=st.integers(0, 4),
+)
+def test_no_value_is_ever_printed_with_an_interval_of_zero(values, digits):
+    shown = formats.value(interval(values), digits)
+
+    assert not re.search(r"± 0(\.0*)?( |$)", shown)
+    assert ("±" in shown or "equal" in shown) == (len(values) > 1)
