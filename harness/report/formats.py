@@ -71,8 +71,9 @@ def difference(comparison: Comparison, digits: int, verdict: Verdict | None) -> 
     """A signed mean difference with its interval and its verdict's mark."""
     number = comparison.difference
     # Without spread "not enough evidence" is part of the words: `+2.00 ± 0.00 ?` reads as a contradiction.
-    unmarked = verdict is None or (is_constant(number) and verdict == "not enough evidence")
-    return signed(number.mean, digits) + _half(number, digits) + ("" if unmarked else f" {MARKS[verdict]}")
+    if is_constant(number) and verdict == "not enough evidence":
+        verdict = None
+    return signed(number.mean, digits) + _half(number, digits) + (f" {MARKS[verdict]}" if verdict else "")
 
 
 def is_constant(number: Interval) -> bool:
