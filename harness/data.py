@@ -10,7 +10,6 @@ import os
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.client import HTTPException
 from io import BufferedReader
 from pathlib import Path
@@ -19,6 +18,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
+from harness._files import temporary
 from harness.api import DataError, Frozen, data_places
 
 CHUNK = 1 << 16
@@ -330,19 +330,14 @@ def _sha256(path: Path, packed: bool) -> str:
 
 def _download(url: str, file: DataFile, target: Path, progress: Progress | None) -> None:
     try:
-        with _temporary(target) as (stream, part):
-            sha, got = hashlib.sha256(), 0
-            for chunk in _chunks(url, file.size):
-                stream.write(chunk)
-                sha.update(chunk)
-                got += len(chunk)
-                if progress is not None:
-                    progress(file.name, got, file.size)
-            stream.close()
-            if not (sha.hexdigest() == file.sha256 or (file.unpacked and got and _is_right(part, file, thorough=True))):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        fetched = _Fetched(url, file, progress)
+        with temporary(target, target.parent, fetched.write) as part:
+            is_packed_anew = file.unpacked and fetched.size and _is_right(Path(part), file, thorough=True)
+            if fetched.sha256 != file.sha256 and not is_packed_anew:
                 raise DataError(
-                    f"{url} should have {file.size} bytes with SHA-256 {file.sha256}, got {got} bytes with "
-                    f"{sha.hexdigest()}; nothing was kept, try again or give another mirror"
+                    f"{url} should have {file.size} bytes with SHA-256 {file.sha256}, got {fetched.size} bytes with "
+                    f"{fetched.sha256}; nothing was kept, try again or give another mirror"
                 )
             os.replace(part, target)
     except HTTPError as error:
@@ -358,16 +353,22 @@ def _download(url: str, file: DataFile, target: Path, progress: Progress | None)
         ) from None
 
 
-@contextmanager
-def _temporary(target: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file beside the target, gone at the end unless it was renamed."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            yield stream, part
-    finally:
-        part.unlink(missing_ok=True)
+class _Fetched:
+    """What comes from an address, with its size and checksum once it is written."""
+
+    def __init__(self, url: str, file: DataFile, progress: Progress | None) -> None:
+        self._url, self._file, self._progress = url, file, progress
+        self.size, self.sha256 = 0, ""
+
+    def write(self, stream: BinaryIO) -> None:
+        sha = hashlib.sha256()
+        for chunk in _chunks(self._url, self._file.size):
+            stream.write(chunk)
+            sha.update(chunk)
+            self.size += len(chunk)
+            if self._progress is not None:
+                self._progress(self._file.name, self.size, self._file.size)
+        self.sha256 = sha.hexdigest()
 
 
 def _chunks(url: str, size: int) -> Iterator[bytes]:

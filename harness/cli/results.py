@@ -114,9 +114,9 @@ def where(folder: Path) -> list[tuple[str, str]]:
 
 def _margin(folder: Path) -> float | None:
     """The equivalence margin of the experiment that a run was made from."""
+    from harness._files import read_file
     from harness.api import SpecError
     from harness.spec.source import MAX_BYTES, read
-    from harness.store import read_file
 
     spec = folder / "spec.yaml"
     if not spec.exists():  # records alone were copied

@@ -6,7 +6,6 @@ The files are disposable: what is missing, unreadable or of other code is comput
 of its parameters, of all code and data of its plugin, of `harness.api`, and of every file that a parameter names.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness._files import file_sha256
 from harness.api import HardwareModel, HarnessError, JsonValue, StoreError, Workload
 from harness.discovery.guard import cost_of
 from harness.planning import code_digest
@@ -134,7 +134,7 @@ def _package(name: str) -> str:
 
 
 def _content(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_sha256(path)
 
 
 def _is_file(text: str) -> bool:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from harness._files import write_atomic
 from harness.api import SpecError, State, StoreError
 from harness.formats import memory_files, packing
 from harness.formats.packing import PackedFormat
 from harness.inspection import lookup
 from harness.results.records import Record
-from harness.store import Store, write_atomic
+from harness.store import Store
 
 
 def find(store: Store, cell: str) -> Record:

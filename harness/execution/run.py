@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness._files import write_atomic
 from harness.api import Backend, Evaluation, JsonValue, SpecError, StoreError
 from harness.execution.collect import Collector
 from harness.execution.eta import Clock
@@ -22,7 +23,7 @@ from harness.planning.stages import Stage
 from harness.results import records
 from harness.results.records import Record
 from harness.spec import Experiment
-from harness.store import Store, write_atomic
+from harness.store import Store
 from harness.store.claims import Claims
 from harness.store.status_file import Heartbeat, StatusFile
 

@@ -5,11 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness._files import folders
 from harness.api import EmptySelectionError, SpecError
 from harness.results import records
 from harness.results.records import Record
 from harness.spec import Experiment
-from harness.store import Store, folders
+from harness.store import Store
 
 RECORDS, STATUS = "records.json", "status.json"
 

@@ -16,10 +16,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness._files import read_file
 from harness.inspection.lookup import RECORDS, changed, title
 from harness.results import records
 from harness.results.records import FAILED, PENDING
-from harness.store import Store, read_file
+from harness.store import Store
 from harness.store.claims import SILENCE_S
 from harness.store.status_file import FILE
 

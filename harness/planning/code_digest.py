@@ -27,6 +27,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from harness import DISTRIBUTION
+from harness._files import file_sha256
 from harness.api import Component, JsonValue, Score
 from harness.planning.code_imports import DATA, DistributionImports, import_closure, imported, syntax
 from harness.user_files import folder_of, package_of
@@ -293,7 +294,7 @@ def _content(path: Path) -> str:
             return _normal(syntax(path))
         except (SyntaxError, ValueError):
             pass  # a template, or for another Python: its bytes then
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    return file_sha256(path)
 
 
 # --- files of the user's: a file and what it imports from its folder ------------------------------------------------

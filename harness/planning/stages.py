@@ -1,12 +1,12 @@
 """Programs lowered to stages: values with content-addressed keys, so that equal beginnings are the same stages."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
+from harness import _files
 from harness.api import (
     Backend,
     Epoch,
@@ -118,8 +118,7 @@ class StageTemplate:
 
 def digest(value: JsonValue | Mapping[str, JsonValue]) -> str:
     """A 32-digit name for a JSON value: the same for equal content, whatever the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return _files.digest(value)[:32]
 
 
 def work_digest(kind: str, inputs: Mapping[str, JsonValue], *, with_code: bool = True) -> str:
@@ -139,7 +138,7 @@ def work_digest(kind: str, inputs: Mapping[str, JsonValue], *, with_code: bool =
 
 def key_of(work: str, parent: str | None, source: str | None = None) -> str:
     """The key of a stage from what it does and where it starts."""
-    return hashlib.sha256(f"{work}:{parent or ''}:{source or ''}".encode()).hexdigest()[:32]
+    return _files.sha256(f"{work}:{parent or ''}:{source or ''}")[:32]
 
 
 def lower(program: Sequence[Phase], recipe: Recipe) -> tuple[Step, ...]:

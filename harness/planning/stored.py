@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from harness._files import read_file
 from harness.api import JsonValue
-from harness.store import MAX_RECORD_BYTES, STAGE, Store, read_file
+from harness.store import MAX_RECORD_BYTES, STAGE, Store
 
 
 @dataclass(frozen=True, slots=True)

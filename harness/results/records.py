@@ -3,17 +3,17 @@
 import gc
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, BinaryIO, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from typing_extensions import TypedDict
 
+from harness._files import write_atomic
 from harness.api import Frozen, JsonValue, Origin, StoreError
 
 FORMAT = 1
@@ -54,9 +54,6 @@ def _finite(value: object) -> object:
 
 
 Finite = Annotated[float | None, BeforeValidator(_finite)]
-
-_UMASK = os.umask(0)  # it can only be asked for by setting it
-os.umask(_UMASK)
 
 
 class Record(Frozen):
@@ -161,30 +158,23 @@ def write(path: Path, records: Iterable[Record]) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            os.fchmod(handle, 0o666 & ~_UMASK)  # a temporary file is its owner's alone, and stores are shared
-            # Line by line, so that the text of a large run is never in memory as a whole.
-            file.write(_FIRST_LINE)
-            between = ""
-            for record in records:
-                file.write(between + record.model_dump_json())
-                between = ",\n"
-            file.write("\n" + _LAST_LINE if between else _LAST_LINE)
-            file.flush()
-            os.fsync(file.fileno())  # else a power cut may keep the new name with an empty file
-        temporary.replace(path)
+        write_atomic(path, partial(_write_lines, tuple(records)))
     except OSError as error:
-        with suppress(OSError):
-            if temporary is not None:
-                temporary.unlink(missing_ok=True)
         raise StoreError(
             f"records: cannot write {path}: {error.strerror or error}; free some space or choose another --store"
         ) from error
+
+
+def _write_lines(records: Iterable[Record], file: BinaryIO) -> None:
+    """Line by line, so that the text of a large run is never in memory as a whole."""
+    file.write(_FIRST_LINE.encode())
+    between = ""
+    for record in records:
+        file.write((between + record.model_dump_json()).encode())
+        between = ",\n"
+    file.write(("\n" + _LAST_LINE if between else _LAST_LINE).encode())
 
 
 class _File(BaseModel):

@@ -1,7 +1,5 @@
 """What an experiment file means: cells, and how they are narrowed down."""
 
-import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,6 +7,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal
 
+from harness._files import canonical, digest, sha256
 from harness._text import listed
 from harness._words import suggestion
 from harness.api import (
@@ -88,7 +87,7 @@ class Cell:
         if self.pattern is not None and self.strategy is not None:
             parts |= {
                 "allocation": (
-                    _value(self.allocation) if isinstance(self.allocation, str) else _canonical(self.allocation)
+                    _value(self.allocation) if isinstance(self.allocation, str) else canonical(self.allocation)
                 ),
                 "pattern": _identity(self.pattern),
                 "scope": _scope(self.scope),
@@ -96,7 +95,7 @@ class Cell:
                 "strategy": _identity(self.strategy),
             }
         text = ",".join(f'"{name}":{parts[name]}' for name in sorted(parts))
-        return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:12]
+        return sha256(f"{{{text}}}")[:12]
 
     def __hash__(self) -> int:
         """By what decides the result: an allocation may be a dictionary, which has no hash."""
@@ -171,8 +170,8 @@ class Experiment:
             raise EmptySelectionError(
                 f"--only '{only}' leaves none of the {len(self.cells)} cells{self._hint(conditions)}"
             )
-        canonical: list[JsonValue] = [*sorted(condition.text for condition in conditions)]
-        return replace(self, cells=cells, digest=digest({"spec": self.digest, "only": canonical}))
+        only_these = sorted(condition.text for condition in conditions)
+        return replace(self, cells=cells, digest=digest({"spec": self.digest, "only": only_these}))
 
     def smoke(self) -> "Experiment":
         """The same grid on tasks cut short, one seed and at most two sparsities: a test of the path, not of numbers."""
@@ -221,15 +220,6 @@ def allocation_label(allocation: Allocation) -> str:
     return "{" + ", ".join(f"{name}: {sparsity:g}" for name, sparsity in allocation.items()) + "}"
 
 
-def digest(value: JsonValue) -> str:
-    """SHA-256 of a JSON value in one canonical spelling, in hex."""
-    return hashlib.sha256(_canonical(value).encode()).hexdigest()
-
-
-def _canonical(value: JsonValue | Mapping[str, float]) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
-
-
 def _smoke(task: Task) -> Task:
     """A task cut short that keeps its label, so that the tables of both runs read alike."""
     return task.smoke().model_copy(update={"own_label": task.label()})
@@ -243,17 +233,17 @@ def _label(component: Component) -> str:
 
 @lru_cache(maxsize=4096)
 def _identity(component: Component) -> str:
-    return _canonical(component.identity())
+    return canonical(component.identity())
 
 
 @lru_cache(maxsize=4096, typed=True)
 def _value(value: str | float) -> str:
-    return _canonical(value)
+    return canonical(value)
 
 
 @lru_cache(maxsize=64)
 def _scope(scope: tuple[str, ...]) -> str:
-    return _canonical([*scope])
+    return canonical([*scope])
 
 
 def _groups(cells: Iterable[Cell], key: Callable[[Cell], str]) -> list[list[Cell]]:

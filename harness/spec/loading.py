@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from harness._files import digest
 from harness._text import listed
 from harness.api import (
     Backend,
@@ -23,7 +24,7 @@ from harness.api import (
 from harness.discovery.registry import Registry
 from harness.spec.document import AXES, Document, Partial, validate
 from harness.spec.entries import Axes, AxisValue, Reader, Value
-from harness.spec.experiment import Allocation, Cell, Experiment, digest
+from harness.spec.experiment import Allocation, Cell, Experiment
 from harness.spec.source import MAX_BYTES, Problems, read
 
 MAX_CELLS = 100_000

@@ -1,23 +1,10 @@
 """The store: stages as files, who computes which, what may go, and stores joined."""
 
-from harness.store.files import (
-    DAY_S,
-    MASKS,
-    MAX_HEADER_BYTES,
-    MAX_RECORD_BYTES,
-    STAGE,
-    STATE,
-    TEMPORARY,
-    DamagedStageError,
-    StageRecord,
-    Store,
-    folders,
-    read_file,
-    state_digest,
-    write_atomic,
-)
+from harness.store.arrays import MAX_HEADER_BYTES, state_digest
+from harness.store.files import DAY_S, MASKS, MAX_RECORD_BYTES, STAGE, STATE, TEMPORARY, Store
+from harness.store.stage_record import DamagedStageError, StageRecord
 
 __all__ = [
     "DAY_S", "MASKS", "MAX_HEADER_BYTES", "MAX_RECORD_BYTES", "STAGE", "STATE", "TEMPORARY", "DamagedStageError",
-    "StageRecord", "Store", "folders", "read_file", "state_digest", "write_atomic",
+    "StageRecord", "Store", "state_digest",
 ]  # fmt: skip

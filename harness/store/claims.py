@@ -21,8 +21,9 @@ from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
+from harness._files import folders, write_atomic
 from harness.api import StoreError
-from harness.store import Store, folders, write_atomic
+from harness.store import Store
 
 HEARTBEAT_S = 5.0
 """How often a run should call `Claims.refresh`."""

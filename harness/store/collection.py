@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from harness._files import folders
 from harness.api import StoreError
 from harness.results import records
 from harness.results.records import PENDING
-from harness.store import DAY_S, MASKS, STAGE, STATE, TEMPORARY, DamagedStageError, StageRecord, Store, folders
+from harness.store import DAY_S, MASKS, STAGE, STATE, TEMPORARY, DamagedStageError, StageRecord, Store
 from harness.store.claims import SILENCE_S, Claims
 
 Kind = Literal["state", "damaged", "temporary", "claim", "stage"]

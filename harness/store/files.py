@@ -15,29 +15,22 @@ Nothing in a store is believed: names that come from it are checked before they 
 writing or deleting, and no file makes us allocate more than the size it really has.
 """
 
-import hashlib
 import json
 import os
 import re
-import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_safetensors
-from safetensors.numpy import save as save_safetensors
+from harness._files import folders, read_file, sha256, temporary, write_atomic
+from harness.api import EmptySelectionError, Mask, State, StoreError
+from harness.store.arrays import check_size, mask_bytes, masks_of, state_bytes, state_digest, state_of
+from harness.store.stage_record import STORE_FORMAT, DamagedStageError, StageRecord, record_checksum
 
-from harness.api import Array, EmptySelectionError, Evaluation, JsonValue, Mask, State, StoreError
-
-STORE_FORMAT = 1
 STATE, MASKS, STAGE = "state.safetensors", "masks.safetensors", "stage.json"
 
 DAY_S = 86_400.0
@@ -45,9 +38,6 @@ DAY_S = 86_400.0
 
 MAX_RECORD_BYTES = 1 << 26
 """Of a `stage.json`; one with a learning rate for each of a million steps has a third of it."""
-
-MAX_HEADER_BYTES = 1 << 24
-"""Of a safetensors file: some hundred bytes for each of a model's tensors."""
 
 TEMPORARY = re.compile(r"\.(.+\.[a-z0-9_]{8}|.+\.\d+\.tmp|dropping\..+)")
 """Names of files on their way, and of states and records about to be dropped."""
@@ -57,53 +47,6 @@ _RUN = re.compile(r"[0-9A-Za-z_][0-9A-Za-z._-]{0,199}")
 _SETTLE_S = 0.05
 
 T = TypeVar("T")
-
-
-_UMASK = os.umask(0)  # it can only be asked for by setting it
-os.umask(_UMASK)
-
-
-class DamagedStageError(StoreError):
-    """A stage whose files are not what its checksums say."""
-
-
-class StageRecord(BaseModel):
-    """What `stage.json` holds.
-
-    Args:
-        key: the stage's key; the folder's name.
-        parent: the key of the stage it started from.
-        kind: init, train, prune, rewind or test.
-        inputs: what the key is a digest of, in clear.
-        epoch_index: epochs trained in the chain before this stage.
-        train: totals of the training epoch (train stages).
-        valid: totals over the validation split, after the stage.
-        test: totals over the test split (test stages).
-        seconds: wall-clock time of the stage, evaluation included.
-        digest: SHA-256 over the state's arrays.
-        reproduced: None for a first run; whether a later run of the same stage had the same digest.
-        checksums: SHA-256 by file.
-        cpu: the kind of processor.
-        environment: versions and threads, as run.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int = STORE_FORMAT
-    key: str
-    parent: str | None
-    kind: str
-    inputs: dict[str, JsonValue]
-    epoch_index: int = 0
-    train: Evaluation | None = None
-    valid: Evaluation | None = None
-    test: Evaluation | None = None
-    seconds: float = 0.0
-    digest: str = ""
-    reproduced: bool | None = None
-    checksums: dict[str, str] = {}
-    cpu: str = ""
-    environment: dict[str, JsonValue] = {}
 
 
 @dataclass(frozen=True)
@@ -257,7 +200,7 @@ class Store:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedStageError(f"store: stage {key} has an unreadable record ({type(error).__name__})") from None
-        if checksum != _record_checksum(record) or record.key != key:
+        if checksum != record_checksum(record) or record.key != key:
             raise DamagedStageError(f"store: the record of stage {key} is not the one that was written")
         return record
 
@@ -308,43 +251,28 @@ class Store:
             return read(current)
 
     def _masks(self, record: StageRecord) -> dict[str, Mask]:
-        if MASKS not in record.checksums:
-            return {}
-        arrays = _parse(record.key, self._bytes(record, MASKS))
-        try:
-            return {
-                name.removeprefix("bits/"): _unpack(bits, arrays[f"shape/{name.removeprefix('bits/')}"])
-                for name, bits in arrays.items()
-                if name.startswith("bits/")
-            }
-        except (KeyError, ValueError):
-            raise DamagedStageError(f"store: {MASKS} of stage {record.key} holds no masks") from None
+        return self._parsed(record, MASKS, masks_of) if MASKS in record.checksums else {}
 
     def _state(self, record: StageRecord) -> State:
-        arrays = _parse(record.key, self._bytes(record, STATE))
-        parts: dict[str, dict[str, Array]] = {"weights": {}, "slots": {}, "extra": {}}
-        for name, array in arrays.items():
-            part, _, rest = name.partition("/")
-            if part not in parts:
-                raise DamagedStageError(f"store: {STATE} of stage {record.key} holds {name[:80]!r}, which is no part")
-            parts[part][rest] = array
-        return State(
-            weights=parts["weights"],  # type: ignore[arg-type]  # float32 as written
-            masks=self._masks(record),
-            slots=parts["slots"],  # type: ignore[arg-type]  # float32 as written
-            extra=parts["extra"],
-        )
+        return self._parsed(record, STATE, lambda content: state_of(content, self._masks(record)))
+
+    def _parsed(self, record: StageRecord, name: str, parse: Callable[[bytes], T]) -> T:
+        content = self._bytes(record, name)
+        try:
+            return parse(content)
+        except ValueError as error:
+            raise DamagedStageError(f"store: {name} of stage {record.key} {error}") from None
 
     def _bytes(self, record: StageRecord, name: str) -> bytes:
         path = self.stage_folder(record.key) / name
         try:
-            _check_size(path)
+            check_size(path)
             content = read_file(path)
         except OSError as error:
             raise DamagedStageError(f"store: {name} of stage {record.key} is gone ({error.strerror})") from None
         except ValueError as error:
             raise DamagedStageError(f"store: {name} of stage {record.key} is damaged ({error})") from None
-        if hashlib.sha256(content).hexdigest() != record.checksums.get(name):
+        if sha256(content) != record.checksums.get(name):
             raise DamagedStageError(f"store: {name} of stage {record.key} is damaged")
         return content
 
@@ -360,11 +288,11 @@ class Store:
         files: dict[str, bytes] = {}
         digest = record.digest
         if state is not None:
-            files[STATE] = save_safetensors(_flat(state))
+            files[STATE] = state_bytes(state)
             if state.masks:
-                files[MASKS] = save_safetensors(_packed(state.masks))
+                files[MASKS] = mask_bytes(state.masks)
             digest = state_digest(state)
-        checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        checksums = {name: sha256(content) for name, content in files.items()}
         complete = record.model_copy(update={"checksums": checksums, "digest": digest})
         with self._writing(record.key):
             for name, content in files.items():
@@ -378,7 +306,7 @@ class Store:
         Raises:
             StoreError: the disk is full or the store cannot be written.
         """
-        values = record.model_dump(mode="json") | {"checksum": _record_checksum(record)}
+        values = record.model_dump(mode="json") | {"checksum": record_checksum(record)}
         with self._writing(record.key):
             self.place(self.stage_folder(record.key) / STAGE, json.dumps(values, indent=1, allow_nan=False).encode())
 
@@ -402,13 +330,13 @@ class Store:
         """
         folder = self.inside(self.folder / "tmp")
         folder.mkdir(parents=True, exist_ok=True)
-        with _temporary(path, folder, write) as temporary:
+        with temporary(path, folder, write) as made:
             for _ in range(2):
                 self.inside(path.parent).mkdir(parents=True, exist_ok=True)
                 # `harness gc` may remove the folder in between, as it was empty.
                 with suppress(FileNotFoundError):
-                    return os.replace(temporary, path)
-            os.replace(temporary, path)
+                    return os.replace(made, path)
+            os.replace(made, path)
 
     def drop_state(self, key: str, wanted: Callable[[], bool] | None = None) -> bool:
         """Forget the state after a stage; record and masks stay.
@@ -472,144 +400,3 @@ class Store:
                 f"store: no run in {self.folder}; `harness run SPEC` makes one, --store names another folder"
             )
         return max(folders, key=lambda folder: (folder / "records.json").stat().st_mtime_ns)
-
-
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all.
-
-    Raises:
-        OSError: it cannot be written; nothing half-written remains.
-    """
-    for is_last in (False, True):
-        with _temporary(path, path.parent, lambda file: file.write(content)) as temporary:
-            try:
-                return os.replace(temporary, path)
-            except FileNotFoundError:
-                # A run that has not told of itself yet is not seen by another one, which may take what is on its way
-                # for that of a dead run (`Claims.tidy`); it does so once, at its start.
-                if is_last:
-                    raise
-
-
-@contextmanager
-def _temporary(path: Path, folder: Path, write: Callable[[BinaryIO], object]) -> Iterator[str]:
-    """A flushed file on its way to a name; gone if that fails."""
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            readable_as_usual(handle)
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        yield temporary
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def readable_as_usual(handle: int) -> None:
-    """Give a temporary file, which is its owner's alone, the rights of any other new file: stores are shared."""
-    if hasattr(os, "fchmod"):
-        os.fchmod(handle, 0o666 & ~_UMASK)
-
-
-def read_file(path: Path, limit: int | None = None) -> bytes:
-    """The content of a plain file.
-
-    Raises:
-        OSError: it cannot be read, or is no plain file.
-        ValueError: it has more than `limit` bytes.
-    """
-    # Without blocking: a pipe in place of a file would make us wait for ever.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(handle, "rb") as file:
-        size = _plain_size(handle)
-        if limit is not None and size > limit:
-            raise ValueError(f"expected at most {limit} bytes, got {size}")
-        return file.read(size)
-
-
-def _plain_size(handle: int) -> int:
-    status = os.fstat(handle)
-    if not stat.S_ISREG(status.st_mode):
-        raise OSError(0, "no plain file")
-    return status.st_size
-
-
-def _check_size(path: Path) -> None:
-    """See that a safetensors file is as large as its header says, before all of it is read.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: its header is too large, unreadable, or tells another size.
-    """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-    with os.fdopen(handle, "rb") as file:
-        size = _plain_size(handle)
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
-            raise ValueError(f"its header has {length} bytes, the file {size}")
-        try:
-            header = json.loads(file.read(length))
-            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            raise ValueError("its header cannot be read") from None
-        if end != size - 8 - length:
-            raise ValueError(f"its header tells of {end} bytes, {size - 8 - length} follow")
-
-
-def folders(folder: Path) -> Iterator[Path]:
-    """The folders in a folder, in no order; none if it is not there. Links are passed over."""
-    try:
-        with os.scandir(folder) as entries:
-            yield from (Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-
-
-def state_digest(state: State) -> str:
-    """SHA-256 over names, shapes, types and bytes of every array of a state, masks included."""
-    hasher = hashlib.sha256()
-    for name, array in sorted({**_flat(state), **_packed(state.masks)}.items()):
-        hasher.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        hasher.update(np.ascontiguousarray(array).data)
-    return hasher.hexdigest()
-
-
-def _record_checksum(record: StageRecord) -> str:
-    text = json.dumps(record.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _flat(state: State) -> dict[str, Array]:
-    parts: tuple[tuple[str, Mapping[str, Array]], ...] = (
-        ("weights", state.weights),
-        ("slots", state.slots),
-        ("extra", state.extra),
-    )
-    # Not ascontiguousarray: it makes a vector of a scalar.
-    return {f"{part}/{name}": np.asarray(array, order="C") for part, arrays in parts for name, array in arrays.items()}
-
-
-def _packed(masks: Mapping[str, Mask]) -> dict[str, NDArray[np.uint8] | NDArray[np.int64]]:
-    packed: dict[str, NDArray[np.uint8] | NDArray[np.int64]] = {}
-    for name, mask in masks.items():
-        packed[f"bits/{name}"] = np.packbits(mask)
-        packed[f"shape/{name}"] = np.array(mask.shape, dtype=np.int64)
-    return packed
-
-
-def _unpack(bits: Array, shape: Array) -> Mask:
-    rows, cols = (int(length) for length in shape)
-    # `unpackbits` would make as many values as it is asked for, whatever there is.
-    if bits.ndim != 1 or min(rows, cols) < 0 or (rows * cols + 7) // 8 != bits.size:
-        raise ValueError(f"{bits.size} bytes are no mask of {rows} x {cols}")
-    return np.unpackbits(bits.astype(np.uint8), count=rows * cols).astype(np.bool_).reshape(rows, cols)
-
-
-def _parse(key: str, content: bytes) -> dict[str, Array]:
-    try:
-        return load_safetensors(content)
-    except SafetensorError as error:
-        raise DamagedStageError(f"store: a file of stage {key} cannot be read ({error})") from None

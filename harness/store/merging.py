@@ -14,10 +14,11 @@ from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
+from harness._files import file_sha256, folders
 from harness.api import SpecError, StoreError
 from harness.results import records
 from harness.results.records import Record
-from harness.store import MASKS, STATE, DamagedStageError, StageRecord, Store, folders
+from harness.store import MASKS, STATE, DamagedStageError, StageRecord, Store
 from harness.store.claims import Claims
 
 RECORDS = "records.json"
@@ -263,8 +264,7 @@ def _copy(file: BufferedReader, checksum: str | None, copy: BinaryIO) -> None:
 
 def _has_checksum(path: Path, checksum: str) -> bool:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == checksum
+        return file_sha256(path) == checksum
     except OSError:
         return False
 

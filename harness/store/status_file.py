@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from harness._files import write_atomic
 from harness.api import JsonValue, StoreError
-from harness.store.files import write_atomic
 
 FILE = "status.json"
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from harness._files import write_atomic
 from harness.api import EmptySelectionError, Evaluation, State, StoreError
-from harness.store import DamagedStageError, StageRecord, Store, state_digest, write_atomic
+from harness.store import DamagedStageError, StageRecord, Store, state_digest
 
 KEY = "ab" + 30 * "0"
 
