@@ -36,6 +36,7 @@ class ReportFormat(StrEnum):
 
     rich = "rich"
     md = "md"
+    html = "html"
     json = "json"
     csv = "csv"
 

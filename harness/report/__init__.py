@@ -1,4 +1,4 @@
-"""Reports: rows built once from records, rendered for a terminal, as Markdown, CSV or JSON, and as a picture.
+"""Reports: rows built once from records, rendered for a terminal, as Markdown, a page, CSV or JSON, and as pictures.
 
 A report needs no framework and no plugin: records say all there is to say.
 """
@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic_core import to_json
 from rich.console import Console
 
-from harness.report import markdown, rich, tabular
+from harness.report import html, markdown, rich, tabular
 from harness.report.added import Added, by_cell
 from harness.report.answer import first_page
 from harness.report.document import build
@@ -19,7 +19,7 @@ from harness.results.records import Record
 
 __all__ = ["Format", "picture", "render"]
 
-Format = Literal["rich", "md", "json", "csv"]
+Format = Literal["rich", "md", "html", "json", "csv"]
 
 
 def render(
@@ -38,7 +38,7 @@ def render(
 
     Args:
         records: one per planned cell, in the order of the plan.
-        format: `rich` for a terminal, `md` with all columns, `json` the records, `csv` the rows.
+        format: `rich` for a terminal, `md` with all columns, `html` a page, `json` the records, `csv` the rows.
         title: the heading.
         margin: largest difference, in the unit of the metric, that counts as equivalent; None for no verdicts.
         console: with `rich`, where to print the report too; its width is taken and its colours are its own.
@@ -53,15 +53,19 @@ def render(
     """
     if format == "json":
         return to_json(_with_columns(records, columns), indent=2, inf_nan_mode="null").decode() + "\n"
-    mediums: dict[Format, Medium] = {"rich": "terminal", "md": "page", "csv": "data"}
+    mediums: dict[Format, Medium] = {"rich": "terminal", "md": "page", "html": "page", "csv": "data"}
     if format == "rich" and not full:
         document = first_page(records, title=title, margin=margin, where=where)
     else:
-        document = build(records, title=title, margin=margin, medium=mediums[format], columns=columns)
+        document = build(
+            records, title=title, margin=margin, medium=mediums[format], columns=columns, pictures=format == "html"
+        )
     if format == "csv":
         return tabular.text(document)
     if format == "md":
         return markdown.text(document)
+    if format == "html":
+        return html.text(document)
     if console is not None:
         rich.show(document, console)
         width = console.width

@@ -6,7 +6,8 @@ from dataclasses import replace
 from functools import partial
 
 from harness.api import JsonValue
-from harness.report import added, answer, formats, page
+from harness.report import added, answer, cells, formats, page
+from harness.report.charts import charts
 from harness.report.comparison import StrategyRow, strategies
 from harness.report.engines import engines
 from harness.report.formats import MISFIT
@@ -28,6 +29,7 @@ def build(
     margin: float | None,
     medium: Medium,
     columns: Sequence[added.Added] = (),
+    pictures: bool = False,
 ) -> Document:
     """The report.
 
@@ -37,6 +39,7 @@ def build(
         margin: see `rows.tables`.
         medium: what it is for: a terminal has fewer columns and the patterns as headings; data only the results.
         columns: of third parties, for the tables of results; what goes wrong in one is a warning.
+        pictures: whether there are pictures, and a row for every cell.
 
     Raises:
         EmptySelectionError: there are no records.
@@ -48,6 +51,8 @@ def build(
         return Document(title, tuple(told))
     compact = medium == "terminal"
     opening = () if compact else answer.sections(records, found, title=title, margin=margin)
+    drawn = [Section("Pictures", charts=charts(found))] if pictures else []
+    opening = (*opening, *(section for section in drawn if section.charts))
     sections = []
     for table in found:
         sections.append(results(table, margin=margin, medium=medium, columns=columns))
@@ -55,6 +60,8 @@ def build(
         if compared:
             sections.append(_strategies(table, compared))
         sections += engines(table, compact)
+    if pictures:
+        sections.append(cells.section(records))
     ran = _what_ran(records, compact)
     ran = replace(ran, warnings=(*ran.warnings, *added.faults(columns)))
     return Document(title, (*opening, ran, *sections, _how_to_read(records)))

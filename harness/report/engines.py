@@ -73,15 +73,14 @@ def engines(table: Table, compact: bool) -> list[Section]:
         return []
     if not compact:
         return [_section(table, model, _Layout(labels, {}, compact)) for model, labels in several.items()]
-    main = next((model for model, labels in several.items() if _is_exact(table, labels)), next(iter(several)))
+    main = next((model for model, labels in several.items() if table.is_exact(labels)), next(iter(several)))
     others = {model: labels for model, labels in several.items() if model != main}
     return [_section(table, main, _Layout(several[main], others, compact))]
 
 
 def main_model(table: Table) -> str | None:
     """The hardware model whose cycles decide: one that counts on masks if there is one; None where there is none."""
-    exact = (model for model, labels in table.models.items() if _is_exact(table, labels))
-    return next(exact, next(iter(table.models), None))
+    return table.main_model
 
 
 def pairs(table: Table, labels: Sequence[str]) -> list[Pair]:
@@ -123,11 +122,6 @@ def _pair(pattern: str, sparsity: float, label: str, records: Sequence[Record]) 
 def _engine(label: str) -> str:
     """The engine in the label of a model's variant."""
     return label.partition("[")[2].removesuffix("]") or label
-
-
-def _is_exact(table: Table, labels: Sequence[str]) -> bool:
-    records = [record for row in table.rows for record in row.records]
-    return any(record.hardware.get(label, {}).get("exact") is True for record in records for label in labels)
 
 
 @dataclass(frozen=True)

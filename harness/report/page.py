@@ -6,10 +6,13 @@ format sees texts and raw values only, so that a new format is one module and a 
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from harness.api import JsonValue
 from harness.report.formats import DASH, Footnotes
+
+if TYPE_CHECKING:
+    from harness.report.charts import Chart
 
 T = TypeVar("T")
 
@@ -159,9 +162,10 @@ def table(
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands below it: facts by name, warnings, sentences, a table.
+    """A heading and what stands below it: facts by name, warnings, sentences, a table, pictures.
 
     Args:
+        charts: for formats that have pictures.
         style: of the heading, in a terminal with colours.
     """
 
@@ -170,6 +174,7 @@ class Section:
     grid: Grid | None = None
     facts: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
+    charts: "tuple[Chart, ...]" = ()
     style: str = "bold"
 
 

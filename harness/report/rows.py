@@ -144,6 +144,17 @@ class Table:
     comparisons: int = 0
     reference: str = REFERENCE
 
+    def is_exact(self, labels: Sequence[str]) -> bool:
+        """Whether one of these hardware models counts cycles on masks."""
+        records = [record for row in self.rows for record in row.records]
+        return any(record.hardware.get(label, {}).get("exact") is True for record in records for label in labels)
+
+    @cached_property  # looks at every record, and is asked for once per row
+    def main_model(self) -> str | None:
+        """The hardware model whose cycles decide: one that counts on masks if there is one; None without any."""
+        exact = (model for model, labels in self.models.items() if self.is_exact(labels))
+        return next(exact, next(iter(self.models), None))
+
     @cached_property  # asked for once per row
     def backends(self) -> tuple[str, ...]:
         """Labels of the backends, in order."""

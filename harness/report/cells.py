@@ -1,0 +1,66 @@
+"""Every planned cell as a row: what a page lists below its tables, and what data frames are made of."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from harness.report import formats, page
+from harness.report.page import Column, Grid, Section, Shown, missing
+from harness.results.records import Record
+
+
+def section(records: Sequence[Record]) -> Section:
+    """All planned cells, one row each, those without a result with their reason."""
+    told = (
+        "One row per planned cell and seed, in the order of the plan. `harness show CELL` tells all of one.",
+        "Costs are modelled; all of them stand in records.json.",
+    )
+    return Section("Every cell", told, _grid(records))
+
+
+def _grid(records: Sequence[Record]) -> Grid:
+    columns = list(_columns(records))
+    return page.table(columns, records)
+
+
+def _columns(records: Sequence[Record]) -> Iterator[Column[Record]]:
+    yield Column("cell", lambda record: record.cell, kind="label", matters="key")
+    for name in ("task", "backend", "pattern", "allocation", "strategy"):
+        # Where all cells agree, the heading of the report has it.
+        values = {getattr(record, name) for record in records}
+        if len(values) > 1 or name in ("pattern", "strategy"):
+            yield Column(name, _label(name), kind="label")
+    yield Column("asked %", lambda record: formats.asked(record.target_sparsity))
+    yield Column("seed", lambda record: str(record.seed))
+    yield Column("status", lambda record: record.status, kind="label")
+    yield Column("value", _number(lambda record: record.value, None))
+    if any(record.metric for record in records):
+        yield Column("metric (test)", _metric, kind="label")
+    yield Column("valid", _number(lambda record: record.valid_value, None))
+    yield Column("reached %", _number(lambda record: record.sparsity, formats.reached))
+    yield Column("whole model %", _number(lambda record: record.model_sparsity, formats.reached))
+    yield Column("epochs", lambda record: formats.epochs(record.total_epochs, record.retrain_epochs))
+    yield Column("s", lambda record: f"{record.train_seconds:.1f}")
+    yield Column("costed", _costed)
+    yield Column("why", lambda record: record.reason, kind="text")
+
+
+def _label(name: str) -> Callable[[Record], str]:
+    return lambda record: str(getattr(record, name))
+
+
+def _metric(record: Record) -> str:
+    return f"{record.metric}, {record.unit}" if record.unit else record.metric
+
+
+def _number(get: Callable[[Record], float | None], shown: Callable[[float], str] | None) -> Callable[[Record], Shown]:
+    def text(record: Record) -> Shown:
+        value = get(record)
+        if value is None:
+            return missing(record.status if not record.is_done else "not recorded")
+        return f"{value:.{record.digits}f}" if shown is None else shown(value)
+
+    return text
+
+
+def _costed(record: Record) -> str:
+    """How many of the hardware models gave a cost."""
+    return formats.count(sum("cycles" in cost for cost in record.hardware.values()), len(record.hardware))

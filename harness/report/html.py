@@ -1,0 +1,131 @@
+"""A document as one HTML file: everything in it, nothing from outside, whole without JavaScript.
+
+The template escapes every text. Long tables have their first rows in the page and all of them as JSON beside it, of
+which the script shows a screenful at a time.
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from harness.api import JsonValue
+from harness.report import svg
+from harness.report.charts import Chart
+from harness.report.formats import Footnotes
+from harness.report.page import Column, Document, Grid, Section, table
+
+if TYPE_CHECKING:
+    from jinja2 import Template
+
+_MOST_ROWS = 300
+"""Rows of a table in the page itself; without a script there are no more."""
+
+
+def text(document: Document) -> str:
+    """The page."""
+    from markupsafe import Markup
+
+    parts = [_part(section, f"s{number}") for number, section in enumerate(document.sections)]
+    title = document.title or next((section.heading for section in document.sections if section.heading), "Report")
+    return _template("page.html").render(
+        title=title,
+        parts=parts,
+        style=Markup(_file("page.css")),
+        script=Markup(_file("page.js")),
+    )
+
+
+def fragment(document: Document) -> str:
+    """The sections alone, for a page of somebody else's such as a notebook: tables and pictures, no script."""
+    from markupsafe import Markup
+
+    parts = [_part(section, f"s{number}") for number, section in enumerate(document.sections)]
+    return _template("fragment.html").render(parts=parts, style=Markup(_file("fragment.css")))
+
+
+@cache
+def _template(name: str) -> "Template":
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    return Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_file)).get_template(name)
+
+
+@cache
+def _file(name: str) -> str:
+    return files("harness.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _part(section: Section, name: str) -> dict[str, Any]:
+    heading = _line(section.heading)
+    return {
+        "id": name,
+        "name": heading or "report",
+        "heading": heading,
+        "warnings": section.warnings,
+        "sentences": section.sentences,
+        "facts": section.facts,
+        "table": _table(section.grid) if section.grid is not None else None,
+        "figures": [_figure(chart, f"{name}-f{number}") for number, chart in enumerate(section.charts)],
+    }
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _table(grid: Grid) -> dict[str, Any]:
+    rows = [
+        {"group": grid.groups.get(place, ""), "cells": [cell.text for cell in row]}
+        for place, row in enumerate(grid.rows[:_MOST_ROWS])
+    ]
+    total = len(grid.rows)
+    return {
+        "columns": [{"title": column.title, "kind": column.kind} for column in grid.columns],
+        "rows": rows,
+        "total": total,
+        "rest": _json([[cell.text for cell in row] for row in grid.rows]) if total > _MOST_ROWS else "",
+        "below": [*grid.notes, *grid.caption],
+    }
+
+
+def _json(value: object) -> "Any":
+    """JSON that nothing inside a `script` element ends early."""
+    from markupsafe import Markup
+
+    found = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return Markup(re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", found))
+
+
+def _figure(chart: Chart, name: str) -> dict[str, Any]:
+    from markupsafe import Markup
+
+    data = chart.data()
+    return {
+        "id": name,
+        "name": chart.name,
+        "title": chart.title,
+        "svg": Markup(svg.text(chart, label=f"{name}-c")),
+        "about": chart.about,
+        "count": len(data),
+        "table": _table(_of_data(data)),
+    }
+
+
+def _of_data(data: Sequence[Mapping[str, JsonValue]]) -> Grid:
+    """A table of plain values, unrounded."""
+    names = dict.fromkeys(name for row in data for name in row)
+
+    def column(name: str) -> "Column[Mapping[str, JsonValue]]":
+        numbers = all(isinstance(row.get(name), int | float | None) for row in data)
+        return Column(name, lambda row: _value(row.get(name)), kind="number" if numbers else "label")
+
+    return table(list(map(column, names)), data, footnotes=Footnotes())
+
+
+def _value(value: JsonValue) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return "" if value is None else str(value)

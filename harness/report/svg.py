@@ -1,0 +1,251 @@
+"""A chart as SVG text: no library, no script, nothing from outside; text and axes take the colour of the page.
+
+Colours are those of Okabe and Ito, which colour-blind readers tell apart; markers and dashes tell the same again, for
+prints in grey.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from harness.report.charts import Chart, Panel, Point, Series, Style
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8b5a9f", "#7a7a7a")
+DASHES = ("", "6 3", "2 3", "8 3 2 3", "12 4")
+# Around (0, 0), of about equal area.
+MARKERS = (
+    "M-3.5 0a3.5 3.5 0 1 0 7 0a3.5 3.5 0 1 0-7 0z",
+    "M-3.2-3.2h6.4v6.4h-6.4z",
+    "M0-4.4L4.2 3.2H-4.2z",
+    "M0-4.6L4.6 0L0 4.6L-4.6 0z",
+    "M0 4.4L4.2-3.2H-4.2z",
+    "M-1.4-4.2h2.8v2.8h2.8v2.8h-2.8v2.8h-2.8v-2.8h-2.8v-2.8h2.8z",
+    "M0-4.6L1.3-1.4L4.6-1.4L2 .8L3 4.2L0 2.2L-3 4.2L-2 .8L-4.6-1.4L-1.3-1.4z",
+)
+
+_WIDTH, _HEIGHT = 340, 250  # of a panel
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 24, 44
+_ACROSS = 3  # panels in a row
+_LINE = 17  # of the legend
+_LETTER = 6.3  # mean width of a letter of 11 pixels
+_CROWD = 1500
+"""Points of a panel, beyond which they have no words and no intervals, so that a page stays light."""
+
+_DODGE = 4  # pixels between neighbours
+
+# Words on top of lines stay readable.
+_HALO = ' paint-order="stroke" stroke="var(--back,#fff)" stroke-width="3" stroke-linejoin="round"'
+
+
+def text(chart: Chart, *, label: str = "") -> str:
+    """The chart as one `svg` element.
+
+    Args:
+        chart: what is drawn.
+        label: id of an element that describes it; by default it carries its own title.
+    """
+    across = min(_ACROSS, len(chart.panels))
+    rows = math.ceil(len(chart.panels) / across)
+    legend = list(_legend(chart, across * _WIDTH))
+    height = rows * _HEIGHT + _LINE * (1 + max((row for row, _, _ in legend), default=-1)) + 6
+    named = f'aria-labelledby="{label}"' if label else f'aria-label="{escape(chart.title)}"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {across * _WIDTH} {height}" role="img" {named} '
+        f'width="{across * _WIDTH}" font-family="system-ui, sans-serif" font-size="11" fill="none">'
+    ]
+    axis = _axis([y for panel in chart.panels for y in _ys(panel)], is_log=chart.is_log_y)
+    for number, panel in enumerate(chart.panels):
+        x, y = number % across * _WIDTH, number // across * _HEIGHT
+        parts.append(f'<g transform="translate({x} {y})">{"".join(_panel(chart, panel, axis))}</g>')
+    parts.append(f'<g transform="translate(0 {rows * _HEIGHT})">')
+    parts += [f'<g transform="translate({x:.0f} {row * _LINE + 10})">{drawn}</g>' for row, x, drawn in legend]
+    return "".join([*parts, "</g></svg>"])
+
+
+# --- axes -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """From values to parts of its length, with its ticks."""
+
+    low: float
+    high: float
+    is_log: bool
+    ticks: tuple[float, ...]
+
+    def at(self, value: float) -> float:
+        """0 at the beginning, 1 at the end."""
+        if self.is_log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+def _axis(values: Sequence[float], *, is_log: bool) -> _Axis:
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    if is_log and low > 0:
+        low, high = low / 1.1, high * 1.1
+        steps = (1, 2, 5) if high / low < 1e3 else (1,)
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        ticks = (step * 10.0**power for power in powers for step in steps)
+        return _Axis(low, high, True, tuple(tick for tick in ticks if low <= tick <= high))
+    room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
+    low, high = low - room, high + room
+    step = _step((high - low) / 4)
+    first = math.ceil(low / step)
+    count = math.floor(high / step) - first + 1
+    return _Axis(low, high, False, tuple(round((first + place) * step, 12) for place in range(count)))
+
+
+def _step(rough: float) -> float:
+    """A round number of about this size."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor for factor in (1, 2, 2.5, 5, 10) if rough <= factor * power * 1.0001) * power
+
+
+def _ys(panel: Panel) -> Iterator[float]:
+    for point in panel.points:
+        half = point.half or 0.0
+        yield from (point.y - half, point.y + half) if half else (point.y,)
+    yield from (level for _, level in panel.levels)
+
+
+def _short(value: float) -> str:
+    if abs(value) >= 1e4:
+        for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if abs(value) >= size:
+                return f"{value / size:.4g}{letter}"
+    return f"{value:.6g}"
+
+
+# --- a panel --------------------------------------------------------------------------------------------------------
+
+
+def _panel(chart: Chart, panel: Panel, ys: _Axis) -> Iterator[str]:
+    xs = [point.x for point in panel.points] + [x for _, x in panel.events]
+    along = _axis([-0.5, len(panel.names) - 0.5], is_log=False) if panel.names else _axis(xs, is_log=panel.is_log_x)
+    wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
+
+    def x(value: float) -> float:
+        return _LEFT + along.at(value) * wide
+
+    def y(value: float) -> float:
+        return _TOP + (1 - ys.at(value)) * high
+
+    yield f'<text x="{_LEFT}" y="14" font-weight="600" fill="currentColor">{escape(panel.title)}</text>'
+    yield from _frame(along, ys, panel, (x, y))
+    yield (
+        f'<text x="{_LEFT + wide / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle" fill="currentColor">'
+        f"{escape(panel.x or chart.x)}</text>"
+        f'<text transform="translate(12 {_TOP + high / 2:.0f}) rotate(-90)" text-anchor="middle" '
+        f'fill="currentColor">{escape(chart.y)}</text>'
+    )
+    for name, level in panel.levels:
+        yield (
+            f'<path d="M{_LEFT} {y(level):.1f}h{wide}" stroke="currentColor" stroke-dasharray="2 2" opacity=".7"/>'
+            f'<text x="{_WIDTH - _RIGHT - 2}" y="{y(level) - 3:.1f}" text-anchor="end" font-size="10" '
+            f'fill="currentColor"{_HALO}>{escape(name)}</text>'
+        )
+    for name, place in panel.events:
+        yield (
+            f'<path d="M{x(place):.1f} {_TOP}v{high}" stroke="currentColor" stroke-dasharray="1 3" opacity=".8"/>'
+            f'<text x="{x(place) + 3:.1f}" y="{_TOP + 10}" font-size="10" fill="currentColor"{_HALO}>'
+            f"{escape(name)}</text>"
+        )
+    is_crowded = sum(len(series.points) for series in panel.series) > _CROWD
+    for place, series in enumerate(panel.series):
+        moved = (place - (len(panel.series) - 1) / 2) * _DODGE if chart.dodged and len(panel.series) < 9 else 0.0
+        yield from _series(series, [(x(p.x) + moved, y(p.y), p) for p in series.points], y, is_crowded=is_crowded)
+
+
+def _frame(along: _Axis, ys: _Axis, panel: Panel, to: tuple[Callable[[float], float], ...]) -> Iterator[str]:
+    """Ticks and the lines behind the points."""
+    x, y = to
+    bottom = _HEIGHT - _BOTTOM
+    yield f'<path d="M{_LEFT} {_TOP}V{bottom}H{_WIDTH - _RIGHT}" stroke="currentColor" opacity=".6"/>'
+    for tick in ys.ticks:
+        yield f'<path d="M{_LEFT} {y(tick):.1f}H{_WIDTH - _RIGHT}" stroke="currentColor" opacity=".12"/>'
+        yield (
+            f'<text x="{_LEFT - 5}" y="{y(tick) + 3.5:.1f}" text-anchor="end" fill="currentColor">{_short(tick)}</text>'
+        )
+    ticks = list(enumerate(panel.names)) if panel.names else [(tick, _short(tick)) for tick in along.ticks]
+    room = (_WIDTH - _LEFT - _RIGHT) / max(len(ticks), 1)
+    for tick, name in ticks:
+        shown = name if len(name) * _LETTER <= room else f"{name[: max(3, int(room / _LETTER) - 1)]}…"
+        whole = f"<title>{escape(name)}</title>" if shown != name else ""
+        yield (
+            f'<path d="M{x(tick):.1f} {bottom}v4" stroke="currentColor" opacity=".6"/>'
+            f'<text x="{x(tick):.1f}" y="{bottom + 15}" text-anchor="middle" fill="currentColor">{whole}'
+            f"{escape(shown)}</text>"
+        )
+
+
+def _series(
+    series: Series, points: Sequence[tuple[float, float, Point]], y: Callable[[float], float], *, is_crowded: bool
+) -> Iterator[str]:
+    colour = _colour(series.colour)
+    if series.joined and len(points) > 1:
+        dash = DASHES[series.dash.place % len(DASHES)] if series.dash else ""
+        dashed = f' stroke-dasharray="{dash}"' if dash else ""
+        words = f"<title>{escape(series.name)}</title>" if not series.marked else ""
+        path = "L".join(f"{x:.1f} {at:.1f}" for x, at, _ in points)
+        yield f'<path d="M{path}" stroke="{colour}" stroke-width="1.6"{dashed}>{words}</path>'
+    if is_crowded:
+        # One element for all points of a kind: a line of no length with a round end is a dot.
+        for hollow in (True, False):
+            dots = "".join(f"M{x:.1f} {at:.1f}h0" for x, at, point in points if point.is_dominated is hollow)
+            if dots and series.marked:
+                yield (
+                    f'<path d="{dots}" stroke="{colour}" stroke-linecap="round" stroke-width="{3 if hollow else 7}" '
+                    f'opacity="{0.35 if hollow else 1}"/>'
+                )
+        return
+    for x, at, point in points if series.marked else ():
+        bar = ""
+        if point.half:
+            top, end = y(point.y + point.half), y(point.y - point.half)
+            bar = f'<path d="M{x:.1f} {top:.1f}V{end:.1f}m-2.5 0h5M{x - 2.5:.1f} {top:.1f}h5" stroke="{colour}"/>'
+        yield (
+            f'<g class="p">{bar}<path d="{_marker(series.shape)}" transform="translate({x:.1f} {at:.1f})" '
+            f'stroke="{colour}" stroke-width="1.4" fill="{"none" if point.is_dominated else colour}" '
+            f'pointer-events="all"/><title>{escape(point.name)}</title></g>'
+        )
+
+
+def _colour(style: Style) -> str:
+    return "currentColor" if style.place < 0 else COLOURS[style.place % len(COLOURS)]
+
+
+def _marker(style: Style | None) -> str:
+    return MARKERS[(style.place if style else 0) % len(MARKERS)]
+
+
+# --- legend ---------------------------------------------------------------------------------------------------------
+
+
+def _legend(chart: Chart, width: int) -> Iterator[tuple[int, float, str]]:
+    """What colours, shapes and dashes mean: (row, x, drawing) of every entry, below the panels and off the data."""
+    row, x = 0, float(_LEFT)
+    for drawn, name in _entries(chart):
+        needed = 30 + len(name) * _LETTER
+        if x + needed > width and x > _LEFT:
+            row, x = row + 1, float(_LEFT)
+        yield row, x, f'{drawn}<text x="16" y="4" fill="currentColor">{escape(name)}</text>'
+        x += needed
+
+
+def _entries(chart: Chart) -> Iterator[tuple[str, str]]:
+    every = [series for panel in chart.panels for series in panel.series]
+    for style, shape in dict.fromkeys((s.colour, s.shape if s.shape == s.colour else None) for s in every):
+        mark = f'<path d="{_marker(shape)}" fill="{_colour(style)}"/>' if shape else ""
+        line = "" if shape else f'<path d="M-7-3.5h14v7h-14z" fill="{_colour(style)}"/>'
+        yield mark + line, style.name
+    apart = dict.fromkeys(s.shape for s in every if s.shape and s.shape != s.colour)
+    if len(apart) > 1:
+        for shape in apart:
+            yield f'<path d="{_marker(shape)}" stroke="currentColor" stroke-width="1.4"/>', shape.name
+    for dash in dict.fromkeys(s.dash for s in every if s.dash):
+        dashed = DASHES[dash.place % len(DASHES)]
+        pattern = f' stroke-dasharray="{dashed}"' if dashed else ""
+        yield f'<path d="M-12 0h22" stroke="currentColor" stroke-width="1.6"{pattern}/>', dash.name
