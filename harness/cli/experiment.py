@@ -183,18 +183,20 @@ def _ray(address: str | None, workers: int | None, devices: tuple[str, ...]) -> 
 
 
 def _print_report(result: "RunResult", experiment: "Experiment", *, title: str, full: bool) -> None:
-    """Keep the report, as Markdown, beside the records, and print it or its answer."""
+    """Keep the report, as Markdown and as a page, beside the records, and print it or its answer."""
     from harness import report
     from harness.api import StoreError
     from harness.inspection.columns import columns_of
 
     page, margin, columns = result.folder / "report.md", experiment.margin, columns_of(result.folder)
+    forms: dict[Path, report.Format] = {page: "md", page.with_suffix(".html"): "html"}
     failure = None
-    try:
-        text = report.render(result.records, format="md", title=title, margin=margin, columns=columns)
-        page.write_text(text, encoding="utf-8")
-    except OSError as error:  # told below the report, which is not lost for it
-        failure = error
+    for path, form in forms.items():
+        try:
+            text = report.render(result.records, format=form, title=title, margin=margin, columns=columns)
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:  # told below the report, which is not lost for it
+            page, failure = path, error
     places = where(result.folder)
     report.render(
         result.records, title=title, margin=margin, console=stdout(), full=full, where=places, columns=columns

@@ -106,9 +106,9 @@ def report(
 
 def where(folder: Path) -> list[tuple[str, str]]:
     """Where more about a run is to be found."""
-    page = folder / "report.md"
+    pages = [(name, folder / file) for name, file in (("page", "report.html"), ("report", "report.md"))]
     return [
-        *([("report", str(page))] if page.exists() else []),
+        *[(name, str(path)) for name, path in pages if path.exists()][:1],
         ("all tables", f"harness report {shlex.quote(str(folder))} --full"),
     ]
 

@@ -1,4 +1,4 @@
-"""Runs by hypothesis: records of a small grid, some of whose cells failed, were skipped, diverged or have no cost."""
+"""Runs for tests of reports: by hypothesis, and one of each fate; some cells failed, were skipped or have no cost."""
 
 from hypothesis import strategies as st
 
@@ -49,3 +49,43 @@ _cost = st.one_of(
         st.integers(100, 8000),
     ),
 )  # fmt: skip
+
+
+def every_fate():
+    """Three seeds of a grid in which each way to have no result happens once."""
+    records = []
+    for pattern, strategy, sparsity in (("dense", "dense", 0.0), *((p, s, 0.9) for p in PATTERNS for s in STRATEGIES)):
+        for seed in range(3):
+            value = 100 + 20 * sparsity + seed + len(pattern) / 10
+            cost = {
+                "model": "fpga_analytic",
+                "engine": "bank",
+                "cycles": 2000 - 10 * len(strategy),
+                "latency_us": 10.0,
+                "speedup": 4.0,
+                "fits": True,
+                "ram_blocks": 99 + len(pattern),
+            }
+            records.append(
+                Record(
+                    run="fates-1a2b3c", cell=f"{pattern}{strategy}{seed}", task="lstm_lm", backend="torch",
+                    pattern=pattern, strategy=strategy, scope=("lstm",), target_sparsity=sparsity, sparsity=sparsity,
+                    model_sparsity=sparsity / 2, seed=seed, status="ok", metric="perplexity", value=value,
+                    valid_value=value + 1, valid_history=(value + 40, value + 9, value + 1), total_epochs=3,
+                    retrain_epochs=1 if sparsity else 0, hardware={"fpga_analytic": cost}, device="cpu", threads=1,
+                    tensor_sparsity={"a": sparsity, "b": sparsity / 2} if sparsity else {},
+                    versions={"harness": "0.1.0", "torch": "2.9.0"}, facts={"corpus": "synthetic"},
+                )
+            )  # fmt: skip
+    fates = {
+        4: ("failed", "RuntimeError: out of luck"),
+        7: ("diverged", "the loss became nan at step 7"),
+        10: ("skipped", "n_m: 2:4 reaches 0.5"),
+        13: ("planned", ""),
+        16: ("oom", "1 PiB is too much"),
+    }
+    nothing = {"value": None, "valid_value": None, "sparsity": None, "model_sparsity": None, "hardware": {}}
+    for place, (status, reason) in fates.items():
+        records[place] = records[place].model_copy(update={"status": status, "reason": reason, **nothing})
+    records[5] = records[5].model_copy(update={"hardware": {"fpga_analytic": {"reason": "no such engine"}}})
+    return records
