@@ -162,10 +162,11 @@ def test_a_run_prints_the_table_on_stdout_and_progress_on_stderr(finished):
 
 def test_a_run_says_where_its_report_is(finished):
     shell, done = finished
-    page = shell.folder / re.search(r"^report: (.*)$", done.stdout, re.MULTILINE)[1]
+    page = shell.folder / re.search(r"^page: (.*)$", done.stdout, re.MULTILINE)[1]
 
     assert page.parent.parent == shell.folder / ".harness" / "runs"
-    assert "| unstructured" in page.read_text()
+    assert "unstructured</td>" in page.read_text()
+    assert "| unstructured" in page.with_suffix(".md").read_text()
     assert {"records.json", "spec.yaml"} <= {path.name for path in page.parent.iterdir()}
 
 
@@ -305,7 +306,7 @@ def test_a_failed_cell_is_reported_and_ends_with_1(shell):
 
     assert done.returncode == 1
     assert "diverged" in done.stdout and "dense" in done.stdout
-    assert "report: " in done.stdout
+    assert "page: " in done.stdout
 
 
 @pytest.mark.parametrize(
