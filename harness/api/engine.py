@@ -353,6 +353,8 @@ class Engine(Component):
     """Whether weights are read from off-chip memory every time, by design."""
     shares_operand: ClassVar[bool] = False
     """Whether neighbouring multipliers share an operand, so that a DSP block may pack two 8-bit products."""
+    validated_by: ClassVar[str] = ""
+    """Whose measured accelerator its cycles were held against without being fitted to it; empty where nobody's was."""
 
     clock_mhz: float | None = Field(
         default=None,

@@ -26,8 +26,9 @@ def plan_document(summary: "Mapping[str, JsonValue]", *, title: str) -> "Documen
     assert isinstance(cells, list)
     rows = [cell for cell in cells if isinstance(cell, dict)]
     heading = f"{title}: {summary['cells']} cells, {summary['stages']} stages"
-    told = summary.get("warnings", [])
-    warnings = tuple(f"note: {warning}" for warning in told) if isinstance(told, list) else ()
+    told = summary.get("checks", [])
+    found = [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    warnings = tuple(f"{each['code']} {each['text']}; {each['remedy']}" for each in found)
     bill = Section(sentences=_bill(summary), warnings=warnings)
     return Document("", (Section(heading, (), _cells(rows) if rows else None), bill))
 

@@ -32,8 +32,11 @@ from harness.cli._common import (
 from harness.cli.results import where
 
 if TYPE_CHECKING:
+    from harness.api import JsonValue
     from harness.execution.graph import Executor
     from harness.execution.run import RunResult
+    from harness.planning.plan import Plan
+    from harness.results.records import Finding
     from harness.spec import Experiment
 
 
@@ -235,7 +238,8 @@ def plan(
         experiment = replace(experiment, device=parse_devices(devices)[0])
     made = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
     changed = what_changed(made)
-    summary = made.summary()
+    found: list[JsonValue] = [finding.model_dump() for finding in _beforehand(made)]
+    summary = {**made.summary(), "checks": found}
     for cell in summary["cells_detail"]:  # type: ignore[union-attr]  # a list, as it is documented
         if isinstance(cell, dict) and str(cell["cell"]) in changed:
             cell["reason"] = changed[str(cell["cell"])]
@@ -262,14 +266,23 @@ def validate(spec: SpecArgument, data_dir: DataDirOption = None, plugin: PluginO
     problems = {task: loaded(task, folder) for task in tasks}
     check(experiment, problems)
     dense = sum(cell.is_dense for cell in experiment.cells)
-    cells = outlook(experiment, problems)
+    foreseen = outlook(experiment, problems)
+    cells = foreseen.cells
     skipped = Counter(planned.skip for planned in cells if planned.skip)
     impossible = f", {skipped.total()} of them cannot run" if skipped else ""
     echo(f"{spec}: valid, {len(cells)} planned cells (dense baselines: {dense}){impossible}; nothing was run")
     for reason, count in skipped.items():
         echo(f"  {count} skipped: {reason}")
-    for warning, count in Counter(planned.warning for planned in cells if planned.warning).items():
-        echo(f"  {count} to be looked at: {warning}")
+    for finding in _beforehand(foreseen):
+        echo(f"  {finding.code} {finding.text}; {finding.remedy}")
+
+
+def _beforehand(plan: "Plan") -> list["Finding"]:
+    """What named checks can say of a plan; skipped cells are told anyway."""
+    from harness.execution.collect import outlines
+    from harness.report.checks import beforehand
+
+    return [each.finding for each in beforehand(outlines(plan)).found if each.finding.code != "SPN019"]
 
 
 @guarded

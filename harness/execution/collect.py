@@ -8,6 +8,7 @@ from importlib.metadata import version
 from harness import DISTRIBUTION
 from harness.api import Backend, Evaluation, JsonValue, Mask, NativeModel, Network, Problem, Task, Tensor, Workload
 from harness.execution.costs import CostRecord, Costs, workload_digest
+from harness.execution.counting import without_a_model
 from harness.masks.outcome import why_missed
 from harness.masks.updates import achieved
 from harness.planning.plan import Plan, PlannedCell, backend_versions, pattern_banks
@@ -39,6 +40,7 @@ class Collector:
         self._costs = Costs(self.plan.store)
         self._until: float | None = None
         self._networks: dict[Task, str] = {}
+        self._leasts: dict[Task, dict[str, JsonValue]] = {}
         self._complete: dict[str, Record] = {}
         self._uncosted: set[str] = set()
         self._counted: set[str] = set()
@@ -87,9 +89,9 @@ class Collector:
                 update = {"hardware": self._hardware(planned, masks)}
                 self._complete[cell] = self._complete[cell].model_copy(update=update)
             return self._complete[cell]
-        base = self._base(planned)
+        base = self.outline(planned)
         if planned.skip is not None:
-            return base.model_copy(update={"status": "skipped", "reason": planned.skip})
+            return base
         for stage in planned.stages:
             if stage.key in self.failures:
                 status, reason = self.failures[stage.key]
@@ -104,6 +106,13 @@ class Collector:
             return self._complete[cell]
         is_running = any(stage.key in self.running and self.owner(stage.key) is planned for stage in planned.stages)
         return base.model_copy(update={"status": "running" if is_running else "planned"})
+
+    def outline(self, planned: PlannedCell) -> Record:
+        """What is known of a cell before it runs."""
+        base = self._base(planned)
+        if planned.skip is not None:
+            return base.model_copy(update={"status": "skipped", "reason": planned.skip})
+        return base
 
     def _base(self, planned: PlannedCell) -> Record:
         cell, plan = planned.cell, self.plan
@@ -141,6 +150,10 @@ class Collector:
             total_epochs=planned.total_epochs,
             retrain_epochs=planned.retrain_epochs,
             mask_updates=planned.mask_updates,
+            gradual_updates=planned.gradual_updates,
+            start_rate=planned.start_rate,
+            retrain_rate=planned.retrain_rate,
+            ignore=experiment.ignore,
             needs_dense_model=bool(cell.strategy and cell.strategy.needs_dense_model),
             hyper_parameters=cell.strategy.hyper_parameters() if cell.strategy else (),
             device=plan.devices[cell.backend],
@@ -190,6 +203,10 @@ class Collector:
         trusted = self.plan.trusted_by(planned)
         if trusted:
             facts["trusted_code"] = list[JsonValue](trusted)
+        if planned.cell.is_dense:
+            facts |= self._least(planned.cell.task, problem)
+        if empty := _empty_rows(masks):
+            facts["empty_rows"] = empty
         if density:
             facts["activation_density"] = {layer: round(value, 3) for layer, value in density.items()}
         return base.model_copy(
@@ -209,6 +226,14 @@ class Collector:
                 "facts": facts,
             }
         )
+
+    def _least(self, task: Task, problem: Problem) -> dict[str, JsonValue]:
+        """What a model reaches that only counts, under the name of the metric."""
+        if task not in self._leasts:
+            value = without_a_model(problem)
+            known = value is not None
+            self._leasts[task] = {f"without_a_model_{problem.metric.name}": round(value or 0.0, 6)} if known else {}
+        return self._leasts[task]
 
     def _why_missed(self, planned: PlannedCell, masks: Mapping[str, Mask]) -> str | None:
         """Why the masks of a finished cell are not those asked for: its metric would stand beside a wrong sparsity."""
@@ -242,6 +267,18 @@ class Collector:
                 found = {"model": model.group(), "reason": f"{NOT_COSTED}; the run goes on or was interrupted"}
             costs[model.label()] = found
         return costs
+
+
+def outlines(plan: Plan) -> list[Record]:
+    """The records of a plan before anything of it runs."""
+    collector = Collector(plan, {})
+    return [collector.outline(planned) for planned in plan.cells]
+
+
+def _empty_rows(masks: Mapping[str, Mask]) -> dict[str, JsonValue]:
+    """The part of a tensor's rows that has no weight left, by name, where there are such rows."""
+    parts = {name: 1 - float(mask.any(axis=1).mean()) for name, mask in masks.items() if mask.size}
+    return {name: round(part, 6) for name, part in parts.items() if part > 0}
 
 
 def workload_of(

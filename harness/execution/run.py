@@ -20,6 +20,7 @@ from harness.execution.worker import Done, Failed, Job, Message
 from harness.execution.worker import Progress as StepsDone
 from harness.planning.plan import Plan, PlannedCell, make_plan
 from harness.planning.stages import Stage
+from harness.report.checks import noted
 from harness.results import records
 from harness.results.records import Record
 from harness.spec import Experiment
@@ -193,10 +194,10 @@ class _Run:
         stopped = None if self._store_error else self._schedule.stopped
         try:
             try:
-                self._write_records(0.0 if interrupted else None)
+                self._write_records(0.0 if interrupted else None, is_last=True)
             except KeyboardInterrupt:
                 interrupted = True
-                self._write_records(0.0)
+                self._write_records(0.0, is_last=True)
             self._write_status("interrupted" if interrupted else "stopped" if stopped or self._store_error else "ended")
         except StoreError as error:
             self._store_error = self._store_error or str(error)
@@ -297,9 +298,11 @@ class _Run:
         if self._status.is_due:
             self._write_status("running")
 
-    def _write_records(self, costing: float | None) -> None:
+    def _write_records(self, costing: float | None, *, is_last: bool = False) -> None:
         start = time.monotonic()
         self._records = self._collector.records(costing)
+        if is_last:
+            self._records = noted(self._records)
         records.write(self._folder / "records.json", self._records)
         end = time.monotonic()
         self._next_records = end + max(_RECORDS_EVERY_S, (end - start) / _RECORDS_SHARE)

@@ -52,6 +52,8 @@ class PlannedCell:
         total_epochs: epochs of the chain; retrain_epochs: those after the first prune.
         mask_updates: how often the masks are made anew, one-shot prunes included.
         warning: what a reader should know of a cell that does run, as a sentence.
+        gradual_updates: the mask updates that fall into a training epoch.
+        start_rate, retrain_rate: the largest learning rate of the first epoch, and of those after the first prune.
     """
 
     cell: Cell
@@ -63,6 +65,9 @@ class PlannedCell:
     retrain_epochs: int = 0
     mask_updates: int = 0
     warning: str = ""
+    gradual_updates: int = 0
+    start_rate: float | None = None
+    retrain_rate: float | None = None
 
     @property
     def end(self) -> Stage:
@@ -285,7 +290,7 @@ class _Combination:
     Args:
         skip: why they are skipped.
         dense, pruned: the templates of their stages, before and from the first mask update on.
-        total_epochs, retrain_epochs, mask_updates, warning: as in `PlannedCell`.
+        total_epochs and what follows it: as in `PlannedCell`.
     """
 
     scope: tuple[Tensor, ...]
@@ -296,12 +301,15 @@ class _Combination:
     retrain_epochs: int = 0
     mask_updates: int = 0
     warning: str = ""
+    gradual_updates: int = 0
+    start_rate: float | None = None
+    retrain_rate: float | None = None
 
     def cell(self, cell: Cell, chain: tuple[Stage, ...] = (), test: Stage | None = None) -> PlannedCell:
         """One of the cells."""
         return PlannedCell(
             cell, chain, test, self.scope, self.skip, self.total_epochs, self.retrain_epochs, self.mask_updates,
-            self.warning,
+            self.warning, self.gradual_updates, self.start_rate, self.retrain_rate,
         )  # fmt: skip
 
 
@@ -378,7 +386,8 @@ class _Lowering:
         gradually = sum(len(template.epoch.updates) for template in found if template.epoch)
         return _Combination(
             scope, None, found[:dense], found[dense:], kinds.count("train"), kinds[first_prune:].count("train"),
-            gradually + kinds.count("prune"), _why_hardly_gradual(cell, gradually),
+            gradually + kinds.count("prune"), _why_hardly_gradual(cell, gradually), gradually,
+            _largest_rate([each for each in found if each.kind == "train"][:1]), _largest_rate(found[first_prune:]),
         )  # fmt: skip
 
     def _scope(self, task: Task) -> tuple[Tensor, ...]:
@@ -418,16 +427,18 @@ class _Lowering:
         return self._skips[place]
 
 
-def outlook(experiment: Experiment, problems: Mapping[Task, Problem]) -> tuple[PlannedCell, ...]:
-    """Every cell without its stages: what `validate` can say of them without looking into a store.
+def outlook(experiment: Experiment, problems: Mapping[Task, Problem]) -> Plan:
+    """A plan without stages: what `validate` can say of every cell without looking into a store.
 
     Args:
         experiment: what is asked for, checked.
         problems: its tasks with their data.
     """
     backends = _distinct([cell.backend for cell in experiment.cells])
-    lowering = _Lowering(experiment, problems, {each: resolve_device(experiment.device, each) for each in backends})
-    return tuple(lowering.outlook(cell) for cell in experiment.cells)
+    devices = {each: resolve_device(experiment.device, each) for each in backends}
+    lowering = _Lowering(experiment, problems, devices)
+    cells = tuple(lowering.outlook(cell) for cell in experiment.cells)
+    return Plan(experiment, problems, None, Store(Path()), devices, cells, {}, {}, {})
 
 
 _FEW_UPDATES = 5
@@ -444,6 +455,12 @@ def _why_hardly_gradual(cell: Cell, updates: int) -> str:
         f"{_FEW_UPDATES}: that is hardly gradual; prune more often (for `gradual`, a smaller `every` or a longer "
         "span), or use a one-shot strategy"
     )
+
+
+def _largest_rate(found: Sequence[StageTemplate]) -> float | None:
+    """The largest learning rate of these stages; None where none of them trains."""
+    epochs = [template.epoch.rates for template in found if template.epoch is not None]
+    return max((rates if isinstance(rates, float) else max(rates) for rates in epochs), default=None)
 
 
 def _framework_skip(backend: Backend, network: Network) -> str | None:

@@ -8,12 +8,12 @@ from functools import partial
 from rich.cells import cell_len
 
 from harness._text import plural
-from harness.report import formats, page, rich
+from harness.report import checks, formats, page, rich
 from harness.report.engines import main_model
 from harness.report.formats import DASH, MARKS
 from harness.report.page import Column, Document, Section
-from harness.report.rows import Row, Setting, Table, is_partial, tables
-from harness.results.records import DONE, FAILED, PENDING, Record
+from harness.report.rows import Row, Setting, Table, tables
+from harness.results.records import Record
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict
 
 LINES, WIDTH = 24, 80
@@ -88,11 +88,16 @@ def first_page(
     sizes = [(len(found), most) for most in range(LINES, 0, -1)] + [
         (count, 1) for count in range(len(found) - 1, 0, -1)
     ]
-    subjects, warned = [_subject(table) for table in found], _warnings(records, found)
+    subjects, checked = [_subject(table) for table in found], checks.look(records, found)
+    warned = checked.lines()
     ran = _what_ran(records, found, title)
     for count, most in sizes:
         opening = _opening(ran, subjects[:count], warned, margin, most)
         told = [f"{plural(len(found) - count, 'table')} more: harness report --full."] if count < len(found) else []
+        if len(warned) > _MOST_WARNINGS:
+            told.append(f"{plural(len(warned) - _MOST_WARNINGS, 'warning')} more: harness report --full.")
+        if checked.notes():
+            told.append(f"notes: {', '.join(checked.notes())} (harness report --full)")
         told += [f"{name}: {place}" for name, place in where]
         if opening[-1].warnings:
             end = (*opening[:-1], replace(opening[-1], sentences=tuple(told)))
@@ -115,7 +120,7 @@ def sections(
         title: of the report.
         margin: see `rows.tables`.
     """
-    subjects, warned = [_subject(table) for table in found], _warnings(records, found)
+    subjects, warned = [_subject(table) for table in found], checks.look(records, found).lines()
     return _opening(_what_ran(records, found, title), subjects, warned, margin, None)
 
 
@@ -301,27 +306,3 @@ def _legend(subject: _Subject, lines: Sequence[_Line], baseline: str, margin: fl
     if None in compared:
         parts.append(f"{DASH}: no result (why: harness report --full)")
     return [f"{'; '.join(parts)}."] if parts else []
-
-
-# --- warnings -------------------------------------------------------------------------------------------------------
-
-
-def _warnings(records: Sequence[Record], found: Sequence[Table]) -> list[str]:
-    """What to beware of, worst first."""
-    waiting = sum(record.status in PENDING for record in records)
-    failed = Counter(record.status for record in records if record.status in FAILED)
-    skipped = sum(record.status not in (*DONE, *PENDING, *FAILED) for record in records)
-    models = [(table, main_model(table)) for table in found]
-    misfits = sum(row.fastest(table.models[m]).fits is False for table, m in models if m for row in table.rows)
-    rows = [row for table in found for row in table.rows]
-    doubtful = sum("not_reproduced" in record.facts for record in records)
-    statuses = ", ".join(f"{count} {status}" for status, count in failed.items())
-    checks = [
-        (is_partial(records), f"PARTIAL: {waiting} of {len(records)} cells have not finished."),
-        (doubtful, f"NOT REPRODUCED: {plural(doubtful, 'cell')} gave other bytes when computed again."),
-        (failed, f"{plural(failed.total(), 'cell')} failed: {statuses}."),
-        (any(row.uneven for row in rows), f"{formats.UNEVEN}: kept weights differ clearly at one asked sparsity."),
-        (skipped, f"{plural(skipped, 'cell')} skipped: a pattern or engine declares that it cannot run."),
-        (misfits, f"{plural(misfits, 'row')} of hardware: no engine fits the device."),
-    ]
-    return [told for holds, told in checks if holds]

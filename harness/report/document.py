@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from harness.api import JsonValue
-from harness.report import added, answer, cells, formats, page
+from harness.report import added, answer, cells, checks, formats, page
 from harness.report.charts import charts
 from harness.report.comparison import StrategyRow, strategies
 from harness.report.engines import engines
@@ -17,7 +17,9 @@ from harness.report.rows import Table, is_partial, tables
 from harness.results.records import DONE, FAILED, PENDING, Record
 
 # What is known of a cell and not of its data; told elsewhere.
-_OF_A_CELL = frozenset(("activation_density", "arithmetic", "failed_stage", "warning"))
+_OF_A_CELL = frozenset(
+    ("activation_density", "arithmetic", "empty_rows", "failed_stage", "not_reproduced", "trusted_code", "warning")
+)
 
 _SHOWN_CELLS = 3  # missing cells that a compact report names per reason
 
@@ -64,7 +66,8 @@ def build(
         sections.append(cells.section(records))
     ran = _what_ran(records, compact)
     ran = replace(ran, warnings=(*ran.warnings, *added.faults(columns)))
-    return Document(title, (*opening, ran, *sections, _how_to_read(records)))
+    checked = _checked(checks.look(records, found))
+    return Document(title, (*opening, ran, checked, *sections, _how_to_read(records)))
 
 
 # --- what ran -------------------------------------------------------------------------------------------------------
@@ -90,8 +93,6 @@ def _what_ran(records: Sequence[Record], compact: bool) -> Section:
         warnings.append(
             f"NOT REPRODUCED: in {doubtful} cells a stage that was computed again gave other bytes than before."
         )
-    told = Counter(str(record.facts["warning"]) for record in records if "warning" in record.facts)
-    warnings += [f"NOTE: {warning} ({count} cells)." for warning, count in told.items()]
     missing = [record for record in records if not record.is_done]
     grid = _missing_grid(records, missing, compact) if missing else None
     return Section("What ran", tuple(sentences), grid, warnings=tuple(warnings))
@@ -122,6 +123,26 @@ def _named(records: Iterable[Record], with_task: bool) -> list[str]:
             labels += [record.strategy, formats.level(record.target_sparsity)]
         seeds.setdefault(" · ".join(labels), []).append(record.seed)
     return [f"{name} · seed {', '.join(map(str, listed))}" for name, listed in seeds.items()]
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+def _checked(summary: checks.Summary) -> Section:
+    """What named checks warn of, with the way out, and how many had nothing to say."""
+    columns: tuple[Column[checks.Found], ...] = (
+        Column("check", lambda found: found.finding.code, kind="label", matters="key"),
+        Column("weight", lambda found: found.finding.severity, kind="label", matters="key"),
+        Column("what", lambda found: found.finding.text, kind="text"),
+        Column("cells", lambda found: str(len(found.cells))),
+        Column("what to do", lambda found: found.finding.remedy, kind="text"),
+    )
+    told = [f"{len(summary.passed)} passed", f"{len(summary.idle)} have nothing to look at"]
+    if summary.silenced:
+        codes = dict.fromkeys(found.finding.code for found in summary.silenced)
+        told.append(f"silenced by the experiment: {', '.join(codes)}")
+    sentence = f"Named checks: {len(summary.found)} warnings; {'; '.join(told)}. Each is described in {checks.ANCHOR}."
+    return Section("Checks", (sentence,), page.table(columns, summary.found) if summary.found else None)
 
 
 # --- strategies -----------------------------------------------------------------------------------------------------

@@ -53,6 +53,28 @@ def _finite(value: object) -> object:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+Severity = Literal["error", "warning", "note"]
+"""How much a check's warning takes from a study: its meaning, the certainty of an answer, or nothing but ease."""
+
+
+class Finding(Frozen):
+    """What a named check warns of.
+
+    Args:
+        code: the check's, as documented.
+        severity: see `Severity`.
+        title: what it warns of, in a few words.
+        text: the same with the numbers found, one sentence.
+        remedy: what to do about it.
+    """
+
+    code: str = Field(pattern=r"^[A-Z]{2,8}[0-9]{3}$")
+    severity: Severity
+    title: str
+    text: str
+    remedy: str = ""
+
+
 Finite = Annotated[float | None, BeforeValidator(_finite)]
 
 
@@ -77,6 +99,9 @@ class Record(Frozen):
         best_possible: the value that no model can beat, where the data's source is known.
         total_epochs: epochs from initial weights to the pruned model; retrain_epochs: those after the first prune.
         mask_updates: how often the masks were made anew, one-shot prunes included; None where nobody counted.
+        gradual_updates: those of them that fell into a training epoch; None where nobody counted.
+        start_rate, retrain_rate: the largest learning rate of the first epoch, and of all after the first one-shot
+            prune; None where there is none.
         needs_dense_model: whether the strategy starts from a trained dense model.
         hyper_parameters: names of the choices beyond the dense recipe.
         reason: why there is no value, one sentence.
@@ -85,6 +110,8 @@ class Record(Frozen):
         trained_epochs: epochs that this run trained for the cell; a shared one counts for its first cell;
             train_seconds: training time of the whole chain, cached epochs included.
         dense_digest: digest of the dense model that the cell shares with others.
+        checks: what named checks warn of in this cell, as far as they were made; reports make them anew.
+        ignore: codes of the checks that the experiment silences.
         stage: key of the stage in the store that holds the finished model; empty where nothing was planned to run.
     """
 
@@ -120,6 +147,9 @@ class Record(Frozen):
     total_epochs: int = Field(default=0, ge=0)
     retrain_epochs: int = Field(default=0, ge=0)
     mask_updates: int | None = Field(default=None, ge=0)
+    gradual_updates: int | None = Field(default=None, ge=0)
+    start_rate: Finite = None
+    retrain_rate: Finite = None
     needs_dense_model: bool = False
     hyper_parameters: tuple[str, ...] = ()
     status: Status = "planned"
@@ -133,6 +163,8 @@ class Record(Frozen):
     trained_epochs: int = Field(default=0, ge=0)
     train_seconds: float = Field(default=0.0, ge=0)
     dense_digest: str | None = None
+    checks: tuple[Finding, ...] = ()
+    ignore: tuple[str, ...] = ()
     stage: str = ""
     origin: dict[str, Origin] = Field(default_factory=lambda: dict(ORIGIN))
 
@@ -198,6 +230,8 @@ class _Clock(TypedDict, total=False):
 class _Parts(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
     launch: JsonValue
+    fill_drain: JsonValue
+    elementwise: JsonValue
 
 
 class _Details(TypedDict, total=False):
@@ -207,6 +241,8 @@ class _Details(TypedDict, total=False):
     device: _Device | JsonValue
     clock: _Clock | JsonValue
     parts: _Parts | JsonValue
+    weight_bits: JsonValue
+    validated_by: JsonValue
 
 
 class _Cost(TypedDict, total=False):
@@ -226,7 +262,8 @@ def read(path: Path, *, details: bool = True) -> tuple[Record, ...]:
     Args:
         path: the file.
         details: whether all details of the hardware costs are wanted, most of a large file; without them, those that
-            tables need are there: the id of `device`, `value` and `origin` of `clock`, and `launch` of `parts`.
+            tables and checks need are there: the id of `device`, `value` and `origin` of `clock`, the constant `parts`,
+            `weight_bits` and `validated_by`.
 
     Raises:
         StoreError: the file is missing, is no file of records, or has a newer format.

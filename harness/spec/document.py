@@ -71,6 +71,10 @@ Entry = JsonValue
 Entries = Annotated[list[Entry], BeforeValidator(_many), Field(min_length=1)]
 Sparsities = Annotated[list[Sparsity], BeforeValidator(_many), Field(min_length=1)]
 Seeds = Annotated[list[Seed], BeforeValidator(_many), Field(min_length=1)]
+CODE = r"^[A-Z]{2,8}[0-9]{3}$"
+"""How the code of a named check is written."""
+
+Code = Annotated[str, Field(pattern=CODE)]
 Words = Annotated[list[str], BeforeValidator(_many), Field(min_length=1)]
 
 
@@ -147,6 +151,9 @@ class Document(Frozen):
     )
     margin: float | None = Field(
         default=None, gt=0, description="differences within it count as equivalent, in the metric's unit"
+    )
+    ignore: Annotated[list[Code], BeforeValidator(_any)] = Field(
+        default=[], description="codes of checks that need not warn, e.g. SPN007; a report still lists them as silenced"
     )
     data_dir: str | None = Field(
         default=None, min_length=1, description="folder of the data sets, seen from the spec's"

@@ -121,6 +121,7 @@ class Experiment:
         device, precision, threads: how is trained; `auto` is not resolved yet.
         tolerance: largest distance of the reachable sparsity from the target.
         margin: of equivalence, in the metric's unit.
+        ignore: codes of the checks that it silences.
         data_dir: folder of the data sets, resolved against the spec's folder.
         keep_dense: bytes of dense states to keep.
         plugins: the files of the user's that offer plugins to it.
@@ -142,6 +143,7 @@ class Experiment:
     margin: float | None
     data_dir: Path | None
     keep_dense: int
+    ignore: tuple[str, ...] = field(default=(), compare=False)
     plugins: tuple[Path, ...] = field(default=(), compare=False)
     filename: str = field(default="spec", compare=False)
     places: Mapping[tuple[str, str], tuple[Place, str]] = field(default_factory=dict, repr=False, compare=False)

@@ -96,6 +96,7 @@ def loads(
         margin=document.margin,
         data_dir=_data_dir(document, path),
         keep_dense=document.keep_dense,
+        ignore=tuple(document.ignore),
         plugins=registry.files,
         filename=filename,
         places=reader.places,

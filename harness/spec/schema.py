@@ -4,7 +4,7 @@ from typing import Any, get_args
 
 from harness.api import Component, JsonValue, Kind
 from harness.discovery.registry import KINDS, Registry
-from harness.spec.document import AXES, Document
+from harness.spec.document import AXES, CODE, Document
 from harness.spec.experiment import AllocationRule
 
 Schema = dict[str, Any]  # JSON Schema is untyped by nature; it goes to editors only
@@ -39,6 +39,7 @@ def schema(registry: Registry) -> dict[str, JsonValue]:
         "exclude": _one_or_many({"$ref": _TEMPLATE.format(model="Partial")}),
         "include": _one_or_many({"$ref": _TEMPLATE.format(model="Single")}),
         "scope": _one_or_many({"type": "string"}),
+        "ignore": _one_or_many({"type": "string", "pattern": CODE}),
         "keep_dense": {"type": ["integer", "string"]},
     }
     for field, form in forms.items():

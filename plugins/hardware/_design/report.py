@@ -138,6 +138,8 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
     return {
         "why": _why(best, choice),
         "budget": choice.budget,
+        "weight_bits": choice.numerics.conditions.weight_bits,
+        "validated_by": best.engine.validated_by,
         "parts": {name: _number(value) for name, value in best.parts().items()},
         "ideal_cycles": -(-executed * best.engine.streams // best.multipliers),
         "layers": {layer.product.layer: _layer(layer, best.engine.streams_weights) for layer in best.layers},

@@ -57,8 +57,8 @@ def test_validate_and_plan_agree_on_what_cannot_run(tmp_path):
 
     beforehand = outlook(grid, plan.problems)
 
-    assert [cell.skip for cell in beforehand] == [cell.skip for cell in plan.cells]
-    (reason,) = {cell.skip for cell in beforehand if cell.skip}
+    assert [cell.skip for cell in beforehand.cells] == [cell.skip for cell in plan.cells]
+    (reason,) = {cell.skip for cell in beforehand.cells if cell.skip}
     assert "what fits: banks=" in reason
 
 

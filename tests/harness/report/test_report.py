@@ -230,8 +230,8 @@ def test_failures_and_unfinished_cells_are_warned_of_at_the_top_worst_first():
     text = opened(troubled(), margin=1.0)
 
     warnings = [line for line in text.splitlines() if line.startswith("! ")]
-    assert warnings[0] == "! PARTIAL: 1 of 11 cells have not finished."
-    assert warnings[1] == "! 3 cells failed: 2 failed, 1 diverged."
+    assert warnings[0] == "! SPN017 PARTIAL: 1 of 11 cells have not finished."
+    assert warnings[1] == "! SPN018 3 cells failed: 2 failed, 1 diverged."
     assert len(warnings) <= 3
 
 

@@ -32,6 +32,7 @@ class CsrStream(Engine):
     """
 
     name: ClassVar[str] = "csr_stream"
+    validated_by: ClassVar[str] = "HiSparse at four sparsities; gate `hisparse` of `harness hardware validate`"
     streams_weights: ClassVar[bool] = True
 
     channels: int | None = Field(default=None, gt=0, description="memory channels; None searches")

@@ -45,6 +45,7 @@ class McbbsSystolic(Engine):
     """
 
     name: ClassVar[str] = "mcbbs_systolic"
+    validated_by: ClassVar[str] = "three published networks; gate `mcbbs` of `harness hardware validate`"
     streams_weights: ClassVar[bool] = True
     whole_layer: ClassVar[bool] = True
     shares_operand: ClassVar[bool] = True

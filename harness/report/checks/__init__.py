@@ -1,0 +1,113 @@
+"""Named checks: what would make a study mean less than it seems to, from records alone.
+
+Every check has a code that never changes its meaning, a page (`docs/checks.md`), and a remedy. What an experiment
+silences with `ignore: [SPN007]` is still counted, under `silenced`.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.report.checks import costs, course, evidence, training
+from harness.report.checks.check import ANCHOR, Found, NamedCheck, Study
+from harness.report.rows import Table, tables
+from harness.results.records import Finding, Record, Severity
+
+__all__ = ["ANCHOR", "CHECKS", "Found", "NamedCheck", "Study", "Summary", "beforehand", "look", "noted"]
+
+CHECKS: tuple[NamedCheck, ...] = (
+    course.Partial(), course.NotReproduced(), training.WorseThanKnown(), course.Failures(), training.SameSplit(),
+    evidence.KeptWeightsDiffer(), evidence.OneSeed(), training.StillImproving(), training.HardlyGradual(),
+    training.TinyRate(), training.BetterThanDense(), training.SmallPart(), costs.MostlyConstants(),
+    costs.EmptyTensors(), costs.NoFit(), costs.OtherPrecision(), training.UnequalBudgets(), evidence.SmallestP(),
+    costs.NotValidated(), course.OlderCode(), course.Skips(),
+)  # fmt: skip
+"""Every check, worst first among those of one severity."""
+
+_ORDER: tuple[Severity, ...] = ("error", "warning", "note")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What all checks say of a study.
+
+    Args:
+        found: warnings, worst first.
+        silenced: those that the experiment need not hear of.
+        passed: codes of the checks that found nothing; idle: of those that the study gives nothing to look at.
+    """
+
+    found: tuple[Found, ...]
+    silenced: tuple[Found, ...]
+    passed: tuple[str, ...]
+    idle: tuple[str, ...]
+
+    def of(self, cell: str) -> tuple[Finding, ...]:
+        """What is warned of in one cell."""
+        return tuple(found.finding for found in self.found if cell in found.cells)
+
+    def lines(self) -> list[str]:
+        """What takes meaning or certainty from the study, as sentences, each with its code; notes are not among it."""
+        return [f"{each.finding.code} {each.finding.text}." for each in self.found if each.finding.severity != "note"]
+
+    def notes(self) -> tuple[str, ...]:
+        """The codes of what is worth knowing and no more."""
+        return tuple(dict.fromkeys(each.finding.code for each in self.found if each.finding.severity == "note"))
+
+
+def look(records: Sequence[Record], found: Sequence[Table] | None = None) -> Summary:
+    """What the checks say of these records.
+
+    Args:
+        records: one per planned cell; what checks of plugins found lies in them.
+        found: their tables, where they are made already.
+    """
+    return _summary(Study(records, tables(records) if found is None else found), CHECKS)
+
+
+def beforehand(records: Sequence[Record]) -> Summary:
+    """What can be said of a plan, before anything has run."""
+    return _summary(Study(records, tables(records)), [check for check in CHECKS if check.is_beforehand])
+
+
+def noted(records: Sequence[Record]) -> list[Record]:
+    """The records, each with what the checks warn of in it."""
+    if not records:
+        return []
+    by_cell: dict[str, list[Finding]] = {}
+    for found in look(records).found:
+        for cell in found.cells:
+            by_cell.setdefault(cell, []).append(found.finding)
+    return [
+        record if (new := tuple(by_cell.get(record.cell, ()))) == record.checks
+        else record.model_copy(update={"checks": new})
+        for record in records
+    ]  # fmt: skip
+
+
+def _summary(study: Study, checks: Iterable[NamedCheck]) -> Summary:
+    ignored = {code for record in study.records for code in record.ignore}
+    every: list[Found] = []
+    passed: list[str] = []
+    idle: list[str] = []
+    for check in checks:
+        mine = check.findings(study) if check.applies(study) else []
+        every += mine
+        if not mine:
+            (passed if check.applies(study) else idle).append(check.code)
+    every += _foreign(study.records)
+    # Stable: within a severity the order of the list above.
+    every.sort(key=lambda found: _ORDER.index(found.finding.severity))
+    silenced = tuple(found for found in every if found.finding.code in ignored)
+    kept = tuple(found for found in every if found.finding.code not in ignored)
+    return Summary(kept, silenced, tuple(sorted(passed)), tuple(sorted(idle)))
+
+
+def _foreign(records: Iterable[Record]) -> list[Found]:
+    """What checks of plugins found while the study ran: a report has no plugins, and takes it from the records."""
+    own = {check.code for check in CHECKS}
+    cells: dict[Finding, set[str]] = {}
+    for record in records:
+        for finding in record.checks:
+            if finding.code not in own:
+                cells.setdefault(finding, set()).add(record.cell)
+    return [Found(finding, frozenset(which)) for finding, which in cells.items()]
