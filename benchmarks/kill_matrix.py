@@ -175,8 +175,10 @@ class Run:
         return True
 
     def workers(self) -> list[int]:
-        """Its worker processes."""
-        return [pid for pid, parent, line in _processes() if parent == self.pid and b"spawn_main" in line]
+        """Its worker processes; above each is a keeper that was started in the same way."""
+        spawned = {pid: parent for pid, parent, line in _processes() if b"spawn_main" in line}
+        above = {pid: parent for pid, parent, _ in _processes()}
+        return [pid for pid, keeper in spawned.items() if keeper in spawned and self.pid in _chain(pid, above)]
 
     def kill(self) -> None:
         """End it as the kernel does, without a word."""
@@ -205,6 +207,13 @@ class Run:
         if self.is_alive:
             os.killpg(self.pid, signal.SIGKILL)
             self._process.wait()
+
+
+def _chain(pid: int, above: Mapping[int, int]) -> Iterator[int]:
+    """The processes above one, by the parent of each."""
+    while pid in above:
+        pid = above[pid]
+        yield pid
 
 
 def _event(line: str) -> dict[str, JsonValue]:

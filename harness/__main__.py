@@ -1,6 +1,22 @@
-"""`python -m harness` is the same command line as `harness`."""
+"""The command line, `harness` and `python -m harness`: supervised from its first import on."""
 
-from harness.cli import main
+import signal
+
+from harness import _supervisor
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    _supervisor.supervised(_command)
+
+
+def _command() -> None:
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until a command is begun there is nothing to keep, nor to tell
+    from harness.cli import main as command
+
+    command()
+
 
 if __name__ == "__main__":
     main()

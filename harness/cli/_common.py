@@ -1,19 +1,23 @@
 """What every command shares: consoles, options, and the one place where an error becomes an exit code."""
 
 import errno
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import wraps
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, ParamSpec, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TextIO
 
 import typer
+
+from harness import _supervisor
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -176,24 +180,36 @@ class _Terminated(KeyboardInterrupt):
 
 
 class _Signals:
-    """While entered, SIGTERM interrupts like Ctrl-C; afterwards `exit_code` says which of the two it was."""
+    """While entered, Ctrl-C and SIGTERM interrupt; afterwards `exit_code` says which of the two it was.
+
+    One of them often comes twice, as a terminal and `timeout` reach every process of a group: that is one interrupt.
+    """
 
     exit_code = EXIT_INTERRUPTED
 
     def __enter__(self) -> "_Signals":
+        self._previous: dict[int, Any] = {}
+        self._last = -math.inf
         # Only the main thread may handle signals; elsewhere somebody else does.
-        self._handles = threading.current_thread() is threading.main_thread()
-        if self._handles:
-            self._previous = signal.signal(signal.SIGTERM, self._terminate)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as for a job in the background
+                    self._previous[number] = signal.signal(number, self._interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._handles:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
 
-    def _terminate(self, number: int, frame: FrameType | None) -> None:
-        self.exit_code = EXIT_TERMINATED
-        raise _Terminated
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if now - self._last < _supervisor.ONE_S:
+            return
+        self._last = now
+        if number == signal.SIGTERM:
+            self.exit_code = EXIT_TERMINATED
+            raise _Terminated
+        raise KeyboardInterrupt
 
 
 def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
@@ -209,6 +225,10 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
             with signals, _product_alone():
                 code = command(*args, **kwargs) or 0
         except KeyboardInterrupt:
+            _supervisor.taken()
+            if _supervisor.is_supervised():  # nothing is left that another one could end sooner
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             stderr().print("interrupted; everything finished is kept, and the same command continues", style="yellow")
             code = signals.exit_code
         except (typer.Exit, BrokenPipeError):

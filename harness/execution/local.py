@@ -7,21 +7,32 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import ModuleType
 
+from harness import _supervisor
+from harness.execution import keeper
 from harness.execution.graph import Schedule
 from harness.execution.machine import oom_kills
-from harness.execution.worker import Done, Failed, Job, Message, Progress, main
+from harness.execution.worker import Done, Failed, Job, Message, Progress
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 
 _START_UP_S = 120.0
 """Grace for a process that has still to start and to import its framework before the stage's own time counts."""
+
+_LOOK_S = 1.0
+"""How often it is looked whether a worker is there: a process that it started may hold its pipe open after its end."""
+
+_WAIT_S = 0.01
+"""How often it is looked whether a worker that was told to end has done so."""
+
+_END_S = 5.0
+"""How long an end is waited for: of a worker that was told that there is no more work, of one that was killed."""
 
 
 @dataclass
@@ -66,17 +77,22 @@ class LocalExecutor:
                 self._dispatch(schedule)
                 for message in self._messages(schedule):
                     schedule.tell(message)
+        except KeyboardInterrupt:
+            _supervisor.taken()
+            raise
         finally:
             self.close()
 
     def close(self) -> None:
-        """End every worker."""
-        for slot in self._slots:
+        """End every worker: ask, and kill those that do not hear; a second Ctrl-C meanwhile kills at once."""
+        slots, self._slots = self._slots, []
+        for slot in slots:
             slot.jobs.close()
             slot.process.terminate()
-        for slot in self._slots:
-            _reap(slot)
-        self._slots = []
+        try:
+            _await(slots, keeper.GRACE_S + _END_S)
+        finally:
+            _kill(slots)
 
     def _dispatch(self, schedule: Schedule) -> None:
         for slot in [slot for slot in self._slots if slot.running is None]:
@@ -117,7 +133,9 @@ class LocalExecutor:
         report_reader, report_writer = context.Pipe(duplex=False)
         # The kernel's "when the parent dies" means the thread that started a process, so only the main one will do.
         is_bound = threading.current_thread() is threading.main_thread()
-        process = context.Process(target=main, args=(job_reader, report_writer, os.getpid(), is_bound), daemon=True)
+        process = context.Process(
+            target=keeper.main, args=(job_reader, report_writer, os.getpid(), is_bound), daemon=True
+        )
         with _threads(job.settings.threads), _deaf(), _without_script(job):
             process.start()
         job_reader.close()
@@ -133,9 +151,13 @@ class LocalExecutor:
         return free[0]
 
     def _retire(self, slot: _Slot) -> None:
+        """Let a worker end that has nothing to do, or see to it that one is gone."""
         self._slots.remove(slot)
         slot.jobs.close()
-        _reap(slot)
+        try:
+            _await([slot], _END_S)
+        finally:
+            _kill([slot])
 
     def _messages(self, schedule: Schedule) -> Iterator[Message]:
         by_report = {slot.report: slot for slot in self._busy()}
@@ -144,10 +166,12 @@ class LocalExecutor:
             waits.append(schedule.look_again_s)
         if not by_report and not waits:
             return
-        for report in wait(list(by_report), max(0.0, min(waits)) if waits else None):
-            slot = by_report[report]  # type: ignore[index]  # wait returns what it was given
+        told = wait(list(by_report), min(_LOOK_S, max(0.0, min(waits, default=_LOOK_S))))
+        # Looked for before the pipes are: whoever has ended by now has said what it had to say.
+        ended = [slot for slot in by_report.values() if slot.process.exitcode is not None]
+        for slot in [slot for report, slot in by_report.items() if report in told or slot in ended]:
             try:
-                message: Message = slot.report.recv()
+                message: Message = slot.report.recv() if slot.report.poll() else self._died(slot)
             except (EOFError, ConnectionResetError):
                 message = self._died(slot)
             self._note(slot, message, schedule)
@@ -185,31 +209,55 @@ class LocalExecutor:
     def _timed_out(self, slot: _Slot, schedule: Schedule) -> Failed:
         assert slot.running is not None
         key = slot.running
-        slot.process.kill()
+        _tell(slot, keeper.AT_ONCE)
         self._retire(slot)
         limit = schedule.policy.stage_timeout
         return Failed(key, "timeout", f"the stage took longer than the {limit:g} s of --stage-timeout; allow it more")
 
 
-def _reap(slot: _Slot) -> None:
-    slot.process.join(5)
-    if slot.process.is_alive():
-        slot.process.kill()
-        slot.process.join()
-    slot.report.close()
+def _await(slots: Sequence[_Slot], seconds: float) -> None:
+    """Wait until workers are gone, but no longer than so many seconds."""
+    until = time.monotonic() + seconds
+    # Asked for, not waited for: what multiprocessing would wait for is held open by any process that a worker started.
+    while any(slot.process.exitcode is None for slot in slots) and time.monotonic() < until:
+        time.sleep(_WAIT_S)
+
+
+def _kill(slots: Sequence[_Slot]) -> None:
+    """End workers that are still there, and all that they started, and forget them."""
+    left = [slot for slot in slots if slot.process.exitcode is None]
+    for slot in left:
+        _tell(slot, keeper.AT_ONCE)
+    _await(left, _END_S)
+    for slot in left:
+        if slot.process.exitcode is None:  # its keeper itself was stopped: what it started shares its session's group
+            with suppress(OSError, AttributeError):
+                if os.getpgid(slot.process.pid or 0) == slot.process.pid:
+                    os.killpg(slot.process.pid, signal.SIGKILL)
+            slot.process.kill()
+    _await(left, _END_S)
+    for slot in slots:
+        slot.report.close()
+
+
+def _tell(slot: _Slot, number: signal.Signals) -> None:
+    if slot.process.exitcode is None and slot.process.pid is not None:
+        with suppress(OSError):
+            os.kill(slot.process.pid, number)
 
 
 @contextmanager
 def _deaf() -> Iterator[None]:
     """Let a process started inside hear no Ctrl-C, which is meant for the run; this one hears it afterwards.
 
-    The new process ignores interrupts itself, but takes a while to get so far.
+    The new process ignores interrupts itself, but takes a while to get so far. A SIGTERM waits, too: between
+    its start and our knowing it, a process would be forgotten.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # which the first process starts on its way, and then hears interrupts again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
     finally:

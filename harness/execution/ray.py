@@ -23,7 +23,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from harness import DISTRIBUTION
+from harness import DISTRIBUTION, _supervisor
 from harness.api import HarnessError, PluginUnavailableError, SpecError
 from harness.execution.graph import Graph, Policy, Schedule, needed
 from harness.execution.local import LocalExecutor
@@ -79,6 +79,9 @@ class RayExecutor:
             try:
                 self._connect()
                 self._work(schedule, _demand(jobs, self._devices))
+            except KeyboardInterrupt:
+                _supervisor.taken()
+                raise
             finally:
                 self.close()
 

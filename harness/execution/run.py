@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from harness import _supervisor
 from harness._files import write_atomic
 from harness.api import Backend, Evaluation, JsonValue, SpecError, StoreError
 from harness.execution.collect import Collector
@@ -183,6 +184,7 @@ class _Run:
             with Heartbeat(self._status.touch):
                 self._executor.run(self._schedule)
         except KeyboardInterrupt:
+            _supervisor.taken()
             interrupted, self._damaged = True, False
         except StoreError as error:
             self._store_error = self._store_error or str(error)

@@ -368,7 +368,7 @@ def main(jobs: Connection, report: Connection, parent: int, is_bound: bool) -> N
     # The parent decides what an interrupt means; a worker in the middle of a write must not die of the same Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):  # what it starts should not be deaf for ever
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     with suppress(OSError):  # closed ones
         os.dup2(2, 1)  # stdout is the run's, perhaps JSON: what plugins print when they are imported is none of it
     die_with(parent, is_bound=is_bound)

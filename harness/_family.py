@@ -1,0 +1,98 @@
+"""A process and all that it started, orphans included: found, and ended; Linux tells of them.
+
+A plugin may start processes, which may start others and end before them. Linux hands such orphans to the nearest
+ancestor that asked for them, so that nothing gets away from the one that keeps a worker or a command.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+_LOOK_S = 0.02
+"""How often it is looked whether they have ended."""
+
+_UNKILLABLE_S = 5.0
+"""How long killed processes are waited for: one in a system call that never returns cannot be helped."""
+
+
+def can_keep() -> bool:
+    """Whether this system can keep a process: fork it, and wait for its end and for signals at once."""
+    return hasattr(os, "fork") and hasattr(signal, "sigtimedwait")
+
+
+def adopt() -> None:
+    """Let orphans among this process's descendants become its children, where the system can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def signal_at_death(number: signal.Signals) -> None:
+    """Let the kernel send this process a signal when the thread that started it ends, where the system can."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
+def reap() -> dict[int, int]:
+    """The exit codes of children that have ended, by process number; negative is the signal that ended one."""
+    found: dict[int, int] = {}
+    with suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            found[pid] = os.waitstatus_to_exitcode(status)
+    return found
+
+
+def descendants() -> list[int]:
+    """The processes below this one, as far as the system tells; those that have ended and wait for their parent too."""
+    children: dict[int, list[int]] = {}
+    try:
+        names = [name for name in os.listdir("/proc") if name.isdecimal()]
+    except OSError:
+        return []
+    for name in names:
+        with suppress(OSError, ValueError, IndexError):  # it has ended meanwhile
+            # The name of the program may hold anything: fields are counted from its end.
+            text = Path(f"/proc/{name}/stat").read_bytes().rpartition(b")")[2]
+            children.setdefault(int(text.split()[1]), []).append(int(name))
+    found, new = [], [os.getpid()]
+    while new:
+        new = [child for pid in new for child in children.get(pid, ())]
+        found += new
+    return found
+
+
+def end(grace_s: float, is_urgent: Callable[[], bool] = lambda: False) -> dict[int, int]:
+    """End every process below this one: ask, and kill what is still there after a while.
+
+    Args:
+        grace_s: seconds between asking and killing; 0 asks nobody.
+        is_urgent: whether the rest of that time is to be skipped.
+
+    Returns:
+        Exit codes of this process's own children, as `reap` has them.
+    """
+    codes, asked = reap(), set[int]()
+    until = time.monotonic() + grace_s
+    while left := descendants():
+        is_late = grace_s <= 0 or is_urgent() or time.monotonic() >= until
+        for pid in left:
+            with suppress(OSError):
+                if is_late:
+                    os.kill(pid, signal.SIGKILL)
+                elif pid not in asked:
+                    os.kill(pid, signal.SIGTERM)
+        asked.update(left)
+        codes |= reap()
+        if time.monotonic() >= until + _UNKILLABLE_S:
+            break
+        time.sleep(_LOOK_S)
+    return codes
