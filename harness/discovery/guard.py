@@ -3,7 +3,6 @@
 import inspect
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import TracebackType
 
@@ -23,6 +22,7 @@ from harness.api import (
     Workload,
 )
 from harness.api.promises import kept_program
+from harness.discovery.distributions import distribution_of, file_name, offering
 from harness.user_files import folder_of
 
 Plugin = Component | Score
@@ -31,7 +31,6 @@ Plugin = Component | Score
 SUPPLIED = ("nothing", "gradients")
 """What backends can supply of what a score may need."""
 
-GROUP = "harness.plugins"
 _HOME = "harness"  # the import name of the harness: its frames are never to blame
 
 
@@ -134,7 +133,7 @@ def blame(error: BaseException, plugins: Iterable[Plugin] = ()) -> str:
 def is_foreign(error: BaseException) -> bool:
     """Whether an exception was raised by code of a third party's plugin package."""
     ours = {_HOME, "harness_plugins"}
-    theirs = {entry.module.partition(".")[0] for entry in entry_points(group=GROUP)} - ours
+    theirs = {module.partition(".")[0] for module in offering()} - ours
     modules = [module for module, _, _ in _frames(error.__traceback__)]
     return any(_package(module) in theirs or folder_of(module) is not None for module in modules)
 
@@ -151,11 +150,11 @@ def described(plugin: Plugin) -> str:
 
 def _owner(cls: type) -> str:
     """` of acme 0.3`, as far as entry points tell whose code a class is; nothing for what is built in."""
-    top = cls.__module__.partition(".")[0]
-    for entry in entry_points(group=GROUP):
-        if entry.module.partition(".")[0] == top and entry.dist is not None:
-            return "" if entry.dist.name == DISTRIBUTION else f" of {entry.dist.name} {entry.dist.version}"
-    return ""
+    file = file_name(cls.__module__)
+    if file:
+        return f" of {file}"
+    found = distribution_of(cls.__module__, offering())
+    return "" if found is None or found.name == DISTRIBUTION else f" of {found.name} {found.version}"
 
 
 def _frames(trace: TracebackType | None) -> Iterator[tuple[str, str, Plugin | None]]:

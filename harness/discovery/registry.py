@@ -34,10 +34,8 @@ from harness.api import (
     UnknownPluginError,
 )
 from harness.discovery import hookspecs
+from harness.discovery.distributions import GROUP
 from harness.user_files import checked, folder_of, import_file, package_of
-
-GROUP = "harness.plugins"
-"""The entry-point group; its entries name packages of plugin modules, or single modules."""
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PLURALS: Mapping[Kind, str] = {

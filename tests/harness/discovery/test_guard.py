@@ -130,5 +130,7 @@ def test_code_of_a_users_own_file_is_named_with_its_path_and_line(tmp_path, monk
     with pytest.raises(PluginContractError) as raised:
         cost_of(model, workload())
 
-    assert re.fullmatch(r"hardware own raised ZeroDivisionError: .* in cost \(own_costs\.py:5\); .*", str(raised.value))
+    assert re.fullmatch(
+        r"hardware own of own_costs\.py raised ZeroDivisionError: .* in cost \(own_costs\.py:5\); .*", str(raised.value)
+    )
     assert is_foreign(raised.value.__cause__)

@@ -19,7 +19,7 @@ from numpy_plugins import NumpyBackend
 import harness
 from harness.api import Gradient, Magnitude
 from harness.discovery.registry import discover
-from harness.planning import code_digest
+from harness.planning import code_digest, code_files
 from harness.planning.code_imports import imported
 from harness.user_files import import_file
 
@@ -383,6 +383,7 @@ def own_digests():
         ("api/program.py", "return np.abs(weights)\n", "return weights**2\n", {"magnitude"}),
         ("api/program.py", "** 3", "** 2", set()),
         ("execution/worker.py", 'session.evaluate(split)', 'session.evaluate("valid")', {"stages"}),
+        ("execution/worker.py", "scope, seed=job.settings.seed", "scope, seed=0", {"stages"}),
         ("execution/worker.py", "def main(", "def begin(", set()),
         ("planning/plan.py", "def make_plan(", "def made_plan(", set()),
         ("store/stage_record.py", "STORE_FORMAT = 1", "STORE_FORMAT = 7", set()),
@@ -413,8 +414,8 @@ def test_what_is_listed_imports_nothing_else_that_computes():
     found = {
         name
         for module in listed
-        for name in imported(module, code_digest._located(module))
-        if name.startswith("harness.") and code_digest._located(name) is not None
+        for name in imported(module, code_files.located(module))
+        if name.startswith("harness.") and code_files.located(name) is not None
     }
 
     assert found - listed - harmless == set()
