@@ -11,7 +11,9 @@ from harness.execution.costs import CostRecord, Costs, workload_digest
 from harness.execution.counting import without_a_model
 from harness.masks.outcome import why_missed
 from harness.masks.updates import achieved
-from harness.planning.plan import Plan, PlannedCell, backend_versions, pattern_banks
+from harness.planning.backends import backend_versions
+from harness.planning.lowering import PlannedCell, pattern_banks
+from harness.planning.plan import Plan
 from harness.planning.stages import digest
 from harness.results.records import NOT_COSTED, Record, Status
 from harness.spec import Cell

@@ -29,7 +29,7 @@ from harness.execution.graph import Graph, Policy, Schedule, needed
 from harness.execution.local import LocalExecutor
 from harness.execution.worker import Done, Failed, Job, Message, Progress
 from harness.planning import code_digest
-from harness.planning.plan import backend_versions
+from harness.planning.backends import backend_versions
 from harness.store import Store
 
 _SEEN_WITHIN_S = 60.0

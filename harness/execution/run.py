@@ -19,7 +19,8 @@ from harness.execution.progress import Progress
 from harness.execution.slots import default_workers
 from harness.execution.worker import Done, Failed, Job, Message
 from harness.execution.worker import Progress as StepsDone
-from harness.planning.plan import Plan, PlannedCell, make_plan
+from harness.planning.lowering import PlannedCell
+from harness.planning.plan import Plan, make_plan
 from harness.planning.stages import Stage
 from harness.report.checks import noted
 from harness.results import records

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.api import EmptySelectionError, JsonValue
-from harness.planning.plan import Plan, PlannedCell
+from harness.planning.lowering import PlannedCell
+from harness.planning.plan import Plan
 from harness.planning.stages import Stage
 from harness.planning.stored import StoredStage, stored
 

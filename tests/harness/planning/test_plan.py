@@ -10,7 +10,9 @@ from numpy_plugins import ManyDevices, NumpyBackend, ToyTask
 from toy import FineTuning, Rewinding, experiment
 
 from harness.api import SpecError
-from harness.planning.plan import backend_versions, make_plan, pattern_banks, resolve_device
+from harness.planning.backends import backend_versions, resolve_device
+from harness.planning.lowering import pattern_banks
+from harness.planning.plan import make_plan
 from harness.store import StageRecord, Store
 
 
@@ -95,7 +97,7 @@ def test_a_device_that_is_named_is_taken_as_it_is():
     [(ManyDevices(), True, "cuda:1"), (ManyDevices(), False, "cpu"), (NumpyBackend(), True, "cpu")],
 )
 def test_auto_is_the_best_device_that_the_backend_finds(monkeypatch, backend, has_driver, device):
-    monkeypatch.setattr("harness.planning.plan.has_nvidia_driver", lambda: has_driver)
+    monkeypatch.setattr("harness.planning.backends.has_nvidia_driver", lambda: has_driver)
 
     assert resolve_device("auto", backend) == device
 

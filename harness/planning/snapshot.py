@@ -1,0 +1,94 @@
+"""What a store has of a plan's stages: which are there and whole, why each of the others has to run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.planning.older_code import OlderCode, TrustedStages
+from harness.planning.stages import Stage
+from harness.store import DamagedStageError, StageRecord, Store
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """What the store says of a plan's stages: as in `Plan`."""
+
+    stages: Mapping[str, Stage]
+    cached: Mapping[str, StageRecord]
+    to_run: Mapping[str, str]
+    damaged: Mapping[str, str]
+
+
+class StoreSnapshot:
+    """A store that is looked into: what is there is listed once, every record is read once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.present = frozenset(store.keys())
+        self._read: dict[str, StageRecord | DamagedStageError | None] = {}
+
+    def look(self, stages: Mapping[str, Stage]) -> CacheState:
+        """What is there, and what has to run."""
+        cached: dict[str, StageRecord] = {}
+        damaged: dict[str, str] = {}
+        for key in stages:
+            found = self._record(key) if key in self.present else None
+            if isinstance(found, DamagedStageError):
+                damaged[key] = str(found)
+            elif found is not None:
+                cached[key] = found
+        to_run = _to_run(self.store, stages, cached, damaged)
+        return CacheState(stages, cached, to_run, damaged)
+
+    def _record(self, key: str) -> StageRecord | DamagedStageError | None:
+        """A stage's record, if it is there and whole, its masks included."""
+        if key not in self._read:
+            try:
+                record = self.store.read(key)
+                if record is not None:
+                    self.store.masks(record)
+                self._read[key] = record
+            except DamagedStageError as error:
+                self._read[key] = error
+        return self._read[key]
+
+
+def _to_run(
+    store: Store, stages: Mapping[str, Stage], cached: Mapping[str, StageRecord], damaged: dict[str, str]
+) -> dict[str, str]:
+    """Why each stage has to run, in topological order; states that turn out damaged are added to `damaged`.
+
+    A stage runs if it was never finished, or if something that starts from it runs and its state is not kept.
+    """
+    reasons: dict[str, str] = {}
+    state_wanted: set[str] = set()
+    for key in reversed(list(stages)):
+        stage = stages[key]
+        if key in cached and key in state_wanted and store.has_state(key):
+            try:
+                store.verify_state(cached[key])
+            except DamagedStageError as error:
+                damaged[key] = str(error)
+        if key in damaged:
+            reasons[key] = "damaged: run again"
+        elif key not in cached:
+            reasons[key] = "not run yet"
+        elif key in state_wanted and not store.has_state(key):
+            reasons[key] = "metrics cached, state missing"
+        if key in reasons:
+            state_wanted.update(other for other in (stage.parent, stage.source) if other)
+    return {key: reasons[key] for key in stages if key in reasons}
+
+
+def with_trusted_stages(stages: Mapping[str, Stage], snapshot: StoreSnapshot) -> tuple[TrustedStages, CacheState]:
+    """Stages of a plan with those of older code in their places, and what the store has of them.
+
+    None of the older ones is ever run: that would put new results under old keys.
+    """
+    older, refused = OlderCode(snapshot.store), set[str]()
+    while True:
+        replaced = TrustedStages.of(stages, snapshot.present, older, refused)
+        found = snapshot.look({stage.key: stage for stage in replaced.stages.values()})
+        unusable = replaced.trusted & found.to_run.keys()
+        if not unusable:
+            return replaced, found
+        refused |= unusable
