@@ -265,6 +265,11 @@ def _words(cell: Cell, axis: str) -> tuple[str, ...]:
 _OPERATOR = "(?:!=|<=|>=|=|<|>)"
 
 
+def _on_dense(text: str) -> str:
+    """The way out for somebody who asks for dense models by a bare word."""
+    return "; dense models are strategy=dense" if re.search(r"\bdense\b", text) else ""
+
+
 @dataclass(frozen=True)
 class _Condition:
     """One condition of `--only`."""
@@ -283,7 +288,7 @@ class _Condition:
         # `and` may be part of a label; before another condition it is meant as a comma.
         joined = re.split(rf"\s+(?:and|&&?)\s+(?=[A-Za-z_]+\s*{_OPERATOR})", text.strip())
         if match is None or len(joined) > 1:
-            hint = f"; conditions are parted by commas: '{','.join(joined)}'" if len(joined) > 1 else ""
+            hint = f"; conditions are parted by commas: '{','.join(joined)}'" if len(joined) > 1 else _on_dense(text)
             raise SpecError(f"--only: expected conditions such as 'pattern=bank_balanced,seed<2', got '{text}'{hint}")
         axis, operator = match[1], match[2]
         values = tuple(value.strip() for value in _split(match[3], "|"))
@@ -293,7 +298,7 @@ class _Condition:
             for value in values:
                 if not re.fullmatch(r"\d+(\.\d*)?([eE][-+]?\d+)?|\.\d+", value):
                     percent = re.fullmatch(r"([\d.]+)\s*%", value) if axis == "sparsity" else None
-                    hint = f"; write {value} as {float(percent[1]) / 100:g}" if percent else ""
+                    hint = f"; write {value} as {float(percent[1]) / 100:g}" if percent else _on_dense(value)
                     raise SpecError(f"--only: expected a number for {axis}, got '{value}'{hint}")
                 if axis == "sparsity" and float(value) > 1:
                     raise SpecError(

@@ -444,6 +444,8 @@ def test_a_selection_of_nothing_says_why(registry, only, said):
         ("seed<two", "expected a number for seed, got 'two'"),
         ("sparsity=90", "a sparsity is a fraction of zeros .* write 90 % as 0.9"),
         ("sparsity=90%", "expected a number for sparsity, got '90%'; write 90% as 0.9"),
+        ("dense", "got 'dense'; dense models are strategy=dense"),
+        ("seed=0,dense", "got '0,dense'; dense models are strategy=dense"),
         ("pattern=wide and seed=0", "parted by commas: 'pattern=wide,seed=0'"),
         ("pattern=wide && sparsity > 0.5", "parted by commas: 'pattern=wide,sparsity > 0.5'"),
         ("seed<1|2", "expected one value after '<', got '1|2'"),
