@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.api import JsonValue, PluginUnavailableError
+from harness.api import JsonValue
 from harness.execution.progress import Progress
 from harness.planning.plan import Plan as FullPlan
 from harness.results.records import Record
@@ -105,23 +105,12 @@ class Results:
         Raises:
             PluginUnavailableError: pandas is not installed.
         """
-        try:
-            import pandas
-        except ModuleNotFoundError:
-            raise PluginUnavailableError(
-                "to_frame makes a data frame of pandas, which is not installed; "
-                "run `pip install 'sparsity-harness[frame]'`"
-            ) from None
-        from harness.report.added import by_cell
+        from harness.report import tidy
 
         columns = self._columns()
-        found = by_cell(self.records, columns)
+        found = tidy.frame(self.records, columns)
         _warn_of(columns)
-        titles = {column.name: " ".join(column.header.split()) for column in columns}
-        rows = [_row(record) for record in self.records]
-        for row, values in zip(rows, found, strict=True):
-            row |= {title if (title := titles[name]) not in row else name: value for name, value in values.items()}
-        return pandas.DataFrame(rows)
+        return found
 
     def picture(self, path: PathLike) -> Path:
         """Draw metric against sparsity to a `.svg` or `.png` file; needs the extra `plots`."""
@@ -269,43 +258,11 @@ def _path(given: PathLike | None) -> Path | None:
     return None if given is None else Path(given)
 
 
-def _row(record: Record) -> dict[str, object]:
-    """A record as a row of a data frame."""
-    unit = f" [{record.unit}]" if record.unit else ""
-    row: dict[str, object] = {
-        name: getattr(record, name)
-        for name in ("run", "cell", "task", "backend", "pattern", "allocation", "strategy", "seed", "status", "reason")
-    }
-    row |= {
-        "target sparsity [fraction]": record.target_sparsity,
-        "sparsity [fraction]": record.sparsity,
-        "model sparsity [fraction]": record.model_sparsity,
-        "total epochs": record.total_epochs,
-        "retrain epochs": record.retrain_epochs,
-        "train time [s]": record.train_seconds,
-    }
-    if record.metric:
-        row[f"{record.split} {record.metric}{unit}"] = record.value
-        row[f"valid {record.metric}{unit}"] = record.valid_value
-    for label, cost in record.hardware.items():
-        for name, (key, shown) in _COSTS.items():
-            if key in cost:
-                row[f"{label} {name}{shown}"] = cost[key]
-    return row
-
-
 def _warn_of(columns: "Sequence[GuardedColumn]") -> None:
     from harness.report.added import faults
 
     for fault in faults(columns):
         warnings.warn(fault, stacklevel=3)
-
-
-_COSTS = {
-    "latency": ("latency_us", " [us]"),
-    "cycles": ("cycles", ""),
-    "speedup": ("speedup", " [ratio]"),
-}
 
 
 def _as_html(text: str) -> str:

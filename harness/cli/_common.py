@@ -150,6 +150,21 @@ def write_text(path: Path, text: str) -> None:
         raise SpecError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a binary file that the user asked for: whole, or not at all.
+
+    Raises:
+        SpecError: it cannot be written; the sentence says why.
+    """
+    from harness._files import write_atomic
+    from harness.api import SpecError
+
+    try:
+        write_atomic(path, content)
+    except OSError as error:
+        raise SpecError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error
+
+
 def load_experiment(
     spec: Path, *, only: str | None = None, smoke: bool = False, plugins: list[Path] | None = None
 ) -> "Experiment":

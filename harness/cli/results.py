@@ -16,6 +16,7 @@ from harness.cli._common import (
     guarded,
     stdout,
     warn_of,
+    write_bytes,
     write_text,
 )
 
@@ -37,8 +38,11 @@ class ReportFormat(StrEnum):
     rich = "rich"
     md = "md"
     html = "html"
+    latex = "latex"
     json = "json"
     csv = "csv"
+    tidy = "tidy"
+    parquet = "parquet"
 
 
 def register(app: typer.Typer) -> None:
@@ -79,6 +83,7 @@ def report(
     A terminal gets the answer, on one screen, and with --full every table; a file always has them all.
     """
     from harness import report
+    from harness.api import SpecError
     from harness.inspection.columns import columns_of
     from harness.inspection.lookup import find_run
     from harness.results import records
@@ -95,12 +100,19 @@ def report(
         places = where(folder)
         report.render(rows, title=title, margin=margin, console=stdout(), full=full, where=places, columns=columns)
         return
-    text = report.render(rows, format=form.value, title=title, margin=margin, columns=columns)
+    if form is ReportFormat.parquet:
+        if output is None:
+            raise SpecError("report: a Parquet file is no text to print; name it with -o FILE")
+        write_bytes(output, report.parquet(rows, columns))
+        warn_of(columns)
+        return
+    name: report.Format = form.value  # type: ignore[assignment]  # parquet has been dealt with
+    text = report.render(rows, format=name, title=title, margin=margin, columns=columns)
     if output is None:
         echo(text.rstrip("\n"))
     else:
         write_text(output, text.rstrip("\n") + "\n")
-    if output is not None or form in (ReportFormat.json, ReportFormat.csv):  # a page says it itself
+    if output is not None or form in (ReportFormat.json, ReportFormat.csv, ReportFormat.tidy):  # a page says it itself
         warn_of(columns)
 
 

@@ -3,23 +3,32 @@
 A report needs no framework and no plugin: records say all there is to say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 from pydantic_core import to_json
 from rich.console import Console
 
-from harness.report import html, markdown, rich, tabular
+from harness.report import html, latex, markdown, rich, tabular, tidy
 from harness.report.added import Added, by_cell
 from harness.report.answer import first_page
 from harness.report.document import build
-from harness.report.page import Medium
+from harness.report.page import Document, Medium
 from harness.report.picture import picture
+from harness.report.tidy import parquet
 from harness.results.records import Record
 
-__all__ = ["Format", "picture", "render"]
+__all__ = ["Format", "parquet", "picture", "render"]
 
-Format = Literal["rich", "md", "html", "json", "csv"]
+Format = Literal["rich", "md", "html", "latex", "json", "csv", "tidy"]
+
+_MEDIUMS: dict[Format, Medium] = {
+    "rich": "terminal", "md": "page", "html": "page", "latex": "terminal", "csv": "data",
+}  # fmt: skip
+
+_WRITERS: dict[Format, Callable[[Document], str]] = {
+    "md": markdown.text, "html": html.text, "latex": latex.text, "csv": tabular.text,
+}  # fmt: skip
 
 
 def render(
@@ -38,7 +47,8 @@ def render(
 
     Args:
         records: one per planned cell, in the order of the plan.
-        format: `rich` for a terminal, `md` with all columns, `html` a page, `json` the records, `csv` the rows.
+        format: `rich` for a terminal, `md` with all columns, `html` a page, `latex` tables to read in, `json`
+            the records, `csv` the rows of the tables, `tidy` the same with a row per cell and seed.
         title: the heading.
         margin: largest difference, in the unit of the metric, that counts as equivalent; None for no verdicts.
         console: with `rich`, where to print the report too; its width is taken and its colours are its own.
@@ -53,19 +63,22 @@ def render(
     """
     if format == "json":
         return to_json(_with_columns(records, columns), indent=2, inf_nan_mode="null").decode() + "\n"
-    mediums: dict[Format, Medium] = {"rich": "terminal", "md": "page", "html": "page", "csv": "data"}
+    if format == "tidy":
+        return tidy.text(records, columns)
     if format == "rich" and not full:
         document = first_page(records, title=title, margin=margin, where=where)
     else:
         document = build(
-            records, title=title, margin=margin, medium=mediums[format], columns=columns, pictures=format == "html"
+            records,
+            title=title,
+            margin=margin,
+            medium=_MEDIUMS[format],
+            columns=columns,
+            opens=format != "rich",
+            pictures=format == "html",
         )
-    if format == "csv":
-        return tabular.text(document)
-    if format == "md":
-        return markdown.text(document)
-    if format == "html":
-        return html.text(document)
+    if format in _WRITERS:
+        return _WRITERS[format](document)
     if console is not None:
         rich.show(document, console)
         width = console.width

@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from harness.api import JsonValue
-from harness.report import added, answer, cells, checks, formats, page
+from harness.report import added, answer, cells, checks, formats, methods, page
 from harness.report.charts import charts
 from harness.report.comparison import StrategyRow, strategies
 from harness.report.engines import engines
@@ -31,6 +31,7 @@ def build(
     margin: float | None,
     medium: Medium,
     columns: Sequence[added.Added] = (),
+    opens: bool = True,
     pictures: bool = False,
 ) -> Document:
     """The report.
@@ -41,6 +42,7 @@ def build(
         margin: see `rows.tables`.
         medium: what it is for: a terminal has fewer columns and the patterns as headings; data only the results.
         columns: of third parties, for the tables of results; what goes wrong in one is a warning.
+        opens: whether it opens with the answer; in a terminal that is another document.
         pictures: whether there are pictures, and a row for every cell.
 
     Raises:
@@ -52,7 +54,7 @@ def build(
         told = [results(table, margin=margin, medium=medium, columns=columns) for table in found]
         return Document(title, tuple(told))
     compact = medium == "terminal"
-    opening = () if compact else answer.sections(records, found, title=title, margin=margin)
+    opening = answer.sections(records, found, title=title, margin=margin) if opens else ()
     drawn = [Section("Pictures", charts=charts(found))] if pictures else []
     opening = (*opening, *(section for section in drawn if section.charts))
     sections = []
@@ -67,7 +69,7 @@ def build(
     ran = _what_ran(records, compact)
     ran = replace(ran, warnings=(*ran.warnings, *added.faults(columns)))
     checked = _checked(checks.look(records, found))
-    return Document(title, (*opening, ran, checked, *sections, _how_to_read(records)))
+    return Document(title, (*opening, ran, checked, *sections, _how_to_read(records), methods.section(records)))
 
 
 # --- what ran -------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-r"""A document as LaTeX, to be read in with `\input`: booktabs tables with captions, labels, footnotes and aligned numbers.
+r"""A document as LaTeX, to be read in with `\input`: booktabs tables with captions, labels, footnotes, aligned numbers.
 
-It needs the packages booktabs, longtable, siunitx and amssymb, as its first line says. Every other character than ASCII
-is written as a command, so that any of the engines can set it.
+It needs the packages booktabs, longtable, siunitx, graphicx, amssymb and textcomp, as its first line says. Every other
+character than ASCII is written as a command, so that any of the engines can set it.
 """
 
 import re
@@ -17,22 +17,27 @@ _LONG = 35
 _ESCAPES = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "%": r"\%", "#": r"\#",
     "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}", "-": "{-}",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "'": r"\textquotesingle{}",
+    "[": "{[}", "]": "{]}", "*": "{*}",  # behind a line's end they would be its options
 }  # fmt: skip
 
 _MATHS = {
     "±": r"\pm", "×": r"\times", "µ": r"\mu", "μ": r"\mu", "≈": r"\approx", "≠": r"\neq", "▲": r"\blacktriangle",
-    "▼": r"\blacktriangledown", "△": r"\triangle", "▽": r"\triangledown", "✗": r"\times", "✓": r"\checkmark",
+    "▼": r"\blacktriangledown", "△": r"\triangle", "▽": r"\triangledown", "✗": r"\boxtimes", "✓": r"\checkmark",
     "≤": r"\leq", "≥": r"\geq", "−": "-", "·": r"\cdot", "→": r"\rightarrow", "∞": r"\infty", "Δ": r"\Delta",
     "α": r"\alpha", "β": r"\beta", "γ": r"\gamma", "λ": r"\lambda", "σ": r"\sigma", "²": "^2",
 }  # fmt: skip
 
 _TEXTS = {
-    "–": "--", "—": "---", "…": r"\dots{}", "“": "``", "”": "''", "‘": "`", "’": "'", "°": r"\textdegree{}",
+    "–": r"\textendash{}", "—": r"\textemdash{}", "…": r"\dots{}", "“": r"\textquotedblleft{}",
+    "”": r"\textquotedblright{}", "‘": r"\textquoteleft{}", "’": r"\textquoteright{}", "°": r"\textdegree{}",
     "\u00a0": "~", "ä": '\\"a', "ö": '\\"o', "ü": '\\"u', "Ä": '\\"A', "Ö": '\\"O', "Ü": '\\"U', "ß": r"\ss{}",
 }  # fmt: skip
 
 _SUPERSCRIPTS = {char: str(digit) for digit, char in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}
+
+# A table wider than the page is made smaller, and no other.
+_FITTING = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 _NUMBER = re.compile(r"([+-]?)(\d[\d,]*)(?:\.(\d+))?(?: ± (\d+)(?:\.(\d+))?)?")
 
@@ -43,7 +48,7 @@ def text(document: Document) -> str:
 
 
 def _lines(document: Document) -> Iterator[str]:
-    yield r"% Needs \usepackage{booktabs,longtable,siunitx,amssymb,textcomp} and \usepackage[T1]{fontenc}."
+    yield r"% Needs \usepackage{booktabs,longtable,siunitx,graphicx,amssymb,textcomp} and \usepackage[T1]{fontenc}."
     yield f"% {' '.join(document.title.split())}".rstrip().encode("ascii", "replace").decode()
     names: set[str] = set()
     for section in document.sections:
@@ -82,14 +87,14 @@ def _table(section: Section, grid: Grid, label: str) -> Iterator[str]:
     else:
         yield r"\begin{table}[htbp]\centering\small"
         yield caption
-        yield rf"\begin{{tabular}}{{{form}}} \toprule"
+        yield rf"{_FITTING}{{\begin{{tabular}}{{{form}}} \toprule"
         yield rf"{heads} \\ \midrule"
     for place, row in enumerate(grid.rows):
         if place in grid.groups:
             yield rf"\multicolumn{{{len(grid.columns)}}}{{l}}{{\textit{{{escaped(grid.groups[place])}}}}} \\"
         cells = [_cell(cell.text, is_aligned=bool(numbers)) for cell, numbers in zip(row, aligned, strict=True)]
         yield rf"{' & '.join(cells)} \\"
-    yield r"\end{longtable}" if is_long else r"\bottomrule \end{tabular}"
+    yield r"\end{longtable}" if is_long else r"\bottomrule \end{tabular}}"
     for line in (*grid.notes, *grid.caption):
         yield rf"\par\raggedright\footnotesize {escaped(line)}"
     yield r"\par}" if is_long else r"\end{table}"
@@ -110,7 +115,7 @@ def _form(column: Column[Any], numbers: Sequence[re.Match[str]]) -> str:
     decimals = max(len(number[3] or "") for number in numbers)
     spread = [len((number[4] + (number[5] or "")).lstrip("0")) or 1 for number in numbers if number[4]]
     uncertain = f"({max(spread)})" if spread else ""
-    return f"S[table-format={sign}{whole}.{decimals}{uncertain}]"
+    return f"S[retain-explicit-plus,separate-uncertainty,table-format={sign}{whole}.{decimals}{uncertain}]"
 
 
 def _head(column: Column[Any], numbers: Sequence[re.Match[str]]) -> str:
@@ -130,7 +135,8 @@ def _cell(cell: str, *, is_aligned: bool) -> str:
     if found[4]:
         number += rf" \pm {found[4]}" + (f".{found[5]}" if found[5] else "")
     after = cell.strip()[found.end() :]
-    return number + (f" {{{escaped(after)}}}" if after else "")
+    space = "~" if after[:1] == " " else ""
+    return number + (f" {{{space}{escaped(after)}}}" if after else "")
 
 
 def escaped(text: str) -> str:
@@ -145,10 +151,12 @@ def escaped(text: str) -> str:
             found.append(_ESCAPES.get(char) or _TEXTS[char])
         else:
             found.append(char if " " <= char <= "~" else _other(char))
-    return "".join(found)
+    return "".join(found).replace("--", "-{}-")  # two hyphens are no dash
 
 
 def _other(char: str) -> str:
     """Any other character: its letter without accents, or its code point."""
-    plain = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
-    return escaped(plain) if plain.strip() else rf"[U+{ord(char):04X}]"
+    plain = "".join(
+        letter for letter in unicodedata.normalize("NFKD", char) if letter.isascii() and letter.isprintable()
+    )
+    return escaped(plain) if plain.strip() else escaped(f"[U+{ord(char):04X}]")
