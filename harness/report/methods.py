@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from harness._files import digest
+from harness._text import plural
 from harness.report.page import Section
 from harness.results.records import Record
 
@@ -20,7 +21,7 @@ def _paragraph(records: Sequence[Record]) -> str:
     seeds = sorted({record.seed for record in records})
     levels = sorted({record.target_sparsity for record in pruned})
     parts = [
-        f"{len(records)} cells were planned ({dense} dense baselines): {_joined(r.task for r in records)} in "
+        f"{len(records)} cells were planned ({plural(dense, 'dense baseline')}): {_joined(r.task for r in records)} in "
         f"{_joined(r.backend for r in records)}",
     ]
     if pruned:
@@ -30,7 +31,12 @@ def _paragraph(records: Sequence[Record]) -> str:
             f"patterns {_joined(r.pattern for r in pruned)}, strategies {_joined(r.strategy for r in pruned)}, "
             f"sparsity allotted as {_joined(r.allocation for r in pruned)}"
         )
-    parts.append(f"seeds {', '.join(map(str, seeds))}, paired: one seed means the same initial weights and batches")
+    if len(seeds) > 1:
+        parts.append(
+            f"seeds {', '.join(map(str, seeds))}, the same initial weights and batches for all cells of a seed"
+        )
+    else:
+        parts.append(f"seed {seeds[0]}")
     costed = _joined(str(cost.get("model", label)) for r in records for label, cost in r.hardware.items())
     if costed:
         parts.append(f"costs modelled by {costed} from the masks of the finished models")
@@ -45,7 +51,7 @@ def _facts(records: Sequence[Record]) -> Iterable[tuple[str, str]]:
         yield "install", f"sparsity-harness {ours}" + (f" with {others}" if others else "")
     runs = dict.fromkeys(record.run for record in records if record.run)
     if runs:
-        yield "command", "harness run spec.yaml, the experiment file that lies beside records.json"
+        yield "command", "harness run spec.yaml (it lies beside records.json)"
         yield "run", ", ".join(runs)
     dense = sorted({record.dense_digest for record in records if record.dense_digest})
     if dense:
