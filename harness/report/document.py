@@ -12,6 +12,7 @@ from harness.report.comparison import StrategyRow, strategies
 from harness.report.engines import engines
 from harness.report.formats import MISFIT
 from harness.report.page import Column, Document, Grid, Medium, Section, Shown, missing
+from harness.report.ranking import ranking
 from harness.report.results import results
 from harness.report.rows import Table, is_partial, tables
 from harness.results.records import DONE, FAILED, PENDING, Record
@@ -58,8 +59,10 @@ def build(
     drawn = [Section("Pictures", charts=charts(found))] if pictures else []
     opening = (*opening, *(section for section in drawn if section.charts))
     sections = []
+    checked = checks.look(records, found)
     for table in found:
         sections.append(results(table, margin=margin, medium=medium, columns=columns))
+        sections += ranking(table, margin, checked.errors())
         compared = strategies(table)
         if compared:
             sections.append(_strategies(table, compared))
@@ -68,8 +71,8 @@ def build(
         sections.append(cells.section(records))
     ran = _what_ran(records, compact)
     ran = replace(ran, warnings=(*ran.warnings, *added.faults(columns)))
-    checked = _checked(checks.look(records, found))
-    return Document(title, (*opening, ran, checked, *sections, _how_to_read(records), methods.section(records)))
+    body = (*opening, ran, _checked(checked), *sections, _how_to_read(records), methods.section(records))
+    return Document(title, body)
 
 
 # --- what ran -------------------------------------------------------------------------------------------------------

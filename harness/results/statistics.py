@@ -6,12 +6,13 @@ differences could reach at best.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Literal, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
 ALPHA = 1 - CONFIDENCE
@@ -19,6 +20,7 @@ ALPHA = 1 - CONFIDENCE
 Verdict = Literal["better", "worse", "equivalent", "not enough evidence"]
 
 _Key = TypeVar("_Key", bound=Hashable)
+_Other = TypeVar("_Other", bound=Hashable)
 
 # Differences whose spread is below this part of their size differ by rounding only.
 _ROUNDING = 1e-12
@@ -177,3 +179,211 @@ def _special() -> ModuleType:
     from scipy import special
 
     return cast(ModuleType, special)
+
+
+# --- more than two settings -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where one of several settings stands.
+
+    Args:
+        first, last: the best and the worst rank that the evidence allows; equal where all others are told apart.
+        letters: settings that share a letter are not told apart (compact letter display).
+    """
+
+    first: int
+    last: int
+    letters: str
+
+
+def standings(
+    values: Mapping[_Key, Mapping[int, float]],
+    better: Literal["lower", "higher"],
+    margin: float | None = None,
+    alpha: float = ALPHA,
+) -> dict[_Key, Standing]:
+    """Ranks as intervals, from paired comparisons of all pairs with Holm's correction over them.
+
+    Two settings are told apart where one is better or worse; what is equivalent within the margin, or for want of
+    evidence undecided, is tied. A pair with fewer than two common seeds is undecided.
+
+    Args:
+        values: by setting, the metric by seed.
+        better: which way is better.
+        margin: of equivalence, or None.
+        alpha: level of the family of all pairs.
+    """
+    order = sorted(values, key=lambda key: _mean_of(values[key]), reverse=better == "higher")
+    pairs: dict[tuple[int, int], Comparison] = {}
+    for one in range(len(order)):
+        for other in range(one + 1, len(order)):
+            found = compare(values[order[one]], values[order[other]], margin)
+            if found is not None and found.p_difference is not None:
+                pairs[one, other] = found
+    judged = verdicts(pairs, better, alpha)
+    # (better, worse) as places in the order of means; the better mean comes first, so a verdict is "better".
+    apart = {(a, b) if verdict == "better" else (b, a) for (a, b), verdict in judged.items() if verdict in _DECIDED}
+    letters = _letters(len(order), apart)
+    return {
+        key: Standing(
+            first=1 + sum(worse == place for _, worse in apart),
+            last=len(order) - sum(better_one == place for better_one, _ in apart),
+            letters=letters[place],
+        )
+        for place, key in enumerate(order)
+    }
+
+
+_DECIDED: frozenset[Verdict] = frozenset(("better", "worse"))
+
+
+def _mean_of(values: Mapping[int, float]) -> float:
+    return math.fsum(values.values()) / len(values)
+
+
+def _letters(count: int, apart: Iterable[tuple[int, int]]) -> list[str]:
+    """A compact letter display: two of `count` share a letter if and only if they are not told apart.
+
+    Source: Piepho 2004, "An algorithm for a letter-based representation of all-pairwise comparisons" (insert, absorb).
+    """
+    columns: list[frozenset[int]] = [frozenset(range(count))]
+    for one, other in sorted(tuple(sorted(pair)) for pair in apart):
+        split = [column for column in columns if one in column and other in column]
+        columns = [column for column in columns if column not in split]
+        for new in (column - {gone} for column in split for gone in (one, other)):
+            # Absorbed: what lies within another column says nothing that the other does not.
+            if not any(new <= column for column in columns):
+                columns = [column for column in columns if not column < new] + [new]
+    columns.sort(key=sorted)
+    return ["".join(_letter(place) for place, column in enumerate(columns) if each in column) for each in range(count)]
+
+
+def _letter(place: int) -> str:
+    """a, b, ... z, then a1, b1, ..."""
+    return chr(ord("a") + place % 26) + (str(place // 26) if place >= 26 else "")
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """Whether the differences between patterns depend on the strategy.
+
+    Args:
+        n: seeds that every combination has; strategies, patterns: levels of the two factors.
+        f: the statistic; degrees: its degrees of freedom, corrected by `epsilon` (Greenhouse and Geisser).
+        p: of no interaction; `n` seeds without any spread get the p of a sign-flip test.
+    """
+
+    n: int
+    strategies: int
+    patterns: int
+    f: float
+    degrees: tuple[float, float]
+    epsilon: float
+    p: float
+
+
+def interaction(values: Mapping[_Key, Mapping[_Other, Mapping[int, float]]]) -> Interaction | None:
+    """Test whether the differences between patterns are the same under every strategy.
+
+    A two-way analysis of variance with both factors within a seed. Its F test assumes that the contrasts of the
+    interaction spread alike (sphericity), which few seeds cannot show: the degrees of freedom are corrected for that.
+
+    Args:
+        values: by strategy and pattern, the metric by seed.
+
+    Returns:
+        None with fewer than two strategies, patterns that all strategies have, or seeds that all of those have.
+
+    Source: Greenhouse and Geisser 1959, "On methods in the analysis of profile data".
+    """
+    strategies = list(values)
+    shared = [p for p in (values[strategies[0]] if strategies else {}) if all(p in values[s] for s in strategies)]
+    cells = [[values[strategy][pattern] for pattern in shared] for strategy in strategies]
+    sets = [set(cell) for row in cells for cell in row]
+    seeds = sorted(set.intersection(*sets)) if sets else []
+    if len(strategies) < 2 or len(shared) < 2 or len(seeds) < 2:
+        return None
+    data = np.array(
+        [[[cell[seed] for seed in seeds] for cell in row] for row in cells]
+    )  # (strategies, patterns, seeds)
+    a, b, n = data.shape
+    contrasts = np.kron(_helmert(a), _helmert(b)) @ data.reshape(a * b, n)  # ((a-1)(b-1), seeds), orthonormal
+    rank = (a - 1) * (b - 1)
+    means = contrasts.mean(axis=1)
+    spread = contrasts - means[:, None]
+    between, within = n * float(means @ means), float((spread**2).sum())
+    covariance = spread @ spread.T / (n - 1)
+    squares = float((covariance**2).sum())
+    if within <= _ROUNDING * max(between, float((data**2).sum()) * _ROUNDING):
+        p = 1.0 if between <= _ROUNDING * float((data**2).sum()) else signed_rank_floor(n)
+        return Interaction(n, a, b, math.inf if p < 1 else 0.0, (float(rank), float(rank * (n - 1))), 1.0, p)
+    epsilon = float(np.trace(covariance)) ** 2 / (rank * squares)
+    epsilon = min(1.0, max(epsilon, 1 / rank))
+    f = (between / rank) / (within / (rank * (n - 1)))
+    degrees = (rank * epsilon, rank * (n - 1) * epsilon)
+    return Interaction(n, a, b, f, degrees, epsilon, float(_special().fdtrc(*degrees, f)))
+
+
+def _helmert(levels: int) -> NDArray[np.float64]:
+    """Orthonormal contrasts of a factor, one fewer than its levels.
+
+    Shapes: (levels - 1, levels).
+    """
+    rows = np.zeros((levels - 1, levels))
+    for row in range(levels - 1):
+        rows[row, : row + 1] = 1.0
+        rows[row, row + 1] = -(row + 1.0)
+        rows[row] /= np.linalg.norm(rows[row])
+    return rows
+
+
+def seeds_to_settle(
+    comparison: Comparison, margin: float | None, comparisons: int = 1, *, alpha: float = ALPHA, power: float = 0.8,
+    most: int = 200,
+) -> int | None:  # fmt: skip
+    """How many seeds would settle an open verdict, if the difference and its spread are what they seem to be now.
+
+    Args:
+        comparison: two seeds or more.
+        margin: of equivalence, or None.
+        comparisons: that the verdict is corrected for; the whole correction is asked of this one, which is too much
+            rather than too little.
+        alpha: level of the tests.
+        power: with which they should show it.
+        most: seeds beyond which none is named.
+
+    Returns:
+        The smallest number for which either the difference or the equivalence shows with this power; None if that is
+        more than `most`, or cannot be told: one seed, or no spread.
+
+    Source: power of Student's t from the noncentral t distribution; of two one-sided tests by their sum less one.
+    """
+    interval_ = comparison.difference
+    if interval_.n < 2 or interval_.half is None or interval_.half <= _ROUNDING * max(abs(interval_.mean), 1e-300):
+        return None
+    deviation = interval_.half * math.sqrt(interval_.n) / _t_quantile((1 + CONFIDENCE) / 2, interval_.n - 1)
+    level = alpha / max(comparisons, 1)
+
+    def is_enough(n: int) -> bool:
+        scale = math.sqrt(n) / deviation
+        found = _power(abs(interval_.mean) * scale, n - 1, level / 2)
+        if margin is not None and abs(interval_.mean) < margin:
+            upper = _power((margin - interval_.mean) * scale, n - 1, level)
+            found = max(found, upper + _power((margin + interval_.mean) * scale, n - 1, level) - 1)
+        return found >= power
+
+    low, high = 2, most
+    if not is_enough(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
+    return low
+
+
+def _power(noncentrality: float, degrees: int, level: float) -> float:
+    """P(T > its quantile at 1 - level) of a noncentral t."""
+    found = float(_special().nctdtr(degrees, noncentrality, _t_quantile(1 - level, degrees)))
+    return 0.0 if math.isnan(found) else 1 - found

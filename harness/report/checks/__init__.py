@@ -49,6 +49,10 @@ class Summary:
         """What takes meaning or certainty from the study, as sentences, each with its code; notes are not among it."""
         return [f"{each.finding.code} {each.finding.text}." for each in self.found if each.finding.severity != "note"]
 
+    def errors(self) -> tuple[str, ...]:
+        """The codes of what takes the meaning from the numbers: nothing should be concluded from them."""
+        return tuple(dict.fromkeys(each.finding.code for each in self.found if each.finding.severity == "error"))
+
     def notes(self) -> tuple[str, ...]:
         """The codes of what is worth knowing and no more."""
         return tuple(dict.fromkeys(each.finding.code for each in self.found if each.finding.severity == "note"))

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats  # noqa: TID253  # the reference, wanted in every test
 
+from harness.results import statistics
 from harness.results.statistics import (
     Comparison,
     Interval,
@@ -14,8 +16,11 @@ from harness.results.statistics import (
     difference_p,
     equivalence_p,
     holm,
+    interaction,
     interval,
+    seeds_to_settle,
     signed_rank_floor,
+    standings,
     verdicts,
 )
 
@@ -201,3 +206,197 @@ def test_more_comparisons_ask_for_more_evidence():
 
     assert alone["it"] == "worse"
     assert among_many["it"] == "not enough evidence"
+
+
+# --- more than two settings -----------------------------------------------------------------------------------------
+
+
+def settings_at(means, spread=0.1, seeds=6, start=0):
+    """Values by setting and seed: a common effect of the seed, and noise of its own that is no rounding."""
+    draw = np.random.default_rng(start)
+    common = draw.normal(0, 5, seeds)
+    return {
+        name: dict(enumerate((mean + common + draw.normal(0, spread, seeds)).tolist())) for name, mean in means.items()
+    }
+
+
+def test_settings_far_apart_have_ranks_and_letters_of_their_own():
+    found = standings(settings_at({"c": 30, "a": 10, "b": 20}), "lower")
+
+    assert {name: (each.first, each.last, each.letters) for name, each in found.items()} == {
+        "a": (1, 1, "a"), "b": (2, 2, "b"), "c": (3, 3, "c"),
+    }  # fmt: skip
+    assert list(found) == ["a", "b", "c"]
+    assert list(standings(settings_at({"c": 30, "a": 10, "b": 20}), "higher")) == ["c", "b", "a"]
+
+
+def test_a_setting_between_two_others_shares_a_letter_with_both():
+    seeds = range(6)
+    values = {
+        "low": {s: 10 + 0.3 * (-1) ** s for s in seeds},
+        "middle": {s: 10.4 + 0.9 * (-1) ** (s // 2) for s in seeds},
+        "high": {s: 11.2 + 0.3 * (-1) ** (s + 1) for s in seeds},
+    }
+
+    found = standings(values, "lower")
+
+    assert [(each.letters, each.first, each.last) for each in found.values()] == [
+        ("a", 1, 2),
+        ("ab", 1, 3),
+        ("b", 2, 3),
+    ]
+
+
+def test_what_is_equivalent_within_the_margin_is_tied_however_significant():
+    values = settings_at({"a": 10.0, "b": 10.5}, spread=0.01)
+
+    assert {each.letters for each in standings(values, "lower").values()} == {"a", "b"}
+    assert {each.letters for each in standings(values, "lower", margin=1.0).values()} == {"a"}
+
+
+def test_one_seed_tells_nothing_apart():
+    found = standings({"a": {0: 1.0}, "b": {0: 9.0}, "c": {1: 50.0}}, "lower")
+
+    assert {(each.first, each.last, each.letters) for each in found.values()} == {(1, 3, "a")}
+
+
+@given(
+    count=st.integers(1, 7),
+    pairs=st.sets(st.tuples(st.integers(0, 6), st.integers(0, 6)).filter(lambda p: p[0] < p[1])),
+)
+def test_two_settings_share_a_letter_if_and_only_if_they_are_tied(count, pairs):
+    apart = {pair for pair in pairs if max(pair) < count}
+
+    letters = statistics._letters(count, apart)
+
+    for one in range(count):
+        for other in range(one + 1, count):
+            assert bool(set(letters[one]) & set(letters[other])) is ((one, other) not in apart)
+    assert all(letters)
+
+
+def test_of_equal_settings_some_are_told_apart_in_five_percent_of_studies_at_most():
+    studies = [settings_at(dict.fromkeys("abcd", 10.0), spread=1.0, seeds=5, start=place) for place in range(400)]
+
+    wrong = sum(len({each.letters for each in standings(study, "lower").values()}) > 1 for study in studies)
+
+    assert wrong <= 0.05 * 400 + 3 * math.sqrt(0.05 * 0.95 * 400)
+
+
+# Values by strategy, pattern and seed, and what `statsmodels.stats.anova.AnovaRM` (0.14) says of them.
+ANOVA = [
+    [
+        [102.04, 98.44, 102.42, 102.43, 103.55], [99.78, 98.98, 101.77, 102.13, 107.32],
+        [100.23, 100.65, 101.72, 102.33, 102.94],
+    ],
+    [
+        [100.11, 101.98, 102.26, 104.46, 104.3], [100.52, 103.05, 103.05, 102.99, 104.32],
+        [101.04, 103.44, 102.23, 103.26, 105.5],
+    ],
+    [
+        [100.11, 101.71, 103.88, 104.58, 105.09], [103.17, 100.67, 105.52, 104.54, 104.83],
+        [101.28, 102.7, 102.56, 102.92, 105.03],
+    ],
+]  # fmt: skip
+ANOVA_F = 0.349606
+
+
+def by_strategy(table):
+    return {s: {p: dict(enumerate(cell)) for p, cell in enumerate(row)} for s, row in enumerate(table)}
+
+
+def test_the_interaction_is_that_of_a_two_way_analysis_within_seeds():
+    found = interaction(by_strategy(ANOVA))
+
+    assert found.f == pytest.approx(ANOVA_F, abs=1e-6)
+    assert (found.n, found.strategies, found.patterns) == (5, 3, 3)
+    # Uncorrected: F(4, 16), p = 0.840468; the correction takes the same part of both.
+    assert stats.f.sf(found.f, 4, 16) == pytest.approx(0.840468, abs=1e-6)
+    assert found.degrees == pytest.approx((4 * found.epsilon, 16 * found.epsilon))
+    assert found.p == pytest.approx(stats.f.sf(found.f, *found.degrees), rel=1e-9)
+    assert 1 / 4 <= found.epsilon <= 1
+
+
+def test_of_two_patterns_and_two_strategies_the_interaction_is_a_paired_t_test_of_differences():
+    (a, b), (c, d) = (row[:2] for row in ANOVA[:2])
+    contrast = [(w - x) - (y - z) for w, x, y, z in zip(a, b, c, d, strict=True)]
+
+    found = interaction(by_strategy([row[:2] for row in ANOVA[:2]]))
+
+    reference = stats.ttest_1samp(contrast, 0)
+    assert found.f == pytest.approx(reference.statistic**2, rel=1e-9)
+    assert found.p == pytest.approx(reference.pvalue, rel=1e-9) and found.epsilon == 1
+
+
+def test_patterns_that_swap_places_between_strategies_interact_and_a_constant_shift_does_not():
+    draw = np.random.default_rng(1)
+    noise = draw.normal(0, 0.1, (2, 2, 5))
+    swapped = np.array([[[10.0], [12.0]], [[12.0], [10.0]]]) + noise
+    shifted = np.array([[[10.0], [12.0]], [[20.0], [22.0]]]) + noise
+
+    assert interaction(by_strategy(swapped.tolist())).p < 0.001
+    assert interaction(by_strategy(shifted.tolist())).p > 0.05
+
+
+def test_without_a_true_interaction_one_is_seen_in_five_percent_of_studies_at_most():
+    draw = np.random.default_rng(5)
+    found = [
+        interaction(by_strategy((draw.normal(0, 1, (3, 3, 5)) + draw.normal(0, 9, 5)).tolist())) for _ in range(600)
+    ]
+
+    assert sum(each.p < 0.05 for each in found) <= 0.05 * 600 + 3 * math.sqrt(0.05 * 0.95 * 600)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{}, {"s": {"p": {0: 1.0}, "q": {0: 1.0}}}, {"s": {"p": {0: 1, 1: 2}}, "t": {"p": {0: 1, 1: 2}}},
+     {"s": {"p": {0: 1}, "q": {0: 1}}, "t": {"p": {0: 1}, "q": {0: 1}}}],
+)  # fmt: skip
+def test_there_is_no_interaction_of_one_strategy_one_pattern_or_one_seed(values):
+    assert interaction(values) is None
+
+
+def test_without_any_spread_an_interaction_has_the_p_of_a_sign_flip_test():
+    values = by_strategy([[[1.0] * 4, [2.0] * 4], [[2.0] * 4, [1.0] * 4]])
+
+    assert interaction(values).p == signed_rank_floor(4)
+    assert interaction(by_strategy([[[1.0] * 4, [2.0] * 4], [[3.0] * 4, [4.0] * 4]])).p == 1.0
+
+
+def compared(mean, deviation, n=4):
+    """A comparison whose differences have exactly this mean and standard deviation."""
+    half = stats.t.ppf(0.975, n - 1) * deviation / math.sqrt(n)
+    return Comparison(Interval(n, mean, half), 0.5, None, signed_rank_floor(n))
+
+
+@pytest.mark.parametrize(
+    ("effect", "comparisons", "wanted"),
+    [(0.8, 1, 15), (0.5, 12, 60)],  # statsmodels' TTestPower.solve_power at 80 %: 14.30 and 59.09 seeds
+)
+def test_the_seeds_that_settle_a_difference_are_those_of_its_power(effect, comparisons, wanted):
+    assert seeds_to_settle(compared(effect * 2.0, 2.0), None, comparisons) == wanted
+
+
+def test_the_seeds_that_settle_an_equivalence_do_so_in_eighty_percent_of_studies():
+    n = seeds_to_settle(compared(0.1, 1.0), 1.0)
+    draw = np.random.default_rng(2)
+
+    rates = []
+    for seeds in (n, n - 2):
+        studies = draw.normal(0.1, 1.0, (1500, seeds))
+        rates.append(sum(equivalence_p(study.tolist(), 1.0) <= 0.05 for study in studies) / 1500)
+
+    assert rates[0] >= 0.77 and rates[1] < 0.84
+
+
+def test_what_cannot_be_settled_has_no_number_of_seeds():
+    assert seeds_to_settle(compared(1e-4, 5.0), None) is None
+    assert seeds_to_settle(Comparison(Interval(1, 3.0, None), None, None, 1.0), 1.0) is None
+    assert seeds_to_settle(compared(0.0, 0.0), 1.0) is None
+
+
+def test_holm_is_that_of_statsmodels():
+    # statsmodels.stats.multitest.multipletests(method="holm")
+    assert list(holm(dict(enumerate([0.01, 0.04, 0.03, 0.005, 0.2]))).values()) == pytest.approx(
+        [0.04, 0.09, 0.09, 0.025, 0.2]
+    )
