@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from harness.api import Backend, Epoch, Settings, State
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 
 STEPS = (1, 5, 20, 50, 100, 149)
 PUSH = 1e-6

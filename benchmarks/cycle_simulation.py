@@ -37,7 +37,8 @@ from harness.api import (
     SpecError,
     Workload,
 )
-from harness.discovery.registry import Registry, discover
+from harness.discovery.finding import discover
+from harness.discovery.registry import Registry
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 

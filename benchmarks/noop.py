@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.api import Evaluation, Mask, State
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 from harness.execution.worker import cpu_kind
 from harness.planning.plan import Plan, make_plan
 from harness.spec import Experiment, load

@@ -48,7 +48,7 @@ tolerance: 0.5
 
 def planned(seeds: int, store: Path) -> dict[str, float]:
     """Plan the grid in this process: seconds by part, counts, and the peak of memory in megabytes."""
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
     from harness.planning.plan import make_plan
     from harness.spec import loads
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.api import LSTM, Embedding, HardwareModel, JsonValue, Network, SpecError, Workload
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 from harness.results import records
 from harness.results.records import Record
 

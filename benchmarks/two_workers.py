@@ -19,7 +19,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 from harness.execution.eta import Tally
 from harness.execution.machine import cores
 from harness.execution.progress import Progress

@@ -152,7 +152,7 @@ def load(experiment: PathLike | Mapping[str, JsonValue], *, plugins: Sequence[Pa
         SpecError: every mistake with its place; nothing was run.
         PluginUnavailableError: a plugin it names is broken.
     """
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
     from harness.planning import code_digest
     from harness.spec import load as read
     from harness.spec import loads

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.api import Conditions, Engine, Part, Pattern, Product, Strategy
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 from harness.testing import check_component, check_engine, check_pattern, check_strategy, engine_products
 
 ROWS = discover().rows

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from harness.api import SpecError
 from harness.cli import app
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 from harness.spec import check, load
 
 ROOT = Path(__file__).parents[1]

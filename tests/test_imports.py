@@ -49,7 +49,7 @@ except SystemExit as end:
         command("data", "list"),
         command("validate", "examples/quickstart.yaml"),
         command("plan", "examples/quickstart.yaml", "--store", "no-such-store"),
-        "from harness.discovery.registry import discover; assert len(discover().rows) > 10",
+        "from harness.discovery.finding import discover; assert len(discover().rows) > 10",
         "import harness.execution.run, harness.report, harness.results.statistics, harness.testing",
     ],
     ids=["help", "run help", "plugins list", "plugins show", "data list", "validate", "plan", "discovery", "core"],

@@ -174,7 +174,7 @@ def load_experiment(
         SpecError: the file or the filter is wrong.
         EmptySelectionError: the filter leaves no cell.
     """
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
     from harness.spec import load
 
     experiment = load(spec, discover(files=plugins or ()))

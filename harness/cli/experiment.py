@@ -312,7 +312,7 @@ def schema(
     """Print the JSON Schema of experiment files, the parameters of every installed plugin included (for editors)."""
     import json
 
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
     from harness.spec import schema as spec_schema
 
     text = json.dumps(spec_schema(discover(files=plugin or ())), indent=2, ensure_ascii=False)

@@ -142,7 +142,7 @@ SetOption = Annotated[
 def list_hardware(plugin: PluginOption = None, as_json: JsonOption = False) -> None:
     """List engines and devices, every figure with its origin."""
     from harness.costing.costs import device_rows, engine_rows
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
 
     registry = discover(files=plugin or ())
     engines, devices = engine_rows(registry), device_rows(registry)
@@ -186,7 +186,7 @@ def cost(
 ) -> int:
     """Cost masks, weights or a description of layers on every engine that can run them."""
     from harness.costing import costs
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
 
     given = _given(file, workload, layout, banks, output_size, activation_density)
     parameters = _parameters(
@@ -201,18 +201,18 @@ def cost(
 
 
 def _print_costs(report: "Report", form: CostFormat) -> None:
-    from harness.costing import tables
+    from harness.costing import cost_tables
     from harness.report import markdown, tabular
 
     match form:
         case CostFormat.json:
             print_json(report.plain())
         case CostFormat.rich:
-            print_document(tables.cost_document(report))
+            print_document(cost_tables.cost_document(report))
         case CostFormat.md:
-            echo(markdown.text(tables.cost_document(report, "page")), nl=False)
+            echo(markdown.text(cost_tables.cost_document(report, "page")), nl=False)
         case CostFormat.csv:
-            echo(tabular.text(tables.cost_document(report, "data")), nl=False)
+            echo(tabular.text(cost_tables.cost_document(report, "data")), nl=False)
 
 
 @app.command()
@@ -259,7 +259,7 @@ def sweep(
 ) -> int:
     """Vary budget, FIFO depth and clock; print the designs that no other beats."""
     from harness.costing import sweep as designs
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
 
     grid = designs.Grid(
         designs.whole_numbers(multipliers, "--multipliers"),
@@ -303,7 +303,7 @@ def validate(
 ) -> int:
     """Hold the models to published accelerators, simulated hardware and each other; exit 6 if a gate fails."""
     from harness.costing import checks as checking
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
 
     registry = discover(files=plugin or ())
     checks = checking.all_checks(registry, targets)

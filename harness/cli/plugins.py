@@ -33,7 +33,7 @@ def list_plugins(
     as_json: JsonOption = False,
 ) -> None:
     """List every plugin; one that cannot be used is a row with its error and its remedy."""
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
 
     rows = _of_kind(discover(files=plugin or ()).rows, kind)
     if as_json:
@@ -94,7 +94,7 @@ def show(
 ) -> int:
     """Explain a plugin: what it does, its parameters with their defaults, where it comes from."""
     from harness.api import PluginUnavailableError
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
 
     rows = _named(discover(files=plugin or ()), name)
     if as_json:
@@ -169,7 +169,7 @@ def check(
     as_json: JsonOption = False,
 ) -> int:
     """Hold a plugin to the contract of its kind, as `harness.testing` does; exit 6 if it breaks it."""
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
     from harness.user_files import checked
 
     is_file = name.endswith(".py")
@@ -238,7 +238,7 @@ def new(
     """Write a plugin to start from, and an experiment that tries it; nothing is ever overwritten."""
     from harness.api import SpecError
     from harness.cli.scaffold import write_file, write_package
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
 
     if package and output is not None:
         raise SpecError("plugins new: -o names a file, --package writes a folder; give one of them")

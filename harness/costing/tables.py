@@ -1,31 +1,16 @@
-"""What `harness hardware` prints for people: the rows of costs, sweeps, devices and checks as tables."""
+"""What `harness hardware list`, `sweep` and `validate` print for people: rows as tables."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from harness.api import Check, CheckKind, Cost, JsonValue
 from harness.costing.checks import has_failed
-from harness.costing.costs import Load, Report, Row, Stored, clock_ratio, fastest
-from harness.costing.entries import Entry
+from harness.costing.figures import legend, mark, microseconds, number, yes
 from harness.costing.sweep import Point
 from harness.report import page
-from harness.report.formats import DASH, MISFIT, Footnotes
-from harness.report.page import Column, Document, Medium, Noted, Section, Shown, missing
-
-ORIGINS: Mapping[str, str] = {
-    "published": "ᵖ", "read": "ʳ", "measured": "ᵐ", "derived": "ᵈ", "simulated": "ˢ", "recalled": "ᶜ", "assumed": "ᵃ",
-    "given": "ᵍ", "modelled": "",
-}  # fmt: skip
-"""The mark of every origin of a figure; what a model computes has none."""
-
-_MEANINGS: Mapping[str, str] = {
-    "read": "read in its source", "recalled": "recalled, not read again", "derived": "derived from figures read",
-    "measured": "measured here", "simulated": "simulated here", "assumed": "assumed", "given": "given by you",
-    "published": "published",
-}  # fmt: skip
+from harness.report.formats import DASH, Footnotes
+from harness.report.page import Column, Document, Noted, Section, Shown
 
 _PROVES: Mapping[CheckKind, str] = {
     "accept": "the model was not fitted to these figures",
@@ -35,290 +20,6 @@ _PROVES: Mapping[CheckKind, str] = {
 }
 
 _STYLES = {"failed": "bold red", "held": "green"}
-
-_MOST_STORED = 40
-"""Matrices whose formats are printed; JSON has all of them."""
-
-
-def mark(origin: str) -> str:
-    """The mark of an origin, or of a text that begins with one; an asterisk for any other."""
-    return ORIGINS.get(_first(origin), "*" if origin else "")
-
-
-def legend(origins: Sequence[str]) -> str:
-    """What the marks stand for; an origin that has none of its own is told in full."""
-    marked = dict.fromkeys(origin for origin in origins if mark(origin))
-    return "; ".join(dict.fromkeys(f"{mark(each)} {_MEANINGS.get(_first(each), each)}" for each in marked))
-
-
-def _first(origin: str) -> str:
-    return re.split(r"\W", origin, maxsplit=1)[0]
-
-
-def _us(microseconds: float) -> str:
-    """A latency; below 10 µs with a digit more."""
-    return f"{microseconds:.{2 if microseconds >= 10 else 3}f}"
-
-
-def _factor(number: float) -> str:
-    """A factor; one that two digits would show as nothing is told as small."""
-    return "<0.01×" if 0 < number < 0.005 else f"{number:.2f}×"
-
-
-# --- cost -----------------------------------------------------------------------------------------------------------
-
-
-def cost_document(report: Report, medium: Medium = "terminal") -> Document:
-    """Everything about the cost of a workload, in the order in which it is read; as data, a line per engine."""
-    if medium == "data":
-        # All that a line of `--json` says: a flat table has no room for the details of layers.
-        figures: Column[Entry] = Column("", fields=lambda row: {k: v for k, v in row.items() if k != "details"})
-        return Document("", (Section("", (), page.table([figures], report.rows_plain(), medium)),))
-    sections: list[Section] = []
-    for model, rows in report.by_model().items():
-        sections += _model_sections(rows, model, report.load)
-    if report.matrices:
-        sections.append(_storage(report.matrices))
-    if report.notes:
-        sections.append(Section(sentences=tuple(f"note: {note}" for note in report.notes)))
-    return Document("" if medium == "terminal" else "Hardware cost", tuple(sections))
-
-
-def _model_sections(rows: Sequence[Row], model: str, load: Load) -> Iterator[Section]:
-    reference = fastest(rows)
-    if reference is not None and reference.cost is not None:
-        yield Section(sentences=(_answer(reference, rows),))
-    yield _speeds(rows, model, reference)
-    if reference is None or reference.cost is None:
-        return
-    costed = [(row.engine, row.cost) for row in rows if row.cost is not None]
-    if load != Load():
-        yield _loads(costed, load)
-    yield _resources(costed)
-    layers = reference.cost.details.get("layers")
-    if isinstance(layers, dict) and layers:
-        yield _layers(reference, layers)
-    warnings: dict[str, list[str]] = {}
-    for engine, cost in costed:
-        for note in cost.notes:
-            warnings.setdefault(note, []).append(engine)
-    if warnings:
-        yield Section(sentences=tuple(f"{', '.join(engines)}: {note}" for note, engines in warnings.items()))
-
-
-def _answer(reference: Row, rows: Sequence[Row]) -> str:
-    """The best engine in one line: shape, cycles, whether it fits, what binds, and what would be faster streamed."""
-    cost = reference.cost
-    assert cost is not None
-    how = "all weights on chip" if cost.fits and cost.resident else "weights streamed by design" if cost.fits else ""
-    if not how:
-        how = "with weights streamed that do not fit" if cost.can_run else "which does not fit the device"
-    cycles = f"{'' if cost.exact else 'about '}{cost.cycles} cycles, {_us(cost.latency_us)} µs"
-    found = f"best: {f'{reference.engine} {cost.shape}'.strip()}, {cycles}, {how}; bound by {cost.bound_by}"
-    streaming = [row for row in rows if row.cost and row.cost.can_run and not row.cost.fits]
-    faster = min(streaming, key=lambda row: row.cost.latency_us if row.cost else 0.0, default=None)
-    if faster is None or faster.cost is None or not cost.fits or faster.cost.latency_us >= cost.latency_us:
-        return found
-    return f"{found}; with weights streamed, {faster.engine} would take {_us(faster.cost.latency_us)} µs"
-
-
-def _over_dense(cost: Cost) -> str:
-    """The factor; where the dense baseline waits for memory, also the factor of computing alone."""
-    dense, alone = cost.details.get("dense"), cost.details.get("speedup_compute_only")
-    waits = isinstance(dense, dict) and bool(dense.get("memory_stall"))
-    return (
-        f"{_factor(cost.speedup)} ({_factor(alone)})" if waits and isinstance(alone, float) else _factor(cost.speedup)
-    )
-
-
-def _speeds(rows: Sequence[Row], model: str, reference: Row | None) -> Section:
-    def figure(header: str, shown: Callable[[Cost], str], **options: Any) -> Column[Row]:
-        return Column(header, lambda row: DASH if row.cost is None else shown(row.cost), **options)
-
-    def ratio(row: Row) -> str:
-        found = clock_ratio(row, reference)
-        return DASH if found is None else f"{found:.2f}"
-
-    columns: list[Column[Row]] = [
-        Column("engine", lambda row: row.engine + _misfit(row.cost), kind="label", matters="key"),
-        Column("shape", lambda row: missing(row.reason) if row.cost is None else row.cost.shape, kind="label"),
-        figure("cycles", lambda cost: ("" if cost.exact else "≈") + str(cost.cycles), matters="key"),
-        figure("MHz", lambda cost: f"{cost.clock_mhz:g}{mark(cost.clock_origin)}"),
-        figure("latency\nµs", lambda cost: _us(cost.latency_us)),
-        figure("steps/s", lambda cost: DASH if cost.steps_per_s is None else f"{cost.steps_per_s:.0f}"),
-        figure("over\ndense", _over_dense),
-        figure("over\nown", _over_own),
-        figure("fixed\ncycles", lambda cost: DASH if cost.fixed_cycles is None else str(cost.fixed_cycles)),
-        Column("clock\nratio", ratio),
-        figure("used\n%", lambda cost: f"{100 * cost.utilisation:.1f}"),
-        figure("bound\nby", lambda cost: cost.bound_by, kind="label"),
-    ]
-    grid = page.table(columns, rows, notes=tuple(_speed_lines(rows, reference)))
-    return Section(f"{model}: one time step or item at batch 1", (), grid)
-
-
-def _misfit(cost: Cost | None) -> str:
-    return "" if cost is None or cost.fits else f" {MISFIT}"
-
-
-def _over_own(cost: Cost) -> str:
-    return DASH if cost.engine_dense_cycles is None else _factor(cost.engine_dense_cycles / cost.cycles)
-
-
-def _speed_lines(rows: Sequence[Row], reference: Row | None) -> Iterator[str]:
-    costs = [row.cost for row in rows if row.cost is not None]
-    if not costs:
-        return
-    if any(not cost.exact for cost in costs):
-        yield "≈ expected from statistics, not counted on the masks"
-    arrays = ", ".join(dict.fromkeys(cost.baseline for cost in costs if cost.baseline)) or "a dense array"
-    yield (
-        f"over dense: cycles of the dense matrices on {arrays} with as many multipliers, over these; over own: the "
-        "same, dense on this engine; fixed: cycles of the shape one would build without looking at a mask"
-    )
-    if reference is not None:
-        yield f"clock ratio: clock that an engine needs, over that of {reference.engine}, to be as fast"
-    yield from filter(None, [legend([cost.clock_origin for cost in costs])])
-    if any("(" in _over_dense(cost) for cost in costs):
-        yield "over dense, in brackets: computing alone, as if the dense baseline did not wait for its weights"
-    if any(not cost.fits for cost in costs):
-        yield "✗ does not fit the device with all weights on chip"
-    fixed = [f"{row.engine} {row.cost.fixed_shape}" for row in rows if row.cost and row.cost.fixed_shape]
-    if fixed:
-        yield f"fixed shapes: {'; '.join(fixed)}"
-
-
-_Costed = tuple[str, Cost]
-"""An engine and what it costs."""
-
-
-def _loads(rows: Sequence[_Costed], load: Load) -> Section:
-    columns: list[Column[_Costed]] = [
-        Column("engine", lambda row: row[0], kind="label", matters="key"),
-        Column("streams", lambda row: str(row[1].streams)),
-        Column("step, µs", lambda row: _us(row[1].latency_us)),
-        Column("sequence, µs", lambda row: _us(load.sequence_us(row[1]))),
-        Column("all, µs", lambda row: _us(load.total_us(row[1]))),
-        Column("steps/s", lambda row: f"{load.steps_per_s(row[1]):.0f}"),
-    ]
-    inputs = "one input" if load.batch == 1 else f"{load.batch} inputs"
-    each = "one step" if load.steps == 1 else f"{load.steps} steps"
-    return Section(f"{inputs} of {each}, one after another or over an engine's streams", (), page.table(columns, rows))
-
-
-def _resources(rows: Sequence[_Costed]) -> Section:
-    columns: list[Column[_Costed]] = [
-        Column("engine", lambda row: row[0], kind="label", matters="key"),
-        Column("multipliers", lambda row: str(row[1].multipliers)),
-        Column("DSP", lambda row: str(row[1].dsp)),
-        Column("RAM blocks", lambda row: _rams(row[1])),
-        Column("LUT", lambda row: DASH if row[1].lut is None else str(row[1].lut)),
-        Column("FF", lambda row: DASH if row[1].ff is None else str(row[1].ff)),
-        Column("on chip", lambda row: _yes(row[1].resident)),
-        Column("fits", lambda row: _yes(row[1].fits)),
-        Column("executed\nGOPS", lambda row: f"{row[1].gops:.1f}"),
-        Column("dense-equiv.\nGOPS", lambda row: f"{row[1].effective_gops:.1f}"),
-        Column("energy\nµJ", lambda row: DASH if row[1].energy_uj is None else f"{row[1].energy_uj:.2f}"),
-    ]
-    device = _device([cost for _, cost in rows])
-    return Section(f"resources on {device}; LUT and FF are indicative", (), page.table(columns, rows))
-
-
-def _rams(cost: Cost) -> str:
-    """Blocks of every kind that is used: a block of one kind is not a block of another, so they are not summed."""
-    placed = cost.details.get("ram")
-    kinds = placed if isinstance(placed, dict) else {}
-    used = {
-        kind: round(sum(_number(count) for count in purposes.values()))
-        for kind, purposes in kinds.items()
-        if isinstance(purposes, dict) and kind != "distributed" and purposes
-    }
-    if len(used) < 2:
-        return f"{cost.ram_blocks} {cost.ram_kind}"
-    return " + ".join(f"{number} {kind}" for kind, number in used.items())
-
-
-def _device(costs: Sequence[Cost]) -> str:
-    found = [cost.details.get("device") for cost in costs]
-    names = [str(device.get("id")) for device in found if isinstance(device, dict)]
-    return ", ".join(dict.fromkeys(names)) or "the model's device"
-
-
-def _yes(value: bool | None) -> str:
-    return DASH if value is None else "yes" if value else "no"
-
-
-_Layer = tuple[str, Mapping[str, JsonValue]]
-"""A layer's name and what the model tells of it."""
-
-
-def _layers(row: Row, layers: Mapping[str, JsonValue]) -> Section:
-    found: list[_Layer] = [(name, layer) for name, layer in layers.items() if isinstance(layer, dict)]
-    parts = dict.fromkeys(name for _, layer in found for name, value in _inside(layer).items() if value)
-    columns: list[Column[_Layer]] = [
-        Column("layer", lambda each: each[0], kind="label", matters="key"),
-        Column("rows", lambda each: f"{_number(each[1].get('rows')):.0f}"),
-        Column("cols", lambda each: f"{_number(each[1].get('cols')):.0f}"),
-        Column("non-zeros", lambda each: f"{_number(each[1].get('nonzeros')):.0f}"),
-        Column("density", lambda each: _density(each[1])),
-        Column("cycles", lambda each: _tenths(each[1].get("cycles"))),
-        *(
-            Column(
-                part,
-                partial(lambda part, each: _tenths(_inside(each[1]).get(part)), part),
-                short=part.replace("_", "\n"),
-            )
-            for part in parts
-        ),
-    ]
-    lines = [f"{name}: {note}" for name, layer in found for note in _texts(layer.get("notes"))]
-    return Section(f"layers on {row.engine}: where the cycles go", (), page.table(columns, found, notes=lines))
-
-
-def _inside(layer: Mapping[str, JsonValue]) -> Mapping[str, JsonValue]:
-    """Cycles of a layer by what they are spent on."""
-    parts = layer.get("parts")
-    return parts if isinstance(parts, dict) else {}
-
-
-def _density(layer: Mapping[str, JsonValue]) -> str:
-    size = _number(layer.get("rows")) * _number(layer.get("cols"))
-    return f"{_number(layer.get('nonzeros')) / size:.4f}" if size else DASH
-
-
-def _tenths(value: JsonValue) -> str:
-    return f"{_number(value):.1f}".removesuffix(".0")
-
-
-def _texts(value: JsonValue) -> list[str]:
-    return [str(text) for text in value] if isinstance(value, list) else []
-
-
-def _number(value: JsonValue) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _storage(matrices: Sequence[Stored]) -> Section:
-    shown = matrices[:_MOST_STORED]
-
-    def fraction(place: int, matrix: Stored) -> Shown:
-        size = matrix.formats[place]
-        return missing(f"{size.name}: {size.reason}") if size.fraction is None else f"{size.fraction:.3f}"
-
-    columns: list[Column[Stored]] = [
-        Column("matrix", lambda matrix: matrix.tensor, kind="label", matters="key"),
-        Column("density", lambda matrix: f"{matrix.nnz / (matrix.rows * matrix.cols):.4f}"),
-        Column("best", lambda matrix: matrix.best.name, kind="label"),
-        Column("best, bits", lambda matrix: str(matrix.best.bits)),
-        *(
-            Column(size.name, partial(fraction, place), short=size.name.replace("_", "\n"))
-            for place, size in enumerate(shown[0].formats)
-        ),
-    ]
-    more = len(matrices) - len(shown)
-    notes = [f"and {more} more matrices; `--json` has all"] if more else []
-    heading = "storage: bits in every format, as a fraction of the dense bits"
-    return Section(heading, (), page.table(columns, shown, notes=notes))
 
 
 # --- list -----------------------------------------------------------------------------------------------------------
@@ -375,7 +76,7 @@ def _figure(value: JsonValue, origins: list[str]) -> str:
     if "value" in value and "origin" in value:
         origin = str(value["origin"])
         origins.append(origin)
-        return f"{_number(value['value']):.10g}{mark(origin)}"
+        return f"{number(value['value']):.10g}{mark(origin)}"
     return "\n".join(f"{_figure(inner, origins)} {name}" for name, inner in value.items())
 
 
@@ -448,11 +149,11 @@ def sweep_document(points: Sequence[Point], *, everything: bool) -> Document:
         Column("shape", lambda each: each[1].shape, kind="label", matters="key"),
         Column("MHz", lambda each: f"{each[1].clock_mhz:g}{mark(each[1].clock_origin)}"),
         Column("cycles", lambda each: str(each[1].cycles)),
-        Column("latency\nµs", lambda each: _us(each[1].latency_us)),
+        Column("latency\nµs", lambda each: microseconds(each[1].latency_us)),
         Column("multipliers", lambda each: str(each[1].multipliers)),
         Column("DSP", lambda each: str(each[1].dsp)),
         Column("RAM\nblocks", lambda each: str(each[1].ram_blocks)),
-        Column("fits", lambda each: _yes(each[1].fits)),
+        Column("fits", lambda each: yes(each[1].fits)),
         Column("front", lambda each: "".join(name[0] for name in each[0].fronts) or DASH),
     ]
     lines = [

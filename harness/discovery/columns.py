@@ -9,8 +9,8 @@ from typing import Literal, TypeVar
 from harness import _text
 from harness.api import HarnessError, JsonValue, ReportColumn, ReportRow
 from harness.discovery.distributions import GROUP
+from harness.discovery.finding import discover
 from harness.discovery.guard import calling, refused
-from harness.discovery.registry import discover
 
 _BUILT_IN = "harness_plugins"
 

@@ -13,27 +13,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from importlib.util import find_spec
 from math import floor
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
-from harness import DISTRIBUTION, _supervisor
+from harness import _supervisor
 from harness.api import HarnessError, PluginUnavailableError, SpecError
-from harness.execution.graph import Graph, Policy, Schedule, needed
-from harness.execution.local import LocalExecutor
+from harness.execution.graph import Policy, Schedule
+from harness.execution.ray_node import Station, code_of, unseen
 from harness.execution.worker import Done, Failed, Job, Message, Progress
-from harness.planning import code_digest
-from harness.planning.backends import backend_versions
 from harness.store import Store
-
-_SEEN_WITHIN_S = 60.0
-"""How late a network file system may show what another machine has written; NFS keeps directories for up to 60 s."""
 
 _LOOK_S = 1.0
 """How often the cluster is looked at while no message comes: nodes join, and nodes are lost."""
@@ -233,55 +225,6 @@ class RayExecutor:
         )
 
 
-class Station:
-    """What runs on a node: an actor with one worker process.
-
-    Args:
-        settings: variables of the environment that the harness reads (HARNESS_...), as where the run was started.
-        devices: where the worker computes; empty: where the jobs say.
-    """
-
-    def __init__(self, settings: Mapping[str, str], devices: Sequence[str]) -> None:
-        import __main__
-
-        os.environ.update(settings)
-        # A spawned process runs its parent's main file first; Ray's would import Ray beside the framework.
-        vars(__main__).pop("__file__", None)
-        self._executor = _Keeping(1, devices)
-        # One thread for all stages: the worker process ends with the thread that has started it.
-        self._thread = ThreadPoolExecutor(1)
-
-    def run(self, job: Job, code: Mapping[str, str], stage_timeout: float | None) -> Iterator[Message]:
-        """Run one stage, handing out its messages; the last one is its result.
-
-        Args:
-            job: the stage.
-            code: digests of the code that it was planned with, by what it is the code of.
-            stage_timeout: seconds that it may take, or None.
-        """
-        wrong = _why_not_here(job, code)
-        if wrong is not None:
-            yield Failed(job.stage.key, "failed", f"ray: node {socket.gethostname()} {wrong}")
-            return
-        messages: SimpleQueue[Message | None] = SimpleQueue()
-        graph = Graph({job.stage.key: job})
-        schedule = Schedule(
-            graph, Store(job.store), policy=Policy(stage_timeout=stage_timeout), on_message=messages.put
-        )
-        running = self._thread.submit(self._executor.run, schedule)
-        running.add_done_callback(lambda _: messages.put(None))
-        while (message := messages.get()) is not None:  # Ray sends values into generators: no `yield from` an iterator
-            yield message
-        running.result()
-
-
-class _Keeping(LocalExecutor):
-    """A local executor whose worker stays for the next stage; it ends with the actor."""
-
-    def close(self) -> None:
-        """Keep the worker."""
-
-
 @dataclass
 class _Slot:
     """An actor and what it is doing.
@@ -308,7 +251,7 @@ class _Slot:
         there = replace(job, **{name: path and path.absolute() for name, path in folders.items()})  # type: ignore[arg-type]
         self.running = job
         stream = self.actor.run.options(num_returns="streaming")
-        self.stream = stream.remote(there, _code(job), policy.stage_timeout)
+        self.stream = stream.remote(there, code_of(job), policy.stage_timeout)
 
     def note(self, message: Message) -> None:
         """Remember where the actor stands after a message."""
@@ -409,50 +352,9 @@ def _end(slot: "_Slot") -> None:
         ray.kill(slot.actor)
 
 
-def _code(job: Job) -> dict[str, str]:
-    """Digests of the code, on this machine, that decides the result of a stage."""
-    parts = [*code_digest.parts(job.task), *code_digest.parts(job.backend), code_digest.stages()]
-    if job.stage.masking is not None:
-        parts += [*code_digest.parts(job.stage.masking.pattern), code_digest.masks()]
-    return {part.place: part.digest for part in parts}
-
-
-def _why_not_here(job: Job, code: Mapping[str, str]) -> str | None:
-    """What is wrong with this node, in words: a stage run here would not be the one that was planned."""
-    if not (job.store / "format").is_file():
-        return f"does not see the store {job.store}; put it on a file system that all nodes share"
-    here = {"harness": version(DISTRIBUTION), **backend_versions(job.backend)}
-    planned = job.environment.get("versions", {})
-    assert isinstance(planned, dict)
-    different = [
-        f"{name} {here.get(name, 'missing')} instead of {planned.get(name)}"
-        for name in planned
-        if here.get(name) != planned[name]
-    ]
-    if different:
-        return f"has {', '.join(different)}; install the same versions on every node"
-    edited = [place for place, digest in _code(job).items() if code.get(place) != digest]
-    if edited:
-        return f"has other code of the {' and the '.join(edited)}; install the same on every node"
-    missing = _unseen(job.store, needed(job))
-    if missing:
-        return f"does not see stage {missing[0]} in {job.store}; check that all nodes share this folder"
-    return None
-
-
-def _unseen(folder: Path, keys: Sequence[str]) -> list[str]:
-    """The stages that this machine does not see, even after the time that a network file system may take."""
-    store, until = Store(folder), time.monotonic() + _SEEN_WITHIN_S
-    missing = [key for key in keys if not store.has_stage(key)]
-    while missing and time.monotonic() < until:
-        time.sleep(0.2)
-        missing = [key for key in missing if not store.has_stage(key)]
-    return missing
-
-
 def _unless_unseen(done: Done, job: Job) -> Message:
     """A result, unless it lies in another folder of the same name on some node."""
-    if not _unseen(job.store, [job.stage.key]):
+    if not unseen(job.store, [job.stage.key]):
         return done
     return Failed(
         job.stage.key,

@@ -90,7 +90,7 @@ def experiment_of(folder: Path, *, only: Iterable[str] | None = None) -> Experim
         SpecError: there is no copy, or other plugins or defaults make other cells of it.
         PluginUnavailableError: a plugin is broken or missing.
     """
-    from harness.discovery.registry import discover
+    from harness.discovery.finding import discover
     from harness.spec import load
 
     if not (folder / SPEC).exists():

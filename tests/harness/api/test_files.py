@@ -11,7 +11,7 @@ from harness_plugins.hardware._validation import checks
 from harness.api import DataError, SpecError, data_places, open_plain, read_plain, read_plain_text
 from harness.costing.entries import engine_entry
 from harness.costing.workload import read_given
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 from harness.spec import load
 
 posix = pytest.mark.skipif("sys.platform == 'win32'", reason="pipes, devices and links of POSIX")

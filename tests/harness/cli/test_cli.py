@@ -24,7 +24,7 @@ from harness import data
 from harness.cli import app, plugins
 from harness.cli._plan_table import plan_document
 from harness.cli.data import files_document
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 from harness.planning import code_digest
 from harness.report import rich
 

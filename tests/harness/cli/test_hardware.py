@@ -17,10 +17,10 @@ from uncut import WIDTHS, check_uncut
 
 from harness.cli import app
 from harness.costing import checks as checking
-from harness.costing import costs, tables
+from harness.costing import cost_tables, costs, tables
 from harness.costing import sweep as designs
 from harness.costing.workload import read_given
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -132,7 +132,7 @@ def test_every_number_stands_in_the_tables_at_every_width(folder):
     points = designs.sweep(registry, given.workload, costs.Request(), designs.Grid((64,), (2,)))
     checks = checking.all_checks(registry, targets(folder, "some.yaml", "hisparse", "nm_exact", "bbs_latency"))
     documents = {
-        "cost": tables.cost_document(costed),
+        "cost": cost_tables.cost_document(costed),
         "list": tables.list_document(costs.engine_rows(registry), costs.device_rows(registry)),
         "sweep": tables.sweep_document(points, everything=True),
         "validate": tables.check_document(checks, checking.caveats(registry), checking.summary(checks)),

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from harness.api import SpecError
 from harness.cli import app
 from harness.cli.scaffold import KINDS, write_file
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """The first line of `hardware cost`, and which engine it names."""
 
 from harness.api import Cost
+from harness.costing.cost_tables import _rams, cost_document
 from harness.costing.costs import Report, Row, fastest
-from harness.costing.tables import _rams, cost_document
 
 
 def row(engine, cycles, *, fits=True, can_run=True, **details):

@@ -16,7 +16,7 @@ from ray_cluster import grid, small
 from toy import FineTuning, experiment
 
 from harness.api import PluginUnavailableError, Settings
-from harness.execution import ray
+from harness.execution import ray, ray_node
 from harness.execution.run import run
 from harness.execution.worker import Done, Failed, Job
 from harness.planning.plan import make_plan
@@ -128,20 +128,20 @@ def job(tmp_path):
 
 
 def test_a_node_that_does_not_see_the_store_says_so(job):
-    assert ray._why_not_here(job, ray._code(job)) is None
+    assert ray_node.why_not_here(job, ray_node.code_of(job)) is None
     (job.store / "format").unlink()
 
-    assert "does not see the store" in ray._why_not_here(job, ray._code(job))
+    assert "does not see the store" in ray_node.why_not_here(job, ray_node.code_of(job))
 
 
 def test_a_node_with_other_code_of_a_plugin_says_which(job):
-    planned = ray._code(job) | {"task toy": "that of another edition"}
+    planned = ray_node.code_of(job) | {"task toy": "that of another edition"}
 
-    assert ray._why_not_here(job, planned) == "has other code of the task toy; install the same on every node"
+    assert ray_node.why_not_here(job, planned) == "has other code of the task toy; install the same on every node"
 
 
 def test_a_result_in_another_folder_of_the_same_name_is_a_failure(job, monkeypatch):
-    monkeypatch.setattr(ray, "_SEEN_WITHIN_S", 0.0)
+    monkeypatch.setattr(ray_node, "_SEEN_WITHIN_S", 0.0)
     answer = ray._unless_unseen(Done(None), job)
 
     assert isinstance(answer, Failed)

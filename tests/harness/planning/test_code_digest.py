@@ -18,7 +18,7 @@ from numpy_plugins import NumpyBackend
 
 import harness
 from harness.api import Gradient, Magnitude
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 from harness.planning import code_digest, code_files
 from harness.planning.code_imports import imported
 from harness.user_files import import_file

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.api import EmptySelectionError, PluginUnavailableError, SpecError
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 from harness.spec import check, document, load, loads, schema, scope_tensors
 
 WRONG = sorted((Path(__file__).parent / "wrong_specs").glob("*.yaml"))

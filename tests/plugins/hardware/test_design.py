@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.api import Conditions, Convolution, EngineShape, Run
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 from harness.testing import engine_products
 
 ENGINES = [row.component for row in discover().rows if row.kind == "engine" and row.component is not None]

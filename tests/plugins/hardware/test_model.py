@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from harness.api import Conditions, EngineShape, HarnessError, ShapeError, SpecError, Workload
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 from harness.spec import loads, schema
 
 REGISTRY = discover()

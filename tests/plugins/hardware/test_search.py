@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from harness.api import SpecError
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 
 REGISTRY = discover()
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from harness.api import API_VERSION, Pattern, PluginUnavailableError, UnknownPluginError
-from harness.discovery.registry import discover
+from harness.discovery.finding import discover
 
 GOOD = '''
 from typing import ClassVar
@@ -365,7 +365,7 @@ def test_the_built_in_plugins_are_all_sound():
 
 def test_discovery_imports_no_framework():
     heavy = ("torch", "tensorflow", "tf_keras", "keras", "scipy", "pandas", "matplotlib")
-    discovery = "from harness.discovery.registry import discover; discover()"
+    discovery = "from harness.discovery.finding import discover; discover()"
     code = f"import sys; {discovery}; print([name for name in {heavy} if name in sys.modules])"
 
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
