@@ -3,7 +3,7 @@
 import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -45,9 +45,25 @@ class ReportFormat(StrEnum):
     parquet = "parquet"
 
 
+class PictureStyle(StrEnum):
+    """What pictures are for."""
+
+    thesis = "thesis"
+    slides = "slides"
+
+
+class PictureForm(StrEnum):
+    """The forms of pictures."""
+
+    pdf = "pdf"
+    svg = "svg"
+    png = "png"
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(report)
+    app.command()(figures)
     app.command()(export)
 
 
@@ -114,6 +130,36 @@ def report(
         write_text(output, text.rstrip("\n") + "\n")
     if output is not None or form in (ReportFormat.json, ReportFormat.csv, ReportFormat.tidy):  # a page says it itself
         warn_of(columns)
+
+
+@guarded
+def figures(
+    run: Annotated[
+        str | None,
+        typer.Argument(help="Run id, the beginning of one, or a run's folder.", show_default="the latest run"),
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="The folder, made where it is not there.")
+    ] = Path("figures"),
+    style: Annotated[PictureStyle, typer.Option("--style", help="Sizes for a page or for a projector.")] = (
+        PictureStyle.thesis
+    ),
+    form: Annotated[
+        list[PictureForm] | None,
+        typer.Option("--format", "-f", help="Form of the files; may be repeated.", show_default="all"),
+    ] = None,
+) -> None:
+    """Draw the pictures of a run as files, each with its data as CSV beside it (needs the extra `plots`)."""
+    from harness import report
+    from harness.inspection.lookup import find_run
+    from harness.results import records
+
+    folder = find_run(store, run)
+    rows = records.read(folder / "records.json", details=False)
+    forms: list[Literal["pdf", "svg", "png"]] = [each.value for each in form or PictureForm]
+    written = report.figures(rows, output, style=style.value, forms=forms, margin=_margin(folder))
+    echo(f"wrote {len(written)} files to {output}: {', '.join(dict.fromkeys(path.stem for path in written))}")
 
 
 def where(folder: Path) -> list[tuple[str, str]]:

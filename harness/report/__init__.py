@@ -14,11 +14,11 @@ from harness.report.added import Added, by_cell
 from harness.report.answer import first_page
 from harness.report.document import build
 from harness.report.page import Document, Medium
-from harness.report.picture import picture
+from harness.report.picture import figures, picture
 from harness.report.tidy import parquet
 from harness.results.records import Record
 
-__all__ = ["Format", "parquet", "picture", "render"]
+__all__ = ["Format", "figures", "parquet", "picture", "render"]
 
 Format = Literal["rich", "md", "html", "latex", "json", "csv", "tidy"]
 

@@ -40,6 +40,7 @@ class Point(NamedTuple):
     Args:
         half: half the width of the interval around `y`; None where there is none.
         name: what the point is, in words.
+        mark: a sign beside it.
         is_dominated: whether another point of the panel is better in one way and no worse in the other.
     """
 
@@ -48,6 +49,7 @@ class Point(NamedTuple):
     half: float | None = None
     name: str = ""
     is_dominated: bool = False
+    mark: str = ""
 
 
 class Style(NamedTuple):
@@ -223,6 +225,7 @@ def _metric(table: Table) -> Chart:
                     row.value.mean,
                     row.value.half,
                     _words(row, table, formats.value(row.value, table.digits) + formats.uneven(row.uneven)),
+                    mark=formats.uneven(row.uneven),
                 )
                 for row in own
                 if row.value is not None

@@ -206,8 +206,9 @@ def _series(
         if point.half:
             top, end = y(point.y + point.half), y(point.y - point.half)
             bar = f'<path d="M{x:.1f} {top:.1f}V{end:.1f}m-2.5 0h5M{x - 2.5:.1f} {top:.1f}h5" stroke="{colour}"/>'
+        mark = f'<text x="{x + 5:.1f}" y="{at - 4:.1f}" fill="currentColor">{point.mark}</text>' if point.mark else ""
         yield (
-            f'<g class="p">{bar}<path d="{_marker(series.shape)}" transform="translate({x:.1f} {at:.1f})" '
+            f'<g class="p">{bar}{mark}<path d="{_marker(series.shape)}" transform="translate({x:.1f} {at:.1f})" '
             f'stroke="{colour}" stroke-width="1.4" fill="{"none" if point.is_dominated else colour}" '
             f'pointer-events="all"/><title>{escape(point.name)}</title></g>'
         )

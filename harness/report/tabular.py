@@ -1,6 +1,7 @@
 """A document's tables as CSV: values unrounded, a missing one an empty field."""
 
 import csv
+from collections.abc import Mapping, Sequence
 from io import StringIO
 
 from harness.api import JsonValue
@@ -9,7 +10,11 @@ from harness.report.page import Document
 
 def text(document: Document) -> str:
     """One line per row of every table, under the names of all their values."""
-    rows = [row for section in document.sections if section.grid is not None for row in section.grid.data]
+    return lines([row for section in document.sections if section.grid is not None for row in section.grid.data])
+
+
+def lines(rows: Sequence[Mapping[str, JsonValue]]) -> str:
+    """Rows of plain values as CSV."""
     file = StringIO()
     writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
     writer.writeheader()

@@ -3,12 +3,12 @@
 What a cell has no value for is missing, and its `status` and `reason` say why.
 """
 
-import csv
 from collections.abc import Sequence
-from io import BytesIO, StringIO
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 from harness.api import JsonValue, PluginUnavailableError
+from harness.report import tabular
 from harness.report.added import Added, by_cell
 from harness.results.records import Record
 
@@ -45,12 +45,7 @@ def rows(records: Sequence[Record], columns: Sequence[Added] = ()) -> list[dict[
 
 def text(records: Sequence[Record], columns: Sequence[Added] = ()) -> str:
     """The rows as CSV: values unrounded, a missing one an empty field."""
-    found = rows(records, columns)
-    file = StringIO()
-    writer = csv.DictWriter(file, list(found[0]) if found else [], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _yes(value) for name, value in row.items()} for row in found)
-    return file.getvalue()
+    return tabular.lines(rows(records, columns))
 
 
 def frame(records: Sequence[Record], columns: Sequence[Added] = ()) -> "pandas.DataFrame":
@@ -85,12 +80,6 @@ def parquet(records: Sequence[Record], columns: Sequence[Added] = ()) -> bytes:
     file = BytesIO()
     files.write_table(pyarrow.Table.from_pylist(rows(records, columns)), file)
     return file.getvalue()
-
-
-def _yes(value: JsonValue) -> JsonValue:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return value
 
 
 def _row(record: Record) -> dict[str, JsonValue]:
