@@ -242,7 +242,7 @@ def _metric(table: Table) -> Chart:
     return Chart(
         "metric",
         f"{table.task}: {table.metric} against sparsity",
-        "asked sparsity, %",
+        "target sparsity, %",
         f"{_of_metric(table)} (test)",
         tuple(panels),
         tuple(about),
@@ -273,7 +273,7 @@ def _difference(table: Table) -> Chart:
     return Chart(
         "difference",
         f"{table.task}: difference to {baseline} under the same strategy",
-        "asked sparsity, %",
+        "target sparsity, %",
         f"difference in {_of_metric(table)} (test)",
         tuple(panels),
         (f"Paired by seed, {table.better} is better; bars are {CONFIDENCE:.0%} t intervals of the difference.",),
