@@ -308,14 +308,17 @@ def schema(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.", show_default=False)
     ] = None,
     plugin: PluginOption = None,
+    records: Annotated[bool, typer.Option("--records", help="Of the files records.json of runs instead.")] = False,
 ) -> None:
     """Print the JSON Schema of experiment files, the parameters of every installed plugin included (for editors)."""
     import json
 
     from harness.discovery.finding import discover
+    from harness.results.records import schema as records_schema
     from harness.spec import schema as spec_schema
 
-    text = json.dumps(spec_schema(discover(files=plugin or ())), indent=2, ensure_ascii=False)
+    found = records_schema() if records else spec_schema(discover(files=plugin or ()))
+    text = json.dumps(found, indent=2, ensure_ascii=False)
     if output is None:
         echo(text)
     else:

@@ -184,6 +184,32 @@ def dump(records: Iterable[Record]) -> list[dict[str, JsonValue]]:
     return [json.loads(record.model_dump_json()) for record in records]
 
 
+def schema() -> dict[str, JsonValue]:
+    """The JSON Schema of a file of records, for whoever reads or makes one without this package.
+
+    Its `$id` has the number of the format. Fields with a default may be missing in files of earlier versions.
+    """
+    record = Record.model_json_schema(ref_template="#/$defs/{model}")
+    parts = record.pop("$defs", {})
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"sparsity-harness-records-{FORMAT}",
+        "title": "Records of a run: what became of every planned cell",
+        "type": "object",
+        "properties": {
+            "format": {"const": FORMAT, "description": "grows by one when the meaning of a field changes"},
+            "records": {
+                "type": "array",
+                "items": {"$ref": "#/$defs/Record"},
+                "description": "in the order of the plan",
+            },
+        },
+        "required": ["format", "records"],
+        "additionalProperties": False,
+        "$defs": {**parts, "Record": record},
+    }
+
+
 def write(path: Path, records: Iterable[Record]) -> None:
     """Write a file of records, one per line; an interrupted or failed write leaves the old file as it was.
 
