@@ -45,7 +45,7 @@ def temporary(path: Path, folder: Path, write: Callable[[BinaryIO], object]) -> 
         folder: where it lies until then: on the file system of `path`, or it cannot be renamed.
         write: writes its content.
     """
-    handle, made = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+    handle, made = tempfile.mkstemp(dir=folder, prefix=f".{os.fsdecode(os.fsencode(path.name)[:200])}.")
     try:
         with os.fdopen(handle, "wb") as file:
             readable_as_usual(handle)

@@ -142,12 +142,9 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         SpecError: it cannot be written; the sentence says why.
     """
-    from harness.api import SpecError
+    from harness._outputs import write_output
 
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SpecError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error
+    write_output(path, text)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

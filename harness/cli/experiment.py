@@ -188,6 +188,7 @@ def _ray(address: str | None, workers: int | None, devices: tuple[str, ...]) -> 
 def _print_report(result: "RunResult", experiment: "Experiment", *, title: str, full: bool) -> None:
     """Keep the report, as Markdown and as a page, beside the records, and print it or its answer."""
     from harness import report
+    from harness._files import write_atomic
     from harness.api import StoreError
     from harness.inspection.columns import columns_of
 
@@ -197,7 +198,7 @@ def _print_report(result: "RunResult", experiment: "Experiment", *, title: str, 
     for path, form in forms.items():
         try:
             text = report.render(result.records, format=form, title=title, margin=margin, columns=columns)
-            path.write_text(text, encoding="utf-8")
+            write_atomic(path, text.encode("utf-8", "backslashreplace"))
         except OSError as error:  # told below the report, which is not lost for it
             page, failure = path, error
     places = where(result.folder)
@@ -290,15 +291,9 @@ def init(
     path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("experiment.yaml"),
 ) -> None:
     """Write a small experiment file, with comments, that runs as it stands; an existing file is left alone."""
-    from harness.api import SpecError
+    from harness._outputs import write_output
 
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(files("harness.cli").joinpath("starter.yaml").read_text(encoding="utf-8"))
-    except FileExistsError:
-        raise SpecError(f"{path} exists already and was left as it is; name another file") from None
-    except OSError as error:
-        raise SpecError(f"{path} cannot be written: {error.strerror}; name another file") from None
+    write_output(path, files("harness.cli").joinpath("starter.yaml").read_bytes(), is_new=True)
     echo(f"wrote {path}; next: harness run {path}")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 
+from harness._outputs import write_output
 from harness.api import SpecError
 
 if TYPE_CHECKING:
@@ -177,11 +178,9 @@ def _write(texts: Mapping[Path, str]) -> None:
     written: list[Path] = []
     for path, text in texts.items():
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("x", encoding="utf-8") as file:
-                written.append(path)
-                file.write(text)
-        except OSError as error:
-            for begun in written:  # nothing half is left
-                begun.unlink(missing_ok=True)
-            raise SpecError(f"{path} cannot be written: {error.strerror}; take another name or folder") from error
+            write_output(path, text, is_new=True, makes_folder=True)
+        except SpecError:
+            for other in written:  # all of them or none
+                other.unlink(missing_ok=True)
+            raise
+        written.append(path)

@@ -7,13 +7,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from io import StringIO
+from io import BytesIO, StringIO
 from itertools import product
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.api import Cost, JsonValue, PluginUnavailableError, SpecError, StoreError, Workload
+from harness._outputs import write_output
+from harness.api import Cost, JsonValue, PluginUnavailableError, SpecError, Workload
 from harness.costing.costs import Request, Row, engine_classes, model_classes
 from harness.costing.costs import costs as costs_of
 from harness.costing.entries import Entry
@@ -221,21 +222,17 @@ def write(points: Sequence[Point], path: Path) -> None:
     """Write the points to a file in the format that its suffix names; equal points, equal bytes.
 
     Raises:
-        SpecError, PluginUnavailableError: as `check_output`.
-        StoreError: the file cannot be written.
+        SpecError, PluginUnavailableError: as `check_output`; or the file cannot be written.
     """
     check_output(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix in PICTURES:
-            _draw(points, path)
-        else:
-            path.write_text(json_text(points) if path.suffix == ".json" else csv_text(points), encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"sweep: cannot write {path}: {error.strerror or error}; choose another file") from error
+    if path.suffix in PICTURES:
+        content: bytes | str = _drawn(points, path.suffix)
+    else:
+        content = json_text(points) if path.suffix == ".json" else csv_text(points)
+    write_output(path, content, makes_folder=True)
 
 
-def _draw(points: Sequence[Point], path: Path) -> None:
+def _drawn(points: Sequence[Point], suffix: str) -> bytes:
     """One panel per resource: latency against it, a colour per engine, lines along the designs no other beats."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -247,7 +244,9 @@ def _draw(points: Sequence[Point], path: Path) -> None:
         FigureCanvasAgg(figure)  # draws without a display
         for number, name in enumerate(RESOURCES, start=1):
             _panel(figure.add_subplot(1, len(RESOURCES), number), points, name)
-        figure.savefig(path, metadata=PICTURES[path.suffix])
+        drawn = BytesIO()
+        figure.savefig(drawn, format=suffix[1:], metadata=PICTURES[suffix])
+    return drawn.getvalue()
 
 
 def _panel(axes: Axes, points: Sequence[Point], resource: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
-from harness._files import write_atomic
+from harness._outputs import write_output
 from harness.api import SpecError, State, StoreError
 from harness.formats import memory_files, packing
 from harness.formats.packing import PackedFormat
@@ -60,13 +60,13 @@ def export(store: Path, cell: str, path: Path) -> Record:
         The cell's record.
 
     Raises:
-        SpecError, EmptySelectionError: the id fits several cells, or none.
-        StoreError: the cell is not finished, its state is not kept, or the file cannot be written.
+        SpecError, EmptySelectionError: the id fits several cells, or none; or a file cannot be written.
+        StoreError: the cell is not finished, its state is not kept, or its files are damaged.
     """
     record, state = _finished(store, cell)
     arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = dict(state.weights)
     arrays.update({f"{name}.mask": mask for name, mask in state.masks.items()})
-    _write(path, save(arrays, _described(record)))
+    write_output(path, save(arrays, _described(record)), makes_folder=True)
     return record
 
 
@@ -83,8 +83,9 @@ def export_packed(store: Path, cell: str, path: Path, how: Packing) -> Record:
         The cell's record.
 
     Raises:
-        SpecError, EmptySelectionError: the id fits several cells, or none; the format cannot hold a mask.
-        StoreError: the cell is not finished, its state is not kept, or a file cannot be written.
+        SpecError, EmptySelectionError: the id fits several cells, or none; the format cannot hold a mask; a file
+            cannot be written.
+        StoreError: the cell is not finished, its state is not kept, or its files are damaged.
     """
     record, state = _finished(store, cell)
     if not state.masks:
@@ -104,7 +105,7 @@ def export_packed(store: Path, cell: str, path: Path, how: Packing) -> Record:
             )
             files |= {how.memories / file: text.encode() for file, text in texts.items()}
     for file, content in files.items():
-        _write(file, content)
+        write_output(file, content, makes_folder=True)
     return record
 
 
@@ -137,11 +138,3 @@ def _described(record: Record) -> dict[str, str]:
     values = record.model_dump(mode="json")
     metadata = {name: str(values[name]) for name in described}
     return metadata | {"value": json.dumps(record.value), "stage": record.stage}
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
-    except OSError as error:
-        raise StoreError(f"export: {path} cannot be written ({error.strerror}); name another place") from None

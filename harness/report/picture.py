@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness._files import write_atomic
-from harness.api import SpecError, StoreError
+from harness._outputs import write_output
+from harness.api import SpecError
 from harness.report import tabular
 from harness.report.charts import Chart, charts
 from harness.report.figures import FigureForm, FigureStyle, drawn
@@ -20,16 +20,16 @@ def picture(records: Sequence[Record], path: Path) -> None:
     Colours and markers tell patterns apart, a panel is one strategy; bars are 95 % intervals over seeds.
 
     Raises:
-        SpecError: the suffix names no such format.
+        SpecError: the suffix names no such format, or the file cannot be written.
         PluginUnavailableError: matplotlib is not installed.
         EmptySelectionError: there are no records.
-        StoreError: two records are of the same cell, or the file cannot be written.
+        StoreError: two records are of the same cell.
     """
     if path.suffix not in _FORMS:
         raise SpecError(f"picture: expected a file ending in {', '.join(_FORMS)}, got {path.name!r}; rename it")
     found = [chart for chart in charts(tables(records)) if chart.name.startswith("metric")]
     content = drawn(found, _FORMS[path.suffix])
-    _write(path, content)
+    write_output(path, content, makes_folder=True)
 
 
 def figures(
@@ -53,27 +53,20 @@ def figures(
         The files, in the order of the page.
 
     Raises:
+        SpecError: a file cannot be written.
         PluginUnavailableError: matplotlib is not installed.
         EmptySelectionError: there are no records.
-        StoreError: two records are of the same cell, or a file cannot be written.
+        StoreError: two records are of the same cell.
     """
     written = []
     for chart in charts(tables(records, margin)):
         for form in forms:
             written.append(folder / f"{chart.name}.{form}")
-            _write(written[-1], drawn([chart], form, style))
+            write_output(written[-1], drawn([chart], form, style), makes_folder=True)
         written.append(folder / f"{chart.name}.csv")
-        _write(written[-1], _data(chart).encode())
+        write_output(written[-1], _data(chart), makes_folder=True)
     return written
 
 
 def _data(chart: Chart) -> str:
     return tabular.lines(chart.data())
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, content)
-    except OSError as error:
-        raise StoreError(f"picture: cannot write {path}: {error.strerror or error}; choose another file") from error

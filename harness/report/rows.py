@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from harness.api import EmptySelectionError, JsonValue, SpecError, StoreError
-from harness.results.records import DENSE, PENDING, Record
+from harness.results.records import DENSE, PENDING, Record, comparable
 from harness.results.statistics import Comparison, Interval, Verdict, compare, interval, verdicts
 
 UNEVEN = 0.02
