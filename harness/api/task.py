@@ -76,7 +76,7 @@ class Metric(Frozen):
     name: str
     unit: str = ""
     better: Literal["lower", "higher"]
-    digits: int = 2
+    digits: int = Field(default=2, ge=0, le=15)
     needs_correct: bool = False
 
 

@@ -44,7 +44,7 @@ from harness.discovery.guard import blame
 from harness.execution.machine import die_with
 from harness.masks.updates import MaskMaker
 from harness.planning.stages import Stage
-from harness.results.records import Status
+from harness.results.records import BEYOND, Status
 from harness.store import DamagedStageError, StageRecord, Store, state_digest
 
 
@@ -329,7 +329,7 @@ def _state(store: Store, key: str) -> State:
 def _evaluate(problem: Problem, session: Session, split: Split) -> Evaluation:
     evaluation = session.evaluate(split)
     value = problem.value(evaluation)
-    if not (math.isfinite(evaluation.nats) and math.isfinite(value)):
+    if not (math.isfinite(evaluation.nats) and abs(value) <= BEYOND):
         raise DivergedError(None, value, f"{split} {problem.metric.name}")
     return evaluation
 

@@ -184,7 +184,7 @@ def tables(records: Sequence[Record], margin: float | None = None) -> tuple[Tabl
         raise EmptySelectionError(
             "report: expected the records of at least one planned cell, got none; run a spec first"
         )
-    groups = _grouped(records)
+    groups = _grouped([comparable(record) for record in records])
     subjects = dict.fromkeys((s.task, s.scope) for s in groups if not s.is_dense)
     # A dense baseline is pruned nowhere, so it opens the table of every scope of its task.
     tasks_with_pruning = {task for task, _ in subjects}

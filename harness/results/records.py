@@ -3,7 +3,7 @@
 import gc
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,9 +15,13 @@ from typing_extensions import TypedDict
 
 from harness._files import write_atomic
 from harness.api import Frozen, JsonValue, Origin, StoreError
+from harness.api.files import open_plain
 
 FORMAT = 1
 """Grows by one when the meaning of a field changes; files of a newer format are refused, older ones are converted."""
+
+MAX_BYTES = 1 << 30
+"""Of a file of records; ten thousand cells with all details of twenty engines have a fifth of it."""
 
 NOT_COSTED = "not costed yet"
 """How the reason of a hardware cost begins that is not there for want of time, not because an engine refuses."""
@@ -46,6 +50,10 @@ _FIRST_LINE, _LAST_LINE = f'{{"format": {FORMAT}, "records": [\n', "]}\n"
 
 ORIGIN: dict[str, Origin] = {"value": "measured", "hardware": "modelled"}
 """Where the numbers of a record come from, unless it says otherwise."""
+
+
+BEYOND = 1e100
+"""No metric has values like this: squares of what is larger are infinite, and a table has no room for them."""
 
 
 def _finite(value: object) -> object:
@@ -137,7 +145,7 @@ class Record(Frozen):
     metric: str = ""
     unit: str = ""
     better: Literal["lower", "higher"] = "lower"
-    digits: int = Field(default=2, ge=0)
+    digits: int = Field(default=2, ge=0, le=15)
     value: Finite = None
     split: Literal["test"] = "test"
     valid_value: Finite = None
@@ -179,9 +187,25 @@ class Record(Frozen):
         return self.status in DONE
 
 
+def comparable(record: Record) -> Record:
+    """A record whose numbers can be compared: a result beyond `BEYOND` is none, and the record says so."""
+    history = tuple(None if _is_beyond(value) else value for value in record.valid_history)
+    names = ("value", "valid_value", "value_before_retraining", "best_possible")
+    lost: dict[str, object] = {name: None for name in names if _is_beyond(getattr(record, name))}
+    if not lost and history == record.valid_history:
+        return record
+    if "value" in lost:
+        lost |= {"status": "diverged", "reason": f"the {record.metric} became {record.value:g}"}
+    return record.model_copy(update={**lost, "valid_history": history})
+
+
+def _is_beyond(value: float | None) -> bool:
+    return value is not None and abs(value) > BEYOND
+
+
 def dump(records: Iterable[Record]) -> list[dict[str, JsonValue]]:
     """The records as plain JSON objects, every field included."""
-    return [json.loads(record.model_dump_json()) for record in records]
+    return [json.loads(_json(record)) for record in records]
 
 
 def schema() -> dict[str, JsonValue]:
@@ -230,9 +254,25 @@ def _write_lines(records: Iterable[Record], file: BinaryIO) -> None:
     file.write(_FIRST_LINE.encode())
     between = ""
     for record in records:
-        file.write((between + record.model_dump_json()).encode())
+        file.write((between + _json(record)).encode())
         between = ",\n"
     file.write(("\n" + _LAST_LINE if between else _LAST_LINE).encode())
+
+
+def _json(record: Record) -> str:
+    try:
+        return record.model_dump_json()
+    except ValueError:  # half a character, which no file can hold, in some name or text of a plugin
+        return json.dumps(_whole(record.model_dump(mode="python")), ensure_ascii=False, allow_nan=False)
+
+
+def _whole(value: object) -> object:
+    """A value whose texts can all be written as UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {_whole(name): _whole(inner) for name, inner in value.items()}
+    return [_whole(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 class _File(BaseModel):
@@ -296,9 +336,12 @@ def read(path: Path, *, details: bool = True) -> tuple[Record, ...]:
     """
     try:
         # Parsing makes a great many objects and no cycles; looking for some, again and again, would take as long.
-        with _no_collection():
-            found = _by_line(path, Record if details else _Brief)
-            return _File.model_validate_json(path.read_bytes()).records if found is None else found
+        with _no_collection(), open_plain(path, "a file of records", most=MAX_BYTES, error=StoreError) as file:
+            found = _by_line(file, Record if details else _Brief)
+            if found is None:
+                file.seek(0)
+                found = _File.model_validate_json(file.read()).records
+            return found
     except OSError as error:
         raise StoreError(
             f"records: cannot read {path}: {error.strerror or error}; give a finished or running run"
@@ -307,19 +350,18 @@ def read(path: Path, *, details: bool = True) -> tuple[Record, ...]:
         raise StoreError(_mistake(path, error.errors(include_url=False))) from error
 
 
-def _by_line(path: Path, kind: type[Record]) -> tuple[Record, ...] | None:
+def _by_line(file: BinaryIO, kind: type[Record]) -> tuple[Record, ...] | None:
     """The records of a file as `write` leaves it; None if it is laid out in another way, or something is wrong."""
     records: list[Record] = []
-    with path.open("rb") as file:
-        if file.readline() != _FIRST_LINE.encode():
+    if file.readline(len(_FIRST_LINE)) != _FIRST_LINE.encode():
+        return None
+    for line in file:
+        if line == _LAST_LINE.encode():
+            return None if file.read(1) else tuple(records)
+        try:
+            records.append(kind.model_validate_json(line.rstrip(b",\n")))
+        except ValidationError:
             return None
-        for line in file:
-            if line == _LAST_LINE.encode():
-                return None if file.read(1) else tuple(records)
-            try:
-                records.append(kind.model_validate_json(line.rstrip(b",\n")))
-            except ValidationError:
-                return None
     return None  # it has no end
 
 

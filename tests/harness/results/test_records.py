@@ -141,7 +141,7 @@ def test_a_file_that_holds_no_records_is_refused_in_a_sentence(tmp_path, content
 
 
 def test_a_missing_file_is_refused_in_a_sentence(tmp_path):
-    with pytest.raises(StoreError, match=r"cannot read .*No such file"):
+    with pytest.raises(StoreError, match=r"expected a file of records, got no such file"):
         read(tmp_path / "records.json")
 
 
