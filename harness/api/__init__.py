@@ -49,6 +49,8 @@ from harness.api.network import (
     Tensor,
     dropout_seed,
 )
+from harness.api.number_format import NumberFormat
+from harness.api.operations import NumPyOperations, Operations
 from harness.api.pattern import Frame, Pattern, WholeScopePattern, keep_best
 from harness.api.program import (
     SGD,
@@ -105,7 +107,8 @@ __all__ = [
     "Device", "DivergedError", "Dropout", "Embedding", "EmptySelectionError", "Engine", "EngineShape", "Epoch",
     "EpochResult", "Evaluation", "Flatten", "Frame", "Frozen", "Gradient", "HardwareModel", "HarnessError",
     "JsonValue", "Kind", "Layer", "LearningRate", "Line", "Logic", "Magnitude", "Mask", "MaskUpdate", "Masker",
-    "Matrix", "Metric", "NativeModel", "Needs", "Network", "NonFiniteError", "Optimiser", "Origin", "OwnCodeError",
+    "Matrix", "Metric", "NativeModel", "Needs", "Network", "NonFiniteError", "NumPyOperations",
+    "NumberFormat", "Operations", "Optimiser", "Origin", "OwnCodeError",
     "OwnModel", "Part", "Pattern", "Phase", "Place", "PluginContractError", "PluginUnavailableError", "Pool2D",
     "Problem", "Product", "Prune", "Ram", "RamPurpose", "Random", "Rates", "Recipe", "ReportColumn",
     "ReportRow", "Rewind", "Role", "Run", "Score",

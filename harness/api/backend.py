@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.api.component import Component, Frozen
+from harness.api.operations import NumPyOperations, Operations
 from harness.api.program import Epoch, MaskUpdate
 from harness.api.task import Evaluation, Problem, Split
 from harness.arrays import Array, Mask
@@ -119,6 +120,13 @@ class Session(ABC):
     @abstractmethod
     def evaluate(self, split: Split) -> Evaluation:
         """Totals over a whole split, without dropout; the recurrent state of training is not touched."""
+
+    def operations(self) -> Operations:
+        """Array operations where the model lives, for its evaluation in a hardware entry's number format.
+
+        NumPy's where a backend has none of its own: the result is the same bit for bit, and slower on large models.
+        """
+        return NumPyOperations()
 
     def close(self) -> None:  # noqa: B027  # most sessions hold nothing that has to be freed by hand
         """Free what the session holds."""

@@ -263,9 +263,11 @@ class Conditions:
     """What an engine runs under.
 
     Args:
-        weight_bits, activation_bits, accumulator_bits: widths.
+        weight_bits: bits that are stored for a weight.
+        activation_bits, accumulator_bits: widths.
         clock_mhz: the clock.
         bytes_per_cycle: what the off-chip memory delivers per cycle at that clock, None if unknown.
+        value_bits: bits of a weight's value, where what is stored is its place in a codebook.
     """
 
     weight_bits: int = 16
@@ -273,11 +275,12 @@ class Conditions:
     accumulator_bits: int = 32
     clock_mhz: float = 200.0
     bytes_per_cycle: float | None = None
+    value_bits: int | None = None
 
     @property
     def operand_bits(self) -> int:
         """Bits that a multiplier takes."""
-        return max(self.weight_bits, self.activation_bits)
+        return max(self.value_bits or self.weight_bits, self.activation_bits)
 
 
 def exact_sum(cycles: Iterable[Fraction]) -> Fraction:

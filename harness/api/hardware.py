@@ -11,6 +11,7 @@ from pydantic import Field
 from harness.api.component import Component, Frozen, JsonValue
 from harness.api.engine import Engine
 from harness.api.network import Network, Tensor
+from harness.api.number_format import NumberFormat
 from harness.api.validation import Check
 from harness.arrays import Mask
 
@@ -122,6 +123,10 @@ class HardwareModel(Component):
         Raises:
             HarnessError: the engine cannot run it; the sentence becomes the reason in the report.
         """
+
+    def number_format(self) -> NumberFormat | None:
+        """In which numbers it computes: finished models are evaluated in them too; None: they are not."""
+        return None
 
     def group(self) -> str:
         """The label that the variants of one entry share: tables compare the engines under it."""

@@ -43,6 +43,7 @@ class Evaluation(Frozen):
             LSTM layer are those of `[W_x | W_h]`, its own outputs among them (the last one instead of the zeros it
             starts with). Backends count it on the test split; empty where it was not counted.
         value: the metric over the whole split, where the task's own code computes it in the backend.
+        wrapped: sums that did not fit an accumulator, where the model was evaluated in fixed point.
     """
 
     nats: float
@@ -50,6 +51,7 @@ class Evaluation(Frozen):
     correct: int | None = None
     activation_density: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     value: float | None = None
+    wrapped: int | None = None
 
     @model_serializer(mode="wrap")
     def _only_what_was_counted(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
@@ -59,6 +61,8 @@ class Evaluation(Frozen):
             values.pop("activation_density", None)
         if self.value is None:
             values.pop("value", None)
+        if self.wrapped is None:
+            values.pop("wrapped", None)
         return values
 
 

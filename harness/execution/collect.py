@@ -70,6 +70,7 @@ class Collector:
         if self._several_seeds:
             parts.append(f"seed {planned.cell.seed}")
         place = f"epoch {stage.epoch_index + 1}" if stage.kind == "train" else stage.kind
+        place += f" as {stage.number_format.label()}" if stage.number_format else ""
         return " · ".join([*parts, place])
 
     def records(self, within: float | None = None) -> list[Record]:
@@ -94,8 +95,9 @@ class Collector:
         base = self.outline(planned)
         if planned.skip is not None:
             return base
+        # A score in the numbers of some hardware is a result of its own: without it the cell still has its metric.
         for stage in planned.stages:
-            if stage.key in self.failures:
+            if stage.key in self.failures and stage.number_format is None:
                 status, reason = self.failures[stage.key]
                 owner = self.owner(stage.key)
                 if owner is not planned:
@@ -103,7 +105,7 @@ class Collector:
                     status = "blocked"
                 facts = {**base.facts, "failed_stage": stage.key}
                 return base.model_copy(update={"status": status, "reason": reason, "facts": facts})
-        if all(stage.key in self.finished for stage in planned.stages):
+        if all(stage.key in self.finished or stage.key in self.failures for stage in planned.stages):
             self._complete[cell] = self._result(planned, base)
             return self._complete[cell]
         is_running = any(stage.key in self.running and self.owner(stage.key) is planned for stage in planned.stages)
@@ -222,6 +224,7 @@ class Collector:
                 "model_sparsity": over_model,
                 "tensor_sparsity": by_tensor,
                 "hardware": self._hardware(planned, masks),
+                "fixed_point": self._fixed_point(planned),
                 "trained_epochs": len(ran),
                 "train_seconds": round(sum(record.seconds for record in trained), 3),
                 "dense_digest": dense[-1].digest if dense else None,
@@ -236,6 +239,27 @@ class Collector:
             known = value is not None
             self._leasts[task] = {f"without_a_model_{problem.metric.name}": round(value or 0.0, 6)} if known else {}
         return self._leasts[task]
+
+    def _fixed_point(self, planned: PlannedCell) -> dict[str, dict[str, JsonValue]]:
+        """The metric in the numbers of every hardware entry, by the label that its engines share."""
+        by_format = {stage.number_format: stage.key for stage in planned.fixed}
+        problem = self.plan.problems[planned.cell.task]
+        found: dict[str, dict[str, JsonValue]] = {}
+        for model in self.plan.experiment.hardware:
+            number_format = model.number_format()
+            if number_format is None or model.group() in found:
+                continue
+            each: dict[str, JsonValue] = {"format": number_format.label(), **number_format.model_dump(mode="json")}
+            key = by_format.get(number_format)
+            if key is None:
+                each["reason"] = "models of one's own are not evaluated in fixed point yet"
+            elif key in self.failures:
+                each["reason"] = self.failures[key][1]
+            else:
+                test = self.finished[key].test
+                each |= {"value": _value(problem, test), "wrapped": test.wrapped if test else None, "stage": key}
+            found[model.group()] = each
+        return found
 
     def _why_missed(self, planned: PlannedCell, masks: Mapping[str, Mask]) -> str | None:
         """Why the masks of a finished cell are not those asked for: its metric would stand beside a wrong sparsity."""

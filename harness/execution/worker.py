@@ -42,6 +42,7 @@ from harness.api import (
 )
 from harness.discovery.guard import blame
 from harness.execution.machine import die_with
+from harness.fixed_point import evaluated
 from harness.masks.updates import MaskMaker
 from harness.planning.stages import Stage
 from harness.results.records import BEYOND, Status
@@ -138,7 +139,7 @@ class Worker:
         """Run one stage; whatever it raises is a status with a reason."""
         key = job.stage.key
         try:
-            return Done(self.run(job))
+            return Done(self.run(job) if job.stage.number_format is None else self.evaluate_fixed(job))
         except DivergedError as error:
             failed = Failed(key, "diverged", f"{error} (epoch {job.stage.epoch_index + 1})")
         except DamagedStageError as error:  # the next plan sees it too, and runs that stage again
@@ -186,6 +187,32 @@ class Worker:
         written = write_reproducibly(store, record, session.state())
         self._loaded = stage.key
         return written
+
+    def evaluate_fixed(self, job: Job) -> StageRecord:
+        """Score the finished model in the numbers of a hardware entry."""
+        stage, store = job.stage, Store(job.store)
+        problem, session = self._problem(job), self._open(job)
+        self._stand_at(job, store, problem, session)
+        assert stage.number_format is not None
+        start = time.perf_counter()
+        found = evaluated(
+            problem, session.weights(), stage.number_format, "test", session.operations(), job.settings.seed
+        )
+        value = problem.value(found)
+        if not math.isfinite(value):
+            raise DivergedError(None, value, f"test {problem.metric.name} as {stage.number_format.label()}")
+        record = StageRecord(
+            key=stage.key,
+            parent=stage.parent,
+            kind=stage.kind,
+            inputs=dict(stage.inputs),
+            epoch_index=stage.epoch_index,
+            test=found,
+            seconds=round(time.perf_counter() - start, 3),
+            cpu=cpu_kind(),
+            environment=job.environment,
+        )
+        return store.write(record, None)
 
     def _problem(self, job: Job) -> Problem:
         place = (job.task, job.data_dir)

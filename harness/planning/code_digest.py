@@ -54,6 +54,16 @@ MASKS: Mapping[str, tuple[str, ...]] = {
 }
 """What makes masks, likewise (no names: the whole module). They enter with the first mask update of a chain."""
 
+FIXED_POINT: Mapping[str, tuple[str, ...]] = {
+    "harness.fixed_point": (),
+    "harness.fixed_point.network": (),
+    "harness.fixed_point.quantise": (),
+    "harness.api.operations": (),
+    "harness.api.number_format": (),
+    "harness.execution.worker": ("Worker.evaluate_fixed",),
+}
+"""What evaluates a finished model in fixed point, likewise. They enter such evaluations only."""
+
 _WITH_DATA = ("task", "hardware", "engine")  # the kinds of plugin that may read files beside their modules
 
 
@@ -126,10 +136,16 @@ def masks() -> CodeDigest:
     return _own("masks", MASKS)
 
 
+@cache
+def fixed_point() -> CodeDigest:
+    """The code of the harness that evaluates a model in fixed point."""
+    return _own("fixed_point", FIXED_POINT)
+
+
 def forget() -> None:
     """Read all code again: for a process that lives on while its plugins are edited, such as a notebook's."""
     files = (code_files.distributions, code_files.third_party, code_files.plugin, code_files.user_file)
-    for function in (component, stages, masks, *files, code_text.content, syntax):
+    for function in (component, stages, masks, fixed_point, *files, code_text.content, syntax):
         function.cache_clear()
 
 

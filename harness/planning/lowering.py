@@ -4,7 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness._text import plural
-from harness.api import Backend, NativeModel, Network, Pattern, Phase, Problem, Settings, Task, Tensor, Train
+from harness.api import (
+    Backend,
+    HardwareModel,
+    NativeModel,
+    Network,
+    NumberFormat,
+    Pattern,
+    Phase,
+    Problem,
+    Settings,
+    Task,
+    Tensor,
+    Train,
+)
 from harness.discovery.guard import program_of
 from harness.masks.updates import why_skipped
 from harness.planning.backends import backend_versions
@@ -37,6 +50,7 @@ class PlannedCell:
         warning: what a reader should know of a cell that does run, as a sentence.
         gradual_updates: the mask updates that fall into a training epoch.
         start_rate, retrain_rate: the largest learning rate of the first epoch, and of those after the first prune.
+        fixed: its test scores in the number formats of the hardware entries.
     """
 
     cell: Cell
@@ -51,6 +65,7 @@ class PlannedCell:
     gradual_updates: int = 0
     start_rate: float | None = None
     retrain_rate: float | None = None
+    fixed: tuple[Stage, ...] = ()
 
     @property
     def end(self) -> Stage:
@@ -59,14 +74,15 @@ class PlannedCell:
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The chain and the test."""
-        return self.chain if self.test is None else (*self.chain, self.test)
+        """The chain and its test scores."""
+        return self.chain if self.test is None else (*self.chain, self.test, *self.fixed)
 
     def moved(self, places: Mapping[str, Stage]) -> "PlannedCell":
         """The cell with other stages in the place of its own, by the keys of these."""
         if self.test is None:
             return self
-        return replace(self, chain=tuple(places[stage.key] for stage in self.chain), test=places[self.test.key])
+        chain, fixed = (tuple(places[stage.key] for stage in stages) for stages in (self.chain, self.fixed))
+        return replace(self, chain=chain, test=places[self.test.key], fixed=fixed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +107,13 @@ class _Combination:
     start_rate: float | None = None
     retrain_rate: float | None = None
 
-    def cell(self, cell: Cell, chain: tuple[Stage, ...] = (), test: Stage | None = None) -> PlannedCell:
+    def cell(
+        self, cell: Cell, chain: tuple[Stage, ...] = (), test: Stage | None = None, fixed: tuple[Stage, ...] = ()
+    ) -> PlannedCell:
         """One of the cells."""
         return PlannedCell(
             cell, chain, test, self.scope, self.skip, self.total_epochs, self.retrain_epochs, self.mask_updates,
-            self.warning, self.gradual_updates, self.start_rate, self.retrain_rate,
+            self.warning, self.gradual_updates, self.start_rate, self.retrain_rate, fixed,
         )  # fmt: skip
 
 
@@ -118,6 +136,7 @@ class Lowering:
         self._by_combination: dict[tuple[str, int], list[Stage]] = {}
         self._scopes: dict[Task, tuple[Tensor, ...]] = {}
         self._skips: dict[tuple[object, ...], str | None] = {}
+        self._formats = number_formats(experiment.hardware)
 
     def planned(self, cell: Cell) -> PlannedCell:
         """One cell with its stages, or with the reason why it is skipped."""
@@ -127,7 +146,9 @@ class Lowering:
         dense = self._dense_stages(self._root(cell), combination)
         chain = extended(dense, combination.pruned, self.stages)
         test = scoring_stage(chain[-1], self.stages)
-        return combination.cell(cell, tuple(chain), test)
+        formats = () if isinstance(self._problems[cell.task].network, NativeModel) else self._formats
+        fixed = tuple(scoring_stage(chain[-1], self.stages, each) for each in formats)
+        return combination.cell(cell, tuple(chain), test, fixed)
 
     def outlook(self, cell: Cell) -> PlannedCell:
         """The same without its stages: whether it can run, and how often it prunes."""
@@ -211,6 +232,12 @@ class Lowering:
             instead = nearest_fit(*parts) if reason else ""
             self._skips[place] = f"{reason}; what fits: {instead}" if instead else reason
         return self._skips[place]
+
+
+def number_formats(models: Sequence[HardwareModel]) -> tuple[NumberFormat, ...]:
+    """The number formats that hardware models name, each once, in their order."""
+    named = (model.number_format() for model in models)
+    return tuple(dict.fromkeys(each for each in named if each is not None))
 
 
 _FEW_UPDATES = 5

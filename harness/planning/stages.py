@@ -12,6 +12,7 @@ from harness.api import (
     Epoch,
     JsonValue,
     MaskUpdate,
+    NumberFormat,
     Pattern,
     Phase,
     Problem,
@@ -82,6 +83,7 @@ class Stage:
         source: key of the stage whose weights a `rewind` takes.
         masking: what makes masks, where there are updates.
         is_dense: no mask update has happened up to and including this stage.
+        number_format: in which numbers a `test` stage computes; None: as the model was trained.
     """
 
     key: str
@@ -94,6 +96,7 @@ class Stage:
     source: str | None = None
     masking: Masking | None = None
     is_dense: bool = True
+    number_format: NumberFormat | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,16 +300,27 @@ def _identity(score: Score) -> JsonValue:
 _TEST = work_digest("test", {})
 
 
-def scoring_stage(end: Stage, known: dict[str, Stage] | None = None) -> Stage:
+@lru_cache(maxsize=64)
+def _fixed_inputs(number_format: NumberFormat) -> Mapping[str, JsonValue]:
+    return {"number_format": number_format.model_dump(mode="json"), "code": _code((code_digest.fixed_point(),))}
+
+
+def scoring_stage(
+    end: Stage, known: dict[str, Stage] | None = None, number_format: NumberFormat | None = None
+) -> Stage:
     """The test score of a chain's last stage: a stage of its own, that no other stage starts from.
 
     Args:
         end: the stage that is scored.
         known: as for `extended`.
+        number_format: the numbers of a hardware entry, for a score in them.
     """
-    key = key_of(_TEST, end.key)
+    inputs: Mapping[str, JsonValue] = {} if number_format is None else _fixed_inputs(number_format)
+    key = key_of(work_digest("test", inputs) if inputs else _TEST, end.key)
     if known is None or key not in known:
         index = end.epoch_index + (end.kind == "train")
-        stage = Stage(key, end.key, "test", {}, epoch_index=index, is_dense=end.is_dense)
+        stage = Stage(
+            key, end.key, "test", inputs, epoch_index=index, is_dense=end.is_dense, number_format=number_format
+        )
         return stage if known is None else known.setdefault(key, stage)
     return known[key]

@@ -9,7 +9,7 @@ from harness.api import JsonValue
 from harness.report import added, formats, page
 from harness.report.formats import MARKS
 from harness.report.page import Column, Medium, Noted, Section, Shown, missing
-from harness.report.rows import REFERENCE, UNEVEN, HardwareCell, Row, Table
+from harness.report.rows import REFERENCE, UNEVEN, FixedPoint, HardwareCell, Row, Table, number_formats
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict, signed_rank_floor
 
 _SPLIT = "test"
@@ -110,6 +110,8 @@ def _columns(layout: _Layout) -> Iterator[Column[Row]]:
     yield Column(
         f"{table.metric}{unit}\n(test)", lambda row: _value(row, table.digits), lambda row: _measured(row, table)
     )
+    for label in number_formats(record for row in table.rows for record in row.records):
+        yield _fixed(label, table)
     yield Column("n", _count, lambda row: {"planned": row.planned, "done": row.done}, when=lambda rows: layout.with_n)
     yield _difference("dense", "to\ndense", layout)
     yield _difference(REFERENCE, "to\nunstr.", layout)
@@ -169,6 +171,30 @@ def _measured(row: Row, table: Table) -> dict[str, JsonValue]:
         "value_half_interval": row.value.half if row.value else None,
         "best_possible": table.best_possible,
     }
+
+
+def _fixed(label: str, table: Table) -> Column[Row]:
+    """The metric of the model as some hardware computes it: what the costs of that hardware belong to."""
+
+    def shown(row: Row) -> Shown:
+        found = row.fixed_point.get(label, FixedPoint())
+        if found.value is None:
+            return missing(found.reason or row.why_no_value or "not evaluated")
+        text = f"{found.value:.{table.digits}f}"
+        if not found.wrapped:
+            return text
+        return Noted(text, f"{found.wrapped:,} sums of the test split wrapped around; give more `accumulator_bits`")
+
+    def fields(row: Row) -> dict[str, JsonValue]:
+        found = row.fixed_point.get(label, FixedPoint())
+        return {
+            f"value as {label}": found.value,
+            f"value as {label}, difference": found.difference,
+            f"value as {label}, wrapped": found.wrapped,
+            f"value as {label}, reason": found.reason,
+        }
+
+    return Column(f"{table.metric}\nas {label}", shown, fields, short=f"as\n{label}")
 
 
 def _count(row: Row) -> Shown:

@@ -51,6 +51,21 @@ class HardwareCell:
 
 
 @dataclass(frozen=True)
+class FixedPoint:
+    """A row's metric in the numbers of a hardware model: the mean over seeds, or why there is none.
+
+    Args:
+        value: the metric; difference: to the same seeds as they were trained.
+        wrapped: sums that did not fit the accumulator, over all seeds.
+    """
+
+    value: float | None = None
+    difference: float | None = None
+    wrapped: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Row:
     """One setting over its seeds; a number that is missing is None and `notes` say why.
 
@@ -59,6 +74,7 @@ class Row:
         sparsity: reached over the scope, mean over seeds; model_sparsity: over all parameters.
         total_epochs, retrain_epochs: the largest over seeds (they agree unless a cell did not run).
         value: the metric on the test split over seeds.
+        fixed_point: the metric in the numbers of hardware models, by what these numbers are called.
         before_retraining: mean validation value right after the last one-shot prune.
         to_dense: paired difference to the dense baseline.
         to_reference: paired difference to the reference pattern under the same strategy, sparsity and allocation.
@@ -80,6 +96,7 @@ class Row:
     before_retraining: float | None
     hardware: Mapping[str, HardwareCell]
     records: tuple[Record, ...] = field(repr=False)
+    fixed_point: Mapping[str, FixedPoint] = field(default_factory=dict)
     to_dense: Comparison | None = None
     to_reference: Comparison | None = None
     dense_verdict: Verdict | None = None
@@ -297,7 +314,28 @@ def _row(setting: Setting, records: tuple[Record, ...]) -> Row:
         before_retraining=mean_of(record.value_before_retraining for record in done),
         hardware={label: _cost(done, label) for label in dict.fromkeys(k for r in records for k in r.hardware)},
         records=records,
+        fixed_point={label: _fixed_point(done, label) for label in number_formats(records)},
         why_no_value=_why_incomplete(records),
+    )
+
+
+def number_formats(records: Iterable[Record]) -> tuple[str, ...]:
+    """What the numbers of the hardware models are called, in the order met."""
+    return tuple(
+        dict.fromkeys(str(each["format"]) for r in records for each in r.fixed_point.values() if "format" in each)
+    )
+
+
+def _fixed_point(done: Sequence[Record], label: str) -> FixedPoint:
+    found = [(r, each) for r in done for each in r.fixed_point.values() if each.get("format") == label]
+    pairs = [(_number(each.get("value")), r.value, each) for r, each in found]
+    scored = [(value, trained, each) for value, trained, each in pairs if value is not None]
+    if not scored:
+        return FixedPoint(reason=next((str(each["reason"]) for _, each in found if "reason" in each), ""))
+    return FixedPoint(
+        value=mean_of(value for value, _, _ in scored),
+        difference=mean_of(None if trained is None else value - trained for value, trained, _ in scored),
+        wrapped=sum(int(_number(each.get("wrapped")) or 0) for _, _, each in scored),
     )
 
 

@@ -114,6 +114,8 @@ class Record(Frozen):
         hyper_parameters: names of the choices beyond the dense recipe.
         reason: why there is no value, one sentence.
         hardware: cost by hardware label, or {"reason": ...}.
+        fixed_point: the metric in the numbers of a hardware entry, by the label that its engines share: `format` (and
+            its parameters), `value`, `wrapped` (sums that did not fit the accumulator), or `reason`.
         facts: what the task says of its data; versions: of framework and harness.
         trained_epochs: epochs that this run trained for the cell; a shared one counts for its first cell;
             train_seconds: training time of the whole chain, cached epochs included.
@@ -163,6 +165,7 @@ class Record(Frozen):
     status: Status = "planned"
     reason: str = ""
     hardware: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    fixed_point: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     device: str = ""
     precision: str = "float32"
     threads: int | None = Field(default=None, gt=0)

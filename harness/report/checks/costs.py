@@ -1,6 +1,6 @@
 """Checks of what stands beside the metric: cycles, and the masks they were counted on."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar
 
 from harness._text import plural
@@ -25,7 +25,7 @@ class OtherPrecision(NamedCheck):
     code: ClassVar[str] = "SPN011"
     title: ClassVar[str] = "cost modelled at another precision than accuracy"
     severity: ClassVar[Severity] = "warning"
-    remedy: ClassVar[str] = "read the metric as an upper bound on what the hardware computes"
+    remedy: ClassVar[str] = "evaluate the model in those numbers too (`evaluated: true`), or read the metric as a bound"
 
     def applies(self, study: Study) -> bool:
         """Where a cost tells its width."""
@@ -36,10 +36,15 @@ class OtherPrecision(NamedCheck):
         found: dict[tuple[int, str, str], list[Record]] = {}
         for record, cost in study.costs:
             bits = _detail(cost, "weight_bits")
-            if isinstance(bits, int) and bits != _BITS[record.precision] and "value_in_hardware" not in cost:
+            if isinstance(bits, int) and bits != _BITS[record.precision] and not _is_scored(record, cost):
                 found.setdefault((bits, record.metric, record.precision), []).append(record)
         for (bits, metric, precision), records in found.items():
             yield f"cycles are of a model with {bits}-bit weights, {metric} of {precision}", records
+
+
+def _is_scored(record: Record, cost: Mapping[str, object]) -> bool:
+    """Whether the model was evaluated in the numbers that its cost is of."""
+    return record.fixed_point.get(str(cost.get("model")), {}).get("value") is not None
 
 
 class MostlyConstants(NamedCheck):

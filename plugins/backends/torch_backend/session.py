@@ -36,6 +36,7 @@ from harness.api import (
 from . import rounded
 from .activity import Activity
 from .model import Model, Pass
+from .operations import TorchOperations
 from .optimiser import RowGradient, clip_scale, mask_gradients, stepper
 from .processor import KERNELS
 
@@ -184,6 +185,10 @@ class TorchSession(Session):
             correct=correct if needs_correct else None,
             activation_density=activity.density() if activity else {},
         )
+
+    def operations(self) -> TorchOperations:
+        """Arrays on the session's device."""
+        return TorchOperations(self._device)
 
     def close(self) -> None:
         """Free the model and, on a GPU, its memory."""

@@ -4,9 +4,9 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator, model_validator
 
 from harness.api import (
     Conditions,
@@ -14,6 +14,7 @@ from harness.api import (
     Engine,
     HardwareModel,
     JsonValue,
+    NumberFormat,
     Part,
     Product,
     SpecError,
@@ -60,7 +61,17 @@ class EngineModel(HardwareModel):
     )
     weight_bits: int = Field(default=16, ge=2, le=16, description="bits of a weight")
     activation_bits: int = Field(default=16, ge=2, le=16, description="bits of a vector element")
-    accumulator_bits: int = Field(default=32, ge=8, le=64, description="bits of a sum")
+    accumulator_bits: int = Field(default=32, ge=8, le=64, description="bits of a sum, which wraps around")
+    scaling: Literal["tensor", "row"] = Field(
+        default="tensor", description="whether the weights of a product share a step, or those of a row do"
+    )
+    percentile: float = Field(
+        default=100.0, gt=50, le=100, description="share of weights and inputs that a step must reach, in percent"
+    )
+    codebook: int | None = Field(
+        default=None, ge=2, le=256, description="shared values that weights are rounded to; None: each has its own"
+    )
+    evaluated: bool = Field(default=True, description="whether finished models are evaluated in these numbers too")
     clock_mhz: float | None = Field(
         default=None, gt=0, le=2000, description="clock of every engine; None takes the engine's own, else the device's"
     )
@@ -101,11 +112,30 @@ class EngineModel(HardwareModel):
             raise ValueError(f"expected the name of an engine, or a mapping with `name` and parameters, got {value!r}")
         return found
 
+    @model_validator(mode="after")
+    def _is_a_format(self) -> Self:
+        self._format()
+        return self
+
     @field_validator("device")
     @classmethod
     def _known(cls, name: str) -> str:
         device(name)
         return name
+
+    def _format(self) -> NumberFormat:
+        return NumberFormat(
+            weight_bits=self.weight_bits,
+            activation_bits=self.activation_bits,
+            accumulator_bits=self.accumulator_bits,
+            scaling=self.scaling,
+            percentile=self.percentile,
+            codebook=self.codebook,
+        )
+
+    def number_format(self) -> NumberFormat | None:
+        """Fixed point of these widths; None where models are not to be evaluated in it."""
+        return self._format() if self.evaluated else None
 
     def group(self) -> str:
         """The model's label, whatever the engine."""
@@ -198,9 +228,10 @@ class EngineModel(HardwareModel):
         bytes_per_us = self._target().bytes_per_us() if reached is None else reached * 1e3
         return Numerics(
             conditions=Conditions(
-                weight_bits=self.weight_bits,
+                weight_bits=self._format().stored_bits,
                 activation_bits=self.activation_bits,
                 accumulator_bits=self.accumulator_bits,
+                value_bits=self.weight_bits,
                 clock_mhz=clock_mhz,
                 bytes_per_cycle=None if bytes_per_us is None else bytes_per_us / clock_mhz,
             ),

@@ -367,6 +367,7 @@ def own_digests():
     return {
         "stages": code_digest.stages().digest,
         "masks": code_digest.masks().digest,
+        "fixed_point": code_digest.fixed_point().digest,
         "magnitude": digest_of(Magnitude),
     }
 
@@ -385,6 +386,8 @@ def own_digests():
         ("execution/worker.py", 'session.evaluate(split)', 'session.evaluate("valid")', {"stages"}),
         ("execution/worker.py", "scope, seed=job.settings.seed", "scope, seed=0", {"stages"}),
         ("execution/worker.py", "def main(", "def begin(", set()),
+        ("execution/worker.py", '"test", session.operations()', '"valid", session.operations()', {"fixed_point"}),
+        ("fixed_point/quantise.py", "+ 0.5), -top, top)", "+ 0.4), -top, top)", {"fixed_point"}),
         ("planning/plan.py", "def make_plan(", "def made_plan(", set()),
         ("store/stage_record.py", "STORE_FORMAT = 1", "STORE_FORMAT = 7", set()),
         ("report/rows.py", "def ", "def _", set()),
@@ -410,7 +413,7 @@ def test_what_is_listed_imports_nothing_else_that_computes():
         "harness.discovery.guard", "harness._text", "harness._words",
         "harness.execution.machine", "harness.results.records", "harness.planning.stages", "harness.store",
     }  # fmt: skip
-    listed = {*code_digest.STAGES, *code_digest.MASKS}
+    listed = {*code_digest.STAGES, *code_digest.MASKS, *code_digest.FIXED_POINT}
     found = {
         name
         for module in listed

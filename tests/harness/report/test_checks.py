@@ -201,3 +201,10 @@ def test_the_page_of_checks_describes_every_one_with_its_title_weight_and_remedy
         [section] = [part for part in text.split("\n## ") if part.startswith(check.code)]
         assert section.startswith(f"{check.code}: {check.title}\n")
         assert f"**{check.severity}**" in section and check.remedy in " ".join(section.split())
+
+
+def test_a_metric_in_the_numbers_of_the_hardware_needs_no_warning():
+    scored = {"fpga": {"format": "w16 a16", "value": 103.0}}
+    records = study(hardware={"fpga": cost(weight_bits=16) | {"model": "fpga"}}, fixed_point=scored)
+
+    assert "SPN011" not in [found.finding.code for found in look(records).found]

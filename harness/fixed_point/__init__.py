@@ -1,0 +1,76 @@
+"""A finished model evaluated in the numbers of a piece of hardware, its ranges measured on validation data."""
+
+import math
+from collections.abc import Iterator
+
+from harness.api import Batch, Embedding, Evaluation, NumberFormat, Operations, Problem, Split, batch_rng
+
+from .network import FixedArithmetic as FixedArithmetic
+from .network import FloatArithmetic, Pass, Weights, step_exponents
+
+CALIBRATION_ITEMS = 2000
+"""Items of the validation split that ranges of vectors are measured on: whole batches, at least so many items."""
+
+_SPARE_BITS = 1
+"""Bits that the largest sum of the calibration leaves free in the accumulator: other data may have larger ones."""
+
+
+def evaluated(
+    problem: Problem, weights: Weights, number_format: NumberFormat, split: Split, ops: Operations, seed: int
+) -> Evaluation:
+    """Evaluate a model as an engine of this number format computes it.
+
+    Args:
+        problem: its network and data.
+        weights: of every tensor, pruned ones zero.
+        number_format: widths and rules.
+        split: what it is scored on; vectors are calibrated on the validation split whatever it is.
+        ops: arrays of a backend.
+        seed: the cell's.
+    """
+    exponents = calibrated(problem, weights, number_format, ops, seed)
+    arithmetic = FixedArithmetic(ops, problem.network, weights, number_format, exponents)
+    run, nats, correct, items = _start(problem, weights, ops), 0.0, 0, 0
+    for batch in problem.batches(split, 0, batch_rng(seed, 0)):
+        batch_nats, hits = ops.score(run.logits(batch.inputs, arithmetic), batch.targets.reshape(-1))
+        nats, correct, items = nats + batch_nats, correct + hits, items + batch.targets.size
+    hits_or_none = correct if problem.metric.needs_correct else None
+    return Evaluation(nats=nats, items=items, correct=hits_or_none, wrapped=arithmetic.wrapped)
+
+
+def calibrated(
+    problem: Problem, weights: Weights, number_format: NumberFormat, ops: Operations, seed: int
+) -> dict[str, int]:
+    """The steps of vectors and states, as exponents of two, from some validation data.
+
+    A step follows from the range that was seen. Where a sum of the same data would then leave less than a bit of its
+    accumulator free, the layer's vector gets a coarser step.
+    """
+    bits = number_format
+    measuring = FloatArithmetic(ops, problem.network, weights, bits.percentile)
+    run = _start(problem, weights, ops)
+    for batch in _calibration(problem, seed):
+        run.logits(batch.inputs, measuring)
+    exponents = step_exponents(measuring.seen, bits.activation_bits)
+    trial = FixedArithmetic(ops, problem.network, weights, bits, exponents, is_watching=True)
+    run = _start(problem, weights, ops)
+    for batch in _calibration(problem, seed):
+        run.logits(batch.inputs, trial)
+    room = math.ldexp(1.0, bits.accumulator_bits - 1 - _SPARE_BITS)
+    for layer, largest in trial.sums.items():
+        exponents[layer] += max(0, math.ceil(math.log2(largest / room))) if largest else 0
+    return exponents
+
+
+def _start(problem: Problem, weights: Weights, ops: Operations) -> Pass:
+    embeddings = [layer.name for layer in problem.network.layers if isinstance(layer, Embedding)]
+    return Pass(problem.network, {name: ops.array(weights[f"{name}.table"]) for name in embeddings})
+
+
+def _calibration(problem: Problem, seed: int) -> Iterator[Batch]:
+    seen = 0
+    for batch in problem.batches("valid", 0, batch_rng(seed, 0)):
+        if seen >= CALIBRATION_ITEMS:
+            return
+        seen += batch.targets.size
+        yield batch
