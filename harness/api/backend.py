@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from harness.api.component import Component, Frozen
 from harness.api.operations import NumPyOperations, Operations
 from harness.api.program import Epoch, MaskUpdate
+from harness.api.score import Measurement, Need
 from harness.api.task import Evaluation, Problem, Split
 from harness.arrays import Array, Mask
+from harness.errors import PluginContractError
 
 Device = str
 """`cpu`, `cuda:0`, ...: a real device; `auto` is resolved before a session is opened."""
@@ -94,6 +96,12 @@ class Session(ABC):
     def set_masks(self, masks: Mapping[str, Mask]) -> None:
         """Replace the masks of these tensors, and zero the masked weights and their optimiser slots."""
 
+    def set_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        """Replace the weights of these tensors; masks and optimiser slots stay."""
+        state = self.state()
+        state.weights.update(weights)
+        self.load(state)
+
     @abstractmethod
     def gradients(self, batches: int, epoch: int) -> dict[str, NDArray[np.float32]]:
         """The mean gradient of the loss over the first `batches` training batches, for every 2-D tensor.
@@ -101,6 +109,25 @@ class Session(ABC):
         Without dropout, without clipping, unmasked (a masked weight has a gradient too), recurrent state zero before
         the first batch and carried; the model is left as it was, a training epoch under way too.
         """
+
+    def measured(self, asked: Measurement, epoch: int) -> Mapping[str, NDArray[np.floating]]:
+        """What a score needs of the model as it stands, by tensor name; the model is left as it was.
+
+        Data is that of `gradients`: the first training batches of an epoch, without dropout. A tensor of which there
+        is no such thing is left out.
+
+        Args:
+            asked: what, and over how many batches.
+            epoch: epochs trained before.
+
+        Raises:
+            PluginContractError: the backend does not supply it; its `supplies` says so before anything runs.
+        """
+        if asked.what != "gradients" or asked.temperature != 1:
+            raise PluginContractError(
+                f"{type(self).__name__} does not measure {asked.what}; its backend must leave it out of `supplies`"
+            )
+        return self.gradients(asked.batches, epoch)
 
     @abstractmethod
     def train_epoch(self, epoch: Epoch, index: int, masker: "Masker", progress: Callable[[int], None]) -> EpochResult:
@@ -147,6 +174,11 @@ class Backend(Component):
     kind: ClassVar[Literal["backend"]] = "backend"
     frameworks: ClassVar[tuple[str, ...]] = ()
     """Frameworks of users' own models (`NativeModel.framework`) that this backend trains."""
+
+    supplies: ClassVar[tuple[Need, ...]] = ("gradients",)
+    """What its sessions measure for scores that need it; a cell whose score needs more is skipped with that reason."""
+    trains_through: ClassVar[bool] = False
+    """Whether its sessions train networks with masked weights alive (`Epoch.through`)."""
 
     @abstractmethod
     def why_unavailable(self) -> str | None:

@@ -12,7 +12,9 @@ from harness.errors import HarnessError
 API_VERSION = 2
 """The interface between the harness and its plugins; it grows by one when something a plugin relies on changes."""
 
-Kind = Literal["task", "pattern", "strategy", "backend", "hardware", "engine", "column"]
+Kind = Literal[
+    "task", "pattern", "strategy", "score", "schedule", "backend", "hardware", "engine", "column",
+]  # fmt: skip
 
 hookimpl = pluggy.HookimplMarker("harness")
 

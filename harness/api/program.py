@@ -1,19 +1,17 @@
-"""Strategies as programs: phases, learning rates, sparsity schedules, scores, and the plain values they are lowered to.
+"""Strategies as programs: phases, learning rates, and the plain values they are lowered to.
 
 A strategy maps (recipe, target sparsity) to phases. The planner lowers the phases to stages of numbers: an epoch is its
 learning rates and its mask updates. A backend only ever sees those.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 from pydantic import Field, SerializeAsAny, model_validator
 
 from harness.api.component import Component, Frozen
-from harness.arrays import Mask, Matrix
+from harness.api.schedule import SparsitySchedule
+from harness.api.score import Magnitude, Score
 
 Rates = float | tuple[float, ...]
 """The learning rate of an epoch: one number, or one per step."""
@@ -132,148 +130,7 @@ class Recipe(Frozen):
         return self.learning_rate.last(max(self.epochs - 1, 0))
 
 
-# --- scores ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ScoreInput:
-    """What a score may look at for one tensor.
-
-    Args:
-        weights: the current weights, (rows, cols); not to be modified.
-        mask: True where a weight is kept at present, of the same shape.
-        needed: what the score's `needs` names, or None.
-        rng: a generator that depends on the seed, the epoch, the step and the tensor.
-    """
-
-    weights: Matrix
-    mask: Mask
-    needed: Matrix | None
-    rng: np.random.Generator
-
-
-Needs = Literal["nothing", "gradients", "input_norms"]
-
-
-class Score(Frozen):
-    """How important each weight is: a frozen value that says what it needs and computes in NumPy.
-
-    A backend supplies what it `needs` as arrays of the weight's shape, averaged over `batches` training batches.
-    """
-
-    name: ClassVar[str]
-    needs: ClassVar[Needs] = "nothing"
-    revives: ClassVar[bool] = False
-    """Whether pruned weights may come back; otherwise they rank below all kept ones."""
-
-    batches: int = Field(
-        default=1, gt=0, description="training batches that gradients or input norms are averaged over"
-    )
-
-    @abstractmethod
-    def scores(self, weights: Matrix, needed: Matrix | None, rng: np.random.Generator) -> Matrix:
-        """Importance of each weight, higher is kept.
-
-        Args:
-            weights: the current weights; not modified.
-            needed: mean gradient of the loss (shape of `weights`), or the norm of every input (cols,), or None.
-            rng: a generator that depends on the seed, the epoch, the step and the tensor.
-
-        Shapes:
-            weights (rows, cols) -> scores (rows, cols).
-        """
-
-    def ranked(self, given: "ScoreInput") -> Matrix:
-        """As `scores`, for a score that also looks at the masks; this is what is called."""
-        return self.scores(given.weights, given.needed, given.rng)
-
-    def identity(self) -> dict[str, object]:
-        """What a cache key needs of this score."""
-        parameters = self.model_dump() if self.needs != "nothing" else self.model_dump(exclude={"batches"})
-        return {"name": self.name, "parameters": parameters}
-
-
-class Magnitude(Score):
-    """|w|."""
-
-    name: ClassVar[str] = "magnitude"
-
-    def scores(self, weights: Matrix, needed: Matrix | None, rng: np.random.Generator) -> Matrix:
-        """The absolute weights."""
-        return np.abs(weights)
-
-
-class Random(Score):
-    """Uniform noise: the baseline that is there to be beaten."""
-
-    name: ClassVar[str] = "random"
-
-    def scores(self, weights: Matrix, needed: Matrix | None, rng: np.random.Generator) -> Matrix:
-        """Uniform random numbers in [0, 1)."""
-        return rng.random(weights.shape)
-
-
-class Gradient(Score):
-    """|w * g|, g the mean gradient of the loss over `batches` batches.
-
-    Source: SNIP (Lee et al., ICLR 2019) and first-order Taylor pruning use this saliency.
-    """
-
-    name: ClassVar[str] = "gradient"
-    needs: ClassVar[Needs] = "gradients"
-    batches: int = Field(default=4, gt=0, description="training batches that the gradient is averaged over")
-
-    def scores(self, weights: Matrix, needed: Matrix | None, rng: np.random.Generator) -> Matrix:
-        """The absolute product of weight and gradient."""
-        assert needed is not None
-        return np.abs(weights.astype(np.float64) * needed)
-
-
-ScoreName = Literal["magnitude", "random", "gradient"]
-
-
-def score_named(name: ScoreName) -> Score:
-    """The built-in score of that name."""
-    scores: dict[ScoreName, Score] = {"magnitude": Magnitude(), "random": Random(), "gradient": Gradient()}
-    return scores[name]
-
-
 # --- phases ---------------------------------------------------------------------------------------------------------
-
-
-class SparsitySchedule(Frozen):
-    """Sparsity over the steps of one `Train` phase; subclass it to write another one."""
-
-    @abstractmethod
-    def updates(self, steps_per_epoch: int) -> Sequence[tuple[int, float]]:
-        """(step, sparsity), steps counted from the phase's start and strictly increasing.
-
-        An update at step n happens before the n-th step (0-based) is taken; the last one is the schedule's end.
-        """
-
-
-class Cubic(SparsitySchedule):
-    """s(t) = final + (initial - final) * (1 - (t - begin) / (end - begin))^3, every `every` steps and at the end.
-
-    Source: Zhu & Gupta 2017, equation 1. Begin and end are epochs of the phase; `every` is in steps.
-    """
-
-    initial: float = Field(default=0.0, ge=0, lt=1)
-    final: float = Field(ge=0, lt=1)
-    begin: int = Field(ge=0, description="epoch at which pruning begins")
-    end: int = Field(gt=0, description="epoch at which the final sparsity is reached")
-    every: int = Field(gt=0, description="steps between two updates")
-
-    def updates(self, steps_per_epoch: int) -> Sequence[tuple[int, float]]:
-        """The updates from begin to end; the one at the end is always listed."""
-        first, last = self.begin * steps_per_epoch, self.end * steps_per_epoch
-        steps = [*range(first, last, self.every), last]
-        return [(step, self._at((step - first) / (last - first))) for step in steps]
-
-    def _at(self, progress: float) -> float:
-        if progress >= 1:
-            return self.final
-        return self.final + (self.initial - self.final) * (1 - progress) ** 3
 
 
 class MaskUpdate(Frozen):
@@ -284,11 +141,28 @@ class MaskUpdate(Frozen):
             an update after the last one.
         sparsity: the target at this update.
         score: ranks the weights.
+        progress: part of the phase that is trained by then; 1 for a pruning at once.
     """
 
     step: int = Field(ge=0)
     sparsity: float = Field(ge=0, lt=1)
     score: SerializeAsAny[Score] = Magnitude()
+    progress: float = Field(default=1.0, ge=0, le=1)
+
+
+class StraightThrough(Frozen):
+    """Training in which masked weights go on living: the loss sees w * mask, and its gradient moves all of w.
+
+    The gradient of a weight is that of the masked weight in its place, plus `decay` * w where it is masked; so the
+    dense weights survive, and a mask update with a score that `revives` may choose among all of them. Minus the sum of
+    w * gradient is kept on the way (`movement` of `Score.needs`). What the phase leaves is the masked model.
+
+    Source:
+        Zhou et al., "Learning N:M Fine-grained Structured Sparse Neural Networks From Scratch", ICLR 2021: the gradient
+        g + decay (1 - mask) w.
+    """
+
+    decay: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class Train(Frozen):
@@ -301,6 +175,7 @@ class Train(Frozen):
         score: ranks the weights at every update of `sparsity`.
         updates: mask updates with a score each, by step of the phase, instead of `sparsity`; several of one step happen
             in their order. Regrowth is two of them: to a higher sparsity, and back with a score that revives.
+        through: keep the masked weights alive during the phase; a backend says whether it can (`trains_through`).
     """
 
     type: Literal["train"] = "train"
@@ -309,6 +184,7 @@ class Train(Frozen):
     sparsity: SerializeAsAny[SparsitySchedule] | None = None
     score: SerializeAsAny[Score] = Magnitude()
     updates: tuple[MaskUpdate, ...] = ()
+    through: StraightThrough | None = None
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> "Train":
@@ -390,10 +266,12 @@ class Epoch(Frozen):
     Args:
         rates: the learning rate, or one per step.
         updates: the mask updates, by step.
+        through: how masked weights live on, where they do.
     """
 
     rates: Rates
     updates: tuple[MaskUpdate, ...] = ()
+    through: StraightThrough | None = None
 
     def rate(self, step: int) -> float:
         """The learning rate of one step."""

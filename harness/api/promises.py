@@ -7,7 +7,8 @@ experiment at hand, since a strategy may keep its promise on one and break it on
 import math
 from collections.abc import Sequence
 
-from harness.api.program import MaskUpdate, Phase, Prune, Recipe, Rewind, Score, Strategy, Train
+from harness.api.program import MaskUpdate, Phase, Prune, Recipe, Rewind, Strategy, Train
+from harness.api.score import Score
 from harness.errors import PluginContractError
 
 _ROUNDING = 1e-9

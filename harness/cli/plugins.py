@@ -123,7 +123,9 @@ def _schema(component: "type[Component] | None") -> "dict[str, JsonValue]":
     if component is None:
         return {}
     properties = component.model_json_schema(by_alias=True).get("properties", {})
-    return {name: schema for name, schema in properties.items() if name != "label"}
+    defaults = component().parameters()
+    # A default that is made anew each time, such as a component, stands in no schema.
+    return {name: {"default": defaults.get(name), **schema} for name, schema in properties.items() if name != "label"}
 
 
 def plugin_document(row: "PluginRow") -> "Document":
@@ -155,6 +157,8 @@ def _values(schema: "Mapping[str, JsonValue]") -> str:
     choices = schema.get("enum") or ([schema["const"]] if "const" in schema else None)
     if isinstance(choices, list):
         return " | ".join(str(choice) for choice in choices)
+    if "component" in schema:
+        return f"a {schema['component']}"
     if "$ref" in schema:
         return str(schema["$ref"]).rpartition("/")[2]
     bounds = " and ".join(f"{sign} {schema[bound]}" for bound, sign in BOUNDS.items() if bound in schema)

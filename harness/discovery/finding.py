@@ -23,6 +23,8 @@ from harness.api import (
     Kind,
     Pattern,
     ReportColumn,
+    Schedule,
+    Score,
     Strategy,
     Task,
 )
@@ -32,7 +34,8 @@ from harness.discovery.registry import KINDS, PLURALS, PluginRow, Registry, did_
 from harness.user_files import checked, folder_of, import_file, package_of
 
 BASES: Mapping[Kind, type[Component]] = {
-    "task": Task, "pattern": Pattern, "strategy": Strategy, "backend": Backend, "hardware": HardwareModel,
+    "task": Task, "pattern": Pattern, "strategy": Strategy, "score": Score, "schedule": Schedule,
+    "backend": Backend, "hardware": HardwareModel,
     "engine": Engine, "column": ReportColumn,
 }  # fmt: skip
 

@@ -28,9 +28,6 @@ from harness.user_files import folder_of
 Plugin = Component | Score
 """What a call goes into."""
 
-SUPPLIED = ("nothing", "gradients")
-"""What backends can supply of what a score may need."""
-
 _HOME = "harness"  # the import name of the harness: its frames are never to blame
 
 
@@ -85,13 +82,6 @@ def program_of(strategy: Strategy, recipe: Recipe, sparsity: float) -> tuple[Pha
     """
     with calling(strategy):
         program = kept_program(strategy, recipe, sparsity)
-    for phase in program:
-        score = getattr(phase, "score", None)
-        if score is not None and score.needs not in SUPPLIED:
-            raise PluginContractError(
-                f"{described(score)} needs {score.needs!r}, which no backend supplies; use a score that needs "
-                f"{' or '.join(SUPPLIED)}"
-            )
     return program
 
 

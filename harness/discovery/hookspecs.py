@@ -4,7 +4,17 @@ from collections.abc import Sequence
 
 import pluggy
 
-from harness.api import Backend, Engine, HardwareModel, Pattern, ReportColumn, Strategy, Task
+from harness.api import (
+    Backend,
+    Engine,
+    HardwareModel,
+    Pattern,
+    ReportColumn,
+    Schedule,
+    Score,
+    Strategy,
+    Task,
+)
 
 hookspec = pluggy.HookspecMarker("harness")
 
@@ -24,6 +34,18 @@ def register_pattern() -> type[Pattern] | Sequence[type[Pattern]]:
 @hookspec
 def register_strategy() -> type[Strategy] | Sequence[type[Strategy]]:
     """Offer a pruning strategy: when to train, prune and rewind, and how weights are scored."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def register_score() -> type[Score] | Sequence[type[Score]]:
+    """Offer a score: how important each weight is."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def register_schedule() -> type[Schedule] | Sequence[type[Schedule]]:
+    """Offer a schedule: how the sparsity rises with progress."""
     raise AssertionError("a specification is never called")
 
 

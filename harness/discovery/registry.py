@@ -18,7 +18,8 @@ from harness.user_files import checked
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 PLURALS: Mapping[Kind, str] = {
-    "task": "tasks", "pattern": "patterns", "strategy": "strategies", "backend": "backends", "hardware": "hardware",
+    "task": "tasks", "pattern": "patterns", "strategy": "strategies", "score": "scores",
+    "schedule": "schedules", "backend": "backends", "hardware": "hardware",
     "engine": "engines", "column": "columns",
 }  # fmt: skip
 

@@ -270,7 +270,14 @@ class Worker:
             return _no_updates
         by_name = {tensor.name: tensor for tensor in problem.tensors()}
         scope = [by_name[name] for name in masking.scope]
-        return MaskMaker(masking.pattern, masking.allocation, scope, seed=job.settings.seed, target=masking.target)
+        return MaskMaker(
+            masking.pattern,
+            masking.allocation,
+            scope,
+            seed=job.settings.seed,
+            target=masking.target,
+            initial_weights=lambda: problem.initial_weights(job.settings.seed),
+        )
 
 
 _TRACE = 20_000

@@ -1,6 +1,6 @@
 """From a mask update to checked masks of the whole scope: scores, allocation, pattern, and the contract's demands."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,16 +12,19 @@ from harness.api import (
     Mask,
     MaskUpdate,
     Matrix,
+    Need,
     NonFiniteError,
     Pattern,
     PluginContractError,
     Score,
     ScoreInput,
     Session,
+    Solver,
     SpecError,
     Tensor,
     WholeScopePattern,
 )
+from harness.api.score import WORDS
 from harness.discovery.guard import calling, refused
 from harness.masks.allocation import erk_shares, lamp_shares
 from harness.masks.coupling import Coupling
@@ -60,6 +63,7 @@ class MaskMaker:
         seed: int,
         *,
         target: float | None = None,
+        initial_weights: Callable[[], Mapping[str, Matrix]] = dict,
     ) -> None:
         """Fix everything but the update.
 
@@ -69,6 +73,7 @@ class MaskMaker:
             scope: the tensors that are pruned, in order.
             seed: the cell's seed, for scores that draw random numbers.
             target: the cell's final sparsity; a per-tensor allocation needs it, its shares growing with the schedule.
+            initial_weights: the weights before any training, for scores that need them.
 
         Raises:
             SpecError: the allocation does not fit the scope, or the pattern cannot be allocated globally.
@@ -78,6 +83,7 @@ class MaskMaker:
         self.scope = tuple(scope)
         self.seed = seed
         self.target = target
+        self.initial_weights = initial_weights
         # The kernel's own selection answers alike every time; anybody else's code is asked.
         self._is_known = type(pattern).mask is Pattern.mask and not isinstance(pattern, WholeScopePattern)
         check_allocation(allocation, scope)
@@ -101,12 +107,23 @@ class MaskMaker:
             PluginContractError: the score or the pattern answered something its contract forbids.
         """
         previous = session.masks()
-        scores = self._scores(update, epoch, session, previous)
+        given = self._given(update, epoch, session, previous)
+        scores = self._scores(update.score, given, previous)
         sparsities = self._shares(update.sparsity, scores)
         with calling(self.pattern):
             masks = self._asked(scores, sparsities, update.sparsity)
             self._check(masks, sparsities, {} if update.score.revives else previous, update)
+        if isinstance(update.score, Solver):
+            session.set_masks(masks)
+            session.set_weights({name: self._solved(update.score, given[name], masks[name]) for name in masks})
         return masks
+
+    def _solved(self, score: Solver, given: ScoreInput, mask: Mask) -> NDArray[np.float32]:
+        assert given.tensor is not None
+        with calling(score):
+            answer = score.solved(given, mask)
+        weights = self._checked_scores(answer, score, given.tensor, "weights", "solved")
+        return np.where(mask, weights, 0).astype(np.float32)
 
     def _asked(self, scores: Mapping[str, Matrix], sparsities: Mapping[str, float], sparsity: float) -> dict[str, Mask]:
         """The pattern's masks; a pattern with code of its own is asked twice at its first update."""
@@ -154,44 +171,77 @@ class MaskMaker:
         # Exactly the written share at the end: a quotient of equal floats is 1.
         return share * (sparsity / self.target)
 
-    def _scores(
+    def _given(
         self, update: MaskUpdate, epoch: int, session: Session, previous: Mapping[str, Mask]
-    ) -> dict[str, Matrix]:
-        score = update.score
-        if score.needs == "input_norms":
-            raise PluginContractError(
-                f"the score {score.name!r} needs input norms, which no backend supplies yet; use a score that needs "
-                "nothing or gradients"
-            )
-        weights = session.weights()
-        needed = session.gradients(score.batches, epoch) if score.needs == "gradients" else {}
-        scores = {}
+    ) -> dict[str, ScoreInput]:
+        """What the score may look at, by tensor name, all of it finite."""
+        weights, needed = session.weights(), self._needed(update.score, epoch, session)
+        found = {}
         for index, tensor in enumerate(self.scope):
             name = tensor.name
-            rng = np.random.default_rng([self.seed, epoch, update.step, index, 0x5C03E])
             _require_finite(weights[name], name, "weights")
-            if name in needed:
-                _require_finite(needed[name], name, "gradients")
-            mask = previous.get(name, np.ones(tensor.shape, np.bool_))
+            mine = {need: _measured(measured, need, update.score, tensor) for need, measured in needed.items()}
+            for need, measured in mine.items():
+                _require_finite(measured, name, WORDS[need])
+            found[name] = ScoreInput(
+                weights=weights[name],
+                mask=previous.get(name, np.ones(tensor.shape, np.bool_)),
+                rng=np.random.default_rng([self.seed, epoch, update.step, index, 0x5C03E]),
+                needed=mine,
+                tensor=tensor,
+                sparsity=update.sparsity,
+                step=update.step,
+                progress=update.progress,
+            )
+        return found
+
+    def _scores(self, score: Score, given: Mapping[str, ScoreInput], previous: Mapping[str, Mask]) -> dict[str, Matrix]:
+        scores = {}
+        for tensor in self.scope:
+            name = tensor.name
             with calling(score):
-                given = score.ranked(ScoreInput(weights[name], mask, needed.get(name), rng))
-            scores[name] = self._checked_scores(given, score, tensor)
+                answer = score.scores(given[name])
+            scores[name] = self._checked_scores(answer, score, tensor)
             if not score.revives and name in previous:
                 scores[name] = np.where(previous[name], scores[name], -np.inf)
         return scores
 
-    def _checked_scores(self, scores: object, score: Score, tensor: Tensor) -> Matrix:
+    def _needed(self, score: Score, epoch: int, session: Session) -> dict[Need, Mapping[str, Matrix]]:
+        """What the score needs, by need and tensor name: measured by the backend, or read from the session's state."""
+        with calling(score):
+            measurements = score.measurements()
+        found: dict[Need, Mapping[str, Matrix]] = {each.what: session.measured(each, epoch) for each in measurements}
+        if "momentum" in score.needs:
+            slots = session.state().slots
+            # SGD calls its mean gradient `momentum`, Adam `m`.
+            found["momentum"] = {
+                name: slots.get(f"momentum/{name}", slots.get(f"m/{name}", np.zeros(tensor.shape, np.float32)))
+                for name, tensor in ((tensor.name, tensor) for tensor in self.scope)
+            }
+        if "movement" in score.needs:
+            extra = session.state().extra
+            found["movement"] = {
+                tensor.name: np.asarray(extra.get(f"movement/{tensor.name}", np.zeros(tensor.shape)), np.float32)
+                for tensor in self.scope
+            }
+        if "initial_weights" in score.needs:
+            found["initial_weights"] = self.initial_weights()
+        return found
+
+    def _checked_scores(
+        self, scores: object, score: Score, tensor: Tensor, what: str = "scores", method: str = "scores"
+    ) -> Matrix:
         wanted = f"floating-point numbers of shape {tensor.shape} for {tensor.name}, one per weight"
         if not isinstance(scores, np.ndarray):
-            raise refused(score, wanted, type(scores).__name__, "scores")
+            raise refused(score, wanted, type(scores).__name__, method)
         if scores.shape != tensor.shape or not np.issubdtype(scores.dtype, np.floating):
-            raise refused(score, wanted, f"{scores.dtype} of shape {scores.shape}", "scores")
+            raise refused(score, wanted, f"{scores.dtype} of shape {scores.shape}", method)
         if not np.isfinite(scores).all():
             # What it was given is finite: that was looked at before.
             bad = int(np.count_nonzero(~np.isfinite(scores)))
             raise refused(
-                score, f"finite scores of {tensor.name}, whose weights are finite",
-                f"{bad} NaN or infinite of {scores.size}", "scores",
+                score, f"finite {what} of {tensor.name}, whose weights are finite",
+                f"{bad} NaN or infinite of {scores.size}", method,
             )  # fmt: skip
         return scores
 
@@ -422,3 +472,13 @@ def _require_finite(values: Matrix | NDArray[np.floating], tensor: str, what: st
         f"masks need finite {what}, got {count} NaN or infinite in {tensor}, the first {values[row, col]} at row "
         f"{row}, column {col}; lower the learning rate or clip the gradients"
     )
+
+
+def _measured(measured: Mapping[str, Matrix], need: Need, score: Score, tensor: Tensor) -> Matrix:
+    """What was measured of one tensor."""
+    if tensor.name not in measured:
+        raise PluginContractError(
+            f"the score {score.label()} needs {WORDS[need]}, of which there are none for {tensor.name} "
+            f"({tensor.role}); leave it out of the scope, or take another score"
+        )
+    return measured[tensor.name]

@@ -32,6 +32,7 @@ from harness.planning.stages import (
     scoring_stage,
     stage_templates,
 )
+from harness.planning.supplies import why_not_supplied
 from harness.spec import Cell, Experiment, scope_tensors
 
 
@@ -186,6 +187,8 @@ class Lowering:
             names = tuple(tensor.name for tensor in scope)
             masking = Masking(cell.pattern, cell.allocation, names, cell.sparsity)
             program = program_of(cell.strategy, recipe, cell.sparsity)
+            if skip := why_not_supplied(cell.backend, problem.network, program, recipe, scope):
+                return _Combination(scope, skip)
         found = stage_templates(lower(program, recipe), masking)
         kinds = [template.kind for template in found]
         first_prune = kinds.index("prune") if "prune" in kinds else len(kinds)

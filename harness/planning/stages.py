@@ -178,10 +178,15 @@ def _epochs(phase: Train, steps_per_epoch: int) -> list[Step]:
             )
         # The update at the very end belongs to the last epoch: there is no later one.
         epoch = min(step // steps_per_epoch, phase.epochs - 1)
-        update = MaskUpdate(step=step - epoch * steps_per_epoch, sparsity=given.sparsity, score=given.score)
+        # Progress enters only where a score looks at it, so that the keys of all others know nothing of it.
+        progress = step / total if "progress" in given.score.needs else 1.0
+        within = step - epoch * steps_per_epoch
+        update = MaskUpdate(step=within, sparsity=given.sparsity, score=given.score, progress=progress)
         updates.setdefault(epoch, []).append(update)
     return [
-        Step("train", epoch=Epoch(rates=phase.lr.at(epoch), updates=tuple(updates.get(epoch, ()))))
+        Step(
+            "train", epoch=Epoch(rates=phase.lr.at(epoch), updates=tuple(updates.get(epoch, ())), through=phase.through)
+        )
         for epoch in range(phase.epochs)
     ]
 
@@ -230,16 +235,26 @@ def stage_templates(steps: Sequence[Step], masking: Masking | None) -> tuple[Sta
         if step.to is not None:
             trained = step.to
         updates = (step.update,) if step.update else step.epoch.updates if step.epoch else ()
-        is_dense = is_dense and not updates
+        is_dense = is_dense and not updates and not (step.epoch and step.epoch.through)
         inputs: dict[str, JsonValue] = {"epoch_index": trained}
         if step.is_new:
             inputs["weights"] = "new"
         if step.epoch is not None:
             rates = step.epoch.rates
             inputs["rates"] = rates if isinstance(rates, float) else list(rates)
+            if step.epoch.through is not None:
+                inputs["through"] = step.epoch.through.model_dump(mode="json")
         if updates:
             assert masking is not None, "a program without a pattern has no mask updates"
-            inputs["updates"] = [[update.step, update.sparsity, _identity(update.score)] for update in updates]
+            inputs["updates"] = [
+                [
+                    update.step,
+                    update.sparsity,
+                    _identity(update.score),
+                    *([] if update.progress == 1 else [update.progress]),
+                ]
+                for update in updates
+            ]
             inputs["masking"] = masking.identity()
             scores = dict.fromkeys(update.score for update in updates)
             code = [*code_digest.parts(masking.pattern), *(part for each in scores for part in code_digest.parts(each))]
@@ -290,6 +305,12 @@ def extended(stages: Sequence[Stage], following: Iterable[StageTemplate], known:
             )  # fmt: skip
         found.append(stage)
     return found
+
+
+def _update_values(update: MaskUpdate) -> list[JsonValue]:
+    """An update in a key; its progress stands there only where its score looks at it."""
+    values: list[JsonValue] = [update.step, update.sparsity, _identity(update.score)]
+    return [*values, update.progress] if "progress" in update.score.needs else values
 
 
 @lru_cache(maxsize=256)

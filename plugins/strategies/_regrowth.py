@@ -19,11 +19,7 @@ class Regrown(Score):
     def candidates(self, given: ScoreInput) -> Matrix:
         """What pruned weights are ranked by, 0 or more."""
 
-    def scores(self, weights: Matrix, needed: Matrix | None, rng: np.random.Generator) -> Matrix:
-        """Not used: `ranked` looks at the mask."""
-        raise NotImplementedError
-
-    def ranked(self, given: ScoreInput) -> Matrix:
+    def scores(self, given: ScoreInput) -> Matrix:
         """2 for kept weights, at most 1 for the others."""
         candidates = self.candidates(given).astype(np.float64)
         most = float(candidates.max())

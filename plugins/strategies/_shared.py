@@ -5,7 +5,7 @@ from abc import abstractmethod
 
 from pydantic import Field, model_validator
 
-from harness.api import Phase, Prune, Recipe, ScoreName, SpecError, Strategy, Train, score_named
+from harness.api import AnyScore, Magnitude, Phase, Prune, Recipe, SpecError, Strategy, Train
 
 
 class Retraining(Strategy):
@@ -27,7 +27,7 @@ class Retraining(Strategy):
         lt=1,
         description="fraction of the remaining weights that every round prunes; instead of `rounds`",
     )
-    score: ScoreName = Field(default="magnitude", description="how weights are ranked")
+    score: AnyScore = Field(default_factory=Magnitude, description="how weights are ranked")
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> "Retraining":
@@ -45,10 +45,9 @@ class Retraining(Strategy):
             SpecError: the retraining does not fit the recipe.
         """
         retraining = self.retraining(recipe)
-        score = score_named(self.score)
         phases: list[Phase] = [dense_training(recipe)]
         for reached in self.sparsities(sparsity):
-            phases += [Prune(sparsity=reached, score=score), *retraining]
+            phases += [Prune(sparsity=reached, score=self.score), *retraining]
         return tuple(phases)
 
     def sparsities(self, target: float) -> tuple[float, ...]:

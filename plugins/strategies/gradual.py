@@ -4,14 +4,26 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from harness.api import Cubic, Phase, Recipe, ScoreName, SpecError, Strategy, Train, hookimpl, score_named
+from harness.api import (
+    AnySchedule,
+    AnyScore,
+    CubicSchedule,
+    Magnitude,
+    Phase,
+    Ramp,
+    Recipe,
+    SpecError,
+    Strategy,
+    Train,
+    hookimpl,
+)
 
 _EVERY, _UPDATES = 100, 20
 """Steps between two updates where nothing is said, and how many updates a span should have at least."""
 
 
 class Gradual(Strategy):
-    """Train once, as long as the dense model, and prune along a cubic schedule on the way.
+    """Train once, as long as the dense model, and prune along a schedule on the way, by default a cubic one.
 
     Pruning begins once some epochs are trained and ends early enough to recover: by default from epoch 3 (or a quarter
     of a recipe shorter than twelve epochs) to three quarters of the recipe. The masks of one update are kept until the
@@ -38,7 +50,8 @@ class Gradual(Strategy):
         description="steps between two updates of the masks; None: 100, or a twentieth of a shorter span",
     )
     initial: float = Field(default=0.0, ge=0, lt=1, description="sparsity of the first update")
-    score: ScoreName = Field(default="magnitude", description="how weights are ranked")
+    schedule: AnySchedule = Field(default_factory=CubicSchedule, description="how the sparsity rises on the way")
+    score: AnyScore = Field(default_factory=Magnitude, description="how weights are ranked")
 
     def program(self, recipe: Recipe, sparsity: float) -> tuple[Phase, ...]:
         """One training with the whole schedule in it.
@@ -53,8 +66,8 @@ class Gradual(Strategy):
                 f"set `initial` to at most {sparsity}"
             )
         every = self.every or min(_EVERY, max(1, (end - begin) * recipe.steps_per_epoch // _UPDATES))
-        schedule = Cubic(initial=self.initial, final=sparsity, begin=begin, end=end, every=every)
-        return (Train(epochs=recipe.epochs, lr=recipe.learning_rate, sparsity=schedule, score=score_named(self.score)),)
+        ramp = Ramp(schedule=self.schedule, initial=self.initial, final=sparsity, begin=begin, end=end, every=every)
+        return (Train(epochs=recipe.epochs, lr=recipe.learning_rate, sparsity=ramp, score=self.score),)
 
     def span(self, recipe: Recipe) -> tuple[int, int]:
         """The epochs between which the sparsity rises.

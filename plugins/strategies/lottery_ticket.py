@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from harness.api import Phase, Prune, Recipe, Rewind, ScoreName, SpecError, Strategy, Train, hookimpl, score_named
+from harness.api import AnyScore, Magnitude, Phase, Prune, Recipe, Rewind, SpecError, Strategy, Train, hookimpl
 
 from . import _shared
 
@@ -23,7 +23,7 @@ class LotteryTicket(Strategy):
     name: ClassVar[str] = "lottery_ticket"
     rewind_to: int = Field(default=1, gt=0, description="epochs trained when the weights were as they are put back, k")
     rate: float = Field(default=0.2, gt=0, lt=1, description="fraction of the remaining weights that a round prunes")
-    score: ScoreName = Field(default="magnitude", description="how weights are ranked")
+    score: AnyScore = Field(default_factory=Magnitude, description="how weights are ranked")
 
     def program(self, recipe: Recipe, sparsity: float) -> tuple[Phase, ...]:
         """The dense training, then round after round.
@@ -39,7 +39,7 @@ class LotteryTicket(Strategy):
         rest = Train(epochs=recipe.epochs - self.rewind_to, lr=recipe.learning_rate.from_epoch(self.rewind_to))
         phases: list[Phase] = [_shared.dense_training(recipe)]
         for reached in _shared.sparsities_by_rate(self.rate, sparsity):
-            phases += [Prune(sparsity=reached, score=score_named(self.score)), Rewind(to=self.rewind_to), rest]
+            phases += [Prune(sparsity=reached, score=self.score), Rewind(to=self.rewind_to), rest]
         return tuple(phases)
 
 

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from harness.api import Phase, Prune, Recipe, ScoreName, Strategy, hookimpl, score_named
+from harness.api import AnyScore, Magnitude, Phase, Prune, Recipe, Strategy, hookimpl
 
 from . import _shared
 
@@ -21,11 +21,11 @@ class OneShot(Strategy):
     """
 
     name: ClassVar[str] = "one_shot"
-    score: ScoreName = Field(default="magnitude", description="how weights are ranked")
+    score: AnyScore = Field(default_factory=Magnitude, description="how weights are ranked")
 
     def program(self, recipe: Recipe, sparsity: float) -> tuple[Phase, ...]:
         """Dense training and one pruning."""
-        return _shared.dense_training(recipe), Prune(sparsity=sparsity, score=score_named(self.score))
+        return _shared.dense_training(recipe), Prune(sparsity=sparsity, score=self.score)
 
 
 @hookimpl

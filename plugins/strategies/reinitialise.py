@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from harness.api import Phase, Prune, Recipe, Rewind, ScoreName, Strategy, hookimpl, score_named
+from harness.api import AnyScore, Magnitude, Phase, Prune, Recipe, Rewind, Strategy, hookimpl
 
 from . import _shared
 
@@ -21,12 +21,12 @@ class Reinitialise(Strategy):
     """
 
     name: ClassVar[str] = "reinitialise"
-    score: ScoreName = Field(default="magnitude", description="how weights are ranked")
+    score: AnyScore = Field(default_factory=Magnitude, description="how weights are ranked")
 
     def program(self, recipe: Recipe, sparsity: float) -> tuple[Phase, ...]:
         """Two trainings, the second of new weights under the masks of the first."""
         dense = _shared.dense_training(recipe)
-        return dense, Prune(sparsity=sparsity, score=score_named(self.score)), Rewind(to=0, weights="new"), dense
+        return dense, Prune(sparsity=sparsity, score=self.score), Rewind(to=0, weights="new"), dense
 
 
 @hookimpl

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from harness.api import Matrix, Needs, Score, ScoreInput, Strategy, hookimpl
+from harness.api import Matrix, Need, Score, ScoreInput, Strategy, hookimpl
 
 from ._regrowth import Regrown, SparseTraining
 
@@ -14,12 +14,13 @@ class GrownByGradient(Regrown):
     """Pruned weights by |g|."""
 
     name: ClassVar[str] = "grown_by_gradient"
-    needs: ClassVar[Needs] = "gradients"
+    needs: ClassVar[tuple[Need, ...]] = ("gradients",)
+    batches: int = Field(default=1, gt=0, description="training batches that the gradient is averaged over")
 
     def candidates(self, given: ScoreInput) -> Matrix:
         """The absolute gradient."""
-        assert given.needed is not None
-        return np.abs(given.needed)
+        gradient: Matrix = given.needed["gradients"]
+        return np.abs(gradient)
 
 
 class RigL(SparseTraining):

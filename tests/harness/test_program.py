@@ -1,4 +1,4 @@
-"""Learning rates, sparsity schedules and scores."""
+"""Learning rates and the schedules of phases."""
 
 import numpy as np
 import pytest
@@ -13,15 +13,10 @@ from harness.api import (
     Epoch,
     Gradient,
     LearningRate,
-    Magnitude,
     Prune,
-    Random,
     StepDecay,
     Train,
-    score_named,
 )
-
-RNG = np.random.default_rng(0)
 
 
 def test_step_decay_is_the_small_language_model_s():
@@ -100,47 +95,6 @@ def test_the_cubic_schedule_rises_at_increasing_steps_and_ends_at_exactly_the_fi
     assert listed[0][0] == begin * steps
 
 
-def test_magnitude_is_the_absolute_weight():
-    weights = np.array([[-2.0, 0.5]], np.float32)
-
-    np.testing.assert_array_equal(Magnitude().scores(weights, None, RNG), [[2.0, 0.5]])
-
-
-def test_random_scores_come_from_the_generator_alone():
-    weights = np.zeros((3, 4), np.float32)
-    first, second = (Random().scores(weights + shift, None, np.random.default_rng(5)) for shift in (0, 1))
-
-    np.testing.assert_array_equal(first, second)
-    assert len(np.unique(first)) == 12
-
-
-def test_gradient_scores_are_the_product_without_underflow():
-    weights, gradient = np.array([[1e-30, -2.0]], np.float32), np.array([[1e-30, 3.0]], np.float32)
-
-    scores = Gradient().scores(weights, gradient, RNG)
-
-    assert scores[0, 0] == pytest.approx(1e-60, rel=1e-5)
-    assert scores[0, 1] == 6.0
-
-
-def test_scores_leave_the_weights_alone():
-    weights = np.array([[-1.0, 2.0]], np.float32)
-    weights.flags.writeable = False
-
-    for score in (Magnitude(), Random(), Gradient()):
-        assert (score.scores(weights, weights, RNG) >= 0).all()
-
-
-def test_batches_enter_a_score_s_identity_only_where_they_matter():
-    assert Magnitude(batches=3).identity() == Magnitude().identity()
-    assert Gradient(batches=3).identity() != Gradient().identity()
-
-
-@pytest.mark.parametrize("name", ["magnitude", "random", "gradient"])
-def test_a_score_is_found_by_its_name(name):
-    assert score_named(name).name == name
-
-
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 90.0])
 def test_pruning_everything_or_less_than_nothing_is_refused(sparsity):
     with pytest.raises(ValidationError):
@@ -156,4 +110,5 @@ def test_phases_with_schedules_of_their_own_keep_them_in_json():
 
     assert dumped["lr"] == {"steps": 3}
     assert dumped["sparsity"]["every"] == 4
+    assert dumped["sparsity"]["schedule"] == "cubic"
     assert dumped["score"] == {"batches": 9}

@@ -12,35 +12,35 @@ from harness.api import Frame, HardwareModel, Magnitude, Pattern, Prune, Score
 class Exits(Score):
     name: ClassVar[str] = "exits"
 
-    def scores(self, weights, needed, rng):
+    def scores(self, given):
         sys.exit("enough")
 
 
 class Lists(Score):
     name: ClassVar[str] = "lists"
 
-    def scores(self, weights, needed, rng):
+    def scores(self, given):
         return [1.0, 2.0]
 
 
 class NotANumber(Score):
     name: ClassVar[str] = "not_a_number"
 
-    def scores(self, weights, needed, rng):
-        return np.full_like(weights, np.nan)
+    def scores(self, given):
+        return np.full_like(given.weights, np.nan)
 
 
 class Divides(Score):
     name: ClassVar[str] = "divides"
 
-    def scores(self, weights, needed, rng):
-        return weights / (1 // 0)
+    def scores(self, given):
+        return given.weights / (1 // 0)
 
 
 class Shouts(Score):
     name: ClassVar[str] = "shouts"
 
-    def scores(self, weights, needed, rng):
+    def scores(self, given):
         raise RuntimeError("\x1b[31m[bold]\ud800\x00" + "x" * 5_000_000)
 
 

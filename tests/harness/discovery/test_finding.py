@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from harness.api import API_VERSION, Pattern, PluginUnavailableError, UnknownPluginError
 from harness.discovery.finding import discover
+from harness.discovery.registry import KINDS
 
 GOOD = '''
 from typing import ClassVar
@@ -350,7 +351,7 @@ def test_rows_come_by_kind_and_name():
     rows = [(row.kind, row.name) for row in discover().rows]
 
     kinds = [kind for kind, _ in rows]
-    assert kinds == sorted(kinds, key=["task", "pattern", "strategy", "backend", "hardware", "engine"].index)
+    assert kinds == sorted(kinds, key=list(KINDS).index)
     assert [name for kind, name in rows if kind == "pattern"] == sorted(
         name for kind, name in rows if kind == "pattern"
     )

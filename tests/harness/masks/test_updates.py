@@ -231,10 +231,10 @@ class Broken(Score):
     """Answers whatever it is told to."""
 
     name = "broken"
-    needs = "nothing"
     how: str = ""
 
-    def scores(self, weights, needed, rng):
+    def scores(self, given):
+        weights = given.weights
         return {
             "shape": weights[:, 1:],
             "integers": weights.astype(int),
@@ -246,7 +246,7 @@ class Broken(Score):
     ("how", "error", "sentence"),
     [
         ("shape", PluginContractError, r"of shape \(8, 20\) for lstm_0\.kernel, .*got float32 of shape \(8, 19\)"),
-        ("integers", PluginContractError, "score broken: expected floating-point numbers .* got int64"),
+        ("integers", PluginContractError, r"score broken\(how=integers\): expected floating-point numbers .* got int"),
         ("nan", PluginContractError, r"finite scores of lstm_0\.kernel, .* got 160 NaN or infinite of 160"),
     ],
 )
@@ -259,14 +259,14 @@ class Wanda(Score):
     """Needs what no session offers."""
 
     name = "wanda"
-    needs = "input_norms"
+    needs = ("input_norms",)
 
-    def scores(self, weights, needed, rng):
-        return np.abs(weights) * needed
+    def scores(self, given):
+        return np.abs(given.weights) * given.needed["input_norms"]
 
 
-def test_input_norms_are_refused_with_a_sentence():
-    with pytest.raises(PluginContractError, match="'wanda' needs input norms"):
+def test_what_a_session_does_not_measure_is_refused_with_a_sentence():
+    with pytest.raises(PluginContractError, match="Weights does not measure input_norms"):
         MaskMaker(Unstructured(), "uniform", SCOPE, 0)(update(0.5, Wanda()), 0, Weights())
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from recipes import recipe
 
-from harness.api import Cubic, Gradient, SpecError, Train
+from harness.api import Gradient, Ramp, SpecError, Train
 
 
 def test_it_is_one_training_as_long_as_the_dense_one():
@@ -15,7 +15,7 @@ def test_it_is_one_training_as_long_as_the_dense_one():
 
     program = Gradual(begin_epoch=3, end_epoch=10, every=100).program(dense, 0.9)
 
-    schedule = Cubic(initial=0.0, final=0.9, begin=3, end=10, every=100)
+    schedule = Ramp(initial=0.0, final=0.9, begin=3, end=10, every=100)
     assert program == (Train(epochs=13, lr=dense.learning_rate, sparsity=schedule),)
     assert not Gradual.needs_dense_model
 

@@ -1,0 +1,1 @@
+"""Built-in schedules, found through the entry-point group `harness.plugins`."""

@@ -1,0 +1,1 @@
+"""Built-in scores, found through the entry-point group `harness.plugins`."""
