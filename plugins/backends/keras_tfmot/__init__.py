@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import ClassVar
 
-from harness.api import Backend, Device, PluginUnavailableError, Problem, Session, Settings, hookimpl
+from harness.api import Backend, Device, Need, PluginUnavailableError, Problem, Session, Settings, hookimpl
 
 _DISTRIBUTIONS = {
     "tensorflow": "tensorflow",
@@ -19,6 +19,9 @@ class KerasTfmot(Backend):
     """The network in tf-keras, pruned through TF-MOT's wrappers and its `UpdatePruningStep` callback."""
 
     name: ClassVar[str] = "keras_tfmot"
+    supplies: ClassVar[tuple[Need, ...]] = (
+        "gradients", "hessian_gradients", "input_norms", "input_moments", "synaptic_flow",
+    )  # fmt: skip
 
     def why_unavailable(self) -> str | None:
         """The packages that are not installed, with the remedy."""

@@ -18,6 +18,7 @@ from harness.api import (
     Evaluation,
     Mask,
     Masker,
+    Measurement,
     NumPyOperations,
     Operations,
     PluginContractError,
@@ -30,6 +31,7 @@ from harness.api import (
     dropout_seed,
 )
 
+from . import measuring
 from .activity import Activity, Watched, watch
 from .build import build
 from .loss import entropy
@@ -171,7 +173,7 @@ class KerasSession(Session):
         nats, items, states = 0.0, 0, None
         for step, batch in enumerate(self._batches("train", index)):
             callback.on_train_batch_begin(step)
-            states = states or self._zero_states(batch)
+            states = states or self._zero_states(batch.inputs)
             loss, states = self._step(batch, self._seeds(index, step), epoch.rate(step), states)
             if not math.isfinite(loss):
                 raise DivergedError(step, loss / len(batch.targets))
@@ -243,12 +245,48 @@ class KerasSession(Session):
         sums: dict[str, NDArray[np.float64]] = {}
         states, seen = None, 0
         for batch in islice(self._batches("train", epoch), batches):
-            states = states or self._zero_states(batch)
+            states = states or self._zero_states(batch.inputs)
             states, found = self._gradient_step(batch.inputs, batch.targets, states)
             seen += 1
             for name, gradient in found.items():
                 sums[name] = sums.get(name, np.float64(0)) + gradient.numpy().astype(np.float64)
         return {name: self._places[name].outward((total / seen).astype(np.float32)) for name, total in sums.items()}
+
+    @memory_errors()
+    def measured(self, asked: Measurement, epoch: int) -> Mapping[str, NDArray[np.floating]]:
+        """Gradients, input norms and moments, H g, or synaptic flow, on the model without wrappers."""
+        batches = [(batch.inputs, batch.targets) for batch in islice(self._batches("train", epoch), asked.batches)]
+        matrices = {name: self._model.variables[name] for name in self._model.masks}
+        if asked.what in ("input_norms", "input_moments"):
+            return measuring.input_sums(
+                self._watched_values,
+                self._watching[1],
+                (inputs for inputs, _ in batches),
+                self._zero_states,
+                moments=asked.what == "input_moments",
+            )
+        if asked.what == "synaptic_flow":
+            shape = self._problem.network.input_shape
+            found = measuring.synaptic_flow(self.finished, self._model.variables, list(matrices), shape)
+        elif asked.what == "hessian_gradients":
+            loss = functools.partial(self._plain_loss, temperature=asked.temperature)
+            zero = self._zero_states(batches[0][0])
+            found = measuring.hessian_gradients(loss, matrices, batches, zero)
+        else:
+            return super().measured(asked, epoch)
+        return {name: self._places[name].outward(value.numpy()) for name, value in found.items()}
+
+    def _watched_values(self, inputs: Array, states: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        _, rest = self._forward(self._watching[0], inputs, self._no_seeds(), states, training=False)
+        return rest[len(states) :], rest[: len(states)]
+
+    def _plain_loss(
+        self, inputs: Tensor, targets: Tensor, states: list[Tensor], *, temperature: float
+    ) -> tuple[Tensor, list[Tensor]]:
+        tf = self._tf
+        logits, after = self._forward(self.finished, inputs, self._no_seeds(), states, training=False)
+        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits / temperature)
+        return tf.reduce_sum(nats) / tf.cast(tf.shape(targets)[0], tf.float32), after
 
     @memory_errors()
     def evaluate(self, split: Split) -> Evaluation:
@@ -257,7 +295,7 @@ class KerasSession(Session):
         step, (_, watched) = self._evaluation_step, self._watching
         nats, correct, items, states = 0.0, 0, 0, None
         for batch in self._batches(split, 0):
-            states = states or self._zero_states(batch)
+            states = states or self._zero_states(batch.inputs)
             batch_nats, batch_correct, states, flags = step(batch.inputs, batch.targets, states)
             nats, correct, items = nats + float(batch_nats), correct + int(batch_correct), items + batch.targets.size
             if activity is not None:
@@ -317,8 +355,8 @@ class KerasSession(Session):
     def _batches(self, split: Split, epoch: int) -> Iterator[Batch]:
         return self._problem.batches(split, epoch, batch_rng(self._settings.seed, epoch))
 
-    def _zero_states(self, batch: Batch) -> list[Tensor]:
-        return [self._tf.zeros((len(batch.inputs), width)) for width in self._model.states]
+    def _zero_states(self, inputs: Array) -> list[Tensor]:
+        return [self._tf.zeros((len(inputs), width)) for width in self._model.states]
 
     def _seeds(self, epoch: int, step: int) -> Array:
         seeds = [dropout_seed(self._settings.seed, epoch, step, layer) for layer in self._model.dropouts]

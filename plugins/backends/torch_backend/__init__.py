@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import ClassVar
 
-from harness.api import Backend, Device, NativeModel, Problem, Session, Settings, hookimpl
+from harness.api import Backend, Device, NativeModel, Need, Problem, Session, Settings, hookimpl
 
 from .processor import bfloat16_arithmetic
 
@@ -20,6 +20,10 @@ class TorchBackend(Backend):
 
     name: ClassVar[str] = "torch"
     frameworks: ClassVar[tuple[str, ...]] = ("torch",)
+    supplies: ClassVar[tuple[Need, ...]] = (
+        "gradients", "hessian_gradients", "input_norms", "input_moments", "synaptic_flow",
+    )  # fmt: skip
+    trains_through: ClassVar[bool] = True
 
     def why_unavailable(self) -> str | None:
         """Say how to install PyTorch where it is missing; looks, does not import."""

@@ -50,6 +50,7 @@ class Model:
         arithmetic: how it does so on a CPU, `KERNELS` or `ROUNDED`.
 
     Attributes:
+        network: the layers.
         weights: by tensor name, zero at first; whoever trains changes them in place between two calls.
     """
 
@@ -62,7 +63,7 @@ class Model:
     ) -> None:
         import torch
 
-        self._network = network
+        self.network = network
         self._device = device
         self._low = precision == "bfloat16"
         self._rounds = self._low and arithmetic == ROUNDED
@@ -93,7 +94,7 @@ class Model:
         kind = torch.int64 if is_ids else torch.float32
         inputs = torch.tensor(batch.inputs, dtype=kind, device=self._device)
         targets = torch.tensor(batch.targets, dtype=torch.int64, device=self._device)
-        if self._network.is_recurrent:
+        if self.network.is_recurrent:
             inputs = inputs.transpose(0, 1)
             targets = targets.transpose(0, 1) if targets.dim() > 1 else targets
         return inputs, targets.reshape(-1)
@@ -133,7 +134,7 @@ class Model:
         with self._autocast():
             hidden = self._run_body(self._embed(inputs), run, training=False)
         if run.activity and self._head:
-            run.activity.see(self._network.layers[-1], hidden)
+            run.activity.see(self.network.layers[-1], hidden)
         flat = hidden.reshape(-1, hidden.shape[-1]).float()
         nats, correct = torch.zeros((), dtype=torch.float64), 0
         for rows, wanted in zip(torch.split(flat, rows_at_once), torch.split(targets, rows_at_once), strict=True):
@@ -144,6 +145,37 @@ class Model:
                 correct += int((logits.argmax(dim=1) == wanted).sum())
         return float(nats), correct
 
+    def plain_logits(self, inputs: Tensor, run: Pass) -> Tensor:
+        """Logits in float32 by autograd alone, which may differentiate them twice by every weight.
+
+        Shapes:
+            inputs as `data` gives them -> (items, classes).
+        """
+        import torch
+
+        functional, first = torch.nn.functional, self.network.layers[0]
+        if isinstance(first, Embedding):
+            inputs = functional.embedding(inputs, self.weights[f"{first.name}.table"])
+        rounds, self._rounds = self._rounds, False
+        try:
+            hidden = self._run_body(inputs.to(self._device), run, training=True)
+        finally:
+            self._rounds = rounds
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        last = self.network.layers[-1]
+        if self._head and isinstance(last, Dense):
+            return functional.linear(flat, self._weight(last.name, "kernel"), self._weight(last.name, "bias"))
+        return flat
+
+    def plain_loss(self, batch: Batch, run: Pass, temperature: float) -> Tensor:
+        """The summed cross-entropy per item of the batch, logits divided by a temperature; by autograd alone."""
+        import torch
+
+        inputs, targets = self.data(batch)
+        logits = self.plain_logits(inputs, run) / temperature
+        loss: Tensor = torch.nn.functional.cross_entropy(logits, targets, reduction="sum") / batch.targets.shape[0]
+        return loss
+
     def _autocast(self) -> torch.autocast:
         import torch
 
@@ -152,7 +184,7 @@ class Model:
     def _embed(self, inputs: Tensor) -> Tensor:
         import torch
 
-        first = self._network.layers[0]
+        first = self.network.layers[0]
         if not isinstance(first, Embedding):
             return inputs
         # A leaf of its own: autograd stops here, and the table's gradient is made of the touched rows.
@@ -163,7 +195,7 @@ class Model:
     def _row_gradients(self, inputs: Tensor, grad: Tensor) -> dict[str, Gradient]:
         import torch
 
-        first = self._network.layers[0]
+        first = self.network.layers[0]
         assert isinstance(first, Embedding)
         rows, positions = torch.unique(inputs, return_inverse=True)
         values = grad.new_zeros(len(rows), first.features)
@@ -198,7 +230,7 @@ class Model:
             case Pool2D():
                 return functional.avg_pool2d(x, layer.size)
             case Flatten():
-                return (x.transpose(0, 1) if self._network.is_recurrent else x).flatten(1)
+                return (x.transpose(0, 1) if self.network.is_recurrent else x).flatten(1)
             case Activation():
                 return {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[layer.function](x)
         raise AssertionError(f"no rule for {layer!r}")

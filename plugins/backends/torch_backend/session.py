@@ -22,6 +22,7 @@ from harness.api import (
     Mask,
     Masker,
     MaskUpdate,
+    Measurement,
     PluginContractError,
     PluginUnavailableError,
     Problem,
@@ -33,7 +34,7 @@ from harness.api import (
     dropout_seed,
 )
 
-from . import rounded
+from . import measuring, rounded
 from .activity import Activity
 from .model import Model, Pass
 from .operations import TorchOperations
@@ -142,6 +143,19 @@ class TorchSession(Session):
                 total.add_(gradient.dense() if isinstance(gradient, RowGradient) else gradient)
             count += 1
         return {name: _array(total.div_(count)) for name, total in sums.items()}
+
+    def measured(self, asked: Measurement, epoch: int) -> Mapping[str, NDArray[np.floating]]:
+        """Gradients, input norms and moments, H g, or synaptic flow, over the first training batches of an epoch."""
+        batches = islice(self._batches("train", epoch), asked.batches)
+        matrices = [name for name, tensor in self._tensors.items() if tensor.is_prunable]
+        match asked.what:
+            case "input_norms" | "input_moments":
+                return measuring.input_sums(self._model, batches, moments=asked.what == "input_moments")
+            case "hessian_gradients":
+                return measuring.hessian_gradients(self._model, list(batches), matrices, asked.temperature)
+            case "synaptic_flow":
+                return measuring.synaptic_flow(self._model, matrices)
+        return super().measured(asked, epoch)
 
     def train_epoch(self, epoch: Epoch, index: int, masker: Masker, progress: Callable[[int], None]) -> EpochResult:
         """Run one epoch of SGD or Adam, pruning on the way.

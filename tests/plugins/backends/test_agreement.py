@@ -13,7 +13,20 @@ from harness_plugins.patterns.row_balanced import RowBalanced
 from harness_plugins.patterns.unstructured import Unstructured
 from parts import BROKEN, guarded
 
-from harness.api import SGD, Adam, Batch, Epoch, Gradient, MaskUpdate, Settings, State
+from harness.api import (
+    SGD,
+    Activation,
+    Adam,
+    Batch,
+    Dense,
+    Epoch,
+    Gradient,
+    MaskUpdate,
+    Measurement,
+    Network,
+    Settings,
+    State,
+)
 from harness.masks.updates import MaskMaker
 
 PATTERNS = {
@@ -177,6 +190,9 @@ def main(name, out):
     for case, given in {"rectified": rectified(), "gaps": gaps(), "language": (language(), {})}.items():
         with guarded(broken, f"density of {case}"):
             arrays[f"density/{case}"] = densities(backend, *given)
+    for case, problem in measured_problems().items():
+        with guarded(broken, f"what is measured of {case}"):
+            arrays |= measured(backend, case, problem)
     np.savez(out, **arrays, **{f"{BROKEN}/{case}": np.array(answer[BROKEN]) for case, answer in broken.items()})
 
 
@@ -195,6 +211,41 @@ def of_case(backend, case, problem, rate):
     gradients = session.gradients(3, 0)
     arrays |= {f"gradient/{case}/{tensor}": value for tensor, value in gradients.items()}
     return arrays | (same_weight_masks(session, problem) if case == "language" else {})
+
+
+MEASURED = {
+    "language": ("input_norms", "input_moments", "hessian_gradients"),
+    "images": ("input_norms", "input_moments", "hessian_gradients", "synaptic_flow"),
+    "mlp": ("input_norms", "input_moments", "hessian_gradients", "synaptic_flow"),
+}
+TEMPERATURE = 2.0
+
+
+def mlp():
+    """6 - 5 - 3 with tanh between: small enough for a Hessian by hand."""
+    layers = (
+        Dense(name="hidden", inputs=6, units=5, input_label="pixels"),
+        Activation(function="tanh"),
+        Dense(name="output", inputs=5, units=3, input_label="hidden.units"),
+    )
+    return TinyProblem(Network(layers=layers, input_shape=(6,)), classes=3)
+
+
+def measured_problems():
+    return {"language": language(), "images": images(), "mlp": mlp()}
+
+
+def measured(backend, case, problem):
+    """What scores ask for, by tensor; the weights must be left as they were."""
+    session = backend.open(problem, Settings())
+    session.load(State(problem.initial_weights(0)))
+    before, answers = session.weights(), {}
+    for what in MEASURED[case]:
+        asked = Measurement(what=what, batches=2, temperature=TEMPERATURE if what == "hessian_gradients" else 1.0)
+        answers |= {f"{what}/{case}/{tensor}": value for tensor, value in session.measured(asked, 0).items()}
+    for name, value in session.weights().items():
+        np.testing.assert_array_equal(value, before[name])
+    return answers
 
 
 def same_weight_masks(session, problem):
@@ -337,6 +388,84 @@ def test_a_gradient_score_chooses_the_same_weights_in_both(both):
 
     assert sum(int(mask.sum()) for mask in one.values()) == sum(int(mask.sum()) for mask in other.values())
     assert sum(int((one[name] != other[name]).sum()) for name in one) <= 0.01 * size
+
+
+@pytest.mark.parametrize(("case", "what"), [(case, what) for case, needs in MEASURED.items() for what in needs])
+def test_both_measure_the_same_of_the_same_weights(both, case, what):
+    one, other = start_of(f"{what}/{case}/", both)
+
+    assert all(np.abs(value).max() > 0 for value in one.values())
+    assert {name for name in one if relative(one[name], other[name]) > 1e-3} == set()
+
+
+class ByHand:
+    """The mlp in NumPy, in float64: its gradient by back-propagation, its Hessian by differences of that."""
+
+    def __init__(self):
+        problem = mlp()
+        weights = {name: value.astype(np.float64) for name, value in problem.initial_weights(0).items()}
+        self.biases = weights["hidden.bias"], weights["output.bias"]
+        self.matrices = [weights["hidden.kernel"], weights["output.kernel"]]
+        self.batches = list(problem.batches("train", 0, None))[:2]
+
+    def gradient(self, matrices):
+        """Of the mean over batches of the cross-entropy per item, at the temperature."""
+        total = [np.zeros_like(matrix) for matrix in matrices]
+        for batch in self.batches:
+            x = batch.inputs.astype(np.float64)
+            hidden = np.tanh(x @ matrices[0].T + self.biases[0])
+            logits = (hidden @ matrices[1].T + self.biases[1]) / TEMPERATURE
+            slopes = np.exp(logits - logits.max(1, keepdims=True))
+            slopes /= slopes.sum(1, keepdims=True)
+            slopes[np.arange(len(x)), batch.targets] -= 1
+            slopes /= len(x) * TEMPERATURE * len(self.batches)
+            down = (slopes @ matrices[1]) * (1 - hidden**2)
+            total = [total[0] + down.T @ x, total[1] + slopes.T @ hidden]
+        return total
+
+    def hessian_gradients(self, step=1e-4):
+        gradient = self.gradient(self.matrices)
+        ahead, behind = (
+            self.gradient([matrix + sign * step * slope for matrix, slope in zip(self.matrices, gradient, strict=True)])
+            for sign in (1, -1)
+        )
+        return [(first - second) / (2 * step) for first, second in zip(ahead, behind, strict=True)]
+
+    def moments(self):
+        x = np.concatenate([batch.inputs for batch in self.batches]).astype(np.float64)
+        hidden = np.tanh(x @ self.matrices[0].T + self.biases[0])
+        return [x.T @ x, hidden.T @ hidden]
+
+    def norms(self):
+        return [np.sqrt(np.diag(moments)) for moments in self.moments()]
+
+    def flow(self):
+        first, second = map(np.abs, self.matrices)
+        hidden = np.tanh(first.sum(1) + np.abs(self.biases[0]))
+        by_hidden = second.sum(0) * (1 - hidden**2)
+        return [np.repeat(by_hidden[:, None], 6, axis=1), np.repeat(hidden[None, :], 3, axis=0)]
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["torch", "keras_tfmot"])
+@pytest.mark.parametrize(
+    ("what", "by_hand"),
+    [
+        ("input_norms", ByHand.norms), ("input_moments", ByHand.moments), ("synaptic_flow", ByHand.flow),
+        ("hessian_gradients", ByHand.hessian_gradients),
+    ],
+)  # fmt: skip
+def test_what_is_measured_is_what_numpy_finds(both, place, what, by_hand):
+    expected = dict(zip(("hidden.kernel", "output.kernel"), by_hand(ByHand()), strict=True))
+
+    for name, values in expected.items():
+        assert relative(both[place][f"{what}/mlp/{name}"], values) < 1e-3
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["torch", "keras_tfmot"])
+def test_the_inputs_of_recurrent_and_convolutional_matrices_have_their_number_of_columns(both, place):
+    assert both[place]["input_norms/language/lstm_1.recurrent_kernel"].shape == (8,)
+    assert both[place]["input_norms/images/conv_0.kernel"].shape == (2 * 3 * 2,)
+    assert "input_norms/language/embedding.table" not in both[place]
 
 
 if __name__ == "__main__":
