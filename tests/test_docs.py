@@ -11,7 +11,7 @@ import pytest
 from packages import install, run
 from typer.testing import CliRunner
 
-from harness.api import SpecError
+from harness.api import SGD, Constant, Prune, Recipe, SpecError, Train
 from harness.cli import app
 from harness.discovery.finding import discover
 from harness.spec import check, load
@@ -72,10 +72,22 @@ def test_an_example_begins_with_a_comment_and_is_valid(example):
 
     if example.parent.name == "bring_your_own":  # run in the tests of the task, its framework is not imported here
         return
-    needs_files = any(cell.task.parameters().get("corpus") == "ptb" for cell in experiment.cells)
+    tasks = [cell.task.parameters() for cell in experiment.cells]
+    needs_files = any(task.get("corpus") == "ptb" or "mnist" in str(task.get("data")) for task in tasks)
     if not needs_files or DATA.is_dir():
         folder = experiment.data_dir or (DATA if needs_files else None)
         check(experiment, {task: task.load(folder) for task in {cell.task for cell in experiment.cells}})
+
+
+def updates_of(strategy):
+    """The mask updates of a strategy's program for some recipe; none where it needs a longer one."""
+    recipe = Recipe(epochs=13, optimiser=SGD(), learning_rate=Constant(rate=1.0), steps_per_epoch=50)
+    try:
+        phases = strategy.program(recipe, 0.9)
+    except SpecError:
+        return []
+    trained = [update for phase in phases if isinstance(phase, Train) for update in phase.mask_updates(50)]
+    return [*trained, *(phase for phase in phases if isinstance(phase, Prune))]
 
 
 def test_the_examples_use_every_built_in_plugin():
@@ -87,6 +99,9 @@ def test_the_examples_use_every_built_in_plugin():
             parts = [
                 part for cell in experiment.cells for part in (cell.task, cell.backend, cell.pattern, cell.strategy)
             ]
+            strategies = [cell.strategy for cell in experiment.cells if cell.strategy is not None]
+            parts += [getattr(each, "schedule", None) for each in strategies]
+            used |= {update.score.name for each in strategies for update in updates_of(each)}
             used |= {part.name for part in (*parts, *experiment.hardware) if part is not None}
             used |= {model.engine.name for model in experiment.hardware if getattr(model, "engine", None) is not None}
 

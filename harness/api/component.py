@@ -83,4 +83,7 @@ def nested(kind: Kind, value: object, info: ValidationInfo) -> object:
 
 
 def _plain(value: JsonValue) -> str:
+    if isinstance(value, dict) and isinstance(value.get("name"), str):  # a component inside this one
+        rest = ", ".join(f"{key}={_plain(part)}" for key, part in value.items() if key != "name")
+        return f"{value['name']}({rest})"
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -65,9 +65,14 @@ class Gradual(Strategy):
                 f"gradual: `initial` must not exceed the target sparsity {sparsity}, got {self.initial}; "
                 f"set `initial` to at most {sparsity}"
             )
-        every = self.every or min(_EVERY, max(1, (end - begin) * recipe.steps_per_epoch // _UPDATES))
+        every = self.steps_between(recipe)
         ramp = Ramp(schedule=self.schedule, initial=self.initial, final=sparsity, begin=begin, end=end, every=every)
         return (Train(epochs=recipe.epochs, lr=recipe.learning_rate, sparsity=ramp, score=self.score),)
+
+    def steps_between(self, recipe: Recipe) -> int:
+        """Steps between two updates."""
+        begin, end = self.span(recipe)
+        return self.every or min(_EVERY, max(1, (end - begin) * recipe.steps_per_epoch // _UPDATES))
 
     def span(self, recipe: Recipe) -> tuple[int, int]:
         """The epochs between which the sparsity rises.

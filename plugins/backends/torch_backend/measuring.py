@@ -95,23 +95,29 @@ def synaptic_flow(model: Model, matrices: list[str]) -> Arrays:
 
 @contextmanager
 def _differentiable(model: Model, names: list[str]) -> Iterator[list[Tensor]]:
-    """The weights as leaves of autograd; oneDNN's LSTM, which can be differentiated once alone, is set aside."""
-    import torch
-
+    """The weights as leaves of autograd that can be differentiated twice by them."""
     weights = [model.weights[name] for name in names]
     before = [weight.requires_grad for weight in weights]
     for weight in weights:
         weight.requires_grad_()
     try:
-        with warnings.catch_warnings(), ExitStack() as stack:
-            warnings.simplefilter("ignore")  # the switch warns of a setting of its own that it does not change
-            stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-            stack.enter_context(torch.enable_grad())
+        with ExitStack() as stack:
+            differentiable_twice(stack)
             yield weights
     finally:
         for weight, needed in zip(weights, before, strict=True):
             weight.requires_grad_(needed)
+
+
+def differentiable_twice(stack: ExitStack) -> None:
+    """Set kernels that can be differentiated once alone aside, such as oneDNN's LSTM, until the stack is left."""
+    import torch
+
+    stack.enter_context(warnings.catch_warnings())
+    warnings.simplefilter("ignore")  # the switch warns of a setting of its own that it does not change
+    stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+    stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+    stack.enter_context(torch.enable_grad())
 
 
 def _array(value: Tensor) -> NDArray[np.float32]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from harness.api import (
     Evaluation,
     Mask,
     Masker,
+    Measurement,
     NativeModel,
     Place,
     PluginContractError,
@@ -35,10 +37,12 @@ from harness.api import (
     theirs,
 )
 
+from . import own_measuring
 from .given_optimiser import GivenStepper
 from .optimiser import clip_scale, mask_gradients, stepper
 from .own_activity import OwnActivity
 from .session import PROGRESS_STEPS, TorchSession, by_step, prepared
+from .through import Through
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -78,6 +82,7 @@ class OwnSession(TorchSession):
         self._first_buffers = self._buffers()
         self._keep: dict[str, Tensor] = {}
         self._masks: dict[str, Mask] = {}
+        self._through = Through(self._weights)  # never begun: a user's optimiser works on the module itself
         if callable(self._own.own.optimiser):
             trained = {name: p for name, p in self._parameters.items() if p.requires_grad}
             self._given: GivenStepper | None = GivenStepper(self._own.own.optimiser, trained, self._own.folder)
@@ -130,6 +135,40 @@ class OwnSession(TorchSession):
         self._module.zero_grad(set_to_none=True)
         self._module.train()
         return {name: np.array((total / count).cpu().numpy(), dtype=np.float32) for name, total in sums.items()}
+
+    def measured(self, asked: Measurement, epoch: int) -> Mapping[str, NDArray[np.floating]]:
+        """Gradients, norms and moments of inputs, or H g, over the first training batches of an epoch."""
+        batches = list(islice(self._batches_of("train", epoch), asked.batches))
+        names = {name: place for name, place in self._places.items() if self._tensors[name].is_prunable}
+        self._module.eval()
+        try:
+            with self._kept_random():
+                if asked.what in ("input_norms", "input_moments"):
+                    whole = {place.parameter: name for name, place in names.items() if place.rows is None}
+                    return own_measuring.input_sums(
+                        self._module, self._output, batches, whole, moments=asked.what == "input_moments"
+                    )
+                if asked.what == "hessian_gradients":
+                    loss = partial(self._loss_at, temperature=asked.temperature)
+                    found = own_measuring.hessian_gradients(self._parameters, loss, batches)
+                    return {name: self._matrix(place, found) for name, place in names.items()}
+        finally:
+            self._module.train()
+        return super().measured(asked, epoch)
+
+    def _output(self, inputs: Any) -> Any:
+        with theirs(self._own.folder, "the forward pass"):
+            return self._own.forward(self._module, inputs)
+
+    def _loss_at(self, inputs: Any, targets: Any, *, temperature: float) -> Any:
+        outputs = self._output(inputs)
+        if temperature != 1:
+            outputs = own_measuring.divided(outputs, temperature)
+        with theirs(self._own.folder, "the loss"):
+            return self._own.loss(outputs, targets)
+
+    def _matrix(self, place: Place, found: Mapping[str, Tensor]) -> NDArray[np.float32]:
+        return np.array(self._view(place, found[place.parameter].contiguous()).cpu().numpy(), dtype=np.float32)
 
     def train_epoch(self, epoch: Epoch, index: int, masker: Masker, progress: Callable[[int], None]) -> EpochResult:
         """Run one epoch, pruning on the way.

@@ -30,6 +30,7 @@ from harness.api import (
     Settings,
     Split,
     State,
+    StraightThrough,
     batch_rng,
     dropout_seed,
 )
@@ -40,6 +41,7 @@ from .model import Model, Pass
 from .operations import TorchOperations
 from .optimiser import RowGradient, clip_scale, mask_gradients, stepper
 from .processor import KERNELS
+from .through import Through
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +79,7 @@ class TorchSession(Session):
         self._weights = self._model.weights
         self._keep: dict[str, Tensor] = {}
         self._masks: dict[str, Mask] = {}
+        self._through = Through(self._weights)
         self._stepper = stepper(problem.recipe.optimiser, self._weights)
         self._dropouts = [i for i, layer in enumerate(problem.network.layers) if isinstance(layer, Dropout)]
 
@@ -97,16 +100,18 @@ class TorchSession(Session):
                 if name in state.slots:
                     slot.copy_(_tensor(state.slots[name], slot))
         self._masks, self._keep = {}, {}
+        self._through.load(state.extra)  # first: masks hide what lives on under them, and zero it elsewhere
         self.set_masks(state.masks)
 
     def state(self) -> State:
         """A copy of weights, masks and optimiser slots."""
         slots = {name: _array(slot) for name, slot in self._stepper.slots.items()}
-        return State(weights=self.weights(), masks=self.masks(), slots=slots)
+        masked = {name: _array(weight) for name, weight in self._weights.items()}
+        return State(weights=masked, masks=self.masks(), slots=slots, extra=self._through.state())
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """Copies of all weights."""
-        return {name: _array(weight) for name, weight in self._weights.items()}
+        """Copies of all weights; in straight-through training of those that live under the masks."""
+        return {name: _array(weight) for name, weight in {**self._weights, **self._through.dense}.items()}
 
     def masks(self) -> dict[str, Mask]:
         """Copies of the masks set so far."""
@@ -126,6 +131,9 @@ class TorchSession(Session):
             kept = torch.tensor(mask, device=self._device)
             # As the weight lies in memory: a product with a gradient of another layout would be ten times slower.
             self._keep[name] = torch.empty_like(self._weights[name], requires_grad=False).copy_(kept)
+            if self._through.is_on:
+                self._through.hide(self._keep)
+                continue
             for target in (self._weights[name], *self._slots_of(name)):
                 # Not a product: -1 * 0 would leave a negative zero, which other bytes and another digest follow from.
                 target.detach().masked_fill_(~kept, 0.0)
@@ -165,6 +173,7 @@ class TorchSession(Session):
         """
         run, nats, items, step = Pass(), 0.0, 0, 0
         updates = by_step(epoch)
+        self._begin(epoch.through)
         for step, batch in enumerate(self._batches("train", index)):
             self._update_masks(updates.pop(step, ()), index, masker)
             run.dropout_seeds = {layer: self._dropout_seed(index, step, layer) for layer in self._dropouts}
@@ -222,10 +231,23 @@ class TorchSession(Session):
         if not math.isfinite(loss):
             raise DivergedError(step, loss)
         with torch.no_grad():
-            mask_gradients(gradients, self._keep)
+            if self._through.is_on:
+                self._through.straighten(gradients, self._keep)
+            else:
+                mask_gradients(gradients, self._keep)
             scale = clip_scale(gradients, self._problem.recipe.clip_norm)
-            self._stepper.step(self._weights, gradients, rate, scale)
+            self._stepper.step({**self._weights, **self._through.dense}, gradients, rate, scale)
+            self._through.hide(self._keep)
         return nats
+
+    def _begin(self, through: StraightThrough | None) -> None:
+        """Let weights live on under their masks, or end that: what was hidden is gone then."""
+        if through is not None:
+            matrices = [name for name, tensor in self._tensors.items() if tensor.is_prunable]
+            self._through.begin(through.decay, matrices)
+        elif self._through.is_on:
+            self._through.end()
+            self.set_masks(self.masks())  # slots of masked weights become zero again
 
     def _update_masks(self, updates: tuple[MaskUpdate, ...], index: int, masker: Masker) -> None:
         for update in updates:
