@@ -5,9 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.api import Conditions, Engine, Part, Pattern, Product, Strategy
+from harness.api import Conditions, Engine, Part, Pattern, Product, Schedule, Score, Strategy
 from harness.discovery.finding import discover
-from harness.testing import check_component, check_engine, check_pattern, check_strategy, engine_products
+from harness.testing import (
+    check_component,
+    check_engine,
+    check_pattern,
+    check_schedule,
+    check_score,
+    check_strategy,
+    engine_products,
+)
 
 ROWS = discover().rows
 
@@ -48,6 +56,16 @@ def test_every_pattern_keeps_the_contract_of_patterns(pattern: type[Pattern]):
 @pytest.mark.parametrize("strategy", of("strategy"))
 def test_every_strategy_keeps_the_contract_of_strategies(strategy: type[Strategy]):
     check_strategy(strategy())
+
+
+@pytest.mark.parametrize("score", of("score"))
+def test_every_score_keeps_the_contract_of_scores(score: type[Score]):
+    check_score(score())
+
+
+@pytest.mark.parametrize("schedule", of("schedule"))
+def test_every_schedule_keeps_the_contract_of_schedules(schedule: type[Schedule]):
+    check_schedule(schedule())
 
 
 @pytest.mark.parametrize("engine", of("engine"))
@@ -120,10 +138,16 @@ def test_every_engine_expects_of_random_masks_about_what_it_simulates(engine: ty
         assert float(expected) == pytest.approx(float(simulated), rel=0.06)
 
 
-@pytest.mark.parametrize("score", ["magnitude", "random", "gradient"])
+@pytest.mark.parametrize("score", of("score"))
 @pytest.mark.parametrize("strategy", [param for param in of("strategy") if "score" in param.values[0].model_fields])
-def test_every_built_in_strategy_takes_every_score(strategy, score):
-    check_strategy(strategy(score=score))
+def test_every_strategy_with_a_score_takes_every_score(strategy, score):
+    check_strategy(strategy(score=score()))
+
+
+@pytest.mark.parametrize("schedule", of("schedule"))
+@pytest.mark.parametrize("strategy", [param for param in of("strategy") if "schedule" in param.values[0].model_fields])
+def test_every_strategy_with_a_schedule_takes_every_schedule(strategy, schedule):
+    check_strategy(strategy(schedule=schedule()))
 
 
 @pytest.mark.parametrize("rounds", [{"rounds": 4}, {"rate": 0.2}, {"epochs": 1, "rate": 0.5}], ids=str)

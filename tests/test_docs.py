@@ -105,7 +105,8 @@ def test_the_examples_use_every_built_in_plugin():
             used |= {part.name for part in (*parts, *experiment.hardware) if part is not None}
             used |= {model.engine.name for model in experiment.hardware if getattr(model, "engine", None) is not None}
 
-    assert {row.name for row in registry.rows if row.distribution == "sparsity-harness"} == used
+    # Some scores belong to one strategy alone and are no plugins.
+    assert {row.name for row in registry.rows if row.distribution == "sparsity-harness"} <= used
 
 
 def test_the_readme_names_every_built_in_plugin():
@@ -133,10 +134,13 @@ def test_the_tutorial_makes_a_package_that_works(tmp_path):
 
     listed = run(project, site, "-m", "harness", "plugins", "list", "--json")
     states = {row["name"]: row["state"] for row in json.loads(listed.stdout) if row["distribution"] == "my-sparsity"}
-    assert states == {"stretches": "ok", "prune_twice": "ok", "row_serial": "ok", "saved_per_percent": "ok"}
-    tests = ("test_stretches.py", "test_row_serial.py")
+    assert states == {
+        "stretches": "ok", "prune_twice": "ok", "row_serial": "ok", "saved_per_percent": "ok",
+        "by_movement": "ok", "late": "ok",
+    }  # fmt: skip
+    tests = ("test_stretches.py", "test_row_serial.py", "test_late.py")
     tested = run(project, site, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
-    assert tested.returncode == 0 and "3 passed" in tested.stdout, tested.stdout
+    assert tested.returncode == 0 and "4 passed" in tested.stdout, tested.stdout
     checked = run(project, site, "-m", "harness", "validate", "experiment.yaml")
     assert checked.returncode == 0, checked.stderr
 

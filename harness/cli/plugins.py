@@ -196,7 +196,7 @@ def check(
 def _verdicts(row: "PluginRow") -> "list[dict[str, JsonValue]]":
     """What every check says of a plugin; one that cannot be tried at all has failed."""
     from harness import testing
-    from harness.api import Engine, Pattern, ReportColumn, Strategy
+    from harness.api import Engine, Pattern, ReportColumn, Schedule, Score, Strategy
 
     start: dict[str, JsonValue] = {"kind": row.kind, "name": row.name}
     component = row.component
@@ -207,6 +207,10 @@ def _verdicts(row: "PluginRow") -> "list[dict[str, JsonValue]]":
         checks.append(("pattern", lambda: testing.check_pattern(component())))
     if issubclass(component, Strategy):
         checks.append(("strategy", lambda: testing.check_strategy(component())))
+    if issubclass(component, Score):
+        checks.append(("score", lambda: testing.check_score(component())))
+    if issubclass(component, Schedule):
+        checks.append(("schedule", lambda: testing.check_schedule(component())))
     if issubclass(component, Engine):
         checks.append(("engine", lambda: testing.check_engine(component())))
     if issubclass(component, ReportColumn):

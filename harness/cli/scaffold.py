@@ -161,7 +161,11 @@ def _experiment(kind: str, name: str, plugins: str) -> str:
     parts: Mapping[str, str] = {
         "task": name if kind == "task" else _DIGITS,
         "pattern": f"[unstructured, {name}]" if kind == "pattern" else "[unstructured]",
-        "strategy": f"[one_shot, {name}]" if kind == "strategy" else "[one_shot]",
+        "strategy": {
+            "strategy": f"[one_shot, {name}]",
+            "score": f"[one_shot, {{name: one_shot, score: {name}}}]",
+            "schedule": f"[gradual, {{name: gradual, schedule: {name}}}]",
+        }.get(kind, "[one_shot]"),
         "hardware": {
             "hardware": f"hardware: [{name}]\n",
             "engine": f"hardware:\n  - {{name: cycle_simulator, engine: {name}}}\n",

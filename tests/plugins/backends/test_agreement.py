@@ -11,6 +11,8 @@ from harness_plugins.patterns.block import Block
 from harness_plugins.patterns.n_m import NM
 from harness_plugins.patterns.row_balanced import RowBalanced
 from harness_plugins.patterns.unstructured import Unstructured
+from harness_plugins.scores.movement import MovementScore
+from harness_plugins.strategies.sr_ste import DenseMagnitude
 from parts import BROKEN, guarded
 
 from harness.api import (
@@ -26,6 +28,8 @@ from harness.api import (
     Network,
     Settings,
     State,
+    StraightThrough,
+    keep_count,
 )
 from harness.masks.updates import MaskMaker
 
@@ -193,6 +197,9 @@ def main(name, out):
     for case, problem in measured_problems().items():
         with guarded(broken, f"what is measured of {case}"):
             arrays |= measured(backend, case, problem)
+    with guarded(broken, "straight-through"):
+        if backend.trains_through:
+            arrays |= straight_through(backend)
     np.savez(out, **arrays, **{f"{BROKEN}/{case}": np.array(answer[BROKEN]) for case, answer in broken.items()})
 
 
@@ -221,14 +228,14 @@ MEASURED = {
 TEMPERATURE = 2.0
 
 
-def mlp():
+def mlp(**options):
     """6 - 5 - 3 with tanh between: small enough for a Hessian by hand."""
     layers = (
         Dense(name="hidden", inputs=6, units=5, input_label="pixels"),
         Activation(function="tanh"),
         Dense(name="output", inputs=5, units=3, input_label="hidden.units"),
     )
-    return TinyProblem(Network(layers=layers, input_shape=(6,)), classes=3)
+    return TinyProblem(Network(layers=layers, input_shape=(6,)), classes=3, **options)
 
 
 def measured_problems():
@@ -246,6 +253,46 @@ def measured(backend, case, problem):
     for name, value in session.weights().items():
         np.testing.assert_array_equal(value, before[name])
     return answers
+
+
+DECAY, RATE = 0.05, 0.5
+
+
+def through_epoch(every):
+    updates = tuple(MaskUpdate(step=step, sparsity=0.5, score=DenseMagnitude()) for step in range(0, STEPS, every))
+    return Epoch(rates=RATE, updates=updates, through=StraightThrough(decay=DECAY))
+
+
+def straight_through(backend):
+    """Two epochs of it, the second once more from the state between; then an epoch without."""
+    problem = mlp(optimiser=SGD(momentum=0.5), steps=STEPS, clip_norm=None)
+    session = backend.open(problem, Settings())
+    masker = MaskMaker(Unstructured(), "uniform", matrices(problem), seed=0)
+    session.load(State(problem.initial_weights(0)))
+    session.train_epoch(through_epoch(4), 0, masker, silent)
+    between = session.state()
+    arrays = {f"through/first/{name}": value for name, value in (between.weights | between.extra).items()}
+    arrays |= {f"through/mask/{name}": value for name, value in between.masks.items()}
+    ends = []
+    for start in (None, between):
+        if start is not None:
+            session = backend.open(problem, Settings())
+            session.load(start)
+        session.train_epoch(through_epoch(4), 1, masker, silent)
+        ends.append(session.state())
+    (one, other) = ({**end.weights, **end.extra, **end.slots} for end in ends)
+    arrays["through/resumed alike"] = np.array([np.array_equal(value, other[name]) for name, value in one.items()])
+    arrays["through/second mask"] = ends[0].masks["hidden.kernel"]
+    scores = MaskMaker(Unstructured(), "uniform", matrices(problem), seed=0)
+    moved = scores(MaskUpdate(step=0, sparsity=0.5, score=MovementScore()), 2, session)
+    arrays["through/by movement"] = moved["hidden.kernel"]
+    arrays["through/movement"] = session.state().extra["movement/hidden.kernel"]
+    session.train_epoch(Epoch(rates=RATE), 2, masker, silent)
+    after = session.state()
+    hidden = ~after.masks["hidden.kernel"]
+    left = (after.weights["hidden.kernel"][hidden], after.slots["momentum/hidden.kernel"][hidden])
+    arrays["through/left"] = np.array([len(after.extra), *(np.abs(values).sum() for values in left)])
+    return arrays
 
 
 def same_weight_masks(session, problem):
@@ -466,6 +513,74 @@ def test_the_inputs_of_recurrent_and_convolutional_matrices_have_their_number_of
     assert both[place]["input_norms/language/lstm_1.recurrent_kernel"].shape == (8,)
     assert both[place]["input_norms/images/conv_0.kernel"].shape == (2 * 3 * 2,)
     assert "input_norms/language/embedding.table" not in both[place]
+
+
+def by_hand_through():
+    """An epoch of straight-through training in NumPy, in float64: weights under masks, biases, movement, masks."""
+    problem = mlp(optimiser=SGD(momentum=0.5), steps=STEPS, clip_norm=None)
+    dense = {name: value.astype(np.float64) for name, value in problem.initial_weights(0).items()}
+    speed = {name: np.zeros_like(value) for name, value in dense.items()}
+    movement = {name: np.zeros_like(dense[name]) for name in ("hidden.kernel", "output.kernel")}
+    masks = {name: np.ones(dense[name].shape) for name in movement}
+    for step, batch in enumerate(problem.batches("train", 0, None)):
+        if step % 4 == 0:
+            for name, mask in masks.items():
+                order = np.argsort(-np.abs(dense[name]), axis=None, kind="stable")
+                mask[:] = 0
+                mask.ravel()[order[: keep_count(mask.size, 0.5)]] = 1
+        seen = {name: value * masks.get(name, 1) for name, value in dense.items()}
+        x = batch.inputs.astype(np.float64)
+        hidden = np.tanh(x @ seen["hidden.kernel"].T + seen["hidden.bias"])
+        logits = hidden @ seen["output.kernel"].T + seen["output.bias"]
+        slopes = np.exp(logits - logits.max(1, keepdims=True))
+        slopes /= slopes.sum(1, keepdims=True)
+        slopes[np.arange(len(x)), batch.targets] -= 1
+        slopes /= len(x)
+        down = (slopes @ seen["output.kernel"]) * (1 - hidden**2)
+        gradients = {
+            "hidden.kernel": down.T @ x, "hidden.bias": down.sum(0),
+            "output.kernel": slopes.T @ hidden, "output.bias": slopes.sum(0),
+        }  # fmt: skip
+        for name, gradient in gradients.items():
+            if name in masks:
+                movement[name] -= gradient * dense[name]
+                gradients[name] = gradient + DECAY * (1 - masks[name]) * dense[name]
+            speed[name] = 0.5 * speed[name] + gradients[name]
+            dense[name] -= RATE * speed[name]
+    return dense, masks, movement
+
+
+def test_straight_through_training_is_what_numpy_finds(both):
+    dense, masks, movement = by_hand_through()
+
+    for name, mask in masks.items():
+        np.testing.assert_array_equal(both[0][f"through/mask/{name}"], mask)
+        assert relative(both[0][f"through/first/dense/{name}"], dense[name]) < 1e-3
+        assert relative(both[0][f"through/first/movement/{name}"], movement[name]) < 1e-3
+        np.testing.assert_array_equal(
+            both[0][f"through/first/{name}"], both[0][f"through/first/dense/{name}"] * mask.astype(bool)
+        )
+
+
+def test_straight_through_training_goes_on_from_a_state_as_if_nothing_had_been(both):
+    assert both[0]["through/resumed alike"].all()
+
+
+def test_masks_of_straight_through_training_change_and_dense_weights_survive(both):
+    first, second = both[0]["through/mask/hidden.kernel"], both[0]["through/second mask"]
+
+    assert (second & ~first).any()
+    assert (both[0]["through/first/dense/hidden.kernel"][~first] != 0).all()
+
+
+def test_movement_ranks_by_what_training_has_moved_away_from_zero(both):
+    moved, kept = both[0]["through/movement"], both[0]["through/by movement"]
+
+    assert moved[kept].min() >= moved[~kept].max()
+
+
+def test_training_after_it_forgets_what_lay_under_the_masks(both):
+    assert both[0]["through/left"].tolist() == [0, 0, 0]
 
 
 if __name__ == "__main__":
