@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 _MOST_ROWS = 300
 """Rows of a table in the page itself; without a script there are no more."""
 
+_MOST_POINTS = 50
+"""The same of the data of a picture, which is folded away."""
+
 
 def text(document: Document) -> str:
     """The page."""
@@ -76,17 +79,17 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _table(grid: Grid) -> dict[str, Any]:
+def _table(grid: Grid, most: int = _MOST_ROWS) -> dict[str, Any]:
     rows = [
         {"group": grid.groups.get(place, ""), "cells": [cell.text for cell in row]}
-        for place, row in enumerate(grid.rows[:_MOST_ROWS])
+        for place, row in enumerate(grid.rows[:most])
     ]
     total = len(grid.rows)
     return {
         "columns": [{"title": column.title, "kind": column.kind} for column in grid.columns],
         "rows": rows,
         "total": total,
-        "rest": _json([[cell.text for cell in row] for row in grid.rows]) if total > _MOST_ROWS else "",
+        "rest": _json([[cell.text for cell in row] for row in grid.rows]) if total > most else "",
         "below": [*grid.notes, *grid.caption],
     }
 
@@ -110,7 +113,7 @@ def _figure(chart: Chart, name: str) -> dict[str, Any]:
         "svg": Markup(svg.text(chart, label=f"{name}-c")),
         "about": chart.about,
         "count": len(data),
-        "table": _table(_of_data(data)),
+        "table": _table(_of_data(data), _MOST_POINTS),
     }
 
 

@@ -30,7 +30,7 @@ _ACROSS = 3  # panels in a row
 _LINE = 17  # of the legend
 _LETTER = 6.3  # mean width of a letter of 11 pixels
 _CROWD = 1500
-"""Points of a panel, beyond which they have no words and no intervals, so that a page stays light."""
+"""Points of a chart, beyond which they have no words and no intervals, so that a page stays light."""
 
 _DODGE = 4  # pixels between neighbours
 
@@ -141,6 +141,17 @@ def _panel(chart: Chart, panel: Panel, ys: _Axis) -> Iterator[str]:
         f'<text transform="translate(12 {_TOP + high / 2:.0f}) rotate(-90)" text-anchor="middle" '
         f'fill="currentColor">{escape(chart.y)}</text>'
     )
+    is_crowded = sum(len(series.points) for each in chart.panels for series in each.series) > _CROWD
+    for place, series in enumerate(panel.series):
+        moved = (place - (len(panel.series) - 1) / 2) * _DODGE if chart.dodged and len(panel.series) < 9 else 0.0
+        yield from _series(series, [(x(p.x) + moved, y(p.y), p) for p in series.points], y, is_crowded=is_crowded)
+    # Last, so that words stand on top of lines.
+    yield from _lines(panel, x, y)
+
+
+def _lines(panel: Panel, x: Callable[[float], float], y: Callable[[float], float]) -> Iterator[str]:
+    """Levels and events."""
+    wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     for name, level in panel.levels:
         yield (
             f'<path d="M{_LEFT} {y(level):.1f}h{wide}" stroke="currentColor" stroke-dasharray="2 2" opacity=".7"/>'
@@ -153,10 +164,6 @@ def _panel(chart: Chart, panel: Panel, ys: _Axis) -> Iterator[str]:
             f'<text x="{x(place) + 3:.1f}" y="{_TOP + 10}" font-size="10" fill="currentColor"{_HALO}>'
             f"{escape(name)}</text>"
         )
-    is_crowded = sum(len(series.points) for series in panel.series) > _CROWD
-    for place, series in enumerate(panel.series):
-        moved = (place - (len(panel.series) - 1) / 2) * _DODGE if chart.dodged and len(panel.series) < 9 else 0.0
-        yield from _series(series, [(x(p.x) + moved, y(p.y), p) for p in series.points], y, is_crowded=is_crowded)
 
 
 def _frame(along: _Axis, ys: _Axis, panel: Panel, to: tuple[Callable[[float], float], ...]) -> Iterator[str]:
