@@ -231,11 +231,28 @@ def _outcome(tried: "Callable[[], None]") -> "dict[str, JsonValue]":
     return {"result": "ok", "said": ""}
 
 
+@app.command("gallery")
+@guarded
+def gallery(
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="An .svg, .png or .html.")],
+    plugin: PluginOption = None,
+) -> None:
+    """Draw what every pattern keeps of one and the same matrix."""
+    from harness.cli.gallery import write_gallery
+    from harness.discovery.finding import discover
+
+    count = write_gallery(output, discover(files=plugin or ()))
+    echo(f"wrote {output}: {count} patterns")
+
+
 @app.command("new")
 @guarded
 def new(
     kind: Annotated[
-        str, typer.Argument(help="task, pattern, strategy, hardware, engine or column.", show_default=False)
+        str,
+        typer.Argument(
+            help="task, pattern, strategy, score, schedule, hardware, engine or column.", show_default=False
+        ),
     ],
     name: Annotated[str, typer.Argument(help="Its name, in snake_case.", show_default=False)],
     output: Annotated[
