@@ -31,7 +31,7 @@ from harness.api.engine import (
 )
 from harness.api.files import data_places, open_plain, read_plain, read_plain_text
 from harness.api.hardware import Cost, HardwareModel, Origin, Workload
-from harness.api.native import NativeModel, OwnModel, Place
+from harness.api.native import ListedTensor, NativeModel, OwnModel, Place, opened_here
 from harness.api.network import (
     GATES,
     LSTM,
@@ -95,19 +95,19 @@ from harness.errors import (
 from harness.user_files import import_file
 
 __all__ = [
-    "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "AdamW", "AnySchedule", "AnyScore", "Array",
-    "Axis", "Backend", "Batch", "Check", "CheckKind", "Component", "Conditions", "Constant", "Conv2D",
-    "Convolution", "Cost", "Cubic", "CubicSchedule", "DataError", "Dense", "Device", "DivergedError", "Dropout",
-    "Embedding", "EmptySelectionError", "Engine", "EngineShape", "Epoch", "EpochResult", "Evaluation", "Flatten",
-    "Frame", "Frozen", "Gradient", "HardwareModel", "HarnessError", "JsonValue", "Kind", "Layer", "LearningRate",
-    "Line", "Logic", "Magnitude", "Mask", "MaskUpdate", "Masker", "Matrix", "Measurement", "Metric", "NativeModel",
-    "Need", "Network", "NonFiniteError", "NumPyOperations", "NumberFormat", "Operations", "Optimiser", "Origin",
-    "OwnCodeError", "OwnModel", "Part", "Pattern", "Phase", "Place", "PluginContractError",
-    "PluginUnavailableError", "Pool2D", "Problem", "Product", "Prune", "Ram", "RamPurpose", "Ramp", "Random",
-    "Rates", "Recipe", "ReportColumn", "ReportRow", "Rewind", "Role", "Run", "Schedule", "Score", "ScoreInput",
-    "Session", "Settings", "ShapeError", "Shifted", "Solver", "SparsitySchedule", "SpecError", "Split", "State",
-    "StepDecay", "StoreError", "StraightThrough", "Strategy", "Task", "Tensor", "Train", "UnknownPluginError",
-    "WholeScopePattern", "Workload", "batch_rng", "closest", "data_places", "dropout_seed", "even_cuts",
-    "exact_sum", "hookimpl", "import_file", "is_own", "keep_best", "keep_count", "load_yaml", "nested",
-    "open_plain", "read_plain", "read_plain_text", "theirs", "yaml12",
+    "API_VERSION", "GATES", "LSTM", "SGD", "Activation", "Adam", "AdamW", "AnySchedule", "AnyScore", "Array", "Axis",
+    "Backend", "Batch", "Check", "CheckKind", "Component", "Conditions", "Constant", "Conv2D", "Convolution", "Cost",
+    "Cubic", "CubicSchedule", "DataError", "Dense", "Device", "DivergedError", "Dropout", "Embedding",
+    "EmptySelectionError", "Engine", "EngineShape", "Epoch", "EpochResult", "Evaluation", "Flatten", "Frame",
+    "Frozen", "Gradient", "HardwareModel", "HarnessError", "JsonValue", "Kind", "Layer", "LearningRate", "Line",
+    "ListedTensor", "Logic", "Magnitude", "Mask", "MaskUpdate", "Masker", "Matrix", "Measurement", "Metric",
+    "NativeModel", "Need", "Network", "NonFiniteError", "NumPyOperations", "NumberFormat", "Operations", "Optimiser",
+    "Origin", "OwnCodeError", "OwnModel", "Part", "Pattern", "Phase", "Place", "PluginContractError",
+    "PluginUnavailableError", "Pool2D", "Problem", "Product", "Prune", "Ram", "RamPurpose", "Ramp", "Random", "Rates",
+    "Recipe", "ReportColumn", "ReportRow", "Rewind", "Role", "Run", "Schedule", "Score", "ScoreInput", "Session",
+    "Settings", "ShapeError", "Shifted", "Solver", "SparsitySchedule", "SpecError", "Split", "State", "StepDecay",
+    "StoreError", "StraightThrough", "Strategy", "Task", "Tensor", "Train", "UnknownPluginError", "WholeScopePattern",
+    "Workload", "batch_rng", "closest", "data_places", "dropout_seed", "even_cuts", "exact_sum", "hookimpl",
+    "import_file", "is_own", "keep_best", "keep_count", "load_yaml", "nested", "open_plain", "opened_here",
+    "read_plain", "read_plain_text", "theirs", "yaml12",
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 """Which line of a user's own code an error came from."""
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,12 @@ from pathlib import Path
 
 from harness.errors import HarnessError, OwnCodeError
 
-_MEMORY = ("out of memory", "can't allocate memory")
+_MEMORY = ("out of memory", "can't allocate memory", "oom when allocating", "failed to allocate memory")
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
+"""Where a framework that has compiled a user's code tells their lines: in its message, as Python would print them."""
+
+_ERROR = re.compile(r"^\s*\w*(?:Error|Exception): (.+)$", re.MULTILINE)
 
 
 def is_own(file: Path, folder: Path) -> bool:
@@ -33,7 +39,7 @@ def theirs(folder: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         traceback.print_exc()  # the whole of it goes into the stage's log
-        text = " ".join(str(error).split()) or "no message"
+        text = " ".join(_told(error).split()) or "no message"
         sentence = f"{_place(error, folder)}{what} raised {type(error).__name__}: {text}"
         if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY):
             raise MemoryError(sentence) from error
@@ -47,4 +53,18 @@ def _place(error: Exception, folder: Path) -> str:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if is_own(Path(frame.filename), folder):
             return f"{Path(frame.filename).relative_to(folder)}:{frame.lineno}: "
+    for file, line in reversed(_FRAME.findall(str(error))):
+        if is_own(Path(file), folder):
+            return f"{Path(file).relative_to(folder)}:{line}: "
     return ""
+
+
+def _told(error: Exception) -> str:
+    """The message; of one that lists lines of code, what comes after them, without hints."""
+    text = str(error)
+    frames = list(_FRAME.finditer(text))
+    if not frames:
+        return text
+    said = _ERROR.search(text, frames[-1].end())
+    rest = text[said.start(1) :] if said else text[frames[-1].end() :].partition("\n")[2]
+    return re.split(r"\n\s*(?:Hint:|Call arguments received|\[\[)", rest)[0]

@@ -3,16 +3,20 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.api.component import Frozen, JsonValue
 from harness.api.network import Layer, Network, Tensor
 from harness.api.program import SGD, LearningRate, Optimiser, Rates
-from harness.api.task import Metric
+from harness.api.task import Metric, Problem
 
 MeasureName = Literal["accuracy", "perplexity", "loss"]
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,10 +26,12 @@ class OwnModel:
     Model, data and callables are objects of the user's framework (`Any` here: the harness imports none).
 
     Args:
-        model: makes the model, an `nn.Module`; called under the cell's seed, so that it gives the initial weights.
-        train, valid, test: a pair (inputs, targets) of arrays or tensors; a map-style data set of such items; or an
-            iterable of whole batches (a `DataLoader`), iterated anew for every epoch. Inputs may be a tuple or a
-            mapping, which are then the arguments of the model.
+        model: makes the model, an `nn.Module` or a `tf_keras.Model`; called under the cell's seed, so that it gives the
+            initial weights.
+        train, valid, test: a pair (inputs, targets) of arrays or tensors; a map-style data set of such items; an
+            iterable of whole batches (a `DataLoader`, a `tf.data.Dataset`, a `Sequence`), iterated anew for every
+            epoch; or a function of a seed that returns one, called anew for every epoch. Inputs may be a tuple or a
+            mapping: of PyTorch they are then the arguments of the model, of Keras its one nested input.
         loss: (outputs, targets) -> the mean over the items of a batch, a scalar; by default cross-entropy over the
             last axis, or over axis 1 where the targets have its other axes.
         items: targets -> how many items a batch has; by default every element of integer targets, and else the length
@@ -36,13 +42,13 @@ class OwnModel:
         metric: name, unit and direction of an own measure.
         epochs: length of the dense training; 0 takes the model as it comes.
         batch: items of a step, where the data are not batches already. The last, smaller batch of training is dropped.
-        optimiser: a rule of the harness, or parameters -> a `torch.optim.Optimizer`, whose state is kept as well; the
-            learning rate is the schedule's in both.
+        optimiser: a rule of the harness, or parameters -> a `torch.optim.Optimizer` or a `tf_keras.optimizers`
+            optimiser, whose state is kept as well; the learning rate is the schedule's in all of them.
         learning_rate: one number, a schedule of the harness, or epoch -> a rate, or a rate per step.
         clip_norm: global norm that gradients are clipped to.
-        start: a checkpoint whose tensors replace the initial weights and buffers: `.safetensors`, or a `state_dict`
-            that is loaded weights-only.
-        prunable: names of further two-dimensional parameters that may be pruned.
+        start: a checkpoint whose tensors replace the initial weights and buffers: `.safetensors`; a `state_dict` that
+            is loaded weights-only; `.weights.h5` or `.keras`, of which the weights alone are read.
+        prunable: names of further two-dimensional parameters that may be pruned; a Keras one is (inputs, outputs).
         same_units: the label of an axis -> the label that it gets, for axes that are the same units.
         data_version: stands for the data in keys; by default all of the data is read and hashed.
         steps_per_epoch: of training, where the data cannot tell their length.
@@ -72,18 +78,68 @@ class OwnModel:
 
 
 class Place(Frozen):
-    """Where a tensor lies in its parameter: all of it, or some rows of one that holds several (fused q, k, v).
+    """Where a tensor lies in its parameter, and how it is laid out there.
 
     Args:
         tensor: name of the tensor.
         parameter: the framework's name of the parameter.
-        start, rows: rows of the parameter; all of them where `rows` is None.
+        start, rows: rows of the parameter that holds several tensors (fused q, k, v); all where `rows` is None.
+        layout: shape of the parameter in the framework, where that is not the harness's orientation.
+        axes: the framework's axes in the order of the harness: outputs, then inputs.
+        blocks: which block of the framework's rows stands at each place of the harness's, for gates in another order.
     """
 
     tensor: str
     parameter: str
     start: int = 0
     rows: int | None = None
+    layout: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
+
+    def outward(self, values: NDArray[_Scalar], shape: tuple[int, ...]) -> NDArray[_Scalar]:
+        """A copy of the parameter as the harness sees it.
+
+        Shapes:
+            values (*layout) -> (*shape), such as (rows, cols).
+        """
+        turned = values.transpose(self.axes) if self.axes else values
+        matrix = turned.reshape(shape)
+        if self.blocks:
+            apart = matrix.reshape(len(self.blocks), -1, *matrix.shape[1:])  # (gates, units, inputs)
+            matrix = apart[list(self.blocks)].reshape(shape)
+        return np.array(matrix, order="C", copy=True)  # a framework may lend out its own memory
+
+    def inward(self, matrix: NDArray[_Scalar]) -> NDArray[_Scalar]:
+        """The parameter as the framework holds it; the inverse of `outward`."""
+        values = matrix
+        if self.blocks:
+            apart = values.reshape(len(self.blocks), -1, *values.shape[1:])
+            values = apart[np.argsort(self.blocks)].reshape(matrix.shape)
+        if self.axes:
+            turned = values.reshape([self.layout[axis] for axis in self.axes])
+            return turned.transpose(np.argsort(self.axes))
+        return values.reshape(self.layout) if self.layout else values
+
+
+class ListedTensor(Frozen):
+    """A trainable tensor of a model as a user knows it, for people to read.
+
+    Args:
+        tensor: its name in the harness.
+        kind: what holds it, such as `Conv2d`, with what is special of it, such as `8 groups`.
+        shape: in the framework.
+        gates: of a recurrent layer, in the order of the rows in the harness.
+        also: further names of a tied tensor.
+        left_out: why it is never pruned; empty where it may be.
+    """
+
+    tensor: str
+    kind: str
+    shape: tuple[int, ...]
+    gates: str = ""
+    also: tuple[str, ...] = ()
+    left_out: str = ""
 
 
 class NativeModel(Network):
@@ -94,6 +150,8 @@ class NativeModel(Network):
         trained: every trainable tensor, tied ones once.
         places: where each tensor lies.
         positions: how often a layer's product runs for one item, by layer name, as a forward pass showed.
+        wrapped: layers that a toolkit of the framework can hold the masks of.
+        listed: every parameter, the frozen ones too, for people; decides nothing and is in no key.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -101,7 +159,21 @@ class NativeModel(Network):
     trained: tuple[Tensor, ...]
     places: tuple[Place, ...]
     positions: dict[str, int] = Field(default_factory=dict)
+    wrapped: tuple[str, ...] = ()
+    listed: tuple[ListedTensor, ...] = Field(default=(), exclude=True)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """What was found, in the order of the parameters."""
         return self.trained
+
+
+def opened_here(problem: Problem) -> bool:
+    """Whether a problem has a model of the user's own, which is then opened in this process.
+
+    A worker asks before it looks at the network: what is not open yet would be described by another process first.
+    """
+    native = getattr(problem, "native", None)
+    if native is None:
+        return False
+    native()
+    return True

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import ClassVar
 
-from harness.api import Backend, Device, Need, PluginUnavailableError, Problem, Session, Settings, hookimpl
+from harness.api import Backend, Device, Need, PluginUnavailableError, Problem, Session, Settings, hookimpl, opened_here
 
 _DISTRIBUTIONS = {
     "tensorflow": "tensorflow",
@@ -19,6 +19,7 @@ class KerasTfmot(Backend):
     """The network in tf-keras, pruned through TF-MOT's wrappers and its `UpdatePruningStep` callback."""
 
     name: ClassVar[str] = "keras_tfmot"
+    frameworks: ClassVar[tuple[str, ...]] = ("keras",)
     supplies: ClassVar[tuple[Need, ...]] = (
         "gradients", "hessian_gradients", "input_norms", "input_moments", "synaptic_flow",
     )  # fmt: skip
@@ -71,10 +72,15 @@ class KerasTfmot(Backend):
         reason = self.why_unavailable()
         if reason is not None:
             raise PluginUnavailableError(reason)
-        from .session import KerasSession
         from .toolkit import configure
 
         configure(settings)
+        if opened_here(problem):
+            from .own import OwnSession
+
+            return OwnSession(problem, settings)
+        from .session import KerasSession
+
         return KerasSession(problem, settings)
 
 

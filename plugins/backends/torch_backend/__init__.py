@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import ClassVar
 
-from harness.api import Backend, Device, NativeModel, Need, Problem, Session, Settings, hookimpl
+from harness.api import Backend, Device, NativeModel, Need, Problem, Session, Settings, hookimpl, opened_here
 
 from .processor import bfloat16_arithmetic
 
@@ -73,7 +73,7 @@ class TorchBackend(Backend):
         Raises:
             PluginUnavailableError: the device is not there, or the processor lacks what the plan counts on.
         """
-        if isinstance(problem.network, NativeModel):
+        if opened_here(problem):
             from .own import OwnSession
 
             return OwnSession(problem, settings, self.devices())

@@ -215,7 +215,7 @@ class OwnSession(TorchSession):
                         outputs = self._own.forward(self._module, inputs)
                         count = self._own.items(targets)
                         loss = float(self._own.loss(outputs, targets))
-                        sums = sums + self._own.measured(outputs, targets, loss, count)
+                        sums = sums + self._own.sums(self._own.measured(outputs, targets), loss * count)
                     nats, items = nats + loss * count, items + count
         finally:
             if activity is not None:

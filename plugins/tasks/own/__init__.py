@@ -8,7 +8,6 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -125,8 +124,6 @@ class OwnProblem(Problem):
             SpecError: the entry is wrong.
             OwnCodeError: the user's code raised, or ended its process.
         """
-        if find_spec("torch") is None:
-            raise PluginUnavailableError("own: PyTorch is not installed; run `pip install '.[torch]'`")
         with tempfile.TemporaryDirectory() as folder:
             asked, answer = Path(folder, "asked.json"), Path(folder, "answer.json")
             asked.write_text(json.dumps(self._task.asked(self._data_dir)))
@@ -147,7 +144,8 @@ class OwnProblem(Problem):
         """What was found in the model."""
         if self._opened is not None:
             return self._opened.network
-        return NativeModel.model_validate(self._description["network"])
+        listed = self._description["listed"]
+        return NativeModel.model_validate({**self._description["network"], "listed": listed})
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]
@@ -179,12 +177,12 @@ class OwnProblem(Problem):
     def initial_weights(self, seed: int) -> dict[str, NDArray[np.float32]]:
         """The weights that the model is built with, or those of its checkpoint."""
         opened = self.native()
-        parameters = dict(opened.built(seed).named_parameters())
+        parameters = opened.way.parameters(opened.built(seed))
         found = {}
         for place, tensor in zip(self.network.places, self.network.trained, strict=True):
-            values = parameters[place.parameter].detach()
+            values = parameters[place.parameter]
             part = values if place.rows is None else values[place.start : place.start + place.rows]
-            found[place.tensor] = np.array(part.reshape(tensor.shape), dtype=np.float32)
+            found[place.tensor] = place.outward(part, tensor.shape).astype(np.float32, copy=False)
         return found
 
     def batches(self, split: Split, epoch: int, rng: np.random.Generator) -> Iterator[Batch]:

@@ -1,6 +1,7 @@
 """Describes a user's model in a process of its own: the one that plans never imports a framework."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from .opened import Opened
 def main(asked: Path, answer: Path) -> None:
     """Read what is asked for, write what was found or why there is nothing."""
     given = json.loads(asked.read_text())
+    # Before a user's file imports it: `tf.keras` is then the Keras that the toolkit prunes.
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         data_dir = Path(given["data_dir"]) if given["data_dir"] else None
         opened = Opened(given["entry"], Path(given["folder"]), given["parameters"], data_dir, smoke=given["smoke"])
@@ -19,6 +23,7 @@ def main(asked: Path, answer: Path) -> None:
         rates = [recipe.learning_rate.at(epoch) for epoch in range(max(1, recipe.epochs))]
         found = {
             "network": network.model_dump(mode="json"),
+            "listed": [each.model_dump(mode="json") for each in network.listed],
             "recipe": {**recipe.model_dump(mode="json", exclude={"learning_rate"}), "rates": rates},
             "metric": opened.metric.model_dump(mode="json"),
             "fingerprint": opened.fingerprint(),

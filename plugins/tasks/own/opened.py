@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from math import exp
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from harness.api import (
     NativeModel,
     OwnCodeError,
     OwnModel,
+    PluginUnavailableError,
     Rates,
     Recipe,
     SpecError,
@@ -29,10 +30,9 @@ from harness.api import (
     theirs,
 )
 
-from . import source, torch_data, torch_model
-
-if TYPE_CHECKING:
-    from torch import nn
+from . import source
+from .data import Data
+from .way import PACKAGES, Way, Wishes, loaded_ways, way_of
 
 _METRICS = {
     "accuracy": Metric(name="accuracy", unit="%", better="higher", digits=2),
@@ -71,12 +71,13 @@ class Opened:
     ) -> None:
         self.path, name = source.located(entry, folder)
         self.folder, self._smoke, self._parameters = self.path.parent, smoke, dict(parameters)
-        module = source.imported(self.path)
+        module = _imported(self.path)
         function = getattr(module, name, None)
         if not callable(function):
             names = [each for each, value in vars(module).items() if inspect.isfunction(value)]
             raise SpecError(f"own: {self.path.name} has no function {name!r}; it has {', '.join(names) or 'none'}")
-        torch_data.seed_all(0)
+        for way in loaded_ways():
+            way.seed(0)  # data that the function draws are the same in every process
         with theirs(self.folder, f"{name}()"):
             given = function(**self._arguments(function, name, data_dir))
         if not isinstance(given, OwnModel):
@@ -84,10 +85,13 @@ class Opened:
                 f"own: {self.path.name}:{name} must return a `harness.api.OwnModel`, got {type(given).__name__}"
             )
         self.own = given
-        self._splits = {
-            split: torch_data.Data(split, getattr(given, split), given.batch, given.steps_per_epoch)
-            for split in ("train", "valid", "test")
-        }
+        with theirs(self.folder, "building the model"):
+            self.way: Way = way_of(given.model)
+        with theirs(self.folder, "opening the data"):
+            self._splits = {
+                split: Data(self.way, split, getattr(given, split), given.batch, given.steps_per_epoch)
+                for split in ("train", "valid", "test")
+            }
 
     def _arguments(self, function: Callable[..., object], name: str, data_dir: Path | None) -> dict[str, object]:
         known = inspect.signature(function).parameters
@@ -110,21 +114,25 @@ class Opened:
             found["data_dir"] = data_dir
         return found
 
-    def built(self, seed: int) -> nn.Module:
+    def built(self, seed: int) -> Any:
         """The model with its initial weights, or with those of the checkpoint it starts from."""
-        import torch
-
-        torch_data.seed_all(seed)
+        self.way.seed(seed)
         with theirs(self.folder, "building the model"):
             model = self.own.model()
-        if not isinstance(model, torch.nn.Module):
-            raise SpecError(f"own: `model` must make a torch.nn.Module, got {type(model).__name__}")
+        if not self.way.is_model(model):
+            raise SpecError(f"own: `model` must make a {self.way.model_class}, got {_kind(model)}")
+        inputs, _ = self._first
+        with theirs(self.folder, "the model on its first batch"):
+            self.way.completed(model, inputs)
         if self.own.start is not None:
-            _start(model, self._start_file())
-        for parameter in model.parameters():
-            if parameter.dtype != torch.float32 and parameter.requires_grad:
-                raise SpecError(f"own: parameters must be float32, got {parameter.dtype}; convert the model")
-            parameter.data = parameter.data.contiguous()
+            path = self._start_file()
+            try:
+                self.way.start(model, path)
+            except Exception as error:
+                text = " ".join(str(error).split())
+                raise SpecError(
+                    f"own: the checkpoint {path} does not load: {text}; it must be of this very model"
+                ) from error
         return model
 
     def _start_file(self) -> Path:
@@ -134,29 +142,28 @@ class Opened:
         return path
 
     @cached_property
+    def _first(self) -> tuple[Any, Any]:
+        """A batch of training data, to look at."""
+        with theirs(self.folder, "reading the data"):
+            first = next(self._splits["train"].batches(np.random.default_rng(0)), None)
+        if first is None:
+            raise SpecError("own: `train` must yield at least one batch, got none; give more data or a smaller `batch`")
+        return first
+
+    @cached_property
     def network(self) -> NativeModel:
         """What is found in the model; one batch is sent through it, its loss and its metric."""
-        import torch
-
-        model = self.built(0).eval()
-        trace = torch_model.Trace(model)
-        torch.backends.mha.set_fastpath_enabled(False)  # it would call no layer, and compute in another way
-        with theirs(self.folder, "reading the data"):
-            inputs, targets = next(iter(self._splits["train"].batches(np.random.default_rng(0))))
-        # With gradients, as in training: some layers take a fused way without.
+        model, (inputs, targets) = self.built(0), self._first
         with theirs(self.folder, "the model on its first batch"):
-            outputs = self.forward(model, inputs)
+            outputs, seen = self.way.traced(model, inputs)
         with theirs(self.folder, "the loss of the first batch"):
             loss = self.loss(outputs, targets)
             items = self.items(targets)
-        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-            raise SpecError(f"own: `loss` must give one number, got {_shape(loss)}; take the mean over the items")
-        with theirs(self.folder, "the metric of the first batch"), torch.no_grad():
-            self.value(self.measured(outputs, targets, float(loss), items), items)
-        trace.close()
-        return torch_model.read(
-            model, trace.outputs(outputs), trace.per_item(items), self.own.prunable, self.own.same_units
-        )
+        if not self.way.is_scalar(loss):
+            raise SpecError(f"own: `loss` must give one number, got {_kind(loss)}; take the mean over the items")
+        with theirs(self.folder, "the metric of the first batch"):
+            self.value(self.sums(self.measured(outputs, targets), float(loss) * items), items)
+        return self.way.found(model, seen, items, Wishes(self.own.prunable, self.own.same_units))
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -213,32 +220,31 @@ class Opened:
             done += 1
             yield batch
 
-    def forward(self, model: nn.Module, inputs: Any) -> Any:
-        """The model on a batch: a tuple or a mapping are its arguments."""
-        if isinstance(inputs, tuple):
-            return model(*inputs)
-        return model(**inputs) if isinstance(inputs, dict) else model(inputs)
+    def forward(self, model: Any, inputs: Any, *, training: bool = False) -> Any:
+        """The model on a batch."""
+        return self.way.forward(model, inputs, training=training)
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """The mean over the items of a batch."""
-        return (self.own.loss or _cross_entropy)(outputs, targets)
+        return (self.own.loss or self.way.cross_entropy)(outputs, targets)
 
     def items(self, targets: Any) -> int:
         """How many items a batch has."""
-        if self.own.items is not None:
-            return int(self.own.items(targets))
-        return int(targets.numel() if not targets.is_floating_point() else targets.shape[0])
+        return int(self.own.items(targets)) if self.own.items is not None else self.way.items(targets)
 
-    def measured(self, outputs: Any, targets: Any, loss: float, items: int) -> Any:
-        """The metric's sum, or sums, over the items of a batch."""
+    def measured(self, outputs: Any, targets: Any) -> Any:
+        """The metric's sum, or sums, over the items of a batch; None where they follow from the loss."""
         measure = self.own.measure
         if callable(measure):
-            sums = measure(outputs, targets)
-            return np.asarray(sums.detach().cpu() if hasattr(sums, "detach") else sums, dtype=np.float64)
-        if measure == "accuracy":
-            logits = _classes_last(outputs, targets)
-            return np.float64(int((logits.argmax(dim=-1) == targets).sum()))
-        return np.float64(loss * items)
+            return measure(outputs, targets)
+        return self.way.correct(outputs, targets) if measure == "accuracy" else None
+
+    @staticmethod
+    def sums(measured: Any, nats: float) -> Any:
+        """What `measured` gave, or the loss summed over the items, in NumPy and float64."""
+        if measured is None:
+            return np.float64(nats)
+        return np.asarray(measured.detach().cpu() if hasattr(measured, "detach") else measured, dtype=np.float64)
 
     def value(self, sums: Any, items: int) -> float:
         """The metric over a whole split."""
@@ -259,18 +265,22 @@ class Opened:
         return f"{self.path.name}:{code.co_firstlineno}" if code is not None else self.path.name
 
 
-def _classes_last(outputs: Any, targets: Any) -> Any:
-    """Logits with the classes along the last axis; torch's own convention has them along axis 1."""
-    if outputs.shape[:-1] == targets.shape or outputs.ndim < 3:
-        return outputs
-    return outputs.movedim(1, -1)
+def _imported(path: Path) -> Any:
+    """The user's module; a framework that is missing is told as such.
 
-
-def _cross_entropy(outputs: Any, targets: Any) -> Any:
-    import torch
-
-    logits = _classes_last(outputs, targets)
-    return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+    Raises:
+        PluginUnavailableError: their file needs a framework that is not installed here.
+    """
+    try:
+        return source.imported(path)
+    except OwnCodeError as error:
+        missing = getattr(error.__cause__, "name", None)
+        if isinstance(error.__cause__, ModuleNotFoundError) and missing in PACKAGES:
+            name, extra = PACKAGES[missing]
+            raise PluginUnavailableError(
+                f"own: {path.name} needs {name}, which is not installed here; run `pip install '.[{extra}]'`"
+            ) from error
+        raise
 
 
 def _rates(given: Any, steps: int) -> Rates:
@@ -282,26 +292,6 @@ def _rates(given: Any, steps: int) -> Rates:
     return rates
 
 
-def _start(model: nn.Module, path: Path) -> None:
-    """Load a checkpoint; nothing in it is executed."""
-    import torch
-
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            state = state.get("state_dict", state) if isinstance(state, dict) else state
-        model.load_state_dict(state)
-    except Exception as error:
-        text = " ".join(str(error).split())
-        raise SpecError(
-            f"own: the checkpoint {path} does not load: {text}; it must be the model's own state_dict"
-        ) from error
-
-
-def _shape(value: object) -> str:
+def _kind(value: object) -> str:
     shape = getattr(value, "shape", None)
     return f"a tensor of shape {tuple(shape)}" if shape is not None else type(value).__name__

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Axis, NativeModel, Place, Role, SpecError, Tensor
+from harness.api import Axis, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +57,62 @@ def read(
             Place(tensor=each.tensor.name, parameter=each.parameter, start=each.start, rows=each.rows) for each in found
         ),
         positions=positions,
+        listed=_listed(model, found, owners),
     )
+
+
+def _listed(
+    model: nn.Module, found: Sequence[_Found], owners: Mapping[int, tuple[nn.Module, str]]
+) -> tuple[ListedTensor, ...]:
+    """Every parameter for people: what holds it, under which names, and why it is left out."""
+    parameters = dict(model.named_parameters())
+    also: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        also.setdefault(id(parameter), []).append(name)
+    rows = []
+    for each in found:
+        parameter = parameters[each.parameter]
+        module, name = owners[id(parameter)]
+        rows.append(
+            ListedTensor(
+                tensor=each.tensor.name,
+                kind=_kind(module, name),
+                shape=tuple(parameter.shape) if each.rows is None else (each.rows, *parameter.shape[1:]),
+                gates=_GATES.get(each.tensor.role, "") if each.tensor.is_prunable else "",
+                also=tuple(also[id(parameter)][1:]),
+                left_out="" if each.tensor.is_prunable else _why_left_out(module, parameter),
+            )
+        )
+    frozen = {name: p for name, p in parameters.items() if not p.requires_grad}
+    return (
+        *rows,
+        *(
+            ListedTensor(tensor=name, kind=_kind(*owners[id(p)]), shape=tuple(p.shape), left_out="frozen")
+            for name, p in frozen.items()
+        ),
+    )
+
+
+_GATES = {"lstm": "i f g o", "gru": "r z n"}
+
+
+def _kind(module: nn.Module, name: str) -> str:
+    """The class of a module, with what is special of it."""
+    groups = getattr(module, "groups", 1)
+    special = f", {groups} groups" if isinstance(groups, int) and groups > 1 else ""
+    return type(module).__name__ + special
+
+
+def _why_left_out(module: nn.Module, parameter: torch.Tensor) -> str:
+    from torch.nn.modules.conv import _ConvTransposeNd
+
+    if parameter.ndim < 2:
+        return "a vector"
+    if isinstance(module, _ConvTransposeNd):
+        return "a transposed convolution"
+    if parameter.ndim == 2:
+        return "of no layer that is known; name it in `prunable` if it is a matrix"
+    return "neither a matrix nor of a layer that is known"
 
 
 def _owned(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:

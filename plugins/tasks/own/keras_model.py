@@ -1,0 +1,443 @@
+"""What a Keras model holds: its matrices with roles and axes, and how often each runs for an item.
+
+A Keras kernel is the transpose of the harness's; a convolution is (*kernel, in, out); a GRU has its gates as z, r, h,
+the harness as r, z, n; an `EinsumDense`, which attention is made of, has whatever axes its equation says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from harness.api import Axis, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
+
+if TYPE_CHECKING:
+    from tensorflow import Variable
+    from tf_keras import Model as KerasModel
+    from tf_keras.layers import Layer as KerasLayer
+
+
+@dataclass
+class Held:
+    """A layer with variables of its own, and their names.
+
+    Args:
+        name: the layer's, with those of the layers around it.
+        layer: itself.
+        inside: the layers around it, outermost first.
+        variables: its own, by part, such as `kernel`.
+    """
+
+    name: str
+    layer: KerasLayer
+    inside: tuple[KerasLayer, ...]
+    variables: dict[str, Variable] = field(default_factory=dict)
+
+    def full(self, part: str) -> str:
+        """The name of a variable; those of the model itself stand alone."""
+        return f"{self.name}.{part}" if self.inside else part
+
+
+def layers_of(model: KerasModel) -> list[KerasLayer]:
+    """Every layer inside, at any depth."""
+    return list(model._flatten_layers(recursive=True, include_self=False))
+
+
+def held(model: KerasModel) -> list[Held]:
+    """Every layer that holds variables itself, with names that no two share, in the order in which they are found."""
+    found: list[Held] = []
+    seen: set[int] = set()
+    names: dict[str, int] = {}
+    for path in _paths(model, ()):
+        layer = path[-1]
+        if id(layer) in seen:  # used twice, or listed by two layers around it
+            continue
+        seen.add(id(layer))
+        name = ".".join(_short(each, path[:place]) for place, each in enumerate(path) if place) or "model"
+        name = name.rstrip(".")
+        names[name] = names.get(name, 0) + 1
+        unique = name if names[name] == 1 else f"{name}_{names[name] - 1}"
+        own = _own_variables(layer)
+        if own:
+            found.append(Held(unique, layer, path[:-1], own))
+    return found
+
+
+def _paths(layer: KerasLayer, before: tuple[KerasLayer, ...]) -> Iterator[tuple[KerasLayer, ...]]:
+    import tf_keras
+
+    path = (*before, layer)
+    yield path
+    if isinstance(layer, tf_keras.layers.RNN) and not _is_custom_cell(layer):
+        return  # its cell is read as a part of the layer
+    for inner in layer._flatten_layers(recursive=False, include_self=False):
+        yield from _paths(inner, path)
+
+
+def _is_custom_cell(layer: KerasLayer) -> bool:
+    import tf_keras
+
+    known = (tf_keras.layers.LSTMCell, tf_keras.layers.GRUCell, tf_keras.layers.SimpleRNNCell)
+    return not isinstance(layer.cell, known)
+
+
+def _short(layer: KerasLayer, around: Sequence[KerasLayer]) -> str:
+    return str(layer.name).replace("/", ".")
+
+
+def _own_variables(layer: KerasLayer) -> dict[str, Variable]:
+    """Variables of this layer alone, by the last part of their names."""
+    holder = layer
+    import tf_keras
+
+    if isinstance(layer, tf_keras.layers.RNN) and not _is_custom_cell(layer):
+        holder = layer.cell
+    found: dict[str, Variable] = {}
+    for variable in (*holder._trainable_weights, *holder._non_trainable_weights):
+        part = variable.name.partition(":")[0].rpartition("/")[2] or "variable"
+        count = sum(each == part or each.startswith(f"{part}_") for each in found)
+        found[part if part not in found else f"{part}_{count}"] = variable
+    return found
+
+
+def variables(model: KerasModel) -> dict[str, Variable]:
+    """Every variable by name, trained or not, shared ones once."""
+    found: dict[str, Variable] = {}
+    seen: set[Any] = set()
+    for each in held(model):
+        for part, variable in each.variables.items():
+            if variable.ref() not in seen:
+                seen.add(variable.ref())
+                found[each.full(part)] = variable
+    return found
+
+
+def trainable(model: KerasModel) -> dict[str, Variable]:
+    """Those that are trained, by name."""
+    trained = {variable.ref() for variable in model.trainable_weights}
+    return {name: variable for name, variable in variables(model).items() if variable.ref() in trained}
+
+
+# --- tensors --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """How a variable is a matrix: the axes of outputs and of inputs, and what the axes count.
+
+    Args:
+        outputs, inputs: axes of the variable.
+        role: in the model.
+        rows, cols: what the axes are called, and how often every unit stands in them.
+    """
+
+    outputs: tuple[int, ...]
+    inputs: tuple[int, ...]
+    role: Role
+    rows: tuple[str, int] = ("units", 1)
+    cols: tuple[str, int] = ("inputs", 1)
+    blocks: tuple[int, ...] = ()
+
+
+def read(
+    model: KerasModel,
+    outputs: set[int],
+    positions: dict[int, int],
+    wrapped: tuple[str, ...],
+    prunable: Sequence[str],
+    same: Mapping[str, str],
+) -> NativeModel:
+    """Every trainable tensor of a model, shared ones once.
+
+    Args:
+        model: called once, so that all of its variables are there.
+        outputs: ids of the layers whose result is the model's own.
+        positions: as a call showed, by id of the layer.
+        wrapped: names of the layers that TF-MOT can wrap.
+        prunable: further two-dimensional variables that may be pruned, (inputs, outputs).
+        same: labels of axes that are to be other ones.
+
+    Raises:
+        SpecError: `prunable` or `same` names what is not there.
+    """
+    names = variables(model)
+    _check(prunable, names)
+    trained, layers = trainable(model), held(model)
+    tensors, places, listed = [], [], []
+    for each in layers:
+        for part, variable in each.variables.items():
+            name = each.full(part)
+            if name not in trained:
+                if name in names and variable.trainable:
+                    listed.append(_row(each, name, variable, None, "frozen"))
+                continue
+            matrix = _matrix(each, part, variable, is_output=id(each.layer) in outputs)
+            if matrix is None and name in prunable:
+                matrix = _Matrix((1,), (0,), "dense")
+            tensors.append(_tensor(each, name, variable, matrix))
+            places.append(_place(name, variable, matrix))
+            listed.append(_row(each, name, variable, matrix, "" if matrix else _why_left_out(variable)))
+    labels = {axis.label for tensor in tensors for axis in (tensor.rows, tensor.cols) if axis is not None}
+    unknown = sorted(set(same) - labels)
+    if unknown:
+        raise SpecError(f"own: `same_units` must name axes of the model, got {unknown[0]!r}; there is {sorted(labels)}")
+    return NativeModel(
+        framework="keras",
+        trained=tuple(_relabelled(tensor, same) for tensor in tensors),
+        places=tuple(places),
+        positions={each.name: positions[id(each.layer)] for each in layers if id(each.layer) in positions},
+        wrapped=wrapped,
+        listed=tuple(listed),
+    )
+
+
+def _check(prunable: Sequence[str], names: Mapping[str, Variable]) -> None:
+    for name in prunable:
+        if name not in names or len(names[name].shape) != 2:
+            matrices = ", ".join(each for each, v in names.items() if len(v.shape) == 2) or "none"
+            raise SpecError(f"own: `prunable` must name two-dimensional parameters, got {name!r}; there is {matrices}")
+
+
+def _matrix(each: Held, part: str, variable: Variable, *, is_output: bool) -> _Matrix | None:
+    """How a variable of a known layer is a matrix; None for one that is none."""
+    import tf_keras
+
+    layers, layer = tf_keras.layers, each.layer
+    found: _Matrix | None = None
+    if isinstance(layer, layers.Dense) and part == "kernel":
+        found = _Matrix((1,), (0,), "softmax" if is_output else "dense")
+    elif isinstance(layer, layers.EinsumDense) and part == "kernel":
+        found = _einsum(each, is_output)
+    elif isinstance(layer, layers.Embedding) and part == "embeddings":
+        found = _Matrix((0,), (1,), "embedding", ("words", 1), ("features", 1))
+    elif isinstance(layer, layers.RNN) and not _is_custom_cell(layer):
+        found = _recurrent(layer, part)
+    elif _is_convolution(layer):
+        found = _convolution(part, tuple(variable.shape))
+    return found
+
+
+def _convolution(part: str, shape: tuple[int, ...]) -> _Matrix | None:
+    """Of (*kernel, in, out); of a depthwise kernel (*kernel, in, multiplier) every channel has its own few outputs."""
+    taps, last = tuple(range(len(shape) - 2)), len(shape) - 1
+    if part == "depthwise_kernel":
+        return _Matrix((last - 1, last), taps, "conv", ("channels", 1))
+    if part in ("kernel", "pointwise_kernel"):
+        repeat = prod(shape[: len(taps)])
+        return _Matrix((last,), (last - 1, *taps), "conv", ("channels", 1), ("inputs", repeat))
+    return None
+
+
+def _is_convolution(layer: KerasLayer) -> bool:
+    """A transposed one is none: its inputs are not what its columns would be."""
+    import tf_keras
+
+    layers = tf_keras.layers
+    known = (
+        layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.SeparableConv1D, layers.SeparableConv2D,
+        layers.DepthwiseConv1D, layers.DepthwiseConv2D,
+    )  # fmt: skip
+    transposed = (layers.Conv1DTranspose, layers.Conv2DTranspose, layers.Conv3DTranspose)
+    return isinstance(layer, known) and not isinstance(layer, transposed)
+
+
+def _recurrent(layer: KerasLayer, part: str) -> _Matrix | None:
+    import tf_keras
+
+    if part not in ("kernel", "recurrent_kernel"):
+        return None
+    role: Role = "dense"
+    gates = 1
+    blocks: tuple[int, ...] = ()
+    if isinstance(layer.cell, tf_keras.layers.LSTMCell):
+        role, gates = "lstm", 4  # i, f, c, o are the harness's i, f, g, o
+    elif isinstance(layer.cell, tf_keras.layers.GRUCell):
+        role, gates, blocks = "gru", 3, (1, 0, 2)  # z, r, h; the harness has r, z, n
+    cols = ("units", 1) if part == "recurrent_kernel" else ("inputs", 1)
+    return _Matrix((1,), (0,), role, ("units", gates), cols, blocks)
+
+
+def _einsum(each: Held, is_output: bool) -> _Matrix | None:
+    """Axes of an `EinsumDense` that meet the input are inputs, those that the output has are outputs."""
+    import tf_keras
+
+    left, _, result = each.layer.equation.replace("...", "").partition("->")
+    given, _, kernel = left.partition(",")
+    inputs = tuple(place for place, axis in enumerate(kernel) if axis in given and axis not in result)
+    outputs = tuple(place for place, axis in enumerate(kernel) if axis in result and axis not in given)
+    if len(inputs) + len(outputs) != len(kernel) or not inputs or not outputs:
+        return None  # an axis that runs along: a matrix for each of its places
+    attention = any(isinstance(around, tf_keras.layers.MultiHeadAttention) for around in each.inside)
+    role: Role = "attention" if attention else "softmax" if is_output else "dense"
+    return _Matrix(outputs, inputs, role)
+
+
+def _tensor(each: Held, name: str, variable: Variable, matrix: _Matrix | None) -> Tensor:
+    shape = tuple(variable.shape)
+    if matrix is None:
+        rows = Axis(label=f"{name}.values", size=max(1, prod(shape)))
+        return Tensor(name=name, layer=each.name, role="bias", rows=rows)
+    label, gates = matrix.rows
+    size = prod(shape[axis] for axis in matrix.outputs)
+    rows = Axis(label=f"{each.name}.{label}", size=size, repeat=gates, order="blocks" if gates > 1 else "adjacent")
+    what, repeat = matrix.cols
+    cols = Axis(label=f"{each.name}.{what}", size=prod(shape[axis] for axis in matrix.inputs), repeat=repeat)
+    return Tensor(name=name, layer=each.name, role=matrix.role, rows=rows, cols=cols)
+
+
+def _place(name: str, variable: Variable, matrix: _Matrix | None) -> Place:
+    shape = tuple(variable.shape)
+    axes = (*matrix.outputs, *matrix.inputs) if matrix is not None else ()
+    if axes == tuple(range(len(shape))):
+        axes = ()  # as the harness has it
+    blocks = matrix.blocks if matrix is not None else ()
+    return Place(tensor=name, parameter=name, layout=shape, axes=axes, blocks=blocks)
+
+
+_GATES = {"lstm": "i f g o", "gru": "r z n"}
+
+
+def _row(each: Held, name: str, variable: Variable, matrix: _Matrix | None, why: str) -> ListedTensor:
+    groups = getattr(each.layer, "groups", 1)
+    special = f", {groups} groups" if isinstance(groups, int) and groups > 1 else ""
+    return ListedTensor(
+        tensor=name,
+        kind=type(each.layer).__name__ + special,
+        shape=tuple(variable.shape),
+        gates=_GATES.get(matrix.role, "") if matrix is not None else "",
+        left_out=why,
+    )
+
+
+def _why_left_out(variable: Variable) -> str:
+    rank = len(variable.shape)
+    if rank < 2:
+        return "a vector"
+    if rank == 2:
+        return "of no layer that is known; name it in `prunable` if it is a matrix"
+    return "neither a matrix nor of a layer that is known"
+
+
+def _relabelled(tensor: Tensor, same: Mapping[str, str]) -> Tensor:
+    def axis(given: Axis | None) -> Axis | None:
+        return given and given.model_copy(update={"label": same.get(given.label, given.label)})
+
+    return tensor.model_copy(update={"rows": axis(tensor.rows), "cols": axis(tensor.cols)})
+
+
+# --- a call that is watched -----------------------------------------------------------------------------------------
+
+
+class Watch:
+    """Calls a function after every call of a layer, with the layer, its inputs and its result, until it is closed.
+
+    Args:
+        layers: which.
+        see: what is called.
+    """
+
+    def __init__(self, layers: Sequence[KerasLayer], see: Callable[[KerasLayer, tuple[Any, ...], Any], None]) -> None:
+        self._layers = list(layers)
+        for layer in self._layers:
+            # On the instance, beside Keras' tracking of attributes, and taken off again.
+            object.__setattr__(layer, "call", self._watched(layer, layer.call, see))
+
+    def close(self) -> None:
+        """Let the layers be as they were."""
+        for layer in self._layers:
+            object.__delattr__(layer, "call")
+
+    @staticmethod
+    def _watched(layer: KerasLayer, inner: Any, see: Callable[[KerasLayer, tuple[Any, ...], Any], None]) -> Any:
+        def call(*inputs: Any, **named: Any) -> Any:
+            result = inner(*inputs, **named)
+            see(layer, inputs, result)
+            return result
+
+        return call
+
+
+class Trace:
+    """How often each layer's product runs, and which layer gives the model's result."""
+
+    def __init__(self, model: KerasModel) -> None:
+        self._positions: dict[int, int] = {}
+        self._last: dict[int, Any] = {}
+        self._parts = {id(each.layer): each for each in held(model)}
+        self._watch = Watch([each.layer for each in self._parts.values()], self._see)
+
+    def close(self) -> None:
+        """Let the layers be as they were."""
+        self._watch.close()
+
+    def per_item(self, items: int) -> dict[int, int]:
+        """Products for one item, rounded up, by id of the layer."""
+        return {layer: max(1, -(-count // items)) for layer, count in self._positions.items()}
+
+    def outputs(self, result: object) -> set[int]:
+        """Ids of the layers whose result the model gives as its own, a softmax aside."""
+        logits = getattr(result, "_keras_logits", result)
+        return {layer for layer, given in self._last.items() if given is result or given is logits}
+
+    def _see(self, layer: KerasLayer, inputs: tuple[Any, ...], result: Any) -> None:
+        each = self._parts[id(layer)]
+        for part, variable in each.variables.items():
+            matrix = _matrix(each, part, variable, is_output=False)
+            if matrix is None or matrix.role in ("lstm", "gru", "embedding") or not hasattr(result, "shape"):
+                continue
+            outputs = prod(variable.shape[axis] for axis in matrix.outputs)
+            values = int(np.prod(result.shape))
+            if part == "depthwise_kernel" and "pointwise_kernel" in each.variables:
+                # Of a separable convolution only the result of its second product is seen; both run as often.
+                values = values // int(each.variables["pointwise_kernel"].shape[-1]) * outputs
+            self._positions[id(layer)] = self._positions.get(id(layer), 0) + values // outputs
+            if matrix.role in ("dense", "softmax"):
+                self._last[id(layer)] = result
+            break
+
+
+# --- the toolkit ----------------------------------------------------------------------------------------------------
+
+
+def wrappable(model: KerasModel, inputs: Any, outputs: Any) -> tuple[str, ...]:
+    """Names of the layers that TF-MOT's wrapper can hold: none where the model cannot be put together anew.
+
+    TF-MOT clones a model around its wrappers, which a subclassed one does not allow; and a clone that does not compute
+    the same (a layer with an incomplete `get_config`) is not the user's model.
+    """
+    import tf_keras
+
+    if not (isinstance(model, tf_keras.Sequential) or getattr(model, "_is_graph_network", False)):
+        return ()
+    try:
+        from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
+
+        clone = tf_keras.models.clone_model(model)
+        clone.set_weights(model.get_weights())
+        given = clone(inputs, training=False)
+    except Exception:  # whatever a user's layer raises when it is made again: it is masked in place then
+        return ()
+    if not np.array_equal(np.asarray(given), np.asarray(outputs), equal_nan=True):
+        return ()
+    # Not layers made of layers, such as attention: those have no variables yet where the wrapper looks for them.
+    holding = {id(each.layer) for each in held(model) if any(_is_wrapped(each, part) for part in each.variables)}
+    return tuple(
+        layer.name
+        for layer in model.layers
+        if id(layer) in holding and not _is_nested(layer) and PruneRegistry.supports(layer)
+    )
+
+
+def _is_wrapped(each: Held, part: str) -> bool:
+    """Whether a variable is a matrix that TF-MOT's wrapper would hold a mask of."""
+    return part != "depthwise_kernel" and _matrix(each, part, each.variables[part], is_output=False) is not None
+
+
+def _is_nested(layer: KerasLayer) -> bool:
+    import tf_keras
+
+    return isinstance(layer, tf_keras.Model | tf_keras.layers.Wrapper)

@@ -1,0 +1,202 @@
+"""Keras 2: how its models are built, started, sent through and asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api import NativeModel, SpecError
+
+from . import keras_model
+from .way import Way, Wishes
+
+
+class KerasWay(Way):
+    """Models of tf-keras, arrays, `tf.data` and `Sequence`."""
+
+    framework: ClassVar = "keras"
+    modules: ClassVar[frozenset[str]] = frozenset({"tensorflow", "tf_keras", "keras"})
+    model_class: ClassVar[str] = "tf_keras.Model"
+
+    def seed(self, seed: int) -> None:
+        """Seed Python, NumPy and TensorFlow; names and random layers are counted from the start again."""
+        import tf_keras
+
+        tf_keras.utils.set_random_seed(seed % 2**32)
+        # Names of layers are counted over all models of a process, and a second build must have those of the first.
+        tf_keras.backend.reset_uids()
+        # Its random layers keep a generator whose state can be set then; their other way cannot be resumed.
+        tf_keras.backend.experimental.enable_tf_random_generator()
+
+    def is_model(self, found: object) -> bool:
+        """Whether it is a model of Keras 2, which is the one that TF-MOT prunes."""
+        import tf_keras
+
+        if isinstance(found, tf_keras.Model):
+            return True
+        if any(each.__module__.startswith("keras.") for each in type(found).__mro__):
+            raise SpecError(
+                f"own: `model` must make a model of Keras 2 (tf_keras), got {type(found).__name__} of Keras 3, which "
+                "TF-MOT does not prune; `import tf_keras as keras`"
+            )
+        return False
+
+    def completed(self, model: Any, inputs: Any) -> None:
+        """A subclassed model has its variables after its first call only."""
+        if not model.built or any(not layer.built for layer in keras_model.layers_of(model)):
+            self.forward(model, inputs, training=False)
+        for variable in model.trainable_weights:
+            if variable.dtype != "float32":
+                raise SpecError(
+                    f"own: parameters must be float32, got {variable.dtype.name} of {variable.name}; convert the model"
+                )
+
+    def start(self, model: Any, path: Path) -> None:
+        """Of `.keras` and `.weights.h5` only the weights are read; `.safetensors` has them by name, as Keras has."""
+        if path.suffix == ".safetensors":
+            _load_arrays(model, path)
+        elif path.suffix in (".keras", ".h5"):
+            model.load_weights(str(path))
+        else:
+            raise SpecError(
+                f"a checkpoint of Keras is .weights.h5, .keras or .safetensors, not {path.suffix or 'this'}"
+            )
+
+    def parameters(self, model: Any) -> dict[str, NDArray[np.float32]]:
+        """By the names that `keras_model` gives them."""
+        return {name: variable.numpy() for name, variable in keras_model.trainable(model).items()}
+
+    def variables(self, model: Any) -> dict[str, Any]:
+        """Every variable by name, trained or not."""
+        return keras_model.variables(model)
+
+    def layers(self, model: Any) -> list[Any]:
+        """Every layer, at any depth."""
+        return keras_model.layers_of(model)
+
+    def watched(self, model: Any, see: Callable[[str, Any, Any], None]) -> keras_model.Watch:
+        """Have (layer's name, first input, result) told after every call of a layer with variables, until closed."""
+        names = {id(each.layer): each.name for each in keras_model.held(model)}
+
+        def told(layer: Any, inputs: tuple[Any, ...], result: Any) -> None:
+            see(names[id(layer)], inputs[0] if inputs else None, result)
+
+        return keras_model.Watch([each.layer for each in keras_model.held(model)], told)
+
+    def traced(self, model: Any, inputs: Any) -> tuple[Any, Any]:
+        """A call in evaluation, with every layer's own call watched."""
+        trace = keras_model.Trace(model)
+        try:
+            outputs = self.forward(model, inputs, training=False)
+        finally:
+            trace.close()
+        return outputs, (trace, outputs, inputs)
+
+    def found(self, model: Any, seen: Any, items: int, wishes: Wishes) -> NativeModel:
+        """Roles and axes from the layers."""
+        trace, outputs, inputs = seen
+        wrapped = keras_model.wrappable(model, inputs, outputs)
+        return keras_model.read(
+            model, trace.outputs(outputs), trace.per_item(items), wrapped, wishes.prunable, wishes.same or {}
+        )
+
+    def forward(self, model: Any, inputs: Any, *, training: bool) -> Any:
+        """Several inputs are one nested argument."""
+        return model(inputs, training=training)
+
+    def cross_entropy(self, outputs: Any, targets: Any) -> Any:
+        """Of logits over the last axis; where the model ends in a softmax of Keras, of what went into it."""
+        import tensorflow as tf
+
+        # What a softmax has rounded to 0 would have an infinite loss; Keras notes its input for this very reason.
+        logits = getattr(outputs, "_keras_logits", None)
+        if logits is None:
+            logits = outputs
+            if tf.executing_eagerly() and _are_probabilities(np.asarray(outputs)):
+                raise SpecError(
+                    "own: the model's outputs add up to 1, so they are probabilities, and the default loss takes "
+                    "logits; end the model in a softmax layer of Keras or in none, or give a `loss`"
+                )
+        labels = tf.reshape(tf.cast(targets, tf.int64), tf.shape(logits)[:-1])
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+    def is_scalar(self, loss: object) -> bool:
+        """Whether it is a tensor of one number."""
+        import tensorflow as tf
+
+        return isinstance(loss, tf.Tensor | tf.Variable) and loss.shape.num_elements() == 1
+
+    def items(self, targets: Any) -> int:
+        """Every element of integer targets, or else the length of their first axis."""
+        array = np.asarray(targets)
+        return int(array.size if array.dtype.kind in "iub" else len(array))
+
+    def correct(self, outputs: Any, targets: Any) -> Any:
+        """How many items have their highest output at the target."""
+        import tensorflow as tf
+
+        found = tf.argmax(outputs, axis=-1, output_type=tf.int64)
+        return tf.math.count_nonzero(found == tf.reshape(tf.cast(targets, tf.int64), tf.shape(found)))
+
+    def tensor(self, value: Any) -> Any:
+        """Doubles as float32; tensors stay what they are."""
+        import tensorflow as tf
+
+        if tf.is_tensor(value):
+            return tf.cast(value, tf.float32) if value.dtype == tf.float64 else value
+        array = np.asarray(value)
+        return array.astype(np.float32) if array.dtype == np.float64 else array
+
+    def taken(self, values: Any, chosen: NDArray[np.intp]) -> Any:
+        """Some items of an array."""
+        return values[chosen]
+
+    def together(self, items: list[Any]) -> Any:
+        """Items as one batch, part by part."""
+        import tensorflow as tf
+
+        return tf.nest.map_structure(lambda *parts: np.stack([np.asarray(part) for part in parts]), *items)
+
+    def is_stream(self, source: object) -> bool:
+        """A `Sequence` has whole batches for its items."""
+        import tf_keras
+
+        return isinstance(source, tf_keras.utils.Sequence) or super().is_stream(source)
+
+    def stream(self, source: Any) -> Iterable[Any]:
+        """A `Sequence` ends after its length."""
+        import tf_keras
+
+        if isinstance(source, tf_keras.utils.Sequence):
+            return (source[place] for place in range(len(source)))
+        return source  # type: ignore[no-any-return]  # an iterable, as the data set checks
+
+    def is_endless(self, source: object) -> bool:
+        """A `tf.data` that repeats for ever says so."""
+        import tensorflow as tf
+
+        return isinstance(source, tf.data.Dataset) and bool(source.cardinality() == tf.data.INFINITE_CARDINALITY)
+
+
+def _are_probabilities(outputs: NDArray[np.float32]) -> bool:
+    sums = outputs.sum(axis=-1)
+    return bool(outputs.shape[-1] > 1 and (outputs >= 0).all() and np.allclose(sums, 1, atol=1e-4))
+
+
+def _load_arrays(model: Any, path: Path) -> None:
+    """Assign arrays by name: those of the harness, or the variables' own."""
+    from safetensors.numpy import load_file
+
+    given = load_file(path)
+    for name, variable in keras_model.variables(model).items():
+        own = variable.name.partition(":")[0]
+        value = next((given[key] for key in (name, own, f"{own}:0", own.replace("/", ".")) if key in given), None)
+        if value is None:
+            raise SpecError(f"it lacks {name}; it has {', '.join(sorted(given)[:8]) or 'nothing'}")
+        if tuple(value.shape) != tuple(variable.shape):
+            raise SpecError(f"{name} must have shape {tuple(variable.shape)}, got {tuple(value.shape)}")
+        variable.assign(value)

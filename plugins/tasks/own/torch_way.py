@@ -1,0 +1,140 @@
+"""PyTorch: how its models are built, started, sent through and asked."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api import NativeModel, SpecError
+
+from . import torch_model
+from .way import Way, Wishes
+
+
+class TorchWay(Way):
+    """Modules, tensors and data sets of PyTorch."""
+
+    framework: ClassVar = "torch"
+    modules: ClassVar[frozenset[str]] = frozenset({"torch"})
+    model_class: ClassVar[str] = "torch.nn.Module"
+
+    def seed(self, seed: int) -> None:
+        """Seed Python, NumPy and PyTorch."""
+        import torch
+
+        random.seed(seed)
+        np.random.seed(seed % 2**32)  # the old one is what user code draws from
+        torch.manual_seed(seed)
+
+    def is_model(self, found: object) -> bool:
+        """Whether it is a module."""
+        import torch
+
+        return isinstance(found, torch.nn.Module)
+
+    def completed(self, model: Any, inputs: Any) -> None:
+        """Refuse other types than float32; lazy layers get their sizes."""
+        import torch
+
+        if any(isinstance(each, torch.nn.parameter.UninitializedParameter) for each in model.parameters()):
+            with torch.no_grad():
+                self.forward(model, inputs, training=True)
+        for parameter in model.parameters():
+            if parameter.dtype != torch.float32 and parameter.requires_grad:
+                raise SpecError(f"own: parameters must be float32, got {parameter.dtype}; convert the model")
+            parameter.data = parameter.data.contiguous()
+
+    def start(self, model: Any, path: Path) -> None:
+        """A safetensors file or a state_dict, loaded weights-only."""
+        import torch
+
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = state.get("state_dict", state) if isinstance(state, dict) else state
+        model.load_state_dict(state)
+
+    def parameters(self, model: Any) -> dict[str, NDArray[np.float32]]:
+        """By name, tied ones once."""
+        return {name: values.detach().numpy() for name, values in model.named_parameters()}
+
+    def traced(self, model: Any, inputs: Any) -> tuple[Any, Any]:
+        """A forward pass in evaluation under hooks."""
+        import torch
+
+        model.eval()
+        trace = torch_model.Trace(model)
+        torch.backends.mha.set_fastpath_enabled(False)  # it would call no layer, and compute in another way
+        # With gradients, as in training: some layers take a fused way without.
+        outputs = self.forward(model, inputs, training=False)
+        trace.close()
+        return outputs, (trace, outputs)
+
+    def found(self, model: Any, seen: Any, items: int, wishes: Wishes) -> NativeModel:
+        """Roles and axes from the modules."""
+        trace, outputs = seen
+        return torch_model.read(
+            model, trace.outputs(outputs), trace.per_item(items), wishes.prunable, wishes.same or {}
+        )
+
+    def forward(self, model: Any, inputs: Any, *, training: bool) -> Any:
+        """A tuple or a mapping are the arguments; the module's own mode says whether it trains."""
+        if isinstance(inputs, tuple):
+            return model(*inputs)
+        return model(**inputs) if isinstance(inputs, dict) else model(inputs)
+
+    def cross_entropy(self, outputs: Any, targets: Any) -> Any:
+        """Over the last axis, or over axis 1 where the targets have the other axes."""
+        import torch
+
+        logits = _classes_last(outputs, targets)
+        return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+
+    def is_scalar(self, loss: object) -> bool:
+        """Whether it is a tensor of one number."""
+        import torch
+
+        return isinstance(loss, torch.Tensor) and loss.numel() == 1
+
+    def items(self, targets: Any) -> int:
+        """Every element of integer targets, or else the length of their first axis."""
+        return int(targets.numel() if not targets.is_floating_point() else targets.shape[0])
+
+    def correct(self, outputs: Any, targets: Any) -> Any:
+        """How many items have their highest logit at the target."""
+        return np.float64(int((_classes_last(outputs, targets).argmax(dim=-1) == targets).sum()))
+
+    def tensor(self, value: Any) -> Any:
+        """Integers as int64, doubles as float32."""
+        import torch
+
+        tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
+        if tensor.dtype == torch.float64:
+            return tensor.float()
+        return tensor.long() if tensor.dtype in (torch.int8, torch.int16, torch.int32) else tensor
+
+    def taken(self, values: Any, chosen: NDArray[np.intp]) -> Any:
+        """Some items of a tensor."""
+        import torch
+
+        return values[torch.from_numpy(chosen)]
+
+    def together(self, items: list[Any]) -> Any:
+        """As PyTorch's own data loader puts items together."""
+        from torch.utils.data import default_collate
+
+        return default_collate(items)
+
+
+def _classes_last(outputs: Any, targets: Any) -> Any:
+    """Logits with the classes along the last axis; torch's own convention has them along axis 1."""
+    if outputs.shape[:-1] == targets.shape or outputs.ndim < 3:
+        return outputs
+    return outputs.movedim(1, -1)

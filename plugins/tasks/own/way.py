@@ -1,0 +1,156 @@
+"""What a task of a user's own needs from the framework of its model: tensors, batches, loss and what a model holds."""
+
+from __future__ import annotations
+
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.api import NativeModel, SpecError
+
+PACKAGES = {
+    "torch": ("PyTorch", "torch"),
+    "tensorflow": ("TensorFlow", "keras"),
+    "tf_keras": ("Keras 2", "keras"),
+    "keras": ("Keras 2 (`import tf_keras`)", "keras"),
+}
+"""Modules that users' files begin with: the framework, and the extra that installs it."""
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user says of the tensors of their model.
+
+    Args:
+        prunable: names of further matrices.
+        same: labels of axes that are to be other ones.
+    """
+
+    prunable: Sequence[str] = ()
+    same: Mapping[str, str] | None = None
+
+
+class Way(ABC):
+    """One framework. Models, tensors and batches are its own objects, `Any` to everybody else."""
+
+    framework: ClassVar[Literal["torch", "keras"]]
+    modules: ClassVar[frozenset[str]]
+    """What is loaded where a process has imported it."""
+    model_class: ClassVar[str]
+    """What a user's model has to be, for messages."""
+
+    @abstractmethod
+    def seed(self, seed: int) -> None:
+        """Seed every generator that a user's code may draw from."""
+
+    @abstractmethod
+    def is_model(self, found: object) -> bool:
+        """Whether it is a model of this framework."""
+
+    @abstractmethod
+    def completed(self, model: Any, inputs: Any) -> None:
+        """Bring a fresh model to where it has all of its parameters, in float32."""
+
+    @abstractmethod
+    def start(self, model: Any, path: Path) -> None:
+        """Load a checkpoint; nothing in it is executed.
+
+        Raises:
+            Exception: whatever the framework says of a checkpoint of another model.
+        """
+
+    @abstractmethod
+    def parameters(self, model: Any) -> dict[str, NDArray[np.float32]]:
+        """Every trainable parameter as the framework lays it out, by name."""
+
+    @abstractmethod
+    def traced(self, model: Any, inputs: Any) -> tuple[Any, Any]:
+        """Send a batch through the model as in an evaluation.
+
+        Returns:
+            The outputs, and what was seen on the way, for `found`.
+        """
+
+    @abstractmethod
+    def found(self, model: Any, seen: Any, items: int, wishes: Wishes) -> NativeModel:
+        """What the model holds.
+
+        Raises:
+            SpecError: a wish names what is not there.
+        """
+
+    @abstractmethod
+    def forward(self, model: Any, inputs: Any, *, training: bool) -> Any:
+        """The model on a batch."""
+
+    @abstractmethod
+    def cross_entropy(self, outputs: Any, targets: Any) -> Any:
+        """The mean over the items of a batch, in nats."""
+
+    @abstractmethod
+    def is_scalar(self, loss: object) -> bool:
+        """Whether it is one number of the framework."""
+
+    @abstractmethod
+    def items(self, targets: Any) -> int:
+        """Every element of integer targets, or else the length of their first axis."""
+
+    @abstractmethod
+    def correct(self, outputs: Any, targets: Any) -> Any:
+        """How many items have their highest logit at the target."""
+
+    @abstractmethod
+    def tensor(self, value: Any) -> Any:
+        """A leaf of a user's data as what models take: doubles as float32."""
+
+    @abstractmethod
+    def taken(self, values: Any, chosen: NDArray[np.intp]) -> Any:
+        """Some items of a tensor."""
+
+    @abstractmethod
+    def together(self, items: list[Any]) -> Any:
+        """Items of a map-style data set as one batch."""
+
+    def is_stream(self, source: object) -> bool:
+        """Whether a source yields whole batches."""
+        return not (hasattr(source, "__getitem__") and hasattr(source, "__len__"))
+
+    def stream(self, source: Any) -> Iterable[Any]:
+        """The batches of a stream, in one pass."""
+        return source  # type: ignore[no-any-return]  # an iterable, as the data set checks
+
+    def is_endless(self, source: object) -> bool:
+        """Whether a stream is known never to end."""
+        return False
+
+
+def loaded_ways() -> tuple[Way, ...]:
+    """The frameworks that this process has imported."""
+    from .keras_way import KerasWay
+    from .torch_way import TorchWay
+
+    return tuple(way for way in (TorchWay(), KerasWay()) if way.modules & set(sys.modules))
+
+
+def way_of(make_model: Any) -> Way:
+    """The framework of a user's model: the one that their file has imported, or else the one of the model it makes.
+
+    Raises:
+        SpecError: it is of none that the harness knows.
+    """
+    loaded = loaded_ways()
+    if len(loaded) == 1:
+        return loaded[0]
+    model = make_model()
+    for way in loaded_ways():
+        if way.is_model(model):
+            return way
+    raise SpecError(
+        f"own: `model` must make a torch.nn.Module or a tf_keras.Model, got {type(model).__name__}; return one of them"
+    )

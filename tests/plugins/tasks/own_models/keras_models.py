@@ -1,0 +1,158 @@
+"""Keras models of many kinds of layer, for tests: random classes, told apart by their mean."""
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+from tf_keras import layers
+
+from harness.api import AdamW, Metric, OwnModel
+
+
+def split(seed, items):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, items)
+    return (rng.normal(size=(items, 4, 4, 1)) + labels[:, None, None, None]).astype(np.float32), labels
+
+
+def everything():
+    """A functional model: TF-MOT can wrap its layers but those of attention and inside `Bidirectional`."""
+    x = images = layers.Input((4, 4, 1))
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(x)
+    x = layers.ReLU()(layers.BatchNormalization(name="norm")(x))
+    x = layers.DepthwiseConv2D(3, padding="same", name="depth")(x)
+    x = layers.Conv1D(8, 1, groups=2, name="grouped")(layers.Reshape((16, 8))(x))
+    x = x + layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    x = layers.LSTM(4, return_sequences=True, dropout=0.2, name="lstm")(x)
+    x = layers.Bidirectional(layers.GRU(6, name="gru"), name="both")(x)
+    return keras.Model(images, layers.Dense(3, name="out")(layers.Dropout(0.3)(x)))
+
+
+class Residual(keras.Model):
+    """A subclassed model, which TF-MOT does not wrap, with a draw that no layer owns."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = layers.Dense(8, name="first")
+        self.norm = layers.BatchNormalization(name="norm")
+        self.second = layers.Dense(8, name="second", kernel_regularizer="l2")
+        self.frozen = layers.Dense(8, name="frozen", trainable=False)
+        self.out = layers.Dense(3, name="out")
+        self.own = self.add_weight("own", (8, 8))
+
+    def call(self, images, training=False):
+        x = tf.nn.relu(self.norm(self.first(tf.reshape(images, (-1, 16))), training=training))
+        x = x + self.second(x) + self.frozen(x) @ self.own
+        if training:
+            x = tf.nn.dropout(x, 0.3)
+        return self.out(x)
+
+
+def own(**changes):
+    values = {
+        "model": everything,
+        "train": split(0, 50),
+        "valid": split(1, 20),
+        "test": split(2, 20),
+        "epochs": 4,
+        "batch": 8,
+        "learning_rate": 0.02,
+        "optimiser": AdamW(),
+    }
+    return OwnModel(**(values | changes))
+
+
+def task() -> OwnModel:
+    return own()
+
+
+def subclassed() -> OwnModel:
+    """A user's own optimiser and schedule."""
+    return own(
+        model=Residual,
+        prunable=["own"],
+        optimiser=lambda variables: keras.optimizers.Adam(0.1, weight_decay=0.01),
+        learning_rate=lambda epoch: 0.02 / (1 + epoch),
+        clip_norm=1.0,
+    )
+
+
+def stream() -> OwnModel:
+    """Data as `tf.data`, shuffled by the seed of the epoch; a plain Sequential with a softmax of Keras."""
+    data = tf.data.Dataset.from_tensor_slices(split(0, 48))
+    return own(
+        model=lambda: keras.Sequential([layers.Flatten(), layers.Dense(6, "relu"), layers.Dense(3, "softmax")]),
+        train=lambda seed: data.shuffle(48, seed=seed).batch(8),
+        valid=tf.data.Dataset.from_tensor_slices(split(1, 20)).batch(16),
+    )
+
+
+def unsteady() -> OwnModel:
+    return own(train=tf.data.Dataset.from_tensor_slices(split(0, 48)).shuffle(48).batch(8))
+
+
+def own_metric() -> OwnModel:
+    """The mean distance of the targets' outputs from 1, from two sums; data as a `Sequence` of batches."""
+
+    def sums(outputs, targets):
+        chosen = tf.gather(outputs, tf.cast(targets, tf.int32), batch_dims=1)
+        return tf.stack([tf.reduce_sum(tf.abs(1 - chosen)), tf.cast(tf.size(chosen), tf.float32)])
+
+    class Batches(keras.utils.Sequence):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, place):
+            return tuple(part[place * 8 : place * 8 + 8] for part in split(0, 48))
+
+    return own(
+        train=Batches(),
+        measure=sums,
+        finish=lambda sums, items: float(sums[0] / sums[1]),
+        metric=Metric(name="distance", better="lower", digits=3),
+    )
+
+
+def probabilities() -> OwnModel:
+    return own(model=lambda: keras.Sequential([layers.Flatten(), layers.Dense(3), layers.Lambda(tf.nn.softmax)]))
+
+
+def late_error() -> OwnModel:
+    """A loss that fails where it is compiled, not on the first batch that is looked at."""
+
+    def loss(outputs, targets):
+        if not tf.executing_eagerly():
+            raise RuntimeError("the loss gave up")
+        return tf.reduce_mean(outputs)
+
+    return own(model=Residual, loss=loss)
+
+
+def wrong_shape() -> OwnModel:
+    return own(model=Residual, loss=lambda outputs, targets: tf.reduce_mean(outputs @ tf.ones((7, 7))))
+
+
+def not_finite() -> OwnModel:
+    return own(model=Residual, loss=lambda outputs, targets: tf.reduce_mean(outputs) * float("nan"))
+
+
+def out_of_memory() -> OwnModel:
+    def loss(outputs, targets):
+        return tf.reduce_mean(outputs) + (0.0 if tf.executing_eagerly() else tf.reduce_sum(huge()))
+
+    def huge():
+        return tf.random.uniform((1 << 22, 1 << 22))
+
+    return own(model=Residual, loss=loss)
+
+
+def ends_early() -> OwnModel:
+    few = tf.data.Dataset.from_tensor_slices(split(0, 16)).batch(8)
+    return own(model=Residual, train=few, steps_per_epoch=3, data_version="1")
+
+
+def endless() -> OwnModel:
+    return own(train=tf.data.Dataset.from_tensor_slices(split(0, 16)).batch(8).repeat())
+
+
+def pretrained(start: str) -> OwnModel:
+    return own(start=start, epochs=0)

@@ -1,0 +1,426 @@
+"""Keras models of a user's own. TensorFlow runs in a process of its own, whose script is this file."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+MODELS = Path(__file__).with_name("own_models")
+EXPERIMENTS = {}
+BEFOREHAND = {"own keras models": [__file__, "{out}"]}
+
+
+def experiment(function):
+    """Run this function in the process that has TensorFlow; its answer is JSON."""
+    EXPERIMENTS[function.__name__] = function
+    return function
+
+
+@pytest.fixture(scope="module")
+def found(ran_beforehand):
+    done, out = ran_beforehand("own keras models")
+    assert done.returncode == 0, done.stderr
+    return json.loads(out.read_text())
+
+
+# --- in the process with TensorFlow -----------------------------------------------------------------------------------
+
+
+def problem_of(entry, folder=MODELS, **parameters):
+    from harness_plugins.tasks.own import Own
+
+    values = {"entry": f"keras_models.py:{entry}", **parameters}
+    return Own.model_validate_json(json.dumps(values), context={"folder": folder}).load(None)
+
+
+def session_of(problem, seed=0):
+    from harness_plugins.backends.keras_tfmot import KerasTfmot
+
+    from harness.api import Settings, State
+
+    session = KerasTfmot().open(problem, Settings(seed=seed))
+    session.load(State(problem.initial_weights(seed)))
+    return session
+
+
+def half(update, index, session):
+    """Keeps the larger part of every matrix, within what was kept before."""
+    masks = session.masks()
+    found = {}
+    for name, weight in session.weights().items():
+        if weight.ndim == 2:
+            rank = np.abs(weight) + masks.get(name, np.ones(weight.shape, bool))
+            found[name] = rank >= np.quantile(rank, update.sparsity)
+    return found
+
+
+def epochs(count):
+    from harness.api import Epoch, MaskUpdate
+
+    updates = {1: (MaskUpdate(step=2, sparsity=0.3),), 2: (MaskUpdate(step=1, sparsity=0.5),)}
+    return [Epoch(rates=0.02, updates=updates.get(index, ())) for index in range(count)]
+
+
+def train(session, plan, first=0):
+    for index, epoch in enumerate(plan[first:], first):
+        session.train_epoch(epoch, index, half, lambda step: None)
+
+
+def flat(state):
+    return {
+        f"{part}/{name}": np.asarray(value)
+        for part in ("weights", "masks", "slots", "extra")
+        for name, value in getattr(state, part).items()
+    }
+
+
+def differing(one, other):
+    a, b = flat(one), flat(other)
+    return sorted({*a} ^ {*b}) + [name for name in a if name in b and a[name].tobytes() != b[name].tobytes()]
+
+
+@experiment
+def tensors():
+    answers = {}
+    for entry in ("task", "subclassed"):
+        problem = problem_of(entry)
+        problem.native()
+        network = problem.network
+        answers[entry] = {
+            "tensors": {
+                t.name: [t.layer, t.role, list(t.shape), t.rows.repeat, t.cols.repeat if t.cols else None]
+                for t in network.trained
+            },
+            "positions": network.positions,
+            "wrapped": network.wrapped,
+            "frozen": [each.tensor for each in network.listed if each.left_out == "frozen"],
+        }
+    return answers
+
+
+@experiment
+def orientation():
+    """Every place is a turn and its inverse; a GRU's gates and an attention's projection by hand."""
+    problem = problem_of("task")
+    native = problem.native()
+    model = native.built(0)
+    weights = problem.initial_weights(0)
+    held = native.way.variables(model)
+    bad = []
+    for place in problem.network.places:
+        value = held[place.parameter].numpy()
+        if not np.array_equal(place.inward(weights[place.tensor]), value):
+            bad.append(place.tensor)
+    gru = held["both.forward_gru.kernel"].numpy()  # (inputs, z r h)
+    z, r, h = np.split(gru, 3, axis=1)
+    query = held["attention.query.kernel"].numpy()  # (inputs, heads, keys)
+    depth = held["depth.depthwise_kernel"].numpy()  # (3, 3, channels, 1)
+    return {
+        "bad": bad,
+        "gru": np.array_equal(weights["both.forward_gru.kernel"], np.concatenate([r, z, h], axis=1).T),
+        "query": np.array_equal(weights["attention.query.kernel"], query.reshape(8, 8).T),
+        "depth": np.array_equal(weights["depth.depthwise_kernel"], depth.reshape(9, 8).T),
+    }
+
+
+@experiment
+def wrapped_is_the_same():
+    """The wrapped and the finished model share their variables and give the user's own outputs."""
+    problem = problem_of("task")
+    session = session_of(problem)
+    inputs, _ = next(problem.native().batches("test", np.random.default_rng(0)))
+    outputs = [np.asarray(model(inputs, training=False)) for model in (session._built, session.finished)]
+    return [np.array_equal(*outputs), len(session._model.wrappers), len(session._model.masks)]
+
+
+@experiment
+def resumed():
+    """run(4) against run(2), stop, run(2): with dropout, batch norm, and from inside pruning."""
+    answers = {}
+    for entry in ("task", "subclassed", "stream"):
+        whole = session_of(problem_of(entry))
+        train(whole, epochs(4))
+        first = session_of(problem_of(entry))
+        train(first, epochs(2))
+        kept = first.state()
+        second = session_of(problem_of(entry))
+        second.load(kept)
+        train(second, epochs(4), first=2)
+        answers[entry] = [differing(whole.state(), second.state()), len(differing(whole.state(), kept))]
+    return answers
+
+
+@experiment
+def zeros():
+    """Masked weights and optimiser state after every step of the two last epochs."""
+    answers = {}
+    for entry in ("task", "subclassed"):
+        session = session_of(problem_of(entry))
+        train(session, epochs(2))
+        bad, steps, step_of = [], [0], session._own_step
+
+        def checked(session=session, bad=bad, steps=steps, step_of=step_of):
+            step = step_of()
+
+            def run(*given):
+                result = step(*given)
+                steps[0] += 1
+                for name, mask in session.masks().items():
+                    weight = session._model.variables[name]
+                    slots = [s for key, s in session._rule.slots.items() if key.partition("/")[2] == name]
+                    like = session._rule.like(weight) if hasattr(session._rule, "like") else []
+                    for variable in (weight, *slots, *like):
+                        if session._places[name].outward(variable.numpy())[~mask].any():
+                            bad.append(name)
+                return result
+
+            return run
+
+        session._own_step = checked
+        train(session, epochs(4), first=2)
+        live = sum(bool(mask.any() and not mask.all()) for mask in session.masks().values())
+        answers[entry] = [bad, steps[0], live]
+    return answers
+
+
+@experiment
+def buffers():
+    from harness.api import State
+
+    session = session_of(problem_of("subclassed"))
+    first = session.state()
+    train(session, epochs(1))
+    trained = session.state()
+    session.gradients(2, 0)
+    session.evaluate("valid")
+    after = session.state()
+    session.load(State(first.weights))
+    return {
+        "moved": first.extra["buffer/norm.moving_mean"].tolist() != trained.extra["buffer/norm.moving_mean"].tolist(),
+        "frozen": "buffer/frozen.kernel" in trained.extra,
+        "gradients": differing(trained, after),
+        "again": differing(first, session.state()),
+    }
+
+
+@experiment
+def metrics():
+    import tf_keras
+
+    problem = problem_of("own_metric")
+    session = session_of(problem)
+    evaluation = session.evaluate("test")
+    inputs, targets = next(problem.native().batches("test", np.random.default_rng(0)))
+    outputs = np.asarray(session.finished(inputs, training=False))
+    expected = float(np.abs(1 - outputs[np.arange(20), targets]).mean())
+    nats = float(np.sum(tf_keras.losses.sparse_categorical_crossentropy(targets, outputs, from_logits=True)))
+    return [evaluation.value, expected, evaluation.nats, nats, evaluation.items, evaluation.activation_density]
+
+
+@experiment
+def pretrained():
+    """A checkpoint of each kind: its weights and buffers are those of the first state."""
+    import tempfile
+
+    from safetensors.numpy import save_file
+
+    answers = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copy(MODELS / "keras_models.py", folder)
+        session = session_of(problem_of("task"))
+        train(session, epochs(1))
+        held = session._own.way.variables(session.finished)
+        wanted = {key: variable.numpy() for key, variable in held.items()}
+        save_file(wanted, folder / "start.safetensors")
+        for key, variable in session._own.way.variables(session._built).items():
+            variable.assign(wanted[key])
+        session._built.save_weights(str(folder / "start.weights.h5"))
+        session._built.save(str(folder / "start.keras"))
+        for start in ("start.safetensors", "start.weights.h5", "start.keras"):
+            begun = session_of(problem_of("pretrained", folder, start=start), seed=5)
+            now = begun._own.way.variables(begun.finished)
+            answers[start] = [key for key, value in wanted.items() if not np.array_equal(now[key].numpy(), value)]
+        try:
+            (folder / "wrong.safetensors").write_bytes((folder / "start.safetensors").read_bytes()[:100])
+            session_of(problem_of("pretrained", folder, start="wrong.safetensors"))
+        except Exception as error:
+            answers["wrong"] = [type(error).__name__, str(error)]
+    return answers
+
+
+@experiment
+def errors():
+    answers = {}
+    for entry in (
+        "late_error", "wrong_shape", "not_finite", "out_of_memory", "ends_early", "probabilities", "unsteady", "endless"
+    ):  # fmt: skip
+        try:
+            problem = problem_of(entry)
+            train(session_of(problem), epochs(1))
+            problem.native().fingerprint()
+        except BaseException as error:
+            answers[entry] = [type(error).__name__, str(error)]
+    return answers
+
+
+# --- in the process of pytest -----------------------------------------------------------------------------------------
+
+
+def test_matrices_of_every_kind_of_layer_are_found_with_their_roles_and_axes(found):
+    tensors = found["tensors"]["task"]["tensors"]
+
+    assert tensors["conv.kernel"] == ["conv", "conv", [8, 9], 1, 9]
+    assert tensors["depth.depthwise_kernel"] == ["depth", "conv", [8, 9], 1, 1]
+    assert tensors["grouped.kernel"] == ["grouped", "conv", [8, 4], 1, 1]
+    assert tensors["lstm.kernel"] == ["lstm", "lstm", [16, 8], 4, 1]
+    assert tensors["lstm.recurrent_kernel"] == ["lstm", "lstm", [16, 4], 4, 1]
+    assert tensors["both.backward_gru.recurrent_kernel"] == ["both.backward_gru", "gru", [18, 6], 3, 1]
+    assert tensors["attention.query.kernel"] == ["attention.query", "attention", [8, 8], 1, 1]
+    assert tensors["attention.attention_output.kernel"][1:3] == ["attention", [8, 8]]
+    assert tensors["out.kernel"] == ["out", "softmax", [3, 12], 1, 1]
+    assert tensors["norm.gamma"][1:3] == ["bias", [8]]
+
+
+def test_a_subclassed_model_has_its_own_matrices_and_frozen_layers_are_told(found):
+    subclassed = found["tensors"]["subclassed"]
+
+    assert subclassed["tensors"]["own"][1:3] == ["dense", [8, 8]]
+    assert subclassed["wrapped"] == []
+    assert subclassed["frozen"] == ["frozen.kernel", "frozen.bias"]
+
+
+def test_positions_of_an_item_are_those_of_a_call(found):
+    assert found["tensors"]["task"]["positions"] == {
+        "conv": 16, "depth": 16, "grouped": 16, "attention.query": 16, "attention.key": 16, "attention.value": 16,
+        "attention.attention_output": 16, "out": 1,
+    }  # fmt: skip
+
+
+def test_tensors_are_turned_into_the_orientation_of_the_harness_and_back(found):
+    assert found["orientation"] == {"bad": [], "gru": True, "query": True, "depth": True}
+
+
+def test_what_tfmot_can_wrap_is_wrapped_and_computes_the_same(found):
+    same, wrappers, masks = found["wrapped_is_the_same"]
+
+    assert found["tensors"]["task"]["wrapped"] == ["conv", "grouped", "lstm", "out"]
+    assert same
+    assert wrappers == 4
+    assert masks > wrappers
+
+
+@pytest.mark.parametrize("entry", ["task", "subclassed", "stream"])
+def test_four_epochs_are_two_and_two_with_dropout_and_inside_pruning(found, entry):
+    different, from_half_way = found["resumed"][entry]
+
+    assert different == []
+    assert from_half_way > 4
+
+
+@pytest.mark.parametrize(("entry", "matrices"), [("task", 14), ("subclassed", 4)])
+def test_masked_weights_and_optimiser_state_are_zero_after_every_step(found, entry, matrices):
+    bad, steps, live = found["zeros"][entry]
+
+    assert bad == []
+    assert steps == 2 * 6
+    assert live == matrices
+
+
+def test_buffers_are_in_the_state_and_begin_anew(found):
+    assert found["buffers"] == {"moved": True, "frozen": True, "gradients": [], "again": []}
+
+
+def test_a_metric_of_ones_own_is_made_of_sums_over_items(found):
+    value, expected, nats, wanted, items, density = found["metrics"]
+
+    assert value == pytest.approx(expected, rel=1e-5)
+    assert value > 0
+    assert nats == pytest.approx(wanted, rel=1e-5)
+    assert items == 20
+    assert 0 < density["depth"] < 1  # what a ReLU leaves
+    assert 0 < density["lstm"] <= 1
+
+
+@pytest.mark.parametrize("start", ["start.safetensors", "start.weights.h5", "start.keras"])
+def test_a_checkpoint_gives_weights_and_buffers(found, start):
+    assert found["pretrained"][start] == []
+
+
+def test_a_damaged_checkpoint_is_told(found):
+    kind, text = found["pretrained"]["wrong"]
+
+    assert kind == "SpecError"
+    assert "wrong.safetensors does not load" in text
+
+
+def line_of(text):
+    lines = (MODELS / "keras_models.py").read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+def test_an_error_in_compiled_code_names_the_users_file_and_line(found):
+    kind, text = found["errors"]["late_error"]
+
+    assert kind == "OwnCodeError"
+    line = line_of("raise RuntimeError")
+    assert text == f"keras_models.py:{line}: a training step raised RuntimeError: the loss gave up"
+
+
+def test_a_wrong_shape_names_the_users_file_and_line(found):
+    kind, text = found["errors"]["wrong_shape"]
+
+    assert kind == "OwnCodeError"
+    assert text.startswith(f"keras_models.py:{line_of('tf.ones((7, 7))')}: the loss of the first batch raised ")
+
+
+def test_a_loss_that_is_not_finite_names_the_loss_function(found):
+    kind, text = found["errors"]["not_finite"]
+
+    assert kind == "DivergedError"
+    assert f"training loss (keras_models.py:{line_of('nan')})" in text
+
+
+def test_too_little_memory_is_a_status_of_its_own_with_the_line(found):
+    kind, text = found["errors"]["out_of_memory"]
+
+    assert kind == "MemoryError"
+    assert text.startswith(f"keras_models.py:{line_of('1 << 22')}: a training step raised ")
+
+
+def test_data_that_end_early_are_told(found):
+    kind, text = found["errors"]["ends_early"]
+
+    assert kind == "OwnCodeError"
+    assert "`train` must yield 3 batches an epoch, it ended after 2" in text
+
+
+def test_probabilities_without_their_logits_are_refused_by_the_default_loss(found):
+    assert "so they are probabilities" in found["errors"]["probabilities"][1]
+
+
+def test_a_stream_that_shuffles_by_itself_is_refused_with_the_way_out(found):
+    kind, text = found["errors"]["unsteady"]
+
+    assert kind == "DataError"
+    assert "train=lambda seed: data.shuffle(1000, seed=seed)" in text
+
+
+def test_a_stream_that_never_ends_is_refused(found):
+    assert found["errors"]["endless"][0] == "DataError"
+
+
+if __name__ == "__main__":
+    import os
+
+    os.environ["TF_USE_LEGACY_KERAS"] = "1"
+    from harness_plugins.backends.keras_tfmot.toolkit import configure
+
+    from harness.api import Settings
+
+    configure(Settings())
+    only = sys.argv[2:] or list(EXPERIMENTS)
+    Path(sys.argv[1]).write_text(json.dumps({name: EXPERIMENTS[name]() for name in only}))
