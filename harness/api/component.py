@@ -44,6 +44,13 @@ class Component(Frozen):
         """All parameters as JSON values, defaults included."""
         return json.loads(self.model_dump_json(by_alias=True))  # type: ignore[no-any-return]  # json.loads is untyped
 
+    def effective_parameters(self) -> dict[str, JsonValue]:
+        """The parameters as they are used: in place of those left open (None) what stands in for them.
+
+        Records and `harness show` tell these. Override it where a preset or a rule of the component fills something in.
+        """
+        return self.parameters()
+
     def label(self) -> str:
         """The name used in tables: the author's `label`, or the name with its non-default parameters."""
         if self.own_label is not None:

@@ -1,5 +1,6 @@
 """Tasks: data, initial weights, recipe, loss, metric, and which model."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
 from harness.api.component import Component, Frozen, JsonValue
 from harness.api.network import Network, Tensor
@@ -35,7 +36,7 @@ class Evaluation(Frozen):
     """Totals over the items of a split (never means over batches).
 
     Args:
-        nats: summed cross-entropy, in nats.
+        nats: summed cross-entropy, in nats; not finite where it overflowed.
         correct: items whose highest logit is the target; None where the metric does not need it.
         items: number of predicted items (tokens or images).
         activation_density: fraction of a layer's inputs that are not exactly zero, by the name of a layer with matrices
@@ -54,7 +55,9 @@ class Evaluation(Frozen):
     wrapped: int | None = None
 
     @model_serializer(mode="wrap")
-    def _only_what_was_counted(self, handler: SerializerFunctionWrapHandler) -> dict[str, JsonValue]:
+    def _only_what_was_counted(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, JsonValue]:
         # Without densities the JSON is that of evaluations before there were any: stored stages keep their checksums.
         values: dict[str, JsonValue] = handler(self)
         if not self.activation_density:
@@ -63,6 +66,11 @@ class Evaluation(Frozen):
             values.pop("value", None)
         if self.wrapped is None:
             values.pop("wrapped", None)
+        if info.mode == "json":  # which has no infinity: as text it comes back as what it was
+            for name in ("nats", "value"):
+                number = values.get(name)
+                if isinstance(number, float) and not math.isfinite(number):
+                    values[name] = str(number)
         return values
 
 

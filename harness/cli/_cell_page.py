@@ -20,9 +20,12 @@ def cell_document(found: Mapping[str, Any]) -> "Document":
     also = f" (also in {', '.join(found['also_in'])})" if found["also_in"] else ""
     rows = [("run", f"{found['run']}{also}"), *_facts(record)]
     rows += [(kind, _part(record, kind)) for kind in ("task", "backend", "pattern", "strategy")]
+    rows += [("model", found["model"]), ("optimiser", found["optimiser"])]
+    rows += [("recipe", f"{number}. {line}") for number, line in enumerate(found["recipe"], start=1)]
+    rows += [("data", _data(record["facts"]))]
     rows += [("computed", _computed(record)), ("versions", _pairs(record["versions"], " "))]
     rows += [("code", text) for text in _code(found["code"])]
-    rows += [("files", path) for path in found["files"].values()]
+    rows += [(f"{what} in", path) for what, path in found["files"].items()]
     warnings = (f"stages are missing here: {found['unknown']}",) if found["unknown"] else ()
     facts = tuple((name, text) for name, text in rows if text)
     head = Section(f"{found['cell']}  {found['title']}", facts=facts, warnings=warnings)
@@ -71,7 +74,8 @@ def _updates(record: Mapping[str, Any]) -> str:
 
 def _part(record: Mapping[str, Any], kind: str) -> str:
     label = str(record[kind])
-    parameters = _pairs(record[f"{kind}_params"], "=")
+    # What is left open has nothing to tell: what was really done stands in the recipe.
+    parameters = _pairs({k: v for k, v in record[f"{kind}_params"].items() if v is not None}, "=")
     allocation = f"; allocation {record['allocation']}" if kind == "pattern" and record["pattern_name"] else ""
     return label + (f"  {parameters}" if parameters else "") + allocation
 
@@ -85,8 +89,23 @@ def _computed(record: Mapping[str, Any]) -> str:
     return ", ".join([*parts, f"seed {record['seed']}"])
 
 
+def _data(facts: Mapping[str, Any]) -> str:
+    """What the task says of its data."""
+    from harness.results.records import OF_A_CELL
+
+    return _pairs({name: value for name, value in facts.items() if name not in OF_A_CELL}, " ")
+
+
 def _pairs(values: Mapping[str, Any], between: str) -> str:
-    return ", ".join(f"{name}{between}{value}" for name, value in values.items())
+    return ", ".join(f"{name}{between}{_plain(value)}" for name, value in values.items())
+
+
+def _plain(value: Any) -> str:  # any JSON value
+    if isinstance(value, dict):
+        return f"({_pairs(value, ' ')})"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_plain, value))}]"
+    return {True: "yes", False: "no", None: "none"}[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def _code(code: Mapping[str, Any]) -> Iterator[str]:
@@ -114,13 +133,16 @@ def _stages(stages: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> "
     def number(name: str, digits: int) -> "Callable[[Mapping[str, Any]], str]":
         return lambda stage: "–" if stage[name] is None else f"{stage[name]:.{digits}f}"
 
+    def value(stage: Mapping[str, Any]) -> str:
+        return "not finite" if stage["not_finite"] else number("value", record["digits"])(stage)
+
     unit = f" ({record['unit']})" if record["unit"] else ""
     columns: list[Column[Mapping[str, Any]]] = [
         Column("stage", lambda stage: str(stage["name"]), kind="label", matters="key"),
         Column("key", lambda stage: str(stage["stage"])[:KEY_DIGITS], kind="label"),
         Column("state", state, kind="label"),
         Column("seconds", number("seconds", 1)),
-        Column(f"{record['metric'] or 'value'}{unit}", number("value", record["digits"])),
+        Column(f"{record['metric'] or 'value'}{unit}", value),
         Column("weights", lambda stage: "kept" if stage["state_kept"] else "–", kind="label"),
         Column("log", lambda stage: "yes" if stage["log"] else "–", kind="label"),
     ]

@@ -151,7 +151,7 @@ def _watch_lines(looks: "Iterable[list[RunStatus]]", console: "Console") -> None
     found: list[RunStatus] = []
     for found in looks:
         for each in found:
-            line = f"{each.run}: {each.state}, {_cells(each)}, {_epochs(each)}"
+            line = f"{each.run}: {each.state}, cells: {_cells(each)}; epochs: {_epochs(each)}"
             if each.state == "running" and said.get(each.run) != line:
                 console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, soft_wrap=True)
                 said[each.run] = line
@@ -165,7 +165,7 @@ def status_document(found: "Sequence[RunStatus]") -> "Document":
     sections = []
     for each in found:
         rows = [("cells", _cells(each))]
-        rows += [("done", _epochs(each))] if each.host else []
+        rows += [("epochs", _epochs(each))] if each.host else []
         rows += [("running" if each.state == "running" else "was at", _stage(each, place)) for place in _at(each)]
         rows += [("reason", each.reason)] if each.reason else []
         rows += [("error", each.last_error)] if each.last_error else []
@@ -189,14 +189,17 @@ def _about(each: "RunStatus") -> str:
 def _cells(each: "RunStatus") -> str:
     told = sorted(each.cells.items(), key=lambda item: FIRST.index(item[0]) if item[0] in FIRST else len(FIRST))
     counts = ", ".join(f"{count} {name}" for name, count in told)
-    return f"{sum(each.cells.values())}: {counts}" if counts else "none yet"
+    return f"{sum(each.cells.values())} in all: {counts}" if counts else "none yet"
 
 
 def _epochs(each: "RunStatus") -> str:
-    from harness.execution.eta import Tally
-
-    left = each.left_s if each.state == "running" else None
-    return Tally(each.epochs_done, each.epochs, left, each.left_basis).words()
+    """How far a run is with what it had to train; cached epochs are none of it."""
+    if not each.epochs:
+        return "none to train"
+    text = f"{each.epochs_done} of the {each.epochs} to train are done"
+    if each.state != "running" or each.left_s is None or each.epochs_done == each.epochs:
+        return text
+    return f"{text}, about {span(each.left_s)} left (from {plural(each.left_basis, 'timed epoch')})"
 
 
 def _at(each: "RunStatus") -> range:
@@ -207,11 +210,11 @@ def _stage(each: "RunStatus", place: int) -> str:
     stage = each.running[place]
     parts = [stage.label]
     if stage.steps:
-        parts.append(f"step {stage.step}/{stage.steps}")
+        parts.append(f"step {stage.step} of {stage.steps}")
     if each.state == "running" and each.written >= stage.since > 0:
         parts.append(f"for {span(each.written - stage.since)}")
     if stage.before is not None:
-        parts.append(f"{stage.before:.4g} before it")
+        parts.append(f"{stage.metric or 'metric'} {stage.before:.4g} on valid before it")
     return ", ".join(parts)
 
 

@@ -1,6 +1,8 @@
 """Calls into plugins: whatever goes wrong inside one becomes a sentence that says whose code it was, and where."""
 
 import inspect
+import json
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +12,10 @@ from harness import DISTRIBUTION, _text
 from harness.api import (
     Component,
     Cost,
+    Evaluation,
     HardwareModel,
     HarnessError,
+    JsonValue,
     Phase,
     PluginContractError,
     Problem,
@@ -71,6 +75,22 @@ def loaded(task: Task, data_dir: Path | None) -> Problem:
             raise refused(task, "a Problem", type(problem).__name__, "load")
         problem.tensors(), problem.recipe, problem.metric, problem.fingerprint, problem.facts  # made when first used
         return problem
+
+
+def effective(component: Component) -> dict[str, JsonValue]:
+    """The parameters that a component really uses; those that were given, where it cannot say it as JSON values."""
+    try:
+        return json.loads(json.dumps(component.effective_parameters(), allow_nan=False))  # type: ignore[no-any-return]
+    except Exception:  # it is only for people to read
+        return component.parameters()
+
+
+def value_of(problem: Problem, evaluation: Evaluation) -> float:
+    """The metric of an evaluation; infinite where its computation overflows, as `math.exp` of a large loss does."""
+    try:
+        return problem.value(evaluation)
+    except OverflowError:
+        return math.inf
 
 
 def program_of(strategy: Strategy, recipe: Recipe, sparsity: float) -> tuple[Phase, ...]:

@@ -1,5 +1,6 @@
 """From finished stages to records: what a cell measured, how sparse it is, what it costs on hardware."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +8,7 @@ from importlib.metadata import version
 
 from harness import DISTRIBUTION
 from harness.api import Backend, Evaluation, JsonValue, Mask, NativeModel, Network, Problem, Task, Tensor, Workload
+from harness.discovery.guard import effective, value_of
 from harness.execution.costs import CostRecord, Costs, workload_digest
 from harness.execution.counting import without_a_model
 from harness.masks.outcome import why_missed
@@ -15,7 +17,7 @@ from harness.planning.backends import backend_versions
 from harness.planning.lowering import PlannedCell, pattern_banks
 from harness.planning.plan import Plan
 from harness.planning.stages import digest
-from harness.results.records import NOT_COSTED, Record, Status
+from harness.results.records import BEYOND, NOT_COSTED, Record, Status
 from harness.spec import Cell
 from harness.store import MASKS, StageRecord
 
@@ -138,10 +140,10 @@ class Collector:
             strategy=labels["strategy"],
             pattern_name=cell.pattern.name if cell.pattern else "",
             strategy_name=cell.strategy.name if cell.strategy else "",
-            task_params=cell.task.parameters(),
-            backend_params=cell.backend.parameters(),
-            pattern_params=cell.pattern.parameters() if cell.pattern else {},
-            strategy_params=cell.strategy.parameters() if cell.strategy else {},
+            task_params=effective(cell.task),
+            backend_params=effective(cell.backend),
+            pattern_params=effective(cell.pattern) if cell.pattern else {},
+            strategy_params=effective(cell.strategy) if cell.strategy else {},
             scope=experiment.scope,
             allocation=labels["allocation"],
             target_sparsity=cell.sparsity,
@@ -158,6 +160,7 @@ class Collector:
             start_rate=planned.start_rate,
             retrain_rate=planned.retrain_rate,
             ignore=experiment.ignore,
+            rewinds_to=planned.rewinds_to,
             needs_dense_model=bool(cell.strategy and cell.strategy.needs_dense_model),
             hyper_parameters=cell.strategy.hyper_parameters() if cell.strategy else (),
             device=plan.devices[cell.backend],
@@ -204,6 +207,8 @@ class Collector:
         facts["cpu"] = records[-1].cpu
         if any(record.reproduced is False for record in records):
             facts["not_reproduced"] = [record.key for record in records if record.reproduced is False]
+        if overflowed := {r.key: _place(r) for r in records if not math.isfinite(_value(problem, r.valid) or 0)}:
+            facts["not_finite"] = dict[str, JsonValue](overflowed)
         trusted = self.plan.trusted_by(planned)
         if trusted:
             facts["trusted_code"] = list[JsonValue](trusted)
@@ -344,5 +349,9 @@ def output_pixels(network: Network) -> dict[str, int]:
     return pixels
 
 
+def _place(record: StageRecord) -> str:
+    return f"epoch {record.epoch_index + 1}" if record.kind == "train" else record.kind
+
+
 def _value(problem: Problem, evaluation: Evaluation | None) -> float | None:
-    return None if evaluation is None else problem.value(evaluation)
+    return None if evaluation is None else value_of(problem, evaluation)

@@ -1,16 +1,19 @@
 """Run an experiment: plan it, run what is not there, and write down what became of every cell."""
 
 import json
+import math
 import multiprocessing
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import _supervisor
 from harness._files import write_atomic
 from harness.api import Backend, Evaluation, JsonValue, SpecError, StoreError
+from harness.discovery.guard import value_of
 from harness.execution.collect import Collector
 from harness.execution.eta import Clock
 from harness.execution.graph import Executor, Graph, Policy, Schedule
@@ -191,6 +194,7 @@ class _Run:
             self._store_error = self._store_error or str(error)
         finally:
             self._executor.close()
+            self._drop_empty_logs()
             self._running.clear()
             self._collector.running.clear()
             self._progress.end()
@@ -206,6 +210,16 @@ class _Run:
             self._store_error = self._store_error or str(error)
         run_id = self._plan.experiment.run_id
         return RunResult(run_id, self._folder, self._records, interrupted, stopped, self._store_error, self._traces)
+
+    def _drop_empty_logs(self) -> None:
+        """Remove what workers that were stopped in the middle of a stage left of a log in which nothing stood yet."""
+        for key in self._running:
+            log = self._jobs[key].log
+            with suppress(OSError):
+                if log is not None and log.stat().st_size == 0:
+                    log.unlink()
+        with suppress(OSError):  # it is not there, or holds something
+            (self._folder / "logs").rmdir()
 
     def _make_jobs(self) -> dict[str, Job]:
         plan, jobs = self._plan, {}
@@ -230,6 +244,7 @@ class _Run:
         label = self._collector.label(key)
         self._collector.running.add(key)
         parent = self._collector.finished.get(self._jobs[key].stage.parent or "")
+        before = self._value(key, parent.valid) if parent and parent.valid else math.nan
         self._running[key] = {
             "stage": key,
             "cell": self._collector.owner(key).cell.id,
@@ -237,7 +252,8 @@ class _Run:
             "since": round(time.time(), 3),
             "step": 0,
             "steps": None,
-            "before": self._value(key, parent.valid) if parent and parent.valid else None,
+            "metric": self._plan.problems[self._jobs[key].task].metric.name,
+            "before": before if math.isfinite(before) else None,
         }
         self._progress.started(key, label)
         self._write_now_and_then()
@@ -293,7 +309,7 @@ class _Run:
         return f"{split} {problem.metric.name} {value:.{problem.metric.digits}f} ({record.seconds:.1f} s)"
 
     def _value(self, key: str, evaluation: Evaluation) -> float:
-        return self._plan.problems[self._jobs[key].task].value(evaluation)
+        return value_of(self._plan.problems[self._jobs[key].task], evaluation)
 
     def _write_now_and_then(self) -> None:
         if time.monotonic() > self._next_records:

@@ -35,12 +35,11 @@ from harness.api import (
     Problem,
     Session,
     Settings,
-    Split,
     State,
     StoreError,
     Task,
 )
-from harness.discovery.guard import blame
+from harness.discovery.guard import blame, value_of
 from harness.execution.machine import die_with
 from harness.fixed_point import evaluated
 from harness.masks.updates import MaskMaker
@@ -167,8 +166,12 @@ class Worker:
         elif stage.kind == "prune":
             assert stage.update is not None
             session.set_masks(self._masker(job, problem)(stage.update, stage.epoch_index, session))
-        valid = _evaluate(problem, session, "valid") if stage.kind in ("train", "prune") else None
-        test = _evaluate(problem, session, "test") if stage.kind == "test" else None
+        state = session.state() if stage.kind != "test" else None
+        if train is not None and state is not None:
+            _require_finite(problem, state)
+        # A validation value decides nothing: one that overflows is told, and the chain goes on to a test that may not.
+        valid = session.evaluate("valid") if stage.kind in ("train", "prune") else None
+        test = _scored(problem, session) if stage.kind == "test" else None
         record = StageRecord(
             key=stage.key,
             parent=stage.parent,
@@ -182,9 +185,9 @@ class Worker:
             cpu=cpu_kind(),
             environment=job.environment,
         )
-        if stage.kind == "test":
+        if state is None:
             return store.write(record, None)
-        written = write_reproducibly(store, record, session.state())
+        written = write_reproducibly(store, record, state)
         self._loaded = stage.key
         return written
 
@@ -198,7 +201,7 @@ class Worker:
         found = evaluated(
             problem, session.weights(), stage.number_format, "test", session.operations(), job.settings.seed
         )
-        value = problem.value(found)
+        value = value_of(problem, found)
         if not math.isfinite(value):
             raise DivergedError(None, value, f"test {problem.metric.name} as {stage.number_format.label()}")
         record = StageRecord(
@@ -360,11 +363,21 @@ def _state(store: Store, key: str) -> State:
     return store.state(_record(store, key))
 
 
-def _evaluate(problem: Problem, session: Session, split: Split) -> Evaluation:
-    evaluation = session.evaluate(split)
-    value = problem.value(evaluation)
+def _require_finite(problem: Problem, state: State) -> None:
+    """Refuse trained weights that nothing can come of any more; what is not trained may be infinite by design."""
+    for name in (tensor.name for tensor in problem.tensors() if tensor.name in state.weights):
+        weights = state.weights[name]
+        finite = np.isfinite(weights)
+        if not finite.all():
+            raise DivergedError(None, float(weights[~finite][0]), f"weights of {name}")
+
+
+def _scored(problem: Problem, session: Session) -> Evaluation:
+    """The test score of a cell, which has to be a number."""
+    evaluation = session.evaluate("test")
+    value = value_of(problem, evaluation)
     if not (math.isfinite(evaluation.nats) and abs(value) <= BEYOND):
-        raise DivergedError(None, value, f"{split} {problem.metric.name}")
+        raise DivergedError(None, value, f"test {problem.metric.name}")
     return evaluation
 
 

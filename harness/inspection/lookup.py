@@ -1,6 +1,6 @@
 """Runs and cells as users name them: by an id, by its beginning, or by words of a cell's labels."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,11 @@ from harness.store import Store
 
 RECORDS, STATUS = "records.json", "status.json"
 
-SHOWN = 10
+SHOWN = 6
 """Cells that a sentence names where several fit."""
+
+_AXES = ("a task", "a backend", "a pattern", "an allocation", "a strategy", "a sparsity", "a seed")
+"""What a cell's title is made of, as its reader would say it."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,15 @@ def _title(task: str, backend: str, pattern: str, allocation: str, strategy: str
     return " · ".join([task, backend, *pruned, f"seed {seed}"])
 
 
-def meant(text: str, titles: Mapping[str, str]) -> str:
+def meant(text: str, titles: Mapping[str, str], where: Mapping[str, str] | None = None) -> str:
     """The id of the one cell that a text means: an id, its beginning, or words that the labels hold.
 
     A word that is a whole label counts for more than one that is a part of several: `0.9` does not mean `0.95`.
 
     Args:
         text: what a user wrote, e.g. `3fa9` or `bank_balanced 0.9 seed 1`.
-        titles: the cells in words, by id.
+        titles: the cells in words, by id; those that are to be named first stand first.
+        where: the runs that have them, by id.
 
     Raises:
         SpecError: several cells fit; the sentence names them.
@@ -136,9 +140,28 @@ def meant(text: str, titles: Mapping[str, str]) -> str:
             f"expected the id of a cell, its beginning, or words of its labels, got {text!r}, which fits none of "
             f"{len(titles)} cells; `harness report --format json` lists them"
         )
-    shown = "; ".join(f"{cell} ({titles[cell]})" for cell in found[:SHOWN])
-    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    raise SpecError(f"expected one cell, got {text!r}, which fits {len(found)}: {shown}{more}; write more of one")
+    raise SpecError(f"expected one cell, got {text!r}, which fits {len(found)}: {_few(found, titles, where or {})}")
+
+
+def _few(found: Sequence[str], titles: Mapping[str, str], where: Mapping[str, str]) -> str:
+    """Some of the cells, by what tells them apart, and what to write to mean one of them."""
+    parts = [titles[cell].split(" · ") for cell in found]
+    widest = max(map(len, parts))
+    pruned = [each for each in parts if len(each) == widest]  # dense baselines have fewer labels
+    apart = [place for place in range(widest) if len({each[place] for each in pruned}) > 1]
+    has_runs = len({where.get(cell) for cell in found}) > 1
+    shown = []
+    for cell, each in list(zip(found, parts, strict=True))[:SHOWN]:
+        words = [each[place] for place in apart] if apart and len(each) == widest else each
+        shown.append(f"{cell} ({' · '.join(words)}{f', run {where[cell]}' if has_runs else ''})")
+    shown += [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+    axes = (
+        _AXES if widest == len(_AXES) else (*_AXES[:2], "", _AXES[-1])
+    )  # a dense baseline has neither pattern nor more
+    names = [axes[place] for place in apart] if widest == len(axes) else []
+    ways = [f"add {' and '.join(filter(None, [', '.join(names[:-1]), *names[-1:]]))}"] if names else []
+    ways += ["name the run with --run"] if has_runs else []
+    return f"{'; '.join(shown)}; {', '.join([*ways, 'or write the id' if ways else 'write the id'])} of one"
 
 
 def _by_words(text: str, titles: Mapping[str, str]) -> list[str]:
@@ -172,4 +195,5 @@ def find_cell(store: Path, text: str, run: str | None = None) -> FoundCell:
     for folder in runs(store) if run is None else [find_run(store, run)]:
         for record in records.read(folder / RECORDS, details=False):
             found.setdefault(record.cell, FoundCell(record, folder))
-    return found[meant(text, {cell: title(each.record) for cell, each in found.items()})]
+    titles = {cell: title(each.record) for cell, each in found.items()}
+    return found[meant(text, titles, {cell: each.folder.name for cell, each in found.items()})]

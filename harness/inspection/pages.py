@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,7 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from harness.api import HarnessError, JsonValue, Problem, SpecError, read_plain_text
+from harness.discovery.guard import value_of
 from harness.inspection.lookup import RECORDS, FoundCell, changed, planned_titles, runs, title
+from harness.inspection.recipe import Step, model_of, optimiser_of, recipe_of
 from harness.inspection.run_status import status
 from harness.inspection.why import place_of
 from harness.planning.plan import Plan, make_plan
@@ -37,7 +40,7 @@ class Place:
         key: of the stage; name: what it is in the chain, as `harness.inspection.why` calls it.
         state: `done`, `running`, `damaged`, `not run`, or the status with which it ended.
         record: what the store has of it, if it is there and whole.
-        inputs: what decides its result, in clear.
+        inputs: what decides its result, in clear; kind: as in `Stage`; neither where nothing more is known of it.
     """
 
     key: str
@@ -45,6 +48,7 @@ class Place:
     state: str
     record: StageRecord | None = None
     inputs: Mapping[str, JsonValue] | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True)
@@ -205,7 +209,7 @@ def _walked(store: Store, end: str) -> list[StageRecord] | None:
 
 
 def _stored(record: StageRecord) -> Place:
-    return Place(record.key, place_of(record.kind, record.epoch_index), "done", record, record.inputs)
+    return Place(record.key, place_of(record.kind, record.epoch_index), "done", record, record.inputs, record.kind)
 
 
 def _place(store: Store, stage: Stage, ended: Mapping[str, str]) -> Place:
@@ -213,9 +217,9 @@ def _place(store: Store, stage: Stage, ended: Mapping[str, str]) -> Place:
     try:
         record = store.read(stage.key)
     except DamagedStageError:
-        return Place(stage.key, name, "damaged", None, stage.inputs)
+        return Place(stage.key, name, "damaged", None, stage.inputs, stage.kind)
     state = ended.get(stage.key, "done" if record else "not run")
-    return Place(stage.key, name, state, record, stage.inputs)
+    return Place(stage.key, name, state, record, stage.inputs, stage.kind)
 
 
 def _told(store: Store, cell: FoundCell, ended: Mapping[str, str]) -> Iterator[Place]:
@@ -246,15 +250,25 @@ def metric_of(cell: FoundCell, found: Chain) -> dict[str, float]:
         for place in places:
             evaluation = place.record and (place.record.valid or place.record.test)
             if evaluation:
-                values[place.key] = found.problem.value(evaluation)
+                values[place.key] = value_of(found.problem, evaluation)
     return values
+
+
+def not_finite(cell: FoundCell, values: Mapping[str, float]) -> set[str]:
+    """The keys of stages after which the metric was not finite: as the record has them, or as `metric_of` found."""
+    told = cell.record.facts.get("not_finite")
+    found = {key for key, value in values.items() if not math.isfinite(value)}
+    return found | set(told if isinstance(told, dict) else ())
 
 
 # --- logs -----------------------------------------------------------------------------------------------------------
 
 
 def logs(store: Path, cell: FoundCell, places: Iterable[Place]) -> list[Log]:
-    """What the stages of a cell printed: in its own run, or in the latest of the others that ran them."""
+    """What the stages of a cell printed: in its own run, or in the latest of the others that ran them.
+
+    A file in which nothing stands is none, unless its stage is running: a run that was killed leaves such files behind.
+    """
     others = [folder for folder in runs(store) if folder.name != cell.folder.name]
     return [_log(place, [cell.folder, *others]) for place in places]
 
@@ -262,27 +276,28 @@ def logs(store: Path, cell: FoundCell, places: Iterable[Place]) -> list[Log]:
 def _log(place: Place, where: Iterable[Path]) -> Log:
     for folder in where:
         path = folder / "logs" / f"{place.key}.log"
-        if path.is_file() and not path.is_symlink():
+        if path.is_file() and not path.is_symlink() and (place.state == "running" or path.stat().st_size):
             return Log(place.key, place.name, place.state, path, folder.name)
     return Log(place.key, place.name, place.state)
 
 
 def why_no_log(store: Path, cell: FoundCell) -> str:
-    """Why there is no log of a cell, in a sentence."""
-    record = cell.record
+    """Why there is no log of a cell, in a sentence, and where else something of it stands."""
+    record, run = cell.record, cell.folder.name
     name = f"cell {record.cell} ({title(record)})"
+    numbers = f"its epochs and what they measured: `harness show {record.cell}`"
     match record.status:
         case "skipped":
             return f"{name} has no log: it is skipped, as {record.reason}"
         case "planned":
-            return f"{name} has no log: run {cell.folder.name} has not begun with it, or it has printed nothing"
+            return f"{name} has no log: run {run} has not begun with it, or it has printed nothing"
         case "running":
-            return f"{name} has no log: it has printed nothing so far"
+            return f"{name} has no log: it has printed nothing so far; how far it is: `harness status {run}`"
         case "cached":
             by = _computed_by(store, cell)
             told = f"run {by.name} computed it" if by else "no run that is still here computed it"
-            return f"{name} has no log: run {cell.folder.name} found it in the store, and {told}; it printed nothing"
-    return f"{name} has no log: it printed nothing"
+            return f"{name} has no log: run {run} found it in the store, {told}, and nothing was printed; {numbers}"
+    return f"{name} has no log: no framework or plugin printed anything; {numbers}"
 
 
 def _computed_by(store: Path, cell: FoundCell) -> Path | None:
@@ -361,9 +376,11 @@ def shown(store: Path, cell: FoundCell, data_dir: Path | None = None) -> dict[st
         data_dir: as for `chain`.
 
     Returns:
-        `run`, `cell`, `title`; `record`: all of it; `stages`: key, name, state, seconds, value, reproduced, whether the
+        `run`, `cell`, `title`; `record`: all of it; `model`, `optimiser`, `recipe`: what was really used, in words;
+        `stages`: key, name, state, seconds, value (None with `not_finite` where it overflowed), reproduced, whether the
         state is kept, folder, log; `code`: distribution, version and digest by what it is; `files`; `also_in`: other
-        runs that have the cell; `unknown`: why stages are missing here, or empty.
+        runs that have the cell; `unknown`: why stages are missing here,
+        or empty.
 
     Units:
         seconds; values in the record's unit.
@@ -371,6 +388,9 @@ def shown(store: Path, cell: FoundCell, data_dir: Path | None = None) -> dict[st
     full = next(r for r in records.read(cell.folder / RECORDS) if r.cell == cell.record.cell)
     found = chain(store, cell, data_dir)
     values = metric_of(cell, found)
+    overflowed = not_finite(cell, values)
+    steps = [Step(place.kind, place.key, place.inputs or {}) for place in found.places]
+    root = next((step.inputs for step in steps if step.kind == "init"), {})
     shelf = Store(store)
     stages: list[JsonValue] = []
     for place, log in zip(found.places, logs(store, cell, found.places), strict=True):
@@ -380,7 +400,8 @@ def shown(store: Path, cell: FoundCell, data_dir: Path | None = None) -> dict[st
                 "name": place.name,
                 "state": place.state,
                 "seconds": place.record.seconds if place.record else None,
-                "value": values.get(place.key),
+                "value": None if place.key in overflowed else values.get(place.key),
+                "not_finite": place.key in overflowed,
                 "reproduced": place.record.reproduced if place.record else None,
                 "state_kept": shelf.has_state(place.key),
                 "folder": shelf.stage_folder(place.key).as_posix(),
@@ -395,6 +416,9 @@ def shown(store: Path, cell: FoundCell, data_dir: Path | None = None) -> dict[st
         "cell": full.cell,
         "title": title(full),
         "record": records.dump([full])[0],
+        "model": model_of(root),
+        "optimiser": optimiser_of(root),
+        "recipe": [*recipe_of(steps)],
         "stages": stages,
         "code": _code(found.places),
         "files": {"run": cell.folder.as_posix(), "stages": (store / "stages").as_posix()},

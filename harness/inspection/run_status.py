@@ -40,7 +40,7 @@ class RunningStage(BaseModel):
     Args:
         stage: its key; cell: the first cell that needs it; label: both in words.
         since: when it began, in seconds since the epoch; step, steps: how far it is, where that was told.
-        before: the metric's value on the validation split before it.
+        before: the metric's value on the validation split before it; metric: what it is called.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -52,6 +52,7 @@ class RunningStage(BaseModel):
     step: int = 0
     steps: int | None = None
     before: float | None = None
+    metric: str = ""
 
 
 class RunStatus(BaseModel):

@@ -52,6 +52,7 @@ class PlannedCell:
         gradual_updates: the mask updates that fall into a training epoch.
         start_rate, retrain_rate: the largest learning rate of the first epoch, and of those after the first prune.
         fixed: its test scores in the number formats of the hardware entries.
+        rewinds_to: epochs of the dense training that are gone back to: their states are needed beside its end's.
     """
 
     cell: Cell
@@ -67,6 +68,7 @@ class PlannedCell:
     start_rate: float | None = None
     retrain_rate: float | None = None
     fixed: tuple[Stage, ...] = ()
+    rewinds_to: tuple[int, ...] = ()
 
     @property
     def end(self) -> Stage:
@@ -107,6 +109,7 @@ class _Combination:
     gradual_updates: int = 0
     start_rate: float | None = None
     retrain_rate: float | None = None
+    rewinds_to: tuple[int, ...] = ()
 
     def cell(
         self, cell: Cell, chain: tuple[Stage, ...] = (), test: Stage | None = None, fixed: tuple[Stage, ...] = ()
@@ -114,7 +117,7 @@ class _Combination:
         """One of the cells."""
         return PlannedCell(
             cell, chain, test, self.scope, self.skip, self.total_epochs, self.retrain_epochs, self.mask_updates,
-            self.warning, self.gradual_updates, self.start_rate, self.retrain_rate, fixed,
+            self.warning, self.gradual_updates, self.start_rate, self.retrain_rate, fixed, self.rewinds_to,
         )  # fmt: skip
 
 
@@ -198,6 +201,7 @@ class Lowering:
             scope, None, found[:dense], found[dense:], kinds.count("train"), kinds[first_prune:].count("train"),
             gradually + kinds.count("prune"), _why_hardly_gradual(cell, gradually), gradually,
             _largest_rate([each for each in found if each.kind == "train"][:1]), _largest_rate(found[first_prune:]),
+            _rewinds_to(found, dense),
         )  # fmt: skip
 
     def _scope(self, task: Task) -> tuple[Tensor, ...]:
@@ -257,6 +261,16 @@ def _why_hardly_gradual(cell: Cell, updates: int) -> str:
         f"{_FEW_UPDATES}: that is hardly gradual; prune more often (for `gradual`, a smaller `every` or a longer "
         "span), or use a one-shot strategy"
     )
+
+
+def _rewinds_to(templates: Sequence[StageTemplate], dense: int) -> tuple[int, ...]:
+    """The epochs that rewinds go back to, as far as the first `dense` stages end them; fresh weights are of none."""
+    found = {
+        template.epoch_index
+        for template in templates
+        if template.source is not None and template.source <= dense and "weights" not in template.inputs
+    }
+    return tuple(sorted(found))
 
 
 def _largest_rate(found: Sequence[StageTemplate]) -> float | None:

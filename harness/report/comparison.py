@@ -32,6 +32,7 @@ class StrategyRow:
         accuracy: by target sparsity; None where nothing can be compared.
         epochs: fewest and most epochs to a pruned model from initial weights.
         epochs_with_dense: the same with a trained dense model at hand.
+        rewinds_to: epochs of the dense training whose states are needed as well, or nothing is saved.
         hyper_parameters: names of the choices beyond the dense recipe.
     """
 
@@ -41,6 +42,7 @@ class StrategyRow:
     accuracy: dict[float, Accuracy | None]
     epochs: tuple[int, int]
     epochs_with_dense: tuple[int, int]
+    rewinds_to: tuple[int, ...]
     hyper_parameters: tuple[str, ...]
 
 
@@ -69,6 +71,7 @@ def _strategy_row(strategy: str, rows: list[Row], accuracy: dict[float, Accuracy
         epochs=_range(record.total_epochs for record in trained),
         # With a dense model at hand only what follows its training is left; other strategies gain nothing from it.
         epochs_with_dense=_range(r.retrain_epochs if r.needs_dense_model else r.total_epochs for r in trained),
+        rewinds_to=tuple(sorted({epoch for record in trained for epoch in record.rewinds_to})),
         hyper_parameters=tuple(dict.fromkeys(name for record in records for name in record.hyper_parameters)),
     )
 

@@ -5,22 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from harness._text import plural
 from harness.api import JsonValue
 from harness.report import added, answer, cells, checks, formats, methods, page
 from harness.report.charts import charts
 from harness.report.comparison import StrategyRow, strategies
 from harness.report.engines import engines
 from harness.report.formats import MISFIT
-from harness.report.page import Column, Document, Grid, Medium, Section, Shown, missing
+from harness.report.page import Column, Document, Grid, Medium, Noted, Section, Shown, missing
 from harness.report.ranking import ranking
 from harness.report.results import results
 from harness.report.rows import Table, is_partial, tables
-from harness.results.records import DONE, FAILED, PENDING, Record
-
-# What is known of a cell and not of its data; told elsewhere.
-_OF_A_CELL = frozenset(
-    ("activation_density", "arithmetic", "empty_rows", "failed_stage", "not_reproduced", "trusted_code", "warning")
-)
+from harness.results.records import DONE, FAILED, OF_A_CELL, PENDING, Record
 
 _SHOWN_CELLS = 3  # missing cells that a compact report names per reason
 
@@ -98,6 +94,10 @@ def _what_ran(records: Sequence[Record], compact: bool) -> Section:
         warnings.append(
             f"NOT REPRODUCED: in {doubtful} cells a stage that was computed again gave other bytes than before."
         )
+    overflowed = sum("not_finite" in record.facts for record in records)
+    if overflowed:
+        told = plural(overflowed, "cell")
+        warnings.append(f"NOTE: in {told} a validation value on the way was not finite; `harness show` says where.")
     missing = [record for record in records if not record.is_done]
     grid = _missing_grid(records, missing, compact) if missing else None
     return Section("What ran", tuple(sentences), grid, warnings=tuple(warnings))
@@ -162,7 +162,7 @@ def _strategies(table: Table, rows: Sequence[StrategyRow]) -> Section:
             for level in rows[0].accuracy
         ),
         Column("epochs", lambda row: formats.spread(*row.epochs)),
-        Column("from\ndense", lambda row: formats.spread(*row.epochs_with_dense)),
+        Column("from\ndense", _from_dense),
         Column("choices", lambda row: str(len(row.hyper_parameters))),
         Column("names", lambda row: ", ".join(row.hyper_parameters), kind="text"),
     ]
@@ -170,6 +170,17 @@ def _strategies(table: Table, rows: Sequence[StrategyRow]) -> Section:
         f"Mean difference in {table.metric} to dense, {table.better} is better; in brackets the number of cells.",
     )
     return Section(f"Strategies compared: {table.task}", (), page.table(columns, rows, caption=caption))
+
+
+def _from_dense(row: StrategyRow) -> Shown:
+    """Epochs with a trained dense model at hand; one that goes back needs more than its end."""
+    epochs = formats.spread(*row.epochs_with_dense)
+    if not row.rewinds_to:
+        return epochs
+    places = ["the initial weights" if epoch == 0 else f"epoch {epoch}" for epoch in row.rewinds_to]
+    return Noted(
+        epochs, f"if weights and optimiser state of the dense training are at hand from {' and '.join(places)}, too"
+    )
 
 
 def _accuracy(level: float, digits: int, row: StrategyRow) -> Shown:
@@ -186,14 +197,14 @@ def _how_to_read(records: Sequence[Record]) -> Section:
     lines = [
         f"Run {_several(record.run for record in records)}: seeds {_several(str(r.seed) for r in records)}; "
         f"scope {_several(' + '.join(r.scope) for r in records)}{_allocations(records)}.",
-        f"Computed on {_several(r.device for r in records)} in {_several(map(_arithmetic, records))}; "
+        f"Computed on {_several(map(_machine, records))} in {_several(map(_arithmetic, records))}; "
         f"threads: {_several(str(r.threads) for r in records if r.threads is not None)}.",
     ]
     lines += _definitions(records)
     lines += _hardware(records)
     for task in dict.fromkeys(record.task for record in records):
         # Densities of activations differ from cell to cell: they stand in the records, not in a sentence.
-        found = [{k: v for k, v in r.facts.items() if k not in _OF_A_CELL} for r in records if r.task == task]
+        found = [{k: v for k, v in r.facts.items() if k not in OF_A_CELL} for r in records if r.task == task]
         facts = _facts(found)
         if facts:
             lines.append(f"Data of {task}: {facts}.")
@@ -202,6 +213,12 @@ def _how_to_read(records: Sequence[Record]) -> Section:
         lines.append(f"Versions: {', '.join(versions)}.")
     lines.append("The same seed gives every cell the same initial weights and the same batches.")
     return Section("How to read this", tuple(lines))
+
+
+def _machine(record: Record) -> str:
+    """The device, and the processor where that is the one."""
+    cpu = record.facts.get("cpu")
+    return f"{record.device} ({cpu})" if cpu and record.device == "cpu" else record.device
 
 
 def _arithmetic(record: Record) -> str:

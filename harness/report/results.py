@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 
+from harness._text import listed
 from harness.api import JsonValue
 from harness.report import added, formats, page
 from harness.report.formats import MARKS
 from harness.report.page import Column, Medium, Noted, Section, Shown, missing
 from harness.report.rows import REFERENCE, UNEVEN, FixedPoint, HardwareCell, Row, Table, number_formats
+from harness.results.records import Record
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict, signed_rank_floor
 
 _SPLIT = "test"
@@ -102,10 +104,10 @@ def _columns(layout: _Layout) -> Iterator[Column[Row]]:
     )
     yield Column(
         f"before retraining\n{table.metric}{unit} (valid)",
-        lambda row: "" if row.before_retraining is None else f"{row.before_retraining:.{table.digits}f}",
+        lambda row: _before_retraining(row, table.digits),
         lambda row: {"value_before_retraining_split": "valid", "value_before_retraining": row.before_retraining},
         on="page",
-        when=lambda rows: any(row.before_retraining is not None for row in rows),
+        when=lambda rows: any(_before_retraining(row, table.digits) for row in rows),
     )
     yield Column(
         f"{table.metric}{unit}\n(test)", lambda row: _value(row, table.digits), lambda row: _measured(row, table)
@@ -158,6 +160,21 @@ def _each_tensor(row: Row) -> str:
 
 def _value(row: Row, digits: int) -> Shown:
     return missing(row.why_no_value) if row.value is None else formats.value(row.value, digits)
+
+
+def _before_retraining(row: Row, digits: int) -> Shown:
+    """The validation value right after the last prune; seeds with which it overflowed are told."""
+    shown = "" if row.before_retraining is None else f"{row.before_retraining:.{digits}f}"
+    over = [record.seed for record in row.records if record.value_before_retraining is None and _has_overflowed(record)]
+    if not over:
+        return shown
+    seeds = f"{'seeds' if over[1:] else 'seed'} {listed(over)}"
+    return Noted(shown or formats.DASH, f"not finite right after pruning with {seeds}")
+
+
+def _has_overflowed(record: Record) -> bool:
+    stages = record.facts.get("not_finite")
+    return isinstance(stages, dict) and "prune" in stages.values()
 
 
 def _measured(row: Row, table: Table) -> dict[str, JsonValue]:

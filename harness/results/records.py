@@ -45,6 +45,14 @@ FAILED: frozenset[Status] = frozenset({"failed", "diverged", "timeout", "oom", "
 """The cell was to have a result and has none; a declared skip is not among them."""
 
 
+OF_A_CELL = frozenset(
+    (
+        "activation_density", "arithmetic", "cpu", "empty_rows", "failed_stage", "not_finite", "not_reproduced",
+        "trusted_code", "warning",
+    )
+)  # fmt: skip
+"""Facts that are of a cell, or of the machine it ran on; the others are what its task says of the data."""
+
 _FIRST_LINE, _LAST_LINE = f'{{"format": {FORMAT}, "records": [\n', "]}\n"
 """Around the records of a file, which have a line each."""
 
@@ -96,13 +104,15 @@ class Record(Frozen):
         run: id of the run; cell: id of the cell.
         task, backend, pattern, strategy: labels; the dense baseline has `dense` for pattern and strategy.
         pattern_name, strategy_name: the plugins behind these labels; empty for the dense baseline.
-        task_params, backend_params, pattern_params, strategy_params: the parameters behind the labels.
+        task_params, backend_params, pattern_params, strategy_params: the parameters behind the labels, as far as a
+            component tells what it uses where one was left open.
         scope: what is pruned, as the experiment says; allocation: how the sparsity is spread over it, as a label.
         target_sparsity: what was asked for, 0 for dense; sparsity: what was reached over the scope.
         model_sparsity: over all parameters; tensor_sparsity: by tensor name.
         metric, unit, better, digits: what `value` is called and how it is read.
         value: the metric on `split`; valid_value: on the validation split after the last epoch;
-            valid_history: after every trained epoch of the chain.
+            valid_history: after every trained epoch of the chain; None where it was not finite (the fact `not_finite`
+            has those stages by key), which ends no chain.
         value_before_retraining: validation value right after the last one-shot prune; None where there is none.
         best_possible: the value that no model can beat, where the data's source is known.
         total_epochs: epochs from initial weights to the pruned model; retrain_epochs: those after the first prune.
@@ -111,6 +121,7 @@ class Record(Frozen):
         start_rate, retrain_rate: the largest learning rate of the first epoch, and of all after the first one-shot
             prune; None where there is none.
         needs_dense_model: whether the strategy starts from a trained dense model.
+        rewinds_to: epochs of the dense training that the strategy goes back to: it needs their states, too.
         hyper_parameters: names of the choices beyond the dense recipe.
         reason: why there is no value, one sentence.
         hardware: cost by hardware label, or {"reason": ...}.
@@ -161,6 +172,7 @@ class Record(Frozen):
     start_rate: Finite = None
     retrain_rate: Finite = None
     needs_dense_model: bool = False
+    rewinds_to: tuple[int, ...] = ()
     hyper_parameters: tuple[str, ...] = ()
     status: Status = "planned"
     reason: str = ""

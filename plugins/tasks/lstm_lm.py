@@ -116,6 +116,10 @@ class LstmLm(Task):
         chosen = {name: getattr(self, name) for name in Preset.model_fields}
         return preset.model_copy(update={name: value for name, value in chosen.items() if value is not None})
 
+    def effective_parameters(self) -> dict[str, JsonValue]:
+        """What is left open is the preset's."""
+        return self.parameters() | self.settings().model_dump()
+
     def load(self, data_dir: Path | None) -> "LanguageModel":
         """Read the corpus and cut it."""
         if self.corpus == "synthetic":

@@ -83,7 +83,11 @@ def begun(shell, *arguments, epochs=1, **variables):
 def test_a_finished_run_says_so(finished):
     text, (row,) = finished("status").stdout, json.loads(finished("status", "--json").stdout)
 
-    assert "  finished  (process " in text and "4: 4 ok" in text and "12/12 epochs" in text
+    assert (
+        "  finished  (process " in text
+        and "cells   4 in all: 4 ok" in text
+        and "12 of the 12 to train are done" in text
+    )
     assert (row["state"], row["cells"], row["last_error"]) == ("finished", {"ok": 4}, "")
 
 
@@ -105,7 +109,11 @@ def test_a_killed_run_is_said_to_have_died_and_the_same_command_continues(shell)
 
     dead = shell("status").stdout
 
-    assert "  running  (process " in alive and "epochs, about " in alive and "numpy · dense · seed 0 · epoch" in alive
+    assert (
+        "  running  (process " in alive
+        and "to train are done, about " in alive
+        and "numpy · dense · seed 0 · epoch" in alive
+    )
     assert "  died  (process " in dead and "was at" in dead and "running" not in dead
     assert shell("run", "experiment.yaml").exit_code == 0
     assert "  finished  (" in shell("status").stdout
@@ -117,8 +125,8 @@ def test_watching_ends_with_the_run(shell):
     running.communicate(timeout=60)
 
     *lines, first, _, last = [line for line in watched.stdout.splitlines() if line]
-    assert len(lines) >= 2 and all(": running, 4: " in line for line in lines)
-    assert "  finished  (" in first and last.split() == ["done", "12/12", "epochs"]
+    assert len(lines) >= 2 and all(": running, cells: 4 in all: " in line for line in lines)
+    assert "  finished  (" in first and last.split()[:5] == ["epochs", "12", "of", "the", "12"]
     assert "\x1b" not in watched.stdout
 
 
@@ -135,7 +143,7 @@ def test_a_terminal_is_refreshed_in_place(capsys):
     inspect._watch_live(looks, console)
 
     printed = capsys.readouterr().out
-    assert "0/2 epochs" in printed and "1/2 epochs" in printed
+    assert "0 of the 2 to train" in printed and "1 of the 2 to train" in printed
     assert "\x1b[1A" in printed  # up again, and over it
 
 
@@ -195,7 +203,8 @@ def test_a_cell_without_a_log_says_why(finished):
     found = finished("logs", "dense seed=1")
 
     assert (found.exit_code, found.stdout) == (0, "")
-    assert "has no log: it printed nothing" in found.stderr
+    assert "has no log: no framework or plugin printed anything; its epochs and what they measured:" in found.stderr
+    assert re.search(r"`harness show \w{12}`", found.stderr)
 
 
 def test_following_prints_what_comes_until_the_cell_is_done(shell):
@@ -215,6 +224,17 @@ def test_everything_about_a_cell_fits_on_a_page(finished):
 
     for words in WORDS_OF_A_PAGE:
         assert words in page, page
+
+
+def test_a_cell_tells_what_was_really_used(finished):
+    page = finished("show", "unstructured seed 0").stdout
+
+    assert "optimiser   sgd (momentum=0, weight_decay=0), gradients not clipped" in page
+    assert "model       output (inputs=20 units=3)" in page
+    assert "recipe      1. train epochs 1 to 4, learning rate 0.5 (2 epochs), 0.25, 0.125" in page
+    assert "recipe      2. prune to 50 % by magnitude" in page
+    assert "recipe      3. train epochs 5 to 6, learning rate 0.125" in page
+    assert "None" not in page and "data        train_items 60" in page
 
 
 def test_a_cell_as_json_has_its_whole_record(finished):
@@ -239,7 +259,9 @@ def test_a_page_is_laid_out_so_and_never_cut(golden):
         },
     )  # fmt: skip
     known = {"stage": "0123456789abcdef", "seconds": 1.26, "value": 98.0, "state_kept": True, "log": "a.log"}
+    known["not_finite"] = False
     nothing = {"seconds": None, "value": None, "reproduced": None, "state_kept": False, "log": None}
+    nothing["not_finite"] = True
     found = {
         "run": "toy-1",
         "cell": "abc",
@@ -253,6 +275,11 @@ def test_a_page_is_laid_out_so_and_never_cut(golden):
             "pattern n_m": {"distribution": "harness", "version": "0.1.0", "digest": "77"},
             "task toy": {"distribution": "", "version": "", "digest": "88"},
         },
+        "model": "output (inputs=20 units=3)",
+        "optimiser": "sgd (momentum=0), gradients not clipped",
+        "recipe": [
+            "train epochs 1 to 6, learning rate 0.5 (2 epochs), 0.25, 0.125; 3 mask updates to 50 % by magnitude"
+        ],
         "files": {"run": "store/runs/toy-1"},
         "also_in": ["old-1", "old-2"],
         "unknown": "no data here",
@@ -342,7 +369,11 @@ def test_a_name_that_fits_several_cells_ends_with_2_and_names_them(finished, com
     found = finished(command, "unstructured")
 
     assert found.exit_code == 2
-    assert "which fits 2: " in found.stderr and "seed 0); " in found.stderr and "write more of one" in found.stderr
+    assert (
+        "which fits 2: " in found.stderr
+        and "seed 0); " in found.stderr
+        and "add a seed, or write the id of one" in found.stderr
+    )
 
 
 @pytest.mark.parametrize("command", ["logs", "show", "why"])

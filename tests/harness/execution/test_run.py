@@ -1,6 +1,7 @@
 """The whole way of a cell, through worker processes, with a backend in NumPy."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from harness.execution.export import export
 from harness.execution.graph import Policy, Schedule
 from harness.execution.run import run
 from harness.planning.plan import make_plan
+from harness.report import render
 from harness.results import records
 from harness.store import Store
 
@@ -198,7 +200,7 @@ def test_states_on_the_way_are_dropped_and_the_finished_models_kept(tmp_path):
         ("exit", "crashed", "exit code 3"),
         ("memory", "oom", "1 PiB is too much"),
         ("diverged", "diverged", "step 3"),
-        ("infinite", "diverged", "valid accuracy became"),
+        ("infinite", "diverged", "weights of output.kernel became inf"),
     ],
 )
 def test_a_stage_that_breaks_is_a_status_with_its_reason_and_the_rest_is_kept(tmp_path, monkeypatch, how, status, word):
@@ -215,6 +217,34 @@ def test_a_stage_that_breaks_is_a_status_with_its_reason_and_the_rest_is_kept(tm
 
     assert [record.status for record in mended.records] == ["cached", "ok"]
     assert mended.records[1].trained_epochs == 2
+
+
+def test_a_validation_value_that_overflows_is_told_and_ends_no_chain(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_BREAKS", "overflow@1")
+    found = run(experiment(), store=tmp_path, workers=1)
+
+    assert [record.status for record in found.records] == ["ok", "ok"]
+    for record in found.records:
+        first, second, *rest = record.valid_history
+        assert second is None and None not in (first, *rest, record.value, record.valid_value)
+        assert list(record.facts["not_finite"].values()) == ["epoch 2"]
+    (key,) = found.records[0].facts["not_finite"]
+    assert Store(tmp_path).read(key).valid.nats == math.inf
+    assert json.loads((found.folder / "records.json").read_text(), parse_constant=pytest.fail)
+    text = render(found.records, format="md")
+    assert "NOTE: in 2 cells a validation value on the way was not finite" in text and "not_finite" not in text
+
+    again = run(experiment(), store=tmp_path, workers=1)  # it comes back from the store as what it was
+
+    assert [record.status for record in again.records] == ["cached", "cached"]
+    assert [record.valid_history for record in again.records] == [record.valid_history for record in found.records]
+
+
+def test_a_test_value_that_overflows_is_no_result(tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_TEST_OVERFLOWS", "1")
+
+    for record in run(experiment(), store=tmp_path, workers=1).records:
+        assert record.status == "diverged" and "the test accuracy became inf" in record.reason
 
 
 def test_cells_behind_a_broken_dense_training_are_blocked(tmp_path, monkeypatch):

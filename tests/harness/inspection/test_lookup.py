@@ -72,7 +72,23 @@ def test_several_cells_are_named_and_a_great_many_counted():
         meant("gradual", GRID)
 
     assert "which fits 2: " in str(few.value) and "seed 3); " in str(few.value)
-    assert f"and {len(GRID) - lookup.SHOWN} more" in str(many.value)
+    assert f"and {len(GRID) - lookup.SHOWN} more; add a pattern, a sparsity and a seed, or write the id" in str(
+        many.value
+    )
+    assert "(unstructured · 0.5 · seed 0)" in str(many.value) and len(str(many.value)) < 500
+
+
+def test_of_several_runs_the_latest_is_named_first_and_each_with_its_run(tmp_path):
+    written(tmp_path, "old-1", pruned("aaaa"), pruned("bbbb", seed=1), age=10)
+    written(tmp_path, "new-2", pruned("cccc"), pruned("bbbb", seed=1))
+
+    with pytest.raises(SpecError) as found:
+        find_cell(tmp_path, "unstructured")
+
+    assert str(found.value).endswith(
+        "cccc (seed 0, run new-2); bbbb (seed 1, run new-2); aaaa (seed 0, run old-1); add a seed, name the run with "
+        "--run, or write the id of one"
+    )
 
 
 @pytest.mark.parametrize("text", ["", " ", "·", "block", "unstructured n_m"])

@@ -177,13 +177,27 @@ def test_a_link_is_no_log(finished, tmp_path):
     assert [log.path for log in logs(copy, found, stages)] == [None] * len(stages)
 
 
+def test_a_file_in_which_nothing_stands_is_a_log_only_while_its_stage_runs(finished, tmp_path):
+    _, store = finished
+    copy = shutil.copytree(store, tmp_path / "copy")
+    found = cell(copy, "dense seed 0")
+    first, *_ = chain(copy, found).places
+    (found.folder / "logs").mkdir(exist_ok=True)
+    empty = found.folder / "logs" / f"{first.key}.log"
+    empty.touch()
+
+    assert [log.path for log in logs(copy, found, [first])] == [None]
+    assert [log.path for log in logs(copy, found, [replace(first, state="running")])] == [empty]
+
+
 def test_why_there_is_no_log_is_told_by_status(finished):
     grid, store = finished
     own, later = cell(store, "dense seed 0"), cell(store, "dense", run="later")
     skipped = changed(own, status="skipped", reason="n_m cannot reach 0.6")
 
-    assert f"run {grid.run_id} computed it; it printed nothing" in why_no_log(store, later)
-    assert why_no_log(store, own).endswith("seed 0) has no log: it printed nothing")
+    assert f"run {grid.run_id} computed it, and nothing was printed; its epochs" in why_no_log(store, later)
+    assert "has no log: no framework or plugin printed anything; its epochs" in why_no_log(store, own)
+    assert why_no_log(store, own).endswith(f"`harness show {own.record.cell}`")
     assert why_no_log(store, skipped).endswith("it is skipped, as n_m cannot reach 0.6")
     assert "has not begun with it" in why_no_log(store, changed(own, status="planned"))
     assert "nothing so far" in why_no_log(store, changed(own, status="running"))

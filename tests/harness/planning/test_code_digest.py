@@ -383,7 +383,7 @@ def own_digests():
         ("api/network.py", "splitmix64", "a mixer", set()),
         ("api/score.py", "return np.abs(given.weights)\n", "return given.weights**2\n", {"magnitude"}),
         ("api/schedule.py", "** 3", "** 2", set()),
-        ("execution/worker.py", 'session.evaluate(split)', 'session.evaluate("valid")', {"stages"}),
+        ("execution/worker.py", 'session.evaluate("valid")', 'session.evaluate("test")', {"stages"}),
         ("execution/worker.py", "seed=job.settings.seed,", "seed=0,", {"stages"}),
         ("execution/worker.py", "def main(", "def begin(", set()),
         ("execution/worker.py", '"test", session.operations()', '"valid", session.operations()', {"fixed_point"}),

@@ -729,6 +729,32 @@ def test_what_is_not_costed_yet_is_no_engine_that_refuses():
     assert "Cannot run" not in text and "Not costed yet: 1 of 2" in text
 
 
+# --- what development costs -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{"format": "md"}, {"width": 80}, {"width": 160}], ids=["md", "80", "160"])
+def test_epochs_from_dense_say_which_checkpoints_they_need(options):
+    records = [
+        record.model_copy(update={"rewinds_to": (4,)}) if record.strategy == FINE else record for record in grid()
+    ]
+    text = " ".join(render(records, **options).split())
+
+    assert "2¹" in text
+    assert "¹ if weights and optimiser state of the dense training are at hand from epoch 4, too" in text
+    assert "optimiser state" not in render(grid(), **options)
+
+
+def test_a_value_before_retraining_that_overflowed_is_marked():
+    records = [
+        record.model_copy(update={"value_before_retraining": None if record.seed else 150.0, "facts": facts})
+        for record in grid(seeds=(0, 1))
+        for facts in [{"not_finite": {"abc": "prune"}} if record.seed and not record.is_dense else {}]
+    ]
+    text = render(records, format="md")
+
+    assert "| 150.00¹ |" in text and "¹ not finite right after pruning with seed 1" in text
+
+
 # --- intervals of no width ------------------------------------------------------------------------------------------
 
 
