@@ -207,8 +207,11 @@ class Collector:
         facts["cpu"] = records[-1].cpu
         if any(record.reproduced is False for record in records):
             facts["not_reproduced"] = [record.key for record in records if record.reproduced is False]
-        if overflowed := {r.key: _place(r) for r in records if not math.isfinite(_value(problem, r.valid) or 0)}:
-            facts["not_finite"] = dict[str, JsonValue](overflowed)
+        overflowed: dict[str, JsonValue] = {
+            r.key: _place(r) for r in records if r.valid and _value(problem, r.valid) is None
+        }
+        if overflowed:
+            facts["not_finite"] = overflowed
         trusted = self.plan.trusted_by(planned)
         if trusted:
             facts["trusted_code"] = list[JsonValue](trusted)
@@ -354,4 +357,6 @@ def _place(record: StageRecord) -> str:
 
 
 def _value(problem: Problem, evaluation: Evaluation | None) -> float | None:
-    return None if evaluation is None else value_of(problem, evaluation)
+    """The metric; None where there is no evaluation, and where it overflowed."""
+    value = math.nan if evaluation is None else value_of(problem, evaluation)
+    return value if math.isfinite(value) else None

@@ -48,7 +48,7 @@ class Broken(ReportColumn):
 def register_column():
     return [Worse, Broken]
 '''
-RAISED = "column fragile raised KeyError: 'nothing' in value ({file}:24); mend the plugin"
+RAISED = "column fragile of {file} raised KeyError: 'nothing' in value ({file}:24); mend the plugin"
 
 
 def record(pattern="dense", seed=0, value=10.0, **changes):
