@@ -359,4 +359,4 @@ def _place(record: StageRecord) -> str:
 def _value(problem: Problem, evaluation: Evaluation | None) -> float | None:
     """The metric; None where there is no evaluation, and where it overflowed."""
     value = math.nan if evaluation is None else value_of(problem, evaluation)
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= BEYOND else None
