@@ -21,7 +21,7 @@ from typing import Annotated
 import typer
 
 import harness
-from harness.cli import data, experiment, hardware, inspect, plugins, results, store
+from harness.cli import data, experiment, hardware, inspect, judgement, plugins, results, store
 
 EPILOG = (
     "Exit codes: 0 done, 1 a cell failed, 2 a mistake in the spec or the command, 3 a bug, 4 a plugin is broken or "
@@ -57,6 +57,7 @@ def _root(
 
 experiment.register(app)
 results.register(app)
+judgement.register(app)
 inspect.register(app)
 store.register(app)
 app.add_typer(data.app, name="data")

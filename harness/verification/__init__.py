@@ -1,0 +1,100 @@
+"""An independent check of results: it reads the files of a run, and shares no code with what ran it.
+
+What it knows of the harness is the form of its files: records, stages, masks, experiments. Keys, metrics, sparsities,
+patterns and statistics are computed here once more, by code of its own; hardware models are asked once more about the
+masks in the store. What cannot be checked is said.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.api import JsonValue, SpecError, load_yaml
+from harness.report.checks import look
+from harness.results import records as files
+from harness.results.records import Record
+from harness.verification.cells import check_cells
+from harness.verification.costs import check_costs
+from harness.verification.grid import check_grid
+from harness.verification.masks import Mask
+from harness.verification.outcome import Outcome, Problem
+from harness.verification.recompute import check_models
+from harness.verification.stages import Store, check_stages
+from harness.verification.tables import check_tables
+
+__all__ = ["Outcome", "Problem", "verify"]
+
+
+def verify(path: Path, store: Path | None = None) -> Outcome:
+    """Check a file of records, and what lies around it.
+
+    Args:
+        path: `records.json`, or the folder of a run.
+        store: the store with the stages behind the records; None for the one that a run's folder lies in, if it does.
+
+    Raises:
+        StoreError: there are no records to read.
+        SpecError: the file has no records, or the store is none.
+    """
+    folder = path if path.is_dir() else None
+    found = files.read(path / "records.json" if folder else path)
+    if not found:
+        raise SpecError(f"verify: expected records in {path}, got none; give the records of a run")
+    outcome = Outcome()
+    outcome.checked["schema"] += len(found)
+    spec = _spec(folder or path.parent, found, outcome)
+    tolerance = spec.get("tolerance") if spec else None
+    check_grid(found, spec, outcome)
+    check_cells(found, float(tolerance) if isinstance(tolerance, int | float) else None, outcome)
+    where = store or _around(folder)
+    if store is not None and not (store / "stages").is_dir():
+        raise SpecError(f"verify: expected a store with stages in {store}, got none; name its folder with --store")
+    stages = Store(where) if where else None
+    for record in found:
+        if stages is None:
+            outcome.skip("stages, masks and weights: no store is given (--store DIR)")
+        else:
+            check_stages(record, stages, outcome)
+        if record.is_done:
+            check_costs(record, _masks(record, stages), outcome)
+    beside = (folder or path.parent) / "spec.yaml"
+    if stages is not None and spec is not None:
+        check_models(beside, found, stages, outcome)
+    elif any("cycles" in cost for record in found for cost in record.hardware.values()):
+        outcome.skip(
+            "costs by their models: that takes the masks of a store and the experiment's spec.yaml", len(found)
+        )
+    check_tables(found, (folder or path.parent) / "report.md", outcome)
+    outcome.warnings = look(found).lines()
+    return outcome
+
+
+def _masks(record: Record, stages: Store | None) -> Mapping[str, Mask] | None:
+    if stages is None:
+        return None
+    stage = stages.stage(record.stage, Outcome()) if record.stage else None
+    return stages.masks(stage) if stage else None
+
+
+def _around(folder: Path | None) -> Path | None:
+    """The store that a run's folder lies in."""
+    if folder is None:
+        return None
+    store = folder.resolve().parent.parent
+    return store if (store / "stages").is_dir() else None
+
+
+def _spec(folder: Path, records: tuple[Record, ...], outcome: Outcome) -> Mapping[str, JsonValue] | None:
+    """The experiment beside the records, if it is theirs."""
+    path = folder / "spec.yaml"
+    if not path.is_file():
+        outcome.skip("what the experiment asked for: its spec.yaml is not there", len(records))
+        return None
+    spec = load_yaml(path.read_text(encoding="utf-8-sig"))
+    if not isinstance(spec, dict):
+        raise SpecError(f"verify: expected an experiment in {path}, got none; copy the run's folder whole")
+    for run in dict.fromkeys(record.run for record in records):
+        outcome.hold(
+            run.rpartition("-")[0] in (spec.get("name"), f"{spec.get('name')}-smoke"), "labels", run,
+            f"expected records of the experiment {spec.get('name')!r} beside them, got those of another",
+        )  # fmt: skip
+    return spec

@@ -1,0 +1,98 @@
+"""Do costs follow from their own parts, and from the masks they are said to be of?"""
+
+from collections.abc import Mapping
+
+from harness.api import JsonValue
+from harness.results.records import Record
+from harness.verification.masks import Mask
+from harness.verification.outcome import Outcome, close
+
+_Cost = Mapping[str, JsonValue]
+
+_ROUNDED = 1e-3
+"""Nonzeros of a layer are counted exactly, and sparsities to this part of themselves."""
+
+
+def check_costs(record: Record, masks: Mapping[str, Mask] | None, outcome: Outcome) -> None:
+    """Every cost of a record.
+
+    Args:
+        record: of a finished cell.
+        masks: its masks, where a store has them; without them costs are compared with the sparsity alone.
+        outcome: where findings go.
+    """
+    for label, cost in record.hardware.items():
+        if not isinstance(cost.get("cycles"), int | float):
+            continue
+        place = f"{record.cell} on {label}"
+        _check_arithmetic(cost, place, outcome)
+        _check_work(record, cost, masks, place, outcome)
+
+
+def _check_arithmetic(cost: _Cost, place: str, outcome: Outcome) -> None:
+    """Time, speed-up and bounds from the cycles."""
+    cycles, clock, latency = (_of(cost, name) for name in ("cycles", "clock_mhz", "latency_us"))
+    assert cycles is not None
+    if clock is not None and latency is not None:
+        outcome.hold(
+            close(latency, cycles / clock, 1e-6), "hardware", place,
+            f"expected {cycles:g} cycles at {clock:g} MHz to take {cycles / clock:.6g} µs, got {latency:.6g}",
+        )  # fmt: skip
+    dense, speedup, streams = _of(cost, "dense_cycles"), _of(cost, "speedup"), _of(cost, "streams") or 1.0
+    if dense is not None and speedup is not None:
+        wanted = streams * dense / cycles
+        outcome.hold(
+            close(speedup, wanted, 1e-6), "hardware", place,
+            f"expected a speed-up of {wanted:.6g} from {dense:g} dense cycles, got {speedup:.6g}",
+        )  # fmt: skip
+    details = cost.get("details")
+    parts = details.get("parts") if isinstance(details, dict) else None
+    if isinstance(parts, dict) and parts:
+        total = sum(float(part) for part in parts.values() if isinstance(part, int | float))
+        # Cycles are parts rounded up to a whole one.
+        outcome.hold(
+            total - 1e-3 <= cycles <= total + 1 + 1e-3, "hardware", place,
+            f"expected the {total:.6g} cycles that the parts add up to, got {cycles:g}",
+        )  # fmt: skip
+
+
+def _check_work(record: Record, cost: _Cost, masks: Mapping[str, Mask] | None, place: str, outcome: Outcome) -> None:
+    """The products that a cost counts are those of the cell's masks."""
+    details = cost.get("details")
+    layers = details.get("layers") if isinstance(details, dict) else None
+    if not isinstance(layers, dict) or not layers:
+        outcome.skip("costs that do not tell their layers: what they were counted on is not known")
+        return
+    kept, size = 0.0, 0.0
+    for name, layer in layers.items():
+        if not isinstance(layer, dict):
+            return
+        rows, cols, nonzeros = (_of(layer, each) for each in ("rows", "cols", "nonzeros"))
+        if rows is None or cols is None or nonzeros is None:
+            return
+        kept, size = kept + nonzeros, size + rows * cols
+        if masks:
+            mine = [mask for tensor, mask in masks.items() if tensor.rpartition(".")[0] == name]
+            counted = sum(int(mask.sum()) for mask in mine)
+            outcome.hold(
+                not mine or counted == nonzeros, "hardware", place,
+                f"expected the {counted} weights that the masks of {name} keep, got a cost of {nonzeros:g}",
+            )  # fmt: skip
+    if record.sparsity is not None and size:
+        outcome.hold(
+            abs(kept / size - (1 - record.sparsity)) <= _ROUNDED, "hardware", place,
+            f"expected a cost of {100 * (1 - record.sparsity):.4g} % of the weights, got {100 * kept / size:.4g} %",
+        )  # fmt: skip
+    multipliers, streams = _of(cost, "multipliers"), _of(cost, "streams") or 1.0
+    if multipliers and kept:
+        cycles = _of(cost, "cycles") or 0.0
+        outcome.hold(
+            cycles * multipliers >= kept * streams * (1 - 1e-9), "hardware", place,
+            f"expected at least {kept * streams / multipliers:.6g} cycles for {kept:g} products on {multipliers:g} "
+            f"multipliers, got {cycles:g}",
+        )  # fmt: skip
+
+
+def _of(values: Mapping[str, JsonValue], name: str) -> float | None:
+    value = values.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

@@ -1,0 +1,160 @@
+"""Costs computed again: the hardware models of the experiment, asked about the masks in the store."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from harness.api import Cost, HardwareModel, HarnessError, NativeModel, Network, Pattern, Tensor, Workload
+from harness.discovery.guard import cost_of
+from harness.discovery.finding import discover
+from harness.results.records import Record
+from harness.spec import load
+from harness.verification.masks import Mask
+from harness.verification.outcome import Outcome, close
+from harness.verification.stages import Stage, Store, score_key
+
+_COMPARED = ("cycles", "latency_us", "dense_cycles", "speedup", "multipliers", "dsp", "ram_blocks", "fits")
+
+
+def check_models(path: Path, records: Sequence[Record], store: Store, outcome: Outcome) -> None:
+    """Compare every cost with what its hardware model says of the cell's masks now.
+
+    Args:
+        path: the experiment's file.
+        records: all of a run.
+        store: the stages behind them.
+        outcome: where findings go.
+    """
+    try:
+        experiment = load(path, discover(files=_plugins(path.parent)))
+    except HarnessError as error:
+        outcome.skip(f"costs by their models: the experiment cannot be loaded here ({str(error).splitlines()[0]})")
+        return
+    models = {model.label(): model for model in experiment.hardware}
+    patterns = {cell.id: cell.pattern for cell in experiment.cells}
+    scopes = _scopes(records, store)
+    answers: dict[tuple[str, str, str], Cost | str] = {}
+    for record in records:
+        # What does not stand whole was told where the stages were read.
+        stages = store.chain(record.stage, Outcome()) if record.is_done and record.stage else None
+        score = store.stage(score_key(record.stage), Outcome()) if stages else None
+        if not stages or not score or not record.hardware:
+            continue
+        if record.cell not in patterns:
+            outcome.hold(
+                False, "labels", record.cell, "expected a cell of the experiment, got one that it does not have"
+            )
+            continue
+        names = scopes.get(record.task, ())
+        workload = _workload(stages, store.masks(stages[-1]), names, patterns[record.cell], score)
+        if workload is None:
+            outcome.skip("costs by their models: a model of the user's own, or no pruned cell that names the tensors")
+            continue
+        masks = str(stages[-1]["checksums"].get("masks.safetensors", "dense"))
+        density = json.dumps(dict(workload.activation_density), sort_keys=True)
+        for label, cost in record.hardware.items():
+            if label not in models:
+                outcome.hold(
+                    False, "hardware", record.cell, f"expected costs of the experiment's models, got one of {label}"
+                )
+                continue
+            place = (label, masks + str(dict(workload.banks)), density)
+            if place not in answers:
+                answers[place] = _answer(models[label], workload)
+            _compare(cost, answers[place], f"{record.cell} on {label}", outcome)
+
+
+def _compare(cost: Mapping[str, object], answer: Cost | str, place: str, outcome: Outcome) -> None:
+    if isinstance(answer, str):
+        outcome.hold("cycles" not in cost, "hardware", place, f"expected no cost, got one: {answer}")
+        return
+    if "cycles" not in cost:
+        outcome.hold(
+            str(cost.get("reason", "")).startswith("not costed"), "hardware", place,
+            f"expected a cost, got the reason {cost.get('reason')!r}",
+        )  # fmt: skip
+        return
+    found = answer.model_dump(mode="json")
+    for name in _COMPARED:
+        said, wanted = cost.get(name), found.get(name)
+        same = (
+            close(float(said), float(wanted), 1e-9)
+            if isinstance(said, int | float) and isinstance(wanted, int | float) else said == wanted
+        )  # fmt: skip
+        outcome.hold(
+            same, "hardware", place, f"expected {name} {wanted}, as the model gives for these masks, got {said}"
+        )
+
+
+def _answer(model: HardwareModel, workload: Workload) -> Cost | str:
+    try:
+        return cost_of(model, workload)
+    except HarnessError as error:
+        return str(error)
+
+
+def _scopes(records: Sequence[Record], store: Store) -> dict[str, tuple[str, ...]]:
+    """Names of the pruned tensors, by task: dense cells are costed on the same ones."""
+    found: dict[str, tuple[str, ...]] = {}
+    for record in records:
+        if record.is_done and not record.is_dense and record.task not in found:
+            stages = store.chain(record.stage, Outcome()) or []
+            for stage in stages:
+                if "masking" in stage["inputs"]:
+                    found[record.task] = tuple(stage["inputs"]["masking"]["scope"])
+    return found
+
+
+def _workload(
+    stages: Sequence[Stage], masks: Mapping[str, Mask], names: Sequence[str], pattern: Pattern | None, score: Stage
+) -> Workload | None:
+    """What the engines were asked: the pruned matrices, their masks, banks, positions and zeros of the inputs."""
+    given = stages[0]["inputs"]["network"]
+    if "layers" not in given or not names:
+        return None
+    network = Network.model_validate_json(json.dumps(given))
+    if isinstance(network, NativeModel):
+        return None
+    tensors = tuple(tensor for tensor in network.tensors() if tensor.name in names)
+    banks = {tensor.name: _banks(pattern, tensor) for tensor in tensors} if pattern else {}
+    layers = {tensor.layer for tensor in tensors}
+    density = (score.get("test") or {}).get("activation_density") or {}
+    return Workload(
+        network=network,
+        tensors=tensors,
+        masks={name: np.asarray(mask) for name, mask in masks.items()},
+        banks={name: count for name, count in banks.items() if count is not None},
+        output_pixels=_positions(network),
+        activation_density={layer: value for layer, value in density.items() if layer in layers},
+    )
+
+
+def _banks(pattern: Pattern, tensor: Tensor) -> int | None:
+    return pattern.for_tensor(tensor).banks_per_row(tensor.shape[0], tensor.shape[1])
+
+
+def _positions(network: Network) -> dict[str, int]:
+    """How many positions a convolution is computed at."""
+    found: dict[str, int] = {}
+    if len(network.input_shape) == 3:
+        size = list(network.input_shape[1:])
+        for layer in network.layers:
+            if layer.type == "conv2d":
+                size = [
+                    (n + 2 * layer.padding - k) // layer.stride + 1 for n, k in zip(size, layer.kernel, strict=True)
+                ]
+                found[layer.name] = size[0] * size[1]
+            elif layer.type == "pool2d":
+                size = [n // layer.size for n in size]
+    return found
+
+
+def _plugins(folder: Path) -> list[Path]:
+    """Files of plugins that the run was given, where they still are."""
+    try:
+        listed = json.loads((folder / "plugins.json").read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [Path(name) for name in listed if isinstance(name, str) and Path(name).is_file()]
