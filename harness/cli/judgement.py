@@ -35,8 +35,8 @@ def verify(
 ) -> int:
     """Check results by code that shares nothing with what made them; exit code 6 if something does not hold.
 
-    Looked at: grid, seeds, labels and ids, sparsities, budgets, sources, costs; and with the store also checksums, keys,
-    metrics from their totals, masks and weights, costs by their models. What could not be checked is said.
+    Looked at: grid, seeds, labels and ids, sparsities, budgets, sources, costs; and with the store also checksums,
+    keys, metrics from their totals, masks and weights, costs by their models. What could not be checked is said.
     """
     from harness.inspection.lookup import find_run
     from harness.verification import verify as check

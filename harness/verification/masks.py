@@ -94,7 +94,9 @@ def _shared(mask: Mask, parameters: Parameters) -> str:
 
 def _vectors(mask: Mask, parameters: Parameters) -> str:
     length = _number(parameters, "length", 4)
-    return _whole(mask, length, 1, f"vectors of {length} outputs")
+    if len(mask) % length:
+        return f"expected columns of whole vectors of {length}, got {len(mask)} rows"
+    return _equal(mask.reshape(-1, length, mask.shape[1]).sum(axis=1), "vector")
 
 
 def _bounded(mask: Mask, parameters: Parameters) -> str:
