@@ -1,6 +1,7 @@
 """The two frameworks train the same model. Each runs in a process of its own, whose script is this file."""
 
 import sys
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,15 @@ from harness.api import (
     MaskUpdate,
     Measurement,
     Network,
+    NumberFormat,
+    NumPyOperations,
     Settings,
     State,
     StraightThrough,
     keep_count,
 )
+from harness.fixed_point import FixedArithmetic, calibrated, evaluated
+from harness.fixed_point.network import Pass
 from harness.masks.updates import MaskMaker
 
 PATTERNS = {
@@ -173,6 +178,43 @@ def densities(backend, problem, weights):
     return np.array(list(found.values()))
 
 
+FORMATS = (
+    NumberFormat(),
+    NumberFormat(weight_bits=8, activation_bits=8, accumulator_bits=16, scaling="row", percentile=99),
+    NumberFormat(weight_bits=6, activation_bits=4),
+    NumberFormat(codebook=16, activation_bits=8),
+)
+
+
+def operations_of(name, backend, problem):
+    """A framework's own array operations, where the session on a CPU has others as well."""
+    session = backend.open(problem, Settings())
+    if name == "torch":
+        return session.operations()
+    from harness_plugins.backends.keras_tfmot.operations import TensorFlowOperations
+
+    return TensorFlowOperations()
+
+
+def in_fixed_point(operations, case, problem):
+    """Steps, logits of three batches one behind the other, and totals of an evaluation."""
+    found, weights = {}, problem.initial_weights(5)
+    for form in FORMATS:
+        name = f"fixed/{case}/{form.label()}"
+        exponents = calibrated(problem, weights, form, operations, 0)
+        arithmetic = FixedArithmetic(operations, problem.network, weights, form, exponents)
+        tables = {n.removesuffix(".table"): operations.array(w) for n, w in weights.items() if n.endswith(".table")}
+        run = Pass(problem.network, tables)
+        batches = islice(problem.batches("test", 0, None), 3)
+        found[f"{name}/logits"] = np.array(
+            [operations.numpy(run.logits(batch.inputs, arithmetic)) for batch in batches]
+        )
+        found[f"{name}/steps"] = np.array([exponents[key] for key in sorted(exponents)])
+        total = evaluated(problem, weights, form, "test", operations, 0)
+        found[f"{name}/total"] = np.array([total.nats, total.items, total.correct or 0, total.wrapped])
+    return found
+
+
 def twenty_steps(session, problem, rate, *, pruned):
     """Weights before and after one epoch of twenty steps, and its loss."""
     session.load(State(problem.initial_weights(0)))
@@ -200,6 +242,9 @@ def main(name, out):
     with guarded(broken, "straight-through"):
         if backend.trains_through:
             arrays |= straight_through(backend)
+    for case, problem in {"language": language(), "images": images()}.items():
+        with guarded(broken, f"fixed point of {case}"):
+            arrays |= in_fixed_point(operations_of(name, backend, problem), case, problem)
     np.savez(out, **arrays, **{f"{BROKEN}/{case}": np.array(answer[BROKEN]) for case, answer in broken.items()})
 
 
@@ -387,6 +432,20 @@ def test_the_density_of_an_lstm_counts_its_inputs_and_its_outputs(both, place):
     assert first == pytest.approx((1 * 8 + 7 * 6) / (7 * 16))  # one word of seven has a vector, six units of eight live
     assert second == pytest.approx((7 * 6 + 7 * 8) / (7 * 16))
     assert softmax == 1
+
+
+@pytest.mark.parametrize("case", ["language", "images"])
+@pytest.mark.parametrize("form", FORMATS, ids=NumberFormat.label)
+def test_fixed_point_is_equal_bit_for_bit_in_both_frameworks_and_in_numpy(both, case, form):
+    problem = language() if case == "language" else images()
+    expected = in_fixed_point(NumPyOperations(), case, problem)
+    name = f"fixed/{case}/{form.label()}"
+
+    assert np.ptp(expected[f"{name}/logits"]) > 0
+    for part in both:
+        assert part[f"{name}/steps"].tolist() == expected[f"{name}/steps"].tolist()
+        assert part[f"{name}/logits"].tobytes() == expected[f"{name}/logits"].tobytes()
+        np.testing.assert_allclose(part[f"{name}/total"], expected[f"{name}/total"], rtol=1e-12)
 
 
 @cases
