@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, PlainSerializer, ValidationInfo, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    Field,
+    PlainSerializer,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from harness.api import (
     Conditions,
@@ -114,7 +122,11 @@ class EngineModel(HardwareModel):
 
     @model_validator(mode="after")
     def _is_a_format(self) -> Self:
-        self._format()
+        try:
+            self._format()
+        except ValidationError as error:
+            (mistake,) = error.errors()
+            raise ValueError(str(mistake["ctx"]["error"])) from None
         return self
 
     @field_validator("device")

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.api import Conditions, EngineShape, HarnessError, ShapeError, SpecError, Workload
+from harness.api import Conditions, EngineShape, HarnessError, NumberFormat, ShapeError, SpecError, Workload
 from harness.discovery.finding import discover
 from harness.spec import loads, schema
 
@@ -380,3 +380,36 @@ def test_a_clock_of_the_model_goes_before_that_of_the_engine_and_that_before_the
     assert [cost.clock_origin for cost in (device_clock, engine_clock, model_clock)] == ["assumed", "given", "given"]
     assert device_clock.cycles == engine_clock.cycles == model_clock.cycles
     assert engine_clock.latency_us * 300 == pytest.approx(model_clock.latency_us * 90)
+
+
+# --- number formats ---------------------------------------------------------------------------------------------------
+
+
+def test_an_entry_names_its_number_format_and_models_are_evaluated_in_it_unless_told_otherwise():
+    plain, narrow, silent = read(
+        "{name: fpga_analytic, engine: bank}",
+        "{name: fpga_analytic, engine: bank, weight_bits: 4, activation_bits: 8, scaling: row, label: narrow}",
+        "{name: fpga_analytic, engine: bank, evaluated: false, label: silent}",
+    ).hardware
+
+    assert plain.number_format() == NumberFormat()
+    assert narrow.number_format().label() == "w4 a8 per row"
+    assert silent.number_format() is None
+
+
+def test_a_codebook_stores_places_and_multiplies_values(make):
+    workload = make.matrix_workload(np.random.default_rng(0).random((600, 400)) < 0.1)
+
+    def found(**numbers):
+        return CycleSimulator(engine=DenseMvm(pes=60, lanes=4), **numbers).cost(workload)
+
+    values, places, four = found(), found(codebook=16), found(weight_bits=4)
+    assert places.details["ram"] == four.details["ram"] != values.details["ram"]
+    assert places.dsp == values.dsp
+
+
+def test_a_codebook_with_as_many_values_as_there_are_weights_is_refused():
+    with pytest.raises(
+        SpecError, match=r"hardware.*fewer values than `weight_bits` can tell apart, got 16 values of 4"
+    ):
+        read("{name: fpga_analytic, engine: bank, weight_bits: 4, codebook: 16}")
