@@ -132,3 +132,40 @@ def test_a_finished_cell_whose_masks_miss_the_tolerance_fails_with_what_was_coun
 def test_a_strategy_that_ends_elsewhere_is_refused_before_it_trains(tmp_path):
     with pytest.raises(SpecError, match=r"the target to be reached at the end, got 0\.25"):
         make_plan(experiment((Early(),)), store=tmp_path)
+
+
+def test_finished_models_are_scored_in_the_numbers_of_the_hardware_too(trained):
+    plan, finished = trained
+
+    for record in Collector(plan, dict(finished)).records():
+        (scored,) = record.fixed_point.values()
+        assert scored["format"] == "w16 a16"
+        assert scored["value"] == pytest.approx(record.value, rel=1e-2)
+        assert scored["wrapped"] == 0
+
+
+def test_a_score_in_fixed_point_that_failed_is_a_reason_and_the_cell_keeps_its_metric(trained):
+    plan, finished = trained
+    fixed = plan.cells[0].fixed[0].key
+    left = {key: record for key, record in finished.items() if key != fixed}
+
+    failed = Collector(plan, left, failures={fixed: ("diverged", "perplexity is inf")}).records()[0]
+    waiting = Collector(plan, left).records()[0]
+
+    assert failed.is_done and failed.value is not None
+    assert failed.fixed_point["cycle_simulator"]["reason"] == "perplexity is inf"
+    assert waiting.status == "planned"
+
+
+def test_another_number_format_trains_nothing(trained):
+    plan, _ = trained
+    narrow = CycleSimulator(engine=ColumnFifo(pes=2, groups=1), weight_bits=4)
+    grid = replace(plan.experiment, hardware=(*plan.experiment.hardware, narrow))
+    silent = replace(grid, hardware=(CycleSimulator(engine=ColumnFifo(pes=2, groups=1), evaluated=False),))
+
+    more = make_plan(grid, store=plan.store.folder)
+    none = make_plan(silent, store=plan.store.folder)
+
+    assert {more.stages[key].kind for key in more.to_run} == {"test"}
+    assert len(more.to_run) == len(more.cells)
+    assert not none.to_run and all(not planned.fixed for planned in none.cells)
