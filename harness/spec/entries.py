@@ -18,9 +18,11 @@ from harness.api import (
     JsonValue,
     Kind,
     PluginUnavailableError,
+    SpecError,
     UnknownPluginError,
 )
 from harness.discovery.registry import KINDS, PLURALS, Registry
+from harness.spec.allocations import is_of_a_cell, of_a_cell
 from harness.spec.document import AXES, explain
 from harness.spec.experiment import DENSE, Allocation, AllocationRule, allocation_label, is_selectable
 from harness.spec.source import Path, Place, Problems, got, shown
@@ -222,6 +224,12 @@ class Reader:
             wanted = "expected 'uniform', 'global', 'erk', 'lamp' or a mapping of tensors to sparsities"
             self.problems.add(path, f"{wanted}, got {got(item)}{suggestion(item, rules)}")
             return None
+        if is_of_a_cell(item):
+            try:
+                return of_a_cell(item, self.folder)
+            except SpecError as error:
+                self.problems.add(path, str(error))
+                return None
         shares: dict[str, float] = {}
         for tensor, part in item.items():
             if isinstance(part, int | float) and not isinstance(part, bool) and 0 <= part < 1:

@@ -274,6 +274,8 @@ def _written_out(
             content[axis] = written
     if allocation_inside:
         del content["allocation"]
+    elif isinstance(content.get("allocation"), dict) and axes["allocation"]:
+        content["allocation"] = _entry(axes["allocation"][0].value)  # numbers, where it was those of another run
     return content
 
 

@@ -29,6 +29,12 @@ def schema(registry: Registry) -> dict[str, JsonValue]:
     definitions["allocation"] = {
         "anyOf": [
             {"enum": [*get_args(AllocationRule)]},
+            {
+                "type": "object",
+                "properties": {"densities_of": {"type": "string"}, "records": {"type": "string"}},
+                "required": ["densities_of", "records"],
+                "additionalProperties": False,
+            },
             {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "exclusiveMaximum": 1}},
         ]
     }

@@ -9,6 +9,8 @@ import pytest
 from backend_problems import TinyProblem, image_network, language_network
 from harness_plugins.patterns.bank_balanced import BankBalanced
 from harness_plugins.patterns.block import Block
+from harness_plugins.patterns.channel import Channel
+from harness_plugins.patterns.filter import Filter
 from harness_plugins.patterns.n_m import NM
 from harness_plugins.patterns.row_balanced import RowBalanced
 from harness_plugins.patterns.unstructured import Unstructured
@@ -21,6 +23,7 @@ from harness.api import (
     Activation,
     Adam,
     Batch,
+    CubicSchedule,
     Dense,
     Epoch,
     Gradient,
@@ -245,6 +248,8 @@ def main(name, out):
     for case, problem in {"language": language(), "images": images()}.items():
         with guarded(broken, f"fixed point of {case}"):
             arrays |= in_fixed_point(operations_of(name, backend, problem), case, problem)
+    with guarded(broken, "peers"):
+        arrays |= PEERS[name]()
     np.savez(out, **arrays, **{f"{BROKEN}/{case}": np.array(answer[BROKEN]) for case, answer in broken.items()})
 
 
@@ -352,6 +357,49 @@ def same_weight_masks(session, problem):
     return answers | {f"scored/{tensor}": mask for tensor, mask in masks.items()}
 
 
+def peer_scores():
+    """Weights of many different magnitudes: peers choose among equals as they please."""
+    return np.random.default_rng(8).standard_normal((12, 40)).astype(np.float32)
+
+
+def peers_of_torch():
+    """Masks of torch.nn.utils.prune and of torch.ao.pruning, by their public interfaces."""
+    import torch
+    from torch.ao.pruning import WeightNormSparsifier
+    from torch.nn.utils import prune
+
+    weights, ones = torch.tensor(peer_scores()), torch.ones(12, 40)
+    found = {
+        "unstructured": prune.L1Unstructured(0.75).compute_mask(weights, ones),
+        "filter": prune.LnStructured(0.75, n=1, dim=0).compute_mask(weights, ones),
+        "channel": prune.LnStructured(0.75, n=1, dim=1).compute_mask(weights, ones),
+        "half": prune.L1Unstructured(0.35).compute_mask(weights[:1, :10], ones[:1, :10]),
+    }
+    for name, shape, zeros, level in (("two_of_four", (1, 4), 2, 1.0), ("blocks", (4, 4), 16, 0.7)):
+        model = torch.nn.Sequential(torch.nn.Linear(40, 12, bias=False))
+        with torch.no_grad():
+            model[0].weight.copy_(weights)
+        sparsifier = WeightNormSparsifier(level, shape, zeros)
+        sparsifier.prepare(model, [{"tensor_fqn": "0.weight"}])
+        sparsifier.step()
+        found[name] = model[0].parametrizations.weight[0].mask
+    return {f"peer/{name}": mask.numpy().astype(bool) for name, mask in found.items()}
+
+
+def peers_of_tensorflow():
+    """TF-MOT's schedule, and its masks for 2:4; its kernels are transposed."""
+    import tensorflow as tf
+    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule, pruning_utils
+
+    schedule = pruning_schedule.PolynomialDecay(0.1, 0.9, begin_step=20, end_step=120, power=3, frequency=10)
+    sparsities = [float(schedule(tf.constant(step))[1]) for step in range(20, 121, 10)]
+    upright = tf.constant(np.ascontiguousarray(peer_scores().T))
+    groups = pruning_utils.weights_rearrange(tf.abs(upright))
+    mask = pruning_utils.m_by_n_sparsity_mask_prepare(pruning_utils.generate_m_by_n_mask(groups, (2, 4)), upright.shape)
+    return {"peer/schedule": np.array(sparsities), "peer/two_of_four": np.asarray(mask).T.astype(bool)}
+
+
+PEERS = {"torch": peers_of_torch, "keras_tfmot": peers_of_tensorflow}
 BEFOREHAND = {f"agreement {name}.npz": (__file__, name, "{out}") for name in ("torch", "keras_tfmot")}
 
 
@@ -640,6 +688,38 @@ def test_movement_ranks_by_what_training_has_moved_away_from_zero(both):
 
 def test_training_after_it_forgets_what_lay_under_the_masks(both):
     assert both[0]["through/left"].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "pattern", "sparsity"),
+    [
+        (0, "unstructured", Unstructured(), 0.75), (0, "filter", Filter(), 0.75), (0, "channel", Channel(), 0.75),
+        (0, "two_of_four", NM(), 0.5), (1, "two_of_four", NM(), 0.5),
+    ],
+)  # fmt: skip
+def test_peers_keep_the_same_weights(both, place, name, pattern, sparsity):
+    np.testing.assert_array_equal(both[place][f"peer/{name}"], pattern.mask(np.abs(peer_scores()), sparsity))
+
+
+def test_torch_rounds_the_number_it_prunes_half_to_even_and_we_the_number_we_keep_half_up(both):
+    ours = Unstructured().mask(np.abs(peer_scores()[:1, :10]), 0.35)
+
+    assert (both[0]["peer/half"].sum(), ours.sum()) == (6, 7)  # of ten; 3.5 would be pruned
+    assert not (both[0]["peer/half"] & ~ours).any()
+
+
+def test_torch_prunes_the_floor_of_its_blocks_and_ranks_them_by_squares(both):
+    # 30 blocks at 70 %: 9 stay in both; ours are ranked by the mean of |w|, or here of what is handed in.
+    ours = Block(height=4, width=4).mask(peer_scores() ** 2, 0.7)
+
+    assert both[0]["peer/blocks"].sum() == ours.sum() == 9 * 16
+    np.testing.assert_array_equal(both[0]["peer/blocks"], ours)
+
+
+def test_the_toolkit_s_polynomial_decay_is_our_cubic_schedule(both):
+    ours = [CubicSchedule().sparsity((step - 20) / 100, 0.1, 0.9) for step in range(20, 120, 10)]
+
+    np.testing.assert_allclose(both[1]["peer/schedule"], [*ours, 0.9], rtol=1e-6)
 
 
 if __name__ == "__main__":
