@@ -184,11 +184,12 @@ def plan(
     Raises:
         SpecError, DataError: the experiment does not fit its tasks, or their data is not there.
     """
+    from harness.inspection.why import bill
     from harness.planning.plan import make_plan
 
     chosen = _chosen(experiment, only, smoke=smoke)
     made = make_plan(chosen, store=Path(store), data_dir=_path(data_dir))
-    return Plan(chosen.name, made.summary(), made)
+    return Plan(chosen.name, bill(made)[0], made)
 
 
 def run(

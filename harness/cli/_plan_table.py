@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
+from harness._text import plural
+
 if TYPE_CHECKING:
     from harness.api import JsonValue
     from harness.report.page import Document, Grid, Shown
 
 AXES = ("task", "backend", "pattern", "allocation", "strategy", "sparsity", "seed")
+
+_MOST_REASONS = 6
+"""Reasons to run stages that a bill counts one by one."""
 
 STYLES = {"cached": "green", "skipped": "yellow", "run": ""}
 
@@ -70,9 +75,17 @@ def _why(cell: "dict[str, JsonValue]") -> "Shown":
 def _bill(summary: "Mapping[str, JsonValue]") -> tuple[str, ...]:
     why = summary["why"]
     assert isinstance(why, dict)
-    reasons = ", ".join(f"{count} {reason}" for reason, count in why.items())
+    # The commonest reasons; --json has them all, and `harness why` those of a cell.
+    counts = sorted(((int(str(count)), reason) for reason, count in why.items()), key=lambda each: -each[0])
+    reasons = [f"  {count}: {reason}" for count, reason in counts[:_MOST_REASONS]]
+    if len(counts) > _MOST_REASONS:
+        rest = sum(count for count, _ in counts[_MOST_REASONS:])
+        reasons.append(
+            f"  {rest}: {plural(len(counts) - _MOST_REASONS, 'other reason')} (`harness plan --json` has all)"
+        )
     return (
-        f"stages: {summary['cached']} cached, {summary['stages_to_run']} to run" + (f" ({reasons})" if reasons else ""),
+        f"stages: {summary['cached']} cached, {summary['stages_to_run']} to run{', because' if reasons else ''}",
+        *reasons,
         f"epochs: {summary['epochs_to_run']} to run; {summary['epochs']} in all, {summary['epochs_without_sharing']} "
         f"without sharing (ratio {summary['sharing_ratio']})",
     )

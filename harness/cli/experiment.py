@@ -231,21 +231,18 @@ def plan(
     from dataclasses import replace
 
     from harness.execution.slots import parse_devices
-    from harness.inspection.why import what_changed
+    from harness.inspection.why import bill
     from harness.planning.plan import make_plan
 
     experiment = load_experiment(spec, only=only, smoke=smoke, plugins=plugin)
     if devices is not None:
         experiment = replace(experiment, device=parse_devices(devices)[0])
     made = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
-    changed = what_changed(made)
     found: list[JsonValue] = [finding.model_dump() for finding in _beforehand(made)]
-    summary = {**made.summary(), "checks": found}
-    for cell in summary["cells_detail"]:  # type: ignore[union-attr]  # a list, as it is documented
-        if isinstance(cell, dict) and str(cell["cell"]) in changed:
-            cell["reason"] = changed[str(cell["cell"])]
+    summary, to_run = bill(made)
+    summary["checks"] = found
     if as_json:
-        print_json({**summary, "run": made.run_list()})
+        print_json({**summary, "run": to_run})
     else:
         from harness.cli._plan_table import plan_document
 

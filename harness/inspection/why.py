@@ -1,5 +1,6 @@
 """Why a cell runs, or does not: every stage of its chain, and which part of a key is not what it was."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -60,25 +61,51 @@ def why(plan: Plan, cell_id: str) -> tuple[Line, ...]:
     return tuple(lines)
 
 
-def what_changed(plan: Plan) -> dict[str, str]:
-    """Why cells run that something like was run before, by the cell's id: what `why` says of their first new stage.
+def stage_reasons(plan: Plan) -> dict[str, str]:
+    """Why every stage of a plan runs, by its key, in the words of `why`; the plan's own where nothing like it ever ran.
+
+    A stage that runs because of another one has that one's reason: a bill counts what changed, not what follows.
 
     Args:
         plan: of the experiment.
     """
-    reasons: dict[str, str] = {}  # by stage: cells of a grid share the stages that changed
     found: dict[str, str] = {}
-    there = tuple(stored(plan.store))  # read once for all cells
+    there = tuple(stored(plan.store))  # read once for all stages
     known = plan.cached.keys() | plan.damaged.keys()
-    for planned in plan.cells:
-        first = next((stage for stage in planned.stages if stage.key in plan.to_run and stage.key not in known), None)
-        if first is None:
-            continue
-        if first.key not in reasons:
-            reasons[first.key] = _line(plan, first, None, there).reason
-        if reasons[first.key] != NOTHING_LIKE_IT:
-            found[planned.cell.id] = reasons[first.key]
+    for key, said in plan.to_run.items():  # parents first
+        stage = plan.stages[key]
+        cause = next((each for each in (stage.parent, stage.source) if each in found and each not in known), None)
+        if key in known:
+            found[key] = said
+        elif cause is not None:
+            found[key] = found[cause]
+        else:
+            changed = _line(plan, stage, None, there).reason
+            found[key] = said if changed == NOTHING_LIKE_IT else changed
     return found
+
+
+def bill(plan: Plan) -> tuple[dict[str, JsonValue], list[JsonValue]]:
+    """A plan's summary and its run list, every reason in the words of `why`.
+
+    Args:
+        plan: of the experiment.
+    """
+    said = stage_reasons(plan)
+    counts = Counter(said.values())
+    details: list[JsonValue] = []
+    summary = plan.summary()
+    cells = summary["cells_detail"]
+    assert isinstance(cells, list)
+    for planned, cell in zip(plan.cells, cells, strict=True):
+        assert isinstance(cell, dict)
+        # What is only missing from the store, and mended on the way, is not what the cell's new stages run for.
+        first = [stage.key for stage in planned.stages if stage.key in said]
+        first.sort(key=lambda key: key in plan.cached or key in plan.damaged)
+        details.append(cell if not first else {**cell, "reason": said[first[0]]})
+    summary |= {"why": dict(sorted(counts.items())), "cells_detail": details}
+    listed = [{**each, "reason": said[str(each["stage"])]} for each in plan.run_list() if isinstance(each, dict)]
+    return summary, [*listed]
 
 
 def _cell(plan: Plan, cell_id: str) -> PlannedCell:

@@ -9,10 +9,12 @@ from numpy_plugins import NumpyBackend, ToyProblem, ToyTask
 from toy import FineTuning, experiment
 
 from harness.api import EmptySelectionError, Gradient, Magnitude
-from harness.inspection.why import NOTHING_LIKE_IT, differences, place_of, what_changed, why
+from harness.cli._plan_table import plan_document
+from harness.inspection.why import NOTHING_LIKE_IT, bill, differences, place_of, stage_reasons, why
 from harness.planning import code_digest
 from harness.planning.plan import make_plan
 from harness.planning.stages import Masking, Stage, Step, stage_templates
+from harness.report import rich
 from harness.store import StageRecord, Store
 
 MAGNITUDE = Magnitude()
@@ -242,13 +244,35 @@ def test_places_are_named():
     ]
 
 
-def test_a_plan_tells_of_every_cell_what_changed(tmp_path):
+CHANGED = "strategy rates changed: epoch 1 lr 0.5 -> 0.25"
+
+
+def test_a_bill_counts_and_tells_what_changed(tmp_path):
     fill(tmp_path)
-    grid = experiment(task=ToyTask(learning_rate=0.25), seeds=(0, 1))
+    plan = make_plan(experiment(task=ToyTask(learning_rate=0.25), seeds=(0, 1)), store=tmp_path)
 
-    found = what_changed(make_plan(grid, store=tmp_path))
+    summary, run = bill(plan)
 
-    # The cells of the new seed are not changed but new.
-    changed = {cell.id for cell in grid.cells if cell.seed == 0}
-    assert found == dict.fromkeys(changed, "strategy rates changed: epoch 1 lr 0.5 -> 0.25")
-    assert what_changed(make_plan(grid, store=tmp_path / "empty")) == {}
+    # The cells of the new seed are not changed but new; the other's initial weights are there without a state.
+    said = {(cell["seed"], cell["reason"]) for cell in summary["cells_detail"]}
+    assert said == {(0, CHANGED), (1, "not run yet")}
+    assert summary["why"] == {"metrics cached, state missing": 1, "not run yet": 10, CHANGED: 9}
+    assert sum(summary["why"].values()) == summary["stages_to_run"]
+    assert [each["reason"] for each in run] == [stage_reasons(plan)[each["stage"]] for each in run]
+    empty = make_plan(experiment(), store=tmp_path / "empty")
+    assert set(stage_reasons(empty).values()) == {"not run yet"} and stage_reasons(empty).keys() == empty.to_run.keys()
+
+
+@pytest.mark.parametrize("changes", [1, 6, 9])
+def test_the_commonest_reasons_stand_in_the_bill_and_the_others_are_counted(changes):
+    why = {f"reason {number}": 10 * number for number in range(1, changes + 1)}
+    counts = dict.fromkeys(("cells", "stages", "cached", "epochs", "epochs_to_run", "epochs_without_sharing"), 1)
+    summary = counts | {"cells_detail": [], "stages_to_run": sum(why.values()), "why": why, "sharing_ratio": 1.0}
+
+    lines = rich.text(plan_document(summary, title="t"), 100).splitlines()
+
+    told = [line for line in lines if line.startswith("  ")]
+    assert told[0] == f"  {10 * changes}: reason {changes}"
+    assert len(told) == min(changes, 7)
+    if changes == 9:
+        assert told[-1] == "  60: 3 other reasons (`harness plan --json` has all)"
