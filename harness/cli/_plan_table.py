@@ -15,6 +15,9 @@ AXES = ("task", "backend", "pattern", "allocation", "strategy", "sparsity", "see
 _MOST_REASONS = 6
 """Reasons to run stages that a bill counts one by one."""
 
+_SHORT = 30
+"""Characters of a reason that a column has room for."""
+
 STYLES = {"cached": "green", "skipped": "yellow", "run": ""}
 
 
@@ -65,11 +68,11 @@ def _style(cell: "dict[str, JsonValue]") -> str:
 
 
 def _why(cell: "dict[str, JsonValue]") -> "Shown":
-    """Why a cell's stages run; why it is skipped is a sentence, too long for a column."""
+    """Why a cell's stages run, or it is skipped; a sentence, which many cells may share, stands once below the table."""
     from harness.report.page import Noted
 
     why = str(cell["reason"])
-    return Noted("note ", why) if cell["status"] == "skipped" else why
+    return Noted("note ", why) if cell["status"] == "skipped" or len(why) > _SHORT else why
 
 
 def _bill(summary: "Mapping[str, JsonValue]") -> tuple[str, ...]:
