@@ -68,7 +68,7 @@ def _style(cell: "dict[str, JsonValue]") -> str:
 
 
 def _why(cell: "dict[str, JsonValue]") -> "Shown":
-    """Why a cell's stages run, or it is skipped; a sentence, which many cells may share, stands once below the table."""
+    """Why a cell's stages run, or it is skipped; a sentence, which many may share, stands once below the table."""
     from harness.report.page import Noted
 
     why = str(cell["reason"])
