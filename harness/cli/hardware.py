@@ -98,7 +98,7 @@ OutputSizeOption = Annotated[
     typer.Option(
         "--output-size",
         metavar="LAYER=HxW",
-        help="Output of a convolution; may be repeated.",
+        help="Output of a convolution; * for all of unknown size; may be repeated.",
         show_default=False,
     ),
 ]

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import numpy as np
 from pydantic import Field, ValidationError, model_validator
 
+from harness._text import listed
 from harness.api import LSTM, Conv2D, Dense, Frozen, Layer, Network, Pool2D, SpecError, Workload
 from harness.costing.entries import read_description
-from harness.formats.weights_files import Layout, read_weights
+from harness.formats.weights_files import Layout, WeightsFile, read_weights
 
 if TYPE_CHECKING:
     from harness.spec.source import Problems
@@ -189,8 +190,27 @@ def read_given(
         given = described(path)
     else:
         found = read_weights(path, layout=layout, banks=banks, output_sizes=output_sizes)
+        _check_sizes(path, found)
         given = Given(found.workload, found.notes, found.skipped)
     return _with_activations(given, activation_density or {})
+
+
+def _check_sizes(path: Path, found: WeightsFile) -> None:
+    """Pass if cycles of layers may be added up: a convolution of unknown size would count as one position of many.
+
+    Raises:
+        SpecError: it holds such a convolution beside other layers.
+    """
+    layers = {tensor.layer for tensor in found.workload.tensors if tensor.role != "embedding"}
+    if not found.unsized or len(layers) < 2:
+        return
+    shown = [*found.unsized[:3], *([f"{len(found.unsized) - 3} more"] if len(found.unsized) > 3 else [])]
+    named = listed(shown)
+    raise SpecError(
+        f"{path}: cycles of {len(layers)} layers are added up, and the output size of {named} is not known; give it, "
+        f"such as --output-size {found.unsized[0]}=32x32 (`*=1x1` for one position of every such convolution), or give "
+        "an ONNX graph, which has the sizes"
+    )
 
 
 def described(path: Path) -> Given:

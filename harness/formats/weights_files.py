@@ -54,11 +54,13 @@ class WeightsFile:
         workload: its matrices; tensors are named as in the file.
         notes: what was taken for granted, as sentences.
         skipped: arrays that are no matrices, with their shapes: biases and the like.
+        unsized: convolutions whose output size nobody told: their product is there once, and not once per position.
     """
 
     workload: Workload
     notes: tuple[str, ...]
     skipped: tuple[str, ...]
+    unsized: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +83,7 @@ class _Made:
     layer: Layer
     pixels: int | None = None
     is_guessed: bool = False
+    is_unsized: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -112,7 +115,8 @@ def read_weights(
         layout: how a matrix lies where the file does not say.
         banks: equally filled banks per row, of every pruned matrix or by tensor name; where a mask does not have them,
             a note says so and none are taken.
-        output_sizes: extents of the output of convolutions (height and width), by layer or tensor name.
+        output_sizes: extents of the output of convolutions (height and width), by layer or tensor name; `*` stands for
+            all convolutions of unknown size.
         most_weights: the most elements that the file may hold.
 
     Raises:
@@ -149,7 +153,7 @@ def _check_names(path: Path, made: Sequence[_Made], options: Mapping[str, Mappin
     """Pass if options by name are for layers or tensors that are there."""
     known = {tensor.name for layer in made for tensor in layer.tensors} | {layer.name for layer in made}
     for option, given in options.items():
-        unknown = sorted(set(given or {}) - known)
+        unknown = sorted(set(given or {}) - known - {"*"})
         if unknown:
             there = ", ".join(sorted(known))
             raise SpecError(
@@ -329,10 +333,15 @@ class _Layers:
         rows, cols = mask.shape
         dense = Dense(name=name, inputs=cols, units=rows, input_label=f"{name}.inputs")
         size = self.output_sizes.get(name) or self.output_sizes.get(found.name)
+        if size is None and found.kept.ndim > 2 and found.positions is None:
+            size = self.output_sizes.get("*")
         positions = found.positions if size is None else math.prod(size)
         if positions is None:
             tensors = (_tensor(found.name, name, "dense", mask.shape),)
-            return _Made(name, tensors, (mask,), dense, is_guessed=guessed, notes=_notes(found, mask, recurrent))
+            return _Made(
+                name, tensors, (mask,), dense,
+                is_guessed=guessed, is_unsized=found.kept.ndim > 2, notes=_notes(found, mask, recurrent),
+            )  # fmt: skip
         layer: Layer = dense
         if found.kept.ndim == 4:
             kernel = found.kept.shape[2:] if self._orientations(found)[0] == "rows_out" else found.kept.shape[:2]
@@ -408,4 +417,4 @@ def _assembled(made: Sequence[_Made], read: _Read, banks: int | Mapping[str, int
         banks=even,
         output_pixels={layer.name: layer.pixels for layer in made if layer.pixels is not None},
     )
-    return WeightsFile(workload, tuple(notes), read.skipped)
+    return WeightsFile(workload, tuple(notes), read.skipped, tuple(layer.name for layer in made if layer.is_unsized))

@@ -295,6 +295,27 @@ def test_a_convolution_runs_once_per_position_of_its_output(harness):
     assert many["cycles"] > once["cycles"]
 
 
+def test_a_convolution_of_unknown_size_is_refused_where_cycles_are_added_up(harness, folder):
+    rng = np.random.default_rng(0)
+    np.savez(
+        folder / "cnn.npz", **{"conv.weight": rng.random((4, 2, 3, 3)) < 0.5, "fc.weight": rng.random((5, 8)) < 0.5}
+    )
+
+    refused = harness("cost", "cnn.npz", "--engine", "dense_mvm:pes=2,lanes=9")
+    one = only_row(
+        harness("cost", "cnn.npz", "--engine", "dense_mvm:pes=2,lanes=9", "--output-size", "*=1x1", "--json")
+    )
+    all_ = only_row(
+        harness("cost", "cnn.npz", "--engine", "dense_mvm:pes=2,lanes=9", "--output-size", "*=6x7", "--json")
+    )
+
+    assert refused.returncode == 2
+    assert "the output size of conv is not known" in refused.stderr and "--output-size conv=32x32" in refused.stderr
+    assert one["details"]["layers"]["conv"]["runs"] == 1
+    assert all_["details"]["layers"]["conv"]["runs"] == 42
+    assert all_["details"]["layers"]["fc"]["runs"] == 1
+
+
 def test_the_bits_of_every_format_are_told_with_the_best(harness):
     storage = harness("cost", "lstm.npz", "--engine", BANK, "--weight-bits", "8", "--json").json["storage"]
 
