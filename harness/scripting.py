@@ -6,7 +6,6 @@ found = harness.run(experiment)
 found.to_frame()
 """
 
-import html
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -47,8 +46,8 @@ class Plan:
 
     def table(self) -> str:
         """The bill as Markdown."""
-        from harness.cli._plan_table import plan_document
         from harness.report import markdown
+        from harness.report.plan_table import plan_document
 
         return markdown.text(plan_document(self.summary, title=self.title))
 
@@ -60,10 +59,10 @@ class Plan:
         )
 
     def _repr_html_(self) -> str:
-        from harness.cli._plan_table import plan_document
-        from harness.report import rich
+        from harness.report import html
+        from harness.report.plan_table import plan_document
 
-        return _as_html(rich.text(plan_document(self.summary, title=self.title), _WIDTH))
+        return html.fragment(plan_document(self.summary, title=self.title))
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,13 +85,13 @@ class Results:
     interrupted: bool = False
     stopped: str | None = None
 
-    def table(self, format: Literal["md", "csv", "json", "rich"] = "md") -> str:
+    def table(self, format: Literal["md", "html", "latex", "csv", "tidy", "json", "rich"] = "md") -> str:
         """The report as text, from the same rows as `harness report`."""
         from harness import report
 
         columns = self._columns()
         text = report.render(self.records, format=format, title=self.run_id, margin=self.margin, columns=columns)
-        if format in ("csv", "json"):  # the others say it themselves
+        if format in ("csv", "tidy", "json"):  # the others say it themselves
             _warn_of(columns)
         return text
 
@@ -119,6 +118,29 @@ class Results:
         report.picture(self.records, Path(path))
         return Path(path)
 
+    def figures(
+        self,
+        folder: PathLike,
+        *,
+        style: Literal["thesis", "slides"] = "thesis",
+        forms: Sequence[Literal["pdf", "svg", "png"]] = ("pdf", "svg", "png"),
+    ) -> list[Path]:
+        """Draw every picture of the run into a folder, each with its data as CSV beside it; needs the extra `plots`.
+
+        Args:
+            folder: made where it is not there.
+            style: sizes for a page or for a projector.
+            forms: of the files.
+        """
+        from harness import report
+
+        return report.figures(self.records, Path(folder), style=style, forms=forms, margin=self.margin)
+
+    def page(self, path: PathLike) -> Path:
+        """Write the report as one HTML file, which needs nothing else."""
+        Path(path).write_text(self.table("html"), encoding="utf-8")
+        return Path(path)
+
     def _columns(self) -> "Sequence[GuardedColumn]":
         """Those of third parties that are installed here, or lie in plugin files of the run."""
         from harness.inspection.columns import columns_of
@@ -132,11 +154,7 @@ class Results:
     def _repr_html_(self) -> str:
         from harness import report
 
-        text = report.render(self.records, title=self.run_id, margin=self.margin, width=_WIDTH, columns=self._columns())
-        return _as_html(text)
-
-
-_WIDTH = 150  # columns of what a notebook shows: it scrolls, a terminal cannot
+        return report.fragment(self.records, title=self.run_id, margin=self.margin, columns=self._columns())
 
 
 def load(experiment: PathLike | Mapping[str, JsonValue], *, plugins: Sequence[PathLike] = ()) -> Experiment:
@@ -217,13 +235,10 @@ def run(
         SpecError, DataError, PluginUnavailableError: nothing was run.
         StoreError: the store cannot be written.
     """
-    from rich.console import Console
-
-    from harness.execution import progress as shown
     from harness.execution.run import run as run_experiment
 
     chosen = _chosen(experiment, only, smoke=smoke)
-    told = shown.make(progress, Console(stderr=True)) if isinstance(progress, str) else progress
+    told = _progress(progress) if isinstance(progress, str) else progress
     done = run_experiment(chosen, store=Path(store), data_dir=_path(data_dir), workers=workers, progress=told)
     stopped = done.store_error or done.stopped
     return Results(done.run_id, done.folder, done.records, chosen.margin, done.interrupted, stopped)
@@ -239,12 +254,11 @@ def results(run: PathLike | None = None, *, store: PathLike = DEFAULT_STORE) -> 
     Raises:
         SpecError, EmptySelectionError: there is no such run.
     """
-    from harness.cli.results import _margin
-    from harness.inspection.lookup import find_run
+    from harness.inspection.lookup import find_run, margin_of
     from harness.results import records
 
     folder = find_run(Path(store), None if run is None else str(run))
-    return Results(folder.name, folder, records.read(folder / "records.json"), _margin(folder))
+    return Results(folder.name, folder, records.read(folder / "records.json"), margin_of(folder))
 
 
 def _chosen(
@@ -253,6 +267,16 @@ def _chosen(
     loaded = experiment if isinstance(experiment, Experiment) else load(experiment)
     chosen = loaded if only is None else loaded.select(only)
     return chosen.smoke() if smoke else chosen
+
+
+def _progress(name: ProgressName) -> Progress:
+    """Progress of that kind; `auto` draws in the notebook where there is one."""
+    from rich.console import Console
+
+    from harness.execution.notebook import NotebookProgress, is_notebook
+    from harness.execution.progress import make
+
+    return NotebookProgress() if name == "auto" and is_notebook() else make(name, Console(stderr=True))
 
 
 def _path(given: PathLike | None) -> Path | None:
@@ -264,7 +288,3 @@ def _warn_of(columns: "Sequence[GuardedColumn]") -> None:
 
     for fault in faults(columns):
         warnings.warn(fault, stacklevel=3)
-
-
-def _as_html(text: str) -> str:
-    return f'<pre style="white-space: pre; overflow-x: auto; line-height: 1.2">{html.escape(text)}</pre>'

@@ -244,7 +244,7 @@ def plan(
     if as_json:
         print_json({**summary, "run": to_run})
     else:
-        from harness.cli._plan_table import plan_document
+        from harness.report.plan_table import plan_document
 
         print_document(plan_document(summary, title=experiment.name))
 

@@ -101,7 +101,7 @@ def report(
     from harness import report
     from harness.api import SpecError
     from harness.inspection.columns import columns_of
-    from harness.inspection.lookup import find_run
+    from harness.inspection.lookup import find_run, margin_of
     from harness.results import records
 
     folder = find_run(store, run)
@@ -110,7 +110,7 @@ def report(
         report.picture(rows, picture)
         echo(f"wrote {picture}")
         return
-    margin = _margin(folder) if margin is None else margin
+    margin = margin_of(folder) if margin is None else margin
     title, columns = folder.name, columns_of(folder, plugin or ())
     if form is ReportFormat.rich and output is None:
         places = where(folder)
@@ -152,13 +152,13 @@ def figures(
 ) -> None:
     """Draw the pictures of a run as files, each with its data as CSV beside it (needs the extra `plots`)."""
     from harness import report
-    from harness.inspection.lookup import find_run
+    from harness.inspection.lookup import find_run, margin_of
     from harness.results import records
 
     folder = find_run(store, run)
     rows = records.read(folder / "records.json", details=False)
     forms: list[Literal["pdf", "svg", "png"]] = [each.value for each in form or PictureForm]
-    written = report.figures(rows, output, style=style.value, forms=forms, margin=_margin(folder))
+    written = report.figures(rows, output, style=style.value, forms=forms, margin=margin_of(folder))
     echo(f"wrote {len(written)} files to {output}: {', '.join(dict.fromkeys(path.stem for path in written))}")
 
 
@@ -169,25 +169,6 @@ def where(folder: Path) -> list[tuple[str, str]]:
         *[(name, str(path)) for name, path in pages if path.exists()][:1],
         ("all tables", f"harness report {shlex.quote(str(folder))} --full"),
     ]
-
-
-def _margin(folder: Path) -> float | None:
-    """The equivalence margin of the experiment that a run was made from."""
-    from harness._files import read_file
-    from harness.api import SpecError
-    from harness.spec.source import MAX_BYTES, read
-
-    spec = folder / "spec.yaml"
-    if not spec.exists():  # records alone were copied
-        return None
-    try:
-        text = read_file(spec, MAX_BYTES).decode("utf-8-sig")
-    except ValueError as error:
-        raise SpecError(f"report: {spec} cannot be read ({error}); give the margin with --margin") from error
-    value, problems = read(text, str(spec))
-    problems.finish()
-    margin = value.get("margin") if isinstance(value, dict) else None
-    return float(margin) if isinstance(margin, int | float) else None
 
 
 @guarded

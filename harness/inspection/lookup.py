@@ -5,11 +5,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness._files import folders
+from harness._files import folders, read_file
 from harness.api import EmptySelectionError, SpecError
 from harness.results import records
 from harness.results.records import Record
 from harness.spec import Experiment
+from harness.spec.source import MAX_BYTES, read
 from harness.store import Store
 
 RECORDS, STATUS = "records.json", "status.json"
@@ -197,3 +198,22 @@ def find_cell(store: Path, text: str, run: str | None = None) -> FoundCell:
             found.setdefault(record.cell, FoundCell(record, folder))
     titles = {cell: title(each.record) for cell, each in found.items()}
     return found[meant(text, titles, {cell: each.folder.name for cell, each in found.items()})]
+
+
+def margin_of(folder: Path) -> float | None:
+    """The equivalence margin of the experiment that a run was made from; None where it names none.
+
+    Raises:
+        SpecError: the copy of the experiment cannot be read.
+    """
+    spec = folder / "spec.yaml"
+    if not spec.exists():  # records alone were copied
+        return None
+    try:
+        text = read_file(spec, MAX_BYTES).decode("utf-8-sig")
+    except ValueError as error:
+        raise SpecError(f"report: {spec} cannot be read ({error}); give the margin with --margin") from error
+    value, problems = read(text, str(spec))
+    problems.finish()
+    margin = value.get("margin") if isinstance(value, dict) else None
+    return float(margin) if isinstance(margin, int | float) else None

@@ -18,7 +18,7 @@ from harness.report.picture import figures, picture
 from harness.report.tidy import parquet
 from harness.results.records import Record
 
-__all__ = ["Format", "figures", "parquet", "picture", "render"]
+__all__ = ["Format", "figures", "fragment", "parquet", "picture", "render"]
 
 Format = Literal["rich", "md", "html", "latex", "json", "csv", "tidy"]
 
@@ -76,6 +76,7 @@ def render(
             columns=columns,
             opens=format != "rich",
             pictures=format == "html",
+            every_cell=format == "html",
         )
     if format in _WRITERS:
         return _WRITERS[format](document)
@@ -83,6 +84,17 @@ def render(
         rich.show(document, console)
         width = console.width
     return rich.text(document, width)
+
+
+def fragment(
+    records: Sequence[Record], *, title: str, margin: float | None = None, columns: Sequence[Added] = ()
+) -> str:
+    """The report as HTML for a page of somebody else's, such as a notebook: the answer, pictures and tables, no script.
+
+    Args, Raises: see `render`.
+    """
+    document = build(records, title=title, margin=margin, medium="page", columns=columns, pictures=True)
+    return html.fragment(document)
 
 
 def _with_columns(records: Sequence[Record], columns: Sequence[Added]) -> list[Record | dict[str, object]]:

@@ -30,6 +30,7 @@ def build(
     columns: Sequence[added.Added] = (),
     opens: bool = True,
     pictures: bool = False,
+    every_cell: bool = False,
 ) -> Document:
     """The report.
 
@@ -40,7 +41,8 @@ def build(
         medium: what it is for: a terminal has fewer columns and the patterns as headings; data only the results.
         columns: of third parties, for the tables of results; what goes wrong in one is a warning.
         opens: whether it opens with the answer; in a terminal that is another document.
-        pictures: whether there are pictures, and a row for every cell.
+        pictures: whether there are pictures.
+        every_cell: whether every cell is listed, too.
 
     Raises:
         EmptySelectionError: there are no records.
@@ -63,7 +65,7 @@ def build(
         if compared:
             sections.append(_strategies(table, compared))
         sections += engines(table, compact)
-    if pictures:
+    if every_cell:
         sections.append(cells.section(records))
     ran = _what_ran(records, compact)
     ran = replace(ran, warnings=(*ran.warnings, *added.faults(columns)))

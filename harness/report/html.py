@@ -45,7 +45,7 @@ def fragment(document: Document) -> str:
     """The sections alone, for a page of somebody else's such as a notebook: tables and pictures, no script."""
     from markupsafe import Markup
 
-    parts = [_part(section, f"s{number}") for number, section in enumerate(document.sections)]
+    parts = [_part(section, f"s{number}", is_alive=False) for number, section in enumerate(document.sections)]
     return _template("fragment.html").render(parts=parts, style=Markup(_file("fragment.css")))
 
 
@@ -61,7 +61,8 @@ def _file(name: str) -> str:
     return files("harness.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _part(section: Section, name: str) -> dict[str, Any]:
+def _part(section: Section, name: str, *, is_alive: bool = True) -> dict[str, Any]:
+    """A section for the template; with a script on the page (`is_alive`) tables have all their rows."""
     heading = _line(section.heading)
     return {
         "id": name,
@@ -70,8 +71,10 @@ def _part(section: Section, name: str) -> dict[str, Any]:
         "warnings": section.warnings,
         "sentences": section.sentences,
         "facts": section.facts,
-        "table": _table(section.grid) if section.grid is not None else None,
-        "figures": [_figure(chart, f"{name}-f{number}") for number, chart in enumerate(section.charts)],
+        "table": _table(section.grid, is_alive=is_alive) if section.grid is not None else None,
+        "figures": [
+            _figure(chart, f"{name}-f{number}", is_alive=is_alive) for number, chart in enumerate(section.charts)
+        ],
     }
 
 
@@ -79,7 +82,7 @@ def _line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _table(grid: Grid, most: int = _MOST_ROWS) -> dict[str, Any]:
+def _table(grid: Grid, most: int = _MOST_ROWS, *, is_alive: bool = True) -> dict[str, Any]:
     rows = [
         {"group": grid.groups.get(place, ""), "cells": [cell.text for cell in row]}
         for place, row in enumerate(grid.rows[:most])
@@ -89,7 +92,7 @@ def _table(grid: Grid, most: int = _MOST_ROWS) -> dict[str, Any]:
         "columns": [{"title": column.title, "kind": column.kind} for column in grid.columns],
         "rows": rows,
         "total": total,
-        "rest": _json([[cell.text for cell in row] for row in grid.rows]) if total > most else "",
+        "rest": _json([[cell.text for cell in row] for row in grid.rows]) if total > most and is_alive else "",
         "below": [*grid.notes, *grid.caption],
     }
 
@@ -102,7 +105,7 @@ def _json(value: object) -> "Any":
     return Markup(re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", found))
 
 
-def _figure(chart: Chart, name: str) -> dict[str, Any]:
+def _figure(chart: Chart, name: str, *, is_alive: bool) -> dict[str, Any]:
     from markupsafe import Markup
 
     data = chart.data()
@@ -113,7 +116,7 @@ def _figure(chart: Chart, name: str) -> dict[str, Any]:
         "svg": Markup(svg.text(chart, label=f"{name}-c")),
         "about": chart.about,
         "count": len(data),
-        "table": _table(_of_data(data), _MOST_POINTS),
+        "table": _table(_of_data(data), _MOST_POINTS, is_alive=is_alive),
     }
 
 

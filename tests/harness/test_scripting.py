@@ -53,9 +53,10 @@ def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
     frame, found, plan = space["frame"], space["found"], space["plan"]
     assert sorted(frame["pattern"]) == ["dense", "row_balanced", "unstructured"]
     assert frame["test perplexity"].notna().all() and frame["sparsity [fraction]"].max() == pytest.approx(0.5, abs=0.01)
-    assert "row_balanced" in found._repr_html_() and found._repr_html_().startswith("<pre")
-    assert "row_balanced" in plan._repr_html_() and "3 cells" in repr(plan)
+    assert "row_balanced" in found._repr_html_() and "<svg" in found._repr_html_()
+    assert "row_balanced</td>" in plan._repr_html_() and "3 cells" in repr(plan)
     assert "3 of 3 cells done" in repr(found)
+    assert (tmp_path / "report.html").read_text().startswith("<!doctype html>")
     # An experiment made in Python has its copy in the run's folder, which the commands understand.
     why = subprocess.run(
         [sys.executable, "-m", "harness", "why", "row_balanced 0.5", "--store", "store"],

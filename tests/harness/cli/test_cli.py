@@ -22,11 +22,11 @@ from uncut import WIDTHS, check_uncut
 
 from harness import data
 from harness.cli import app, plugins
-from harness.cli._plan_table import plan_document
 from harness.cli.data import files_document
 from harness.discovery.finding import discover
 from harness.planning import code_digest
 from harness.report import rich
+from harness.report.plan_table import plan_document
 
 SUPPORT = Path(__file__).parents[2] / "support"
 

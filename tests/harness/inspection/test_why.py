@@ -3,13 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from harness.cli._plan_table import plan_document
 from harness_plugins.patterns.bank_balanced import BankBalanced
 from harness_plugins.patterns.unstructured import Unstructured
 from numpy_plugins import NumpyBackend, ToyProblem, ToyTask
 from toy import FineTuning, experiment
 
 from harness.api import EmptySelectionError, Gradient, Magnitude
-from harness.cli._plan_table import plan_document
 from harness.inspection.why import NOTHING_LIKE_IT, bill, differences, place_of, stage_reasons, why
 from harness.planning import code_digest
 from harness.planning.plan import make_plan

@@ -58,7 +58,7 @@ class Page(HTMLParser):
 @given(runs())
 @settings(max_examples=30, deadline=None)
 def test_every_text_of_the_document_stands_in_the_page_and_every_number_in_its_cell(records):
-    document = build(records, title="any", margin=0.5, medium="page", pictures=True)
+    document = build(records, title="any", margin=0.5, medium="page", pictures=True, every_cell=True)
 
     page = Page(html.text(document))
 
@@ -110,7 +110,7 @@ def test_cells_without_a_result_are_in_the_page_with_their_reasons():
 
 
 def test_a_fragment_has_the_tables_and_pictures_and_no_script():
-    text = fragment(build(every_fate(), title="t", margin=1.0, medium="page", pictures=True))
+    text = fragment(build(every_fate(), title="t", margin=1.0, medium="page", pictures=True, every_cell=True))
 
     page = Page(text)
     assert "<svg" in text and "<script" not in text and len(page.tables) > 5

@@ -66,7 +66,7 @@ def probed(tmp_path_factory):
     rows = [(f"row {place}", f"{(place * 7919) % 1000 - 500:+.2f} ± 0.10") for place in range(450)]
     rows[3] = ("row 3", "–¹")
     columns = [Column("name", lambda row: row[0], kind="label"), Column("number", lambda row: row[1])]
-    document = build(every_fate(), title="<b>any</b>", margin=1.0, medium="page", pictures=True)
+    document = build(every_fate(), title="<b>any</b>", margin=1.0, medium="page", pictures=True, every_cell=True)
     document = type(document)(document.title, (*document.sections, Section("Numbers", (), table(columns, rows))))
     page = html.text(document).replace("<title>", _LISTEN + "<title>", 1).replace("</body>", _PROBE + "</body>")
     (folder / "page.html").write_text(page)

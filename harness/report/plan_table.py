@@ -2,13 +2,10 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
 from harness._text import plural
-
-if TYPE_CHECKING:
-    from harness.api import JsonValue
-    from harness.report.page import Document, Grid, Shown
+from harness.api import JsonValue
+from harness.report.page import Column, Document, Grid, Noted, Section, Shown, table
 
 AXES = ("task", "backend", "pattern", "allocation", "strategy", "sparsity", "seed")
 
@@ -21,15 +18,13 @@ _SHORT = 30
 STYLES = {"cached": "green", "skipped": "yellow", "run": ""}
 
 
-def plan_document(summary: "Mapping[str, JsonValue]", *, title: str) -> "Document":
+def plan_document(summary: Mapping[str, JsonValue], *, title: str) -> Document:
     """A plan's summary: one row per cell, then what is shared and what has to run.
 
     Args:
         summary: as `Plan.summary()` gives it.
         title: the experiment's name.
     """
-    from harness.report.page import Document, Section
-
     cells = summary["cells_detail"]
     assert isinstance(cells, list)
     rows = [cell for cell in cells if isinstance(cell, dict)]
@@ -41,9 +36,7 @@ def plan_document(summary: "Mapping[str, JsonValue]", *, title: str) -> "Documen
     return Document("", (Section(heading, (), _cells(rows) if rows else None), bill))
 
 
-def _cells(cells: "list[dict[str, JsonValue]]") -> "Grid":
-    from harness.report.page import Column, table
-
+def _cells(cells: list[dict[str, JsonValue]]) -> Grid:
     # An axis on which all cells agree tells nothing in a column.
     axes = [axis for axis in AXES if len({str(cell.get(axis)) for cell in cells}) > 1]
     columns: list[Column[dict[str, JsonValue]]] = [
@@ -59,23 +52,21 @@ def _cells(cells: "list[dict[str, JsonValue]]") -> "Grid":
     return table(columns, cells)
 
 
-def _label(axis: str, cell: "dict[str, JsonValue]") -> str:
+def _label(axis: str, cell: dict[str, JsonValue]) -> str:
     return str(cell.get(axis, ""))
 
 
-def _style(cell: "dict[str, JsonValue]") -> str:
+def _style(cell: dict[str, JsonValue]) -> str:
     return STYLES.get(str(cell["status"]), "")
 
 
-def _why(cell: "dict[str, JsonValue]") -> "Shown":
+def _why(cell: dict[str, JsonValue]) -> Shown:
     """Why a cell's stages run, or it is skipped; a sentence, which many may share, stands once below the table."""
-    from harness.report.page import Noted
-
     why = str(cell["reason"])
     return Noted("note ", why) if cell["status"] == "skipped" or len(why) > _SHORT else why
 
 
-def _bill(summary: "Mapping[str, JsonValue]") -> tuple[str, ...]:
+def _bill(summary: Mapping[str, JsonValue]) -> tuple[str, ...]:
     why = summary["why"]
     assert isinstance(why, dict)
     # The commonest reasons; --json has them all, and `harness why` those of a cell.
