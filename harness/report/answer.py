@@ -12,7 +12,7 @@ from harness.report import checks, formats, page, rich
 from harness.report.engines import main_model
 from harness.report.formats import DASH, MARKS
 from harness.report.page import Column, Document, Section
-from harness.report.rows import Row, Setting, Table, tables
+from harness.report.rows import Row, Setting, Table, is_partial, tables
 from harness.results.records import Record
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict
 
@@ -266,10 +266,7 @@ def _sentence(
                 key = (pattern, verdict, strategy)
                 found.setdefault(key, []).append(formats.asked(level))
     if not found:
-        if all(row.value is None or row.value.n < 2 for row in table.rows):
-            return "No verdict: one seed gives no interval; differences may be chance."
-        why = "the experiment names no margin for `equivalent`" if margin is None else "nothing can be compared yet"
-        return f"No verdict: {why}."
+        return _why_no_verdict(table, margin)
     clauses: dict[tuple[str, Verdict], list[str]] = {}
     for (pattern, verdict, strategy), levels in found.items():
         at = ", ".join(dict.fromkeys(levels))
@@ -281,6 +278,17 @@ def _sentence(
     order = sorted(clauses.items(), key=lambda item: (item[0][0], _ORDER.index(item[0][1])))
     told = "; ".join(f"{pattern} {verdict} under {', '.join(at)}" for (pattern, verdict), at in order)
     return f"Answer, against {baseline}: {told}."
+
+
+def _why_no_verdict(table: Table, margin: float | None) -> str:
+    """Why nothing is judged: what has not run yet is another matter than what was never asked for."""
+    if margin is None and any(row.value is not None and row.value.n > 1 for row in table.rows):
+        return "No verdict: the experiment names no margin for `equivalent`."
+    if all(row.planned < 2 for row in table.rows):
+        return "No verdict: one seed gives no interval; differences may be chance."
+    if is_partial(record for row in table.rows for record in row.records):
+        return "No verdict yet: it needs two seeds of both settings, and cells are still to run."
+    return "No verdict: no two seeds of both settings have a result."
 
 
 def _legend(subject: _Subject, lines: Sequence[_Line], baseline: str, margin: float | None) -> list[str]:

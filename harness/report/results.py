@@ -10,7 +10,7 @@ from harness.api import JsonValue
 from harness.report import added, formats, page
 from harness.report.formats import MARKS
 from harness.report.page import Column, Medium, Noted, Section, Shown, missing
-from harness.report.rows import REFERENCE, UNEVEN, FixedPoint, HardwareCell, Row, Table, number_formats
+from harness.report.rows import REFERENCE, UNEVEN, FixedPoint, HardwareCell, Row, Table, is_partial, number_formats
 from harness.results.records import Record
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict, signed_rank_floor
 
@@ -359,7 +359,7 @@ def _statistics_lines(layout: _Layout, margin: float | None) -> list[str]:
     if not sizes:
         return ["No cell has a value yet: there is nothing to compare."]
     if max(sizes) < 2 <= max(row.planned for row in table.rows):
-        return [line, "One seed has a value so far: an interval and a verdict need two."]
+        return [line, "No setting has more than one seed with a value: an interval and a verdict need two."]
     if max(sizes) < 2:  # an interval needs two seeds
         if all(row.setting.is_dense for row in table.rows):
             return ["n too small: one seed gives no interval."]
@@ -376,7 +376,9 @@ def _statistics_lines(layout: _Layout, margin: float | None) -> list[str]:
         f"Verdicts at p below {ALPHA:.2g}: {legend} (equivalent: TOST within ±{margin:g}); t-tests, Holm-corrected for "
         f"{table.comparisons} comparisons (the intervals are not)."
     )
-    pairs = [c.difference.n for c in compared]
+    # What has not all its seeds yet says nothing of how many there will be.
+    whole = [row for row in table.rows if not is_partial(row.records)]
+    pairs = [c.difference.n for row in whole for c in (row.to_dense, row.to_reference) if c is not None]
     if pairs and signed_rank_floor(min(pairs)) > ALPHA:
         floor = signed_rank_floor(min(pairs))
         lines.append(

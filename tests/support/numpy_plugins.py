@@ -162,8 +162,8 @@ class NumpySession(Session):
             os.kill(os.getpid(), _SIGNALS[how])
         if how == "exit":
             os._exit(3)
-        if how == "hang":
-            time.sleep(600)
+        if how in ("hang", "gate"):
+            _wait_at(Path(os.environ.get("TOY_GATE", "/no/gate")), how)
         if how == "memory":
             raise MemoryError("1 PiB is too much")
         if how == "diverged":
@@ -201,6 +201,15 @@ class NumpySession(Session):
 
 
 _SIGNALS = {"killed": 9, "segfault": 11}
+
+
+def _wait_at(gate: Path, how: str) -> None:
+    """Hang; at a gate, say first that it is reached, and go on once it is there."""
+    if how == "hang":
+        time.sleep(600)
+    gate.with_suffix(".reached").touch()
+    while not gate.exists():
+        time.sleep(0.02)
 
 
 def _break_at(index: int) -> str:
