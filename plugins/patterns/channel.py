@@ -13,7 +13,7 @@ class Channel(Pattern):
     Unit R x taps, group = whole matrix: a column of a dense or recurrent matrix, all kh kw taps of one input channel of
     a convolution, all pixels of one channel behind a flattened image.
 
-    Storage: the columns left, dense, and which they are. Engines: `dense_mvm` on the columns left, `block`.
+    Storage: the columns left, dense, and which they are. Engines: `dense_compact`, `block`.
 
     Source:
         He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017.

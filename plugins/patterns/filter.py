@@ -11,7 +11,7 @@ class Filter(Pattern):
     Unit 1 x C, group = whole matrix. By magnitude this is the L1 norm of a filter. Nothing that reads the output is
     removed with it: `hidden_unit` does that.
 
-    Storage: the rows left, dense, and which they are. Engines: `dense_mvm` on the rows left, `block`.
+    Storage: the rows left, dense, and which they are. Engines: `dense_compact`, `block`.
 
     Source:
         Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017.

@@ -12,7 +12,7 @@ class HiddenUnit(Pattern):
     gates, one recurrent column, one column of the next layer. What is left are smaller dense matrices. The published
     method finds the units by group lasso; here a unit's rank is the mean score of its weights.
 
-    Storage: dense. Engines: `dense_mvm` on the smaller matrices.
+    Storage: dense. Engines: `dense_compact`.
 
     Source:
         Wen et al., "Learning Intrinsic Sparse Structures within Long Short-Term Memory", ICLR 2018.
