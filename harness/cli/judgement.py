@@ -1,22 +1,184 @@
 """`verify`, `compare`: whether results hold, and whether two of them agree."""
 
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness._text import plural
-from harness.cli._common import DEFAULT_STORE, EXIT_GATE, JsonOption, guarded, print_document, print_json
+from harness.cli._common import (
+    DEFAULT_STORE,
+    EXIT_GATE,
+    JsonOption,
+    StoreOption,
+    echo,
+    guarded,
+    print_document,
+    print_json,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from harness.report.page import Document
+    from harness.report.versus import Side
     from harness.verification import Outcome, Problem
+
+
+class CompareFormat(StrEnum):
+    """The forms of a comparison."""
+
+    rich = "rich"
+    md = "md"
+    json = "json"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
+    app.command()(compare)
     app.command()(verify)
+
+
+@guarded
+def compare(
+    a: Annotated[str, typer.Argument(help="What is compared with: a run, its folder, or a records.json.")],
+    b: Annotated[
+        str | None, typer.Argument(help="What is compared; without it, see --between.", show_default=False)
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+    between: Annotated[
+        str | None,
+        typer.Option(
+            "--between",
+            metavar="LABEL=A,B",
+            help="Two values of a label, e.g. 'backend=torch,keras_tfmot', in place of two runs.",
+            show_default=False,
+        ),
+    ] = None,
+    across: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--across",
+            metavar="NAME",
+            help="What may differ: task, backend, pattern, allocation, strategy, data, recipe, parameters, precision, "
+            "budget; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fail-if",
+            metavar="GATE",
+            help="End with 6 if it is so anywhere, e.g. 'perplexity > +1% @95%' or 'cycles > +0%'; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", min=0, help="Equivalence margin, in the metric's unit.", show_default="A's spec's"),
+    ] = None,
+    form: Annotated[CompareFormat, typer.Option("--format", "-f", help="Form of the comparison.")] = CompareFormat.rich,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.", show_default=False)
+    ] = None,
+) -> int:
+    """Compare two runs cell by cell, paired by seed; what is not comparable is refused unless named with --across."""
+    import json
+
+    from harness.api import SpecError
+    from harness.inspection.lookup import margin_of
+    from harness.report import markdown, rich
+    from harness.report.versus import parse, versus
+
+    gates = [parse(text) for text in fail_if or ()]
+    if (b is None) == (between is None):
+        raise SpecError("compare: expected two runs, or one run and --between LABEL=A,B; give one of the two")
+    free = list(across or ())
+    folder, first = _side(a, store)
+    if between is not None:
+        label, first, second = _split(between, first)
+        free.append(label)
+    else:
+        second = _side(str(b), store)[1]
+    first, second = _told_apart(first, second, a, str(b))
+    if margin is None and folder is not None:
+        margin = margin_of(folder)
+    found = versus(first, second, across=free, gates=gates, margin=margin)
+    if form is CompareFormat.json:
+        text = json.dumps(found.values(), indent=2, ensure_ascii=False)
+    elif form is CompareFormat.md:
+        text = markdown.text(found.document())
+    elif output is not None:
+        text = rich.text(found.document(), 120)
+    else:
+        print_document(found.document())
+        return 0 if found.holds else EXIT_GATE
+    if output is None:
+        echo(text.rstrip("\n"))
+    else:
+        write_text(output, text.rstrip("\n") + "\n")
+    return 0 if found.holds else EXIT_GATE
+
+
+def _side(text: str, store: Path) -> "tuple[Path | None, Side]":
+    """A run's folder, None for a file of records alone, and its records."""
+    from harness.inspection.lookup import find_run
+    from harness.report.versus import Side
+    from harness.results import records
+
+    if Path(text).is_file():
+        return None, Side(Path(text).stem, records.read(Path(text), details=False))
+    folder = find_run(store, text)
+    return folder, Side(folder.name, records.read(folder / "records.json", details=False))
+
+
+def _told_apart(first: "Side", second: "Side", a: str, b: str) -> "tuple[Side, Side]":
+    """Two sides with names that differ: one run in two stores, or two files called alike, go by their paths."""
+    from dataclasses import replace
+
+    if first.name != second.name:
+        return first, second
+    names = (a, b) if a != b else ("A", "B")
+    return replace(first, name=names[0]), replace(second, name=names[1])
+
+
+def _split(between: str, side: "Side") -> "tuple[str, Side, Side]":
+    """One side as two, by two values of a label; a value may be a name before its parameters."""
+    from harness._text import listed
+    from harness.api import SpecError
+    from harness.report.versus import LABELS, Side
+
+    label, _, values = between.partition("=")
+    names = [value.strip() for value in values.split(",")] if "(" not in values else _whole(values)
+    if label not in LABELS or len(names) != 2:
+        raise SpecError(
+            f"compare: expected --between LABEL=A,B with one of {listed(LABELS)}, got {between!r}; write e.g. "
+            "--between backend=torch,keras_tfmot"
+        )
+    sides = []
+    for name in names:
+        chosen = [record for record in side.records if name == str(getattr(record, label))]
+        if not chosen:
+            chosen = [record for record in side.records if str(getattr(record, label)).partition("(")[0] == name]
+        if not chosen:
+            known = dict.fromkeys(str(getattr(record, label)) for record in side.records)
+            raise SpecError(f"compare: no cell of {side.name} has the {label} {name!r}; there is {listed(known)}")
+        sides.append(Side(name, chosen))
+    return label, sides[0], sides[1]
+
+
+def _whole(values: str) -> list[str]:
+    """Values that commas part outside brackets."""
+    found, depth = [""], 0
+    for char in values:
+        depth += (char == "(") - (char == ")")
+        if char == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += char
+    return [value.strip() for value in found]
 
 
 @guarded

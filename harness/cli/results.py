@@ -3,7 +3,7 @@
 import shlex
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -19,6 +19,11 @@ from harness.cli._common import (
     write_bytes,
     write_text,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from harness.results.records import Record
 
 
 class ExportFormat(StrEnum):
@@ -70,8 +75,10 @@ def register(app: typer.Typer) -> None:
 @guarded
 def report(
     run: Annotated[
-        str | None,
-        typer.Argument(help="Run id, the beginning of one, or a run's folder.", show_default="the latest run"),
+        list[str] | None,
+        typer.Argument(
+            help="Run id, the beginning of one, or a run's folder; several are joined.", show_default="the latest run"
+        ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     form: Annotated[ReportFormat, typer.Option("--format", "-f", help="Form of the report.")] = ReportFormat.rich,
@@ -101,19 +108,20 @@ def report(
     from harness import report
     from harness.api import SpecError
     from harness.inspection.columns import columns_of
-    from harness.inspection.lookup import find_run, margin_of
+    from harness.inspection.lookup import find_run
     from harness.results import records
 
-    folder = find_run(store, run)
-    rows = records.read(folder / "records.json", details=form is ReportFormat.json)
+    found = [find_run(store, each) for each in (dict.fromkeys(run) if run else (None,))]
+    read = [records.read(each / "records.json", details=form is ReportFormat.json) for each in found]
+    folder, rows = found[0], read[0] if len(read) == 1 else _joined(found, read)
     if picture is not None:
         report.picture(rows, picture)
         echo(f"wrote {picture}")
         return
-    margin = margin_of(folder) if margin is None else margin
-    title, columns = folder.name, columns_of(folder, plugin or ())
+    margin = _common_margin(found) if margin is None else margin
+    title, columns = " + ".join(each.name for each in found), columns_of(folder, plugin or ())
     if form is ReportFormat.rich and output is None:
-        places = where(folder)
+        places = where(folder) if len(found) == 1 else [("all tables", f"harness report {' '.join(run or ())} --full")]
         report.render(rows, title=title, margin=margin, console=stdout(), full=full, where=places, columns=columns)
         return
     if form is ReportFormat.parquet:
@@ -130,6 +138,26 @@ def report(
         write_text(output, text.rstrip("\n") + "\n")
     if output is not None or form in (ReportFormat.json, ReportFormat.csv, ReportFormat.tidy):  # a page says it itself
         warn_of(columns)
+
+
+def _joined(folders: "list[Path]", read: "Sequence[Sequence[Record]]") -> "Sequence[Record]":
+    """The cells of several runs as one study."""
+    from harness.report.versus import Side, joined
+
+    return joined([Side(folder.name, rows) for folder, rows in zip(folders, read, strict=True)])
+
+
+def _common_margin(folders: "list[Path]") -> float | None:
+    """The equivalence margin of the experiments; where they disagree there is none."""
+    from harness.api import SpecError
+    from harness.inspection.lookup import margin_of
+
+    margins = list(dict.fromkeys(margin_of(folder) for folder in folders))
+    if len(margins) > 1:
+        raise SpecError(
+            f"report: the experiments name different margins ({', '.join(map(str, margins))}); give one with --margin"
+        )
+    return margins[0]
 
 
 @guarded

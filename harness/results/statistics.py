@@ -387,3 +387,17 @@ def _power(noncentrality: float, degrees: int, level: float) -> float:
     """P(T > its quantile at 1 - level) of a noncentral t."""
     found = float(_special().nctdtr(degrees, noncentrality, _t_quantile(1 - level, degrees)))
     return 0.0 if math.isnan(found) else 1 - found
+
+
+def exceeds_p(values: Sequence[float], bound: float) -> float | None:
+    """The one-sided p of "the mean is at most the bound"; small if it lies above. None for n = 1.
+
+    Values without spread get the p of a sign-flip test, as in `difference_p`.
+    """
+    n = len(values)
+    if n == 1:
+        return None
+    distance, error = math.fsum(values) / n - bound, _standard_error(values)
+    if error <= _ROUNDING * max(abs(bound), *map(abs, values)):
+        return signed_rank_floor(n) / 2 if distance > 0 else 1.0
+    return _t_tail(distance / error, n - 1)

@@ -1,0 +1,169 @@
+"""Gates: conditions on a comparison that a script can act on, such as `perplexity > +1% @95%`."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from harness._text import listed
+from harness.api import SpecError
+from harness.report.versus.pairing import Paired, Pairing
+from harness.results.records import Record
+from harness.results.statistics import exceeds_p, holm
+
+_GATE = re.compile(
+    r"\s*(?P<what>[A-Za-z_]\w*)\s*(?P<above>[<>])\s*(?P<sign>[+-])?\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<percent>%)?"
+    r"\s*(?:@\s*(?P<confidence>\d+(?:\.\d+)?)\s*%)?\s*"
+)
+
+_OF_RECORDS = ("sparsity", "total_epochs", "retrain_epochs", "train_seconds")
+_OF_COSTS = ("cycles", "latency_us", "energy_uj", "ram_blocks", "dsp", "lut", "ff")
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What may not be so.
+
+    Args:
+        text: as written.
+        what: the metric, or a quantity of records or costs.
+        is_above: whether it fails above the bound, or below it.
+        bound: what it fails beyond; a difference, a relative one in percent, or the value itself.
+        kind: which of the three.
+        confidence: with which it has to be shown, None for the mean alone.
+    """
+
+    text: str
+    what: str
+    is_above: bool
+    bound: float
+    kind: str
+    confidence: float | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a gate says of a comparison.
+
+    Args:
+        gate: the gate.
+        failed: settings in which it does not hold, with the number found.
+        undecided: settings of which it can say nothing, with the reason.
+        count: settings that it was asked of.
+    """
+
+    gate: Gate
+    failed: tuple[str, ...]
+    undecided: tuple[str, ...]
+    count: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing failed and something was decided: what cannot be judged is no success."""
+        return not self.failed and self.count > len(self.undecided)
+
+
+def parse(text: str) -> Gate:
+    """A gate from its text.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
+    match = _GATE.fullmatch(text)
+    if match is None:
+        raise SpecError(
+            "compare: expected a gate such as 'perplexity > +1% @95%', 'accuracy < -0.5' or 'cycles > 900', "
+            f"got {text!r}"
+        )
+    number = float(match["number"]) * (-1 if match["sign"] == "-" else 1)
+    kind = "relative" if match["percent"] else "difference" if match["sign"] else "value"
+    confidence = float(match["confidence"]) / 100 if match["confidence"] else None
+    if confidence is not None and not 0.5 <= confidence < 1:
+        raise SpecError(
+            f"compare: expected a confidence from 50 to below 100 %, got {match['confidence']} % in {text!r}"
+        )
+    return Gate(" ".join(text.split()), match["what"], match["above"] == ">", number, kind, confidence)
+
+
+def judge(gate: Gate, pairing: Pairing) -> Judged:
+    """What a gate says.
+
+    Raises:
+        SpecError: nothing in the records has its name.
+    """
+    found = [each for row in pairing.common for each in _numbers(gate, row)]
+    if not found:
+        metrics = dict.fromkeys(record.metric for row in pairing.common for record in row.a.values())
+        raise SpecError(
+            f"compare: expected one of {listed((*metrics, *_OF_RECORDS, *_OF_COSTS))} in a gate, got {gate.what!r}; "
+            "name what these records have"
+        )
+    if gate.confidence is None:
+        means = {name: math.fsum(numbers) / len(numbers) for name, numbers in found}
+        failed = [_told(name, mean, gate) for name, mean in means.items() if _beyond(gate, mean)]
+        return Judged(gate, tuple(failed), (), len(found))
+    sign = 1 if gate.is_above else -1
+    p = {name: exceeds_p([sign * each for each in numbers], sign * gate.bound) for name, numbers in found}
+    undecided = tuple(f"{name}: one seed" for name, each in p.items() if each is None)
+    corrected = holm({name: each for name, each in p.items() if each is not None})
+    numbers_of = dict(found)
+    failed = [
+        _told(name, math.fsum(numbers_of[name]) / len(numbers_of[name]), gate) + f", p = {each:.2g}"
+        for name, each in corrected.items()
+        if each <= 1 - gate.confidence + 1e-12
+    ]
+    return Judged(gate, tuple(failed), undecided, len(found))
+
+
+def _beyond(gate: Gate, number: float) -> bool:
+    return number > gate.bound if gate.is_above else number < gate.bound
+
+
+def _told(name: str, number: float, gate: Gate) -> str:
+    text = {"relative": f"{number:+.3g} %", "difference": f"{number:+.4g}", "value": f"{number:.6g}"}[gate.kind]
+    return f"{name}: {text}"
+
+
+def _numbers(gate: Gate, row: Paired) -> Iterator[tuple[str, list[float]]]:
+    """What a gate is about in one setting, over its seeds; once for every hardware label that has it."""
+    name = in_words(row)
+    first, second = next(iter(row.a.values())), next(iter(row.b.values()))
+    if gate.what in ("value", first.metric):
+        yield from _differences(gate, name, row, lambda record: record.value)
+    elif gate.what in _OF_RECORDS:
+        yield from _differences(gate, name, row, lambda record: getattr(record, gate.what))
+    elif gate.what in _OF_COSTS:
+        for label in (label for label in first.hardware if label in second.hardware):
+            yield from _differences(gate, f"{name}, {label}", row, partial(_cost, label, gate.what))
+
+
+def _differences(
+    gate: Gate, name: str, row: Paired, of: Callable[[Record], float | None]
+) -> Iterator[tuple[str, list[float]]]:
+    numbers = []
+    for seed, record in row.a.items():
+        before, after = of(record), of(row.b[seed])
+        if before is None or after is None or (gate.kind == "relative" and before == 0):
+            continue
+        numbers.append(
+            100 * (after - before) / abs(before) if gate.kind == "relative"
+            else after - before if gate.kind == "difference" else after
+        )  # fmt: skip
+    if numbers:
+        yield name, numbers
+
+
+def _cost(label: str, what: str, record: Record) -> float | None:
+    cost: Mapping[str, object] = record.hardware.get(label, {})
+    value = cost.get(what)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def in_words(row: Paired) -> str:
+    """A setting in words."""
+    setting = row.setting
+    labels = [setting.task, setting.backend, setting.pattern, setting.allocation, setting.strategy]
+    is_dense = setting.sparsity == 0
+    parts = [label for label in labels if label and not (is_dense and label in ("", "dense"))]
+    return " · ".join([*parts[:2], "dense"] if is_dense else [*parts, f"{100 * setting.sparsity:g} %"])
