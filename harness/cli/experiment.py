@@ -254,18 +254,21 @@ def validate(spec: SpecArgument, data_dir: DataDirOption = None, plugin: PluginO
     """Check an experiment file against the plugins and the data: every mistake at once, with its line."""
     from collections import Counter
 
-    from harness.discovery.guard import loaded
-    from harness.planning.plan import outlook
+    from harness.api import PluginContractError
+    from harness.planning.plan import loaded_problems, outlook
     from harness.spec import check
 
     experiment = load_experiment(spec, plugins=plugin)
     folder = data_folder(data_dir, experiment)
-    tasks = dict.fromkeys(cell.task for cell in experiment.cells)
-    problems = {task: loaded(task, folder) for task in tasks}
+    problems, broken = loaded_problems(experiment, folder)
     check(experiment, problems)
     dense = sum(cell.is_dense for cell in experiment.cells)
-    foreseen = outlook(experiment, problems)
+    foreseen = outlook(experiment, problems, broken)
     cells = foreseen.cells
+    failures = Counter(planned.failure for planned in cells if planned.failure)
+    if failures:
+        told = [f"{spec}: {count} of {len(cells)} cells would fail: {reason}" for reason, count in failures.items()]
+        raise PluginContractError("\n".join(told))
     skipped = Counter(planned.skip for planned in cells if planned.skip)
     impossible = f", {skipped.total()} of them cannot run" if skipped else ""
     echo(f"{spec}: valid, {len(cells)} planned cells (dense baselines: {dense}){impossible}; nothing was run")

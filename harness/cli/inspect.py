@@ -381,14 +381,14 @@ def why_document(cell: str, name: str, lines: "Sequence[Line]", before: "Record 
     sentences = [_verdict(lines)]
     if before is not None and before.reason and any(line.status == "run" for line in lines):
         sentences.append(f"it ended as {before.status} in run {before.run}: {before.reason}")
-    grid = None if lines[0].status == "skipped" else _why_grid(lines)
+    grid = None if lines[0].status in ("skipped", "failed") else _why_grid(lines)
     return Document("", (Section(f"{cell}  {name}", tuple(sentences), grid),))
 
 
 def _verdict(lines: "Sequence[Line]") -> str:
     """What becomes of the cell as a whole."""
-    if lines[0].status == "skipped":
-        return f"skipped: {lines[0].reason}"
+    if lines[0].status in ("skipped", "failed"):
+        return f"{lines[0].status}: {lines[0].reason}"
     run = [line for line in lines if line.status == "run"]
     if run:
         return f"{len(run)} of {len(lines)} stages would run, from {run[0].place} on: {run[0].reason}"

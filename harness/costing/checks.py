@@ -5,6 +5,7 @@ from pathlib import Path
 
 from harness.api import Check, EmptySelectionError
 from harness.costing.costs import model_classes
+from harness.discovery.asking import caveat_of, checks_of
 from harness.discovery.registry import Registry
 
 KINDS: Mapping[str, str] = {
@@ -25,7 +26,7 @@ def all_checks(registry: Registry, targets: Path | None = None) -> tuple[Check, 
     """
     found: dict[tuple[str, str, str], Check] = {}
     for model in model_classes(registry):
-        for check in model.checks(targets):
+        for check in checks_of(model, targets):
             found.setdefault((check.id, check.what, check.model), check)
     if not found:
         raise EmptySelectionError(
@@ -36,7 +37,7 @@ def all_checks(registry: Registry, targets: Path | None = None) -> tuple[Check, 
 
 def caveats(registry: Registry) -> tuple[str, ...]:
     """What the checks do not show, model by model."""
-    return tuple(dict.fromkeys(filter(None, (model.caveat() for model in model_classes(registry)))))
+    return tuple(dict.fromkeys(filter(None, (caveat_of(model) for model in model_classes(registry)))))
 
 
 def has_failed(check: Check) -> bool:

@@ -19,7 +19,7 @@ from harness.api import (
     Workload,
 )
 from harness.costing.entries import Entry
-from harness.discovery.guard import cost_of
+from harness.discovery.asking import cost_of, devices_of, variants_of
 from harness.discovery.registry import Registry, did_you_mean
 from harness.formats.storage import FormatSize, best, sizes
 
@@ -143,7 +143,7 @@ def candidates(registry: Registry, model: str, request: Request) -> tuple[Candid
     if request.engines:
         return tuple(_single(registry, model, entry, engine) for engine in request.engines)
     base = cast(HardwareModel, _made(registry, "hardware", entry, _option))
-    return tuple(Candidate(model, _engine_name(one), one) for one in base.variants(engine_classes(registry)))
+    return tuple(Candidate(model, _engine_name(one), one) for one in variants_of(base, engine_classes(registry)))
 
 
 def _single(registry: Registry, model: str, entry: Entry, engine: Entry) -> Candidate:
@@ -352,5 +352,5 @@ def device_rows(registry: Registry) -> list[Entry]:
     """The devices of all models, each once."""
     found: list[Entry] = []
     for model in model_classes(registry):
-        found += [device for device in model.devices() if device not in found]
+        found += [device for device in devices_of(model) if device not in found]
     return found

@@ -22,6 +22,7 @@ from harness.api import (
     HardwareModel,
     Kind,
     Pattern,
+    PluginContractError,
     ReportColumn,
     Schedule,
     Score,
@@ -29,6 +30,7 @@ from harness.api import (
     Task,
 )
 from harness.discovery import hookspecs
+from harness.discovery.asking import named, why_unavailable
 from harness.discovery.distributions import GROUP
 from harness.discovery.registry import KINDS, PLURALS, PluginRow, Registry, did_you_mean
 from harness.user_files import checked, folder_of, import_file, package_of
@@ -280,11 +282,15 @@ def _inspected(thing: object, kind: Kind, origin: _Origin) -> PluginRow:
     try:
         component = thing()
         hash(component)
-        component.parameters()
-        reason = component.why_unavailable() if isinstance(component, Backend) else None
+        named(component)
+        reason = why_unavailable(component) if isinstance(component, Backend) else None
     except (Exception, SystemExit) as error:
-        message = f"{thing.__name__}() failed: {type(error).__name__}: {error}"
-        return origin.row(shown, kind, message, "give every field a default that is hashable and fits JSON")
+        if isinstance(error, PluginContractError):  # a sentence already
+            message, remedy = str(error), origin.update
+        else:
+            message = f"{thing.__name__}() failed: {type(error).__name__}: {error}"
+            remedy = "give every field a default that is hashable and fits JSON"
+        return origin.row(shown, kind, message, remedy)
     state: Literal["ok", "unavailable"] = "ok" if reason is None else "unavailable"
     summary = (inspect.getdoc(thing) or "").partition("\n")[0]
     place = replace(origin, module=thing.__module__).place

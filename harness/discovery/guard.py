@@ -1,31 +1,15 @@
 """Calls into plugins: whatever goes wrong inside one becomes a sentence that says whose code it was, and where."""
 
 import inspect
-import json
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from pydantic import ValidationError
+
 from harness import DISTRIBUTION, _text
-from harness.api import (
-    Component,
-    Cost,
-    Evaluation,
-    HardwareModel,
-    HarnessError,
-    JsonValue,
-    Phase,
-    PluginContractError,
-    Problem,
-    Recipe,
-    Score,
-    Strategy,
-    Task,
-    Workload,
-)
-from harness.api.promises import kept_program
+from harness.api import Component, HarnessError, PluginContractError, Problem, Score, Session
 from harness.discovery.distributions import distribution_of, file_name, offering
 from harness.user_files import folder_of
 
@@ -33,6 +17,7 @@ Plugin = Component | Score
 """What a call goes into."""
 
 _HOME = "harness"  # the import name of the harness: its frames are never to blame
+_OURS = frozenset((_HOME, "harness_plugins"))
 
 
 @contextmanager
@@ -49,60 +34,17 @@ def calling(plugin: Plugin) -> Iterator[None]:
         raise PluginContractError(blame(error, (plugin,))) from error
 
 
-def cost_of(model: HardwareModel, workload: Workload) -> Cost:
-    """What a hardware model answers.
-
-    Raises:
-        HarnessError: it has no cost for this workload, or its code is at fault; the sentence says which.
-    """
-    with calling(model):
-        cost: object = model.cost(workload)
-        if not isinstance(cost, Cost):
-            raise refused(model, "a Cost", type(cost).__name__, "cost")
-        # Once more by its fields: one that was made without validation may hold anything.
-        return Cost.model_validate(cost.model_dump())
-
-
-def loaded(task: Task, data_dir: Path | None) -> Problem:
-    """A task with its data.
-
-    Raises:
-        HarnessError: the data is not there, or the task's code is at fault; the sentence says which.
-    """
-    with calling(task):
-        problem: object = task.load(data_dir)
-        if not isinstance(problem, Problem):
-            raise refused(task, "a Problem", type(problem).__name__, "load")
-        problem.tensors(), problem.recipe, problem.metric, problem.fingerprint, problem.facts  # made when first used
-        return problem
-
-
-def effective(component: Component) -> dict[str, JsonValue]:
-    """The parameters that a component really uses; those that were given, where it cannot say it as JSON values."""
+@contextmanager
+def making(cls: type[Plugin]) -> Iterator[None]:
+    """As `calling`, while a plugin is made from its parameters; a ValidationError says by itself what is wrong."""
     try:
-        return json.loads(json.dumps(component.effective_parameters(), allow_nan=False))  # type: ignore[no-any-return]
-    except Exception:  # it is only for people to read
-        return component.parameters()
-
-
-def value_of(problem: Problem, evaluation: Evaluation) -> float:
-    """The metric of an evaluation; infinite where its computation overflows, as `math.exp` of a large loss does."""
-    try:
-        return problem.value(evaluation)
-    except OverflowError:
-        return math.inf
-
-
-def program_of(strategy: Strategy, recipe: Recipe, sparsity: float) -> tuple[Phase, ...]:
-    """The program of a strategy.
-
-    Raises:
-        SpecError: it does not fit the recipe.
-        PluginContractError: the strategy's code is at fault, or one of its scores needs what nothing supplies.
-    """
-    with calling(strategy):
-        program = kept_program(strategy, recipe, sparsity)
-    return program
+        yield
+    except (HarnessError, ValidationError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        place = next((place for module, place, _ in _frames(error.__traceback__) if _package(module) != _HOME), "")
+        happened = f"{_happened(error)} in {place}" if place else _happened(error)
+        raise PluginContractError(f"{_described(cls, cls.name)} {happened}; mend the plugin") from error
 
 
 def refused(plugin: Plugin, expected: str, got: str, method: str = "") -> PluginContractError:
@@ -114,7 +56,7 @@ def refused(plugin: Plugin, expected: str, got: str, method: str = "") -> Plugin
         got: what came instead.
         method: the one that answered, for the place.
     """
-    place = _definition(plugin, method)
+    place = placed(plugin, method)
     return PluginContractError(f"{described(plugin)}: expected {expected}, got {got}{place}; mend the plugin")
 
 
@@ -126,36 +68,72 @@ def blame(error: BaseException, plugins: Iterable[Plugin] = ()) -> str:
         plugins: those that were called, the likeliest first; one that the traceback names goes before them.
     """
     frames = list(_frames(error.__traceback__))
-    candidates = list(plugins)
-    happened = f"exited ({_text.told(error)})" if isinstance(error, SystemExit) else f"raised {_text.told(error)}"
-    for module, place, owner in frames:
-        if _package(module) == _HOME:
+    candidates = [*plugins]
+    # Our own plugins are tested: where one stumbles over what a stranger's inside it answered, it is not to blame.
+    ours = [each for each in candidates if _is_ours(type(each).__module__)]
+    strangers = [inner for each in ours for inner in _inside(each) if not _is_ours(type(inner).__module__)]
+    happened = _happened(error)
+    for depth, (module, place, _) in enumerate(frames):
+        if _package(module) == _HOME or (strangers and _is_ours(module)):
             continue
-        found = owner or next((each for each in candidates if _is_of(module, each)), None)
+        found = _found(frames[depth:], candidates)
         if found is not None:
             return f"{described(found)} {happened} in {place}; mend the plugin"
     if not candidates:
         return _text.told(error)
     # No frame of a plugin: the harness stumbled over an answer.
-    return f"{described(candidates[0])}: an answer of it {happened}{_definition(candidates[0])}; mend the plugin"
+    likely = [*strangers, *candidates][0]
+    return f"{described(likely)}: an answer of it {happened}{placed(likely)}; mend the plugin"
+
+
+def _found(frames: Sequence[tuple[str, str, object]], candidates: Sequence[Plugin]) -> Plugin | None:
+    """The plugin that the innermost of these frames belongs to: whose method called it, else whose module it is of."""
+    module = frames[0][0]
+    for other, _, owner in frames:
+        if _package(other) != _package(module):
+            break  # a helper belongs to the method that called it, as long as both are of one package
+        if isinstance(owner, Component | Score):
+            return owner
+        kind = "task" if isinstance(owner, Problem) else "backend" if isinstance(owner, Session) else None
+        made = next((each for each in candidates if isinstance(each, Component) and each.kind == kind), None)
+        if made is not None:
+            return made
+    return next((each for each in candidates if _is_of(module, each)), None)
+
+
+def _happened(error: BaseException) -> str:
+    return f"exited ({_text.told(error)})" if isinstance(error, SystemExit) else f"raised {_text.told(error)}"
+
+
+def _inside(plugin: Plugin) -> Iterator[Plugin]:
+    """The components in a plugin's fields: the engine of a hardware model, the score of a strategy."""
+    values = (getattr(plugin, name, None) for name in type(plugin).model_fields)
+    return (value for value in values if isinstance(value, Component | Score))
+
+
+def _is_ours(module: str) -> bool:
+    return _package(module) in _OURS
 
 
 def is_foreign(error: BaseException) -> bool:
     """Whether an exception was raised by code of a third party's plugin package."""
-    ours = {_HOME, "harness_plugins"}
-    theirs = {module.partition(".")[0] for module in offering()} - ours
+    theirs = {module.partition(".")[0] for module in offering()} - _OURS
     modules = [module for module, _, _ in _frames(error.__traceback__)]
     return any(_package(module) in theirs or folder_of(module) is not None for module in modules)
 
 
 def described(plugin: Plugin) -> str:
     """A plugin in words: its kind, label and distribution."""
-    kind = plugin.kind if isinstance(plugin, Component) else "score"
     try:
         label = plugin.label() if isinstance(plugin, Component) else plugin.name
-    except Exception:  # a third party may have written that, too
+    except (Exception, SystemExit):  # a third party may have written that, too
         label = getattr(plugin, "name", type(plugin).__name__)
-    return _text.clean(f"{kind} {label}{_owner(type(plugin))}", 300)
+    return _described(type(plugin), label)
+
+
+def _described(cls: type[Plugin], label: str) -> str:
+    kind = cls.kind if issubclass(cls, Component) else "score"
+    return _text.clean(f"{kind} {label}{_owner(cls)}", 300)
 
 
 def _owner(cls: type) -> str:
@@ -167,15 +145,14 @@ def _owner(cls: type) -> str:
     return "" if found is None or found.name == DISTRIBUTION else f" of {found.name} {found.version}"
 
 
-def _frames(trace: TracebackType | None) -> Iterator[tuple[str, str, Plugin | None]]:
-    """(module, `method (file:line)`, the plugin whose method it is), the innermost first."""
-    found = []
+def _frames(trace: TracebackType | None) -> Iterator[tuple[str, str, object]]:
+    """(module, `method (file:line)`, the object whose method it is), the innermost first."""
+    found: list[tuple[str, str, object]] = []
     while trace is not None:
         frame, code = trace.tb_frame, trace.tb_frame.f_code
-        owner = frame.f_locals.get("self")
-        plugin = owner if isinstance(owner, Component | Score) else None
         module = str(frame.f_globals.get("__name__", ""))
-        found.append((module, f"{code.co_name} ({_short(code.co_filename, module)}:{trace.tb_lineno})", plugin))
+        place = f"{code.co_name} ({_short(code.co_filename, module)}:{trace.tb_lineno})"
+        found.append((module, place, frame.f_locals.get("self")))
         trace = trace.tb_next
     return reversed(found)
 
@@ -200,7 +177,7 @@ def _package(module: str) -> str:
     return module.partition(".")[0] if folder is None else str(folder)
 
 
-def _definition(plugin: Plugin, method: str = "") -> str:
+def placed(plugin: Plugin, method: str = "") -> str:
     """` (file:line)` of a method, or of a plugin's class; nothing where that is not known."""
     thing = getattr(type(plugin), method, type(plugin)) if method else type(plugin)
     try:

@@ -14,6 +14,8 @@ import pluggy
 
 from harness._words import closest
 from harness.api import Component, JsonValue, Kind, PluginUnavailableError, UnknownPluginError
+from harness.discovery.asking import named
+from harness.discovery.guard import making
 from harness.user_files import checked
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -125,13 +127,15 @@ class Registry:
         Raises:
             UnknownPluginError, PluginUnavailableError: as `get`.
             pydantic.ValidationError: the parameters are not the component's.
+            PluginContractError: the component's code is at fault.
         """
         given: Mapping[str, JsonValue] = {"name": entry} if isinstance(entry, str) else entry
         component = self.get(kind, str(given.get("name")))
         parameters = {key: value for key, value in given.items() if key != "name"}
         # As JSON, and strictly: a list is a tuple there, but '10' is no number and `true` no 1.
         context = {"create": partial(self.create, folder=folder), "folder": folder}
-        return component.model_validate_json(json.dumps(parameters), strict=True, context=context)
+        with making(component):
+            return named(component.model_validate_json(json.dumps(parameters), strict=True, context=context))
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -7,19 +7,35 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 
 from harness import DISTRIBUTION
-from harness.api import Backend, Evaluation, JsonValue, Mask, NativeModel, Network, Problem, Task, Tensor, Workload
-from harness.discovery.guard import effective, value_of
+from harness.api import (
+    Backend,
+    Evaluation,
+    HardwareModel,
+    JsonValue,
+    Mask,
+    Metric,
+    NativeModel,
+    Network,
+    PluginContractError,
+    Problem,
+    Task,
+    Tensor,
+    Workload,
+)
+from harness.discovery.asking import effective, group_of, number_format_of, value_of, versions_of
 from harness.execution.costs import CostRecord, Costs, workload_digest
 from harness.execution.counting import without_a_model
 from harness.masks.outcome import why_missed
 from harness.masks.updates import achieved
-from harness.planning.backends import backend_versions
 from harness.planning.lowering import PlannedCell, pattern_banks
 from harness.planning.plan import Plan
 from harness.planning.stages import digest
 from harness.results.records import BEYOND, NOT_COSTED, Record, Status
 from harness.spec import Cell
 from harness.store import MASKS, StageRecord
+
+_NO_METRIC = Metric(name="", better="lower")
+"""Of a task whose code did not even say that."""
 
 
 @dataclass
@@ -95,7 +111,7 @@ class Collector:
                 self._complete[cell] = self._complete[cell].model_copy(update=update)
             return self._complete[cell]
         base = self.outline(planned)
-        if planned.skip is not None:
+        if planned.skip is not None or planned.failure is not None:
             return base
         # A score in the numbers of some hardware is a result of its own: without it the cell still has its metric.
         for stage in planned.stages:
@@ -108,7 +124,12 @@ class Collector:
                 facts = {**base.facts, "failed_stage": stage.key}
                 return base.model_copy(update={"status": status, "reason": reason, "facts": facts})
         if all(stage.key in self.finished or stage.key in self.failures for stage in planned.stages):
-            self._complete[cell] = self._result(planned, base)
+            try:
+                self._complete[cell] = self._result(planned, base)
+            except PluginContractError as error:
+                facts = {**base.facts, "failed_stage": planned.end.key}
+                failed = {"status": "failed", "reason": str(error), "facts": facts}
+                self._complete[cell] = base.model_copy(update=failed)
             return self._complete[cell]
         is_running = any(stage.key in self.running and self.owner(stage.key) is planned for stage in planned.stages)
         return base.model_copy(update={"status": "running" if is_running else "planned"})
@@ -118,15 +139,18 @@ class Collector:
         base = self._base(planned)
         if planned.skip is not None:
             return base.model_copy(update={"status": "skipped", "reason": planned.skip})
+        if planned.failure is not None:
+            return base.model_copy(update={"status": "failed", "reason": planned.failure})
         return base
 
     def _base(self, planned: PlannedCell) -> Record:
         cell, plan = planned.cell, self.plan
-        experiment, problem = plan.experiment, plan.problems[cell.task]
+        experiment, problem = plan.experiment, plan.problems.get(cell.task)
         labels = cell.labels()
-        facts = dict(problem.facts)
-        arithmetic = self.arithmetic(cell)
-        if arithmetic:
+        # What a broken plugin cannot tell is left as it is where nothing is known.
+        facts = {} if problem is None else dict(problem.facts)
+        metric = _NO_METRIC if problem is None else problem.metric
+        if not planned.failure and (arithmetic := self.arithmetic(cell)):
             facts["arithmetic"] = arithmetic
         if planned.warning:
             facts["warning"] = planned.warning
@@ -148,10 +172,10 @@ class Collector:
             allocation=labels["allocation"],
             target_sparsity=cell.sparsity,
             seed=cell.seed,
-            metric=problem.metric.name,
-            unit=problem.metric.unit,
-            better=problem.metric.better,
-            digits=problem.metric.digits,
+            metric=metric.name,
+            unit=metric.unit,
+            better=metric.better,
+            digits=metric.digits,
             best_possible=best if isinstance(best, float) else None,
             total_epochs=planned.total_epochs,
             retrain_epochs=planned.retrain_epochs,
@@ -162,19 +186,19 @@ class Collector:
             ignore=experiment.ignore,
             rewinds_to=planned.rewinds_to,
             needs_dense_model=bool(cell.strategy and cell.strategy.needs_dense_model),
-            hyper_parameters=cell.strategy.hyper_parameters() if cell.strategy else (),
+            hyper_parameters=planned.hyper_parameters,
             device=plan.devices[cell.backend],
             precision=experiment.precision,
             threads=experiment.threads,
             stage=planned.end.key if planned.chain else "",
-            versions=self.versions(cell.backend),
+            versions={"harness": version(DISTRIBUTION)} if planned.failure else self.versions(cell.backend),
             facts=facts,
         )
 
     def versions(self, backend: Backend) -> dict[str, str]:
         """Of the harness and of what a backend computes with."""
         if backend not in self._versions:
-            self._versions[backend] = {"harness": version(DISTRIBUTION), **backend_versions(backend)}
+            self._versions[backend] = {"harness": version(DISTRIBUTION), **versions_of(backend)}
         return self._versions[backend]
 
     def arithmetic(self, cell: Cell) -> str:
@@ -201,14 +225,14 @@ class Collector:
         ran = [record for record in trained if record.key in self.ran and record.key not in self._counted]
         self._counted.update(record.key for record in ran)
         is_new = any(stage.key in self.ran for stage in planned.stages)
-        history = tuple(_value(problem, record.valid) for record in trained)
+        history = tuple(_value(planned.cell.task, problem, record.valid) for record in trained)
         dense = [record for stage, record in zip(planned.chain, records, strict=True) if stage.is_dense]
         facts = dict(base.facts)
         facts["cpu"] = records[-1].cpu
         if any(record.reproduced is False for record in records):
             facts["not_reproduced"] = [record.key for record in records if record.reproduced is False]
         overflowed: dict[str, JsonValue] = {
-            r.key: _place(r) for r in records if r.valid and _value(problem, r.valid) is None
+            r.key: _place(r) for r in records if r.valid and _value(planned.cell.task, problem, r.valid) is None
         }
         if overflowed:
             facts["not_finite"] = overflowed
@@ -224,10 +248,12 @@ class Collector:
         return base.model_copy(
             update={
                 "status": "ok" if is_new else "cached",
-                "value": _value(problem, test),
-                "valid_value": _value(problem, next((r.valid for r in reversed(records) if r.valid), None)),
+                "value": _value(planned.cell.task, problem, test),
+                "valid_value": _value(
+                    planned.cell.task, problem, next((r.valid for r in reversed(records) if r.valid), None)
+                ),
                 "valid_history": history,
-                "value_before_retraining": _value(problem, pruned[-1].valid) if pruned else None,
+                "value_before_retraining": _value(planned.cell.task, problem, pruned[-1].valid) if pruned else None,
                 "sparsity": over_scope,
                 "model_sparsity": over_model,
                 "tensor_sparsity": by_tensor,
@@ -254,8 +280,12 @@ class Collector:
         problem = self.plan.problems[planned.cell.task]
         found: dict[str, dict[str, JsonValue]] = {}
         for model in self.plan.experiment.hardware:
-            number_format = model.number_format()
-            if number_format is None or model.group() in found:
+            try:
+                number_format = number_format_of(model)
+            except PluginContractError:  # which its cost says
+                continue
+            group = _group(model)
+            if number_format is None or group in found:
                 continue
             each: dict[str, JsonValue] = {"format": number_format.label(), **number_format.model_dump(mode="json")}
             key = by_format.get(number_format)
@@ -265,8 +295,9 @@ class Collector:
                 each["reason"] = self.failures[key][1]
             else:
                 test = self.finished[key].test
-                each |= {"value": _value(problem, test), "wrapped": test.wrapped if test else None, "stage": key}
-            found[model.group()] = each
+                value = _value(planned.cell.task, problem, test)
+                each |= {"value": value, "wrapped": test.wrapped if test else None, "stage": key}
+            found[group] = each
         return found
 
     def _why_missed(self, planned: PlannedCell, masks: Mapping[str, Mask]) -> str | None:
@@ -298,9 +329,16 @@ class Collector:
             found = self._costs.of(workload, identity, model, compute=self._may_cost())
             if found is None:
                 self._uncosted.add(planned.cell.id)
-                found = {"model": model.group(), "reason": f"{NOT_COSTED}; the run goes on or was interrupted"}
+                found = {"model": _group(model), "reason": f"{NOT_COSTED}; the run goes on or was interrupted"}
             costs[model.label()] = found
         return costs
+
+
+def _group(model: HardwareModel) -> str:
+    try:
+        return group_of(model)
+    except PluginContractError:  # which its cost says
+        return model.label()
 
 
 def outlines(plan: Plan) -> list[Record]:
@@ -356,7 +394,7 @@ def _place(record: StageRecord) -> str:
     return f"epoch {record.epoch_index + 1}" if record.kind == "train" else record.kind
 
 
-def _value(problem: Problem, evaluation: Evaluation | None) -> float | None:
+def _value(task: Task, problem: Problem, evaluation: Evaluation | None) -> float | None:
     """The metric; None where there is no evaluation, and where it overflowed."""
-    value = math.nan if evaluation is None else value_of(problem, evaluation)
+    value = math.nan if evaluation is None else value_of(task, problem, evaluation)
     return value if abs(value) <= BEYOND else None

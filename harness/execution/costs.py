@@ -17,7 +17,7 @@ import numpy as np
 
 from harness._files import file_sha256
 from harness.api import HardwareModel, HarnessError, JsonValue, StoreError, Workload
-from harness.discovery.guard import cost_of
+from harness.discovery.asking import cost_of, group_of, number_format_of
 from harness.planning import code_digest
 from harness.planning.stages import digest
 from harness.store import Store
@@ -79,8 +79,10 @@ class Costs:
 
 def computed(model: HardwareModel, workload: Workload) -> CostRecord:
     """The cost of a workload on a model, or the reason why it has none."""
-    found: CostRecord = {"model": model.group()}
+    found: CostRecord = {"model": model.label()}
     try:
+        found["model"] = group_of(model)
+        number_format_of(model)  # whose fault has no other place to be told
         return found | cost_of(model, workload).model_dump(mode="json")
     except HarnessError as error:
         return found | {"reason": str(error)}

@@ -14,11 +14,11 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from harness import DISTRIBUTION
+from harness.discovery.asking import versions_of
 from harness.execution.graph import Graph, Policy, Schedule, needed
 from harness.execution.local import LocalExecutor
 from harness.execution.worker import Failed, Job, Message
 from harness.planning import code_digest
-from harness.planning.backends import backend_versions
 from harness.store import Store
 
 _SEEN_WITHIN_S = 60.0
@@ -86,7 +86,7 @@ def why_not_here(job: Job, code: Mapping[str, str]) -> str | None:
     """What is wrong with this node, in words: a stage run here would not be the one that was planned."""
     if not (job.store / "format").is_file():
         return f"does not see the store {job.store}; put it on a file system that all nodes share"
-    here = {"harness": version(DISTRIBUTION), **backend_versions(job.backend)}
+    here = {"harness": version(DISTRIBUTION), **versions_of(job.backend)}
     planned = job.environment.get("versions", {})
     assert isinstance(planned, dict)
     different = [

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from harness import _supervisor
 from harness._files import write_atomic
-from harness.api import Backend, Evaluation, JsonValue, SpecError, StoreError
-from harness.discovery.guard import value_of
+from harness.api import Backend, Evaluation, JsonValue, PluginContractError, SpecError, StoreError
+from harness.discovery.asking import value_of
 from harness.execution.collect import Collector
 from harness.execution.eta import Clock
 from harness.execution.graph import Executor, Graph, Policy, Schedule
@@ -309,7 +309,11 @@ class _Run:
         return f"{split} {problem.metric.name} {value:.{problem.metric.digits}f} ({record.seconds:.1f} s)"
 
     def _value(self, key: str, evaluation: Evaluation) -> float:
-        return value_of(self._plan.problems[self._jobs[key].task], evaluation)
+        task = self._jobs[key].task
+        try:
+            return value_of(task, self._plan.problems[task], evaluation)
+        except PluginContractError:  # its record says so
+            return math.nan
 
     def _write_now_and_then(self) -> None:
         if time.monotonic() > self._next_records:
@@ -388,7 +392,7 @@ def _passing(plan: Plan) -> frozenset[str]:
                 keep.add(stage.source)
             if stage.kind == "prune" and stage.parent:
                 keep.add(stage.parent)
-    for planned in plan.cells:
+    for planned in (each for each in plan.cells if each.chain):
         size = 4 * sum(tensor.size for tensor in plan.problems[planned.cell.task].tensors())
         for stage in reversed(planned.chain):
             if stage.is_dense and stage.key not in keep and budget >= size:

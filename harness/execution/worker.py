@@ -13,7 +13,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -32,14 +32,17 @@ from harness.api import (
     Mask,
     Masker,
     MaskUpdate,
+    NativeModel,
     Problem,
     Session,
     Settings,
+    Split,
     State,
     StoreError,
     Task,
 )
-from harness.discovery.guard import blame, value_of
+from harness.discovery.asking import initial_weights_of, loaded, value_of
+from harness.discovery.guard import blame, refused
 from harness.execution.machine import die_with
 from harness.fixed_point import evaluated
 from harness.masks.updates import MaskMaker
@@ -161,17 +164,19 @@ class Worker:
         self._stand_at(job, store, problem, session)
         start = time.perf_counter()  # of the stage itself: data and framework are loaded once for many
         train: EpochResult | None = None
+        masks: dict[str, Mask] = {}
         if stage.kind == "train":
             train = self._train(job, problem, session)
         elif stage.kind == "prune":
             assert stage.update is not None
-            session.set_masks(self._masker(job, problem)(stage.update, stage.epoch_index, session))
-        state = session.state() if stage.kind != "test" else None
+            masks = self._masker(job, problem)(stage.update, stage.epoch_index, session)
+            session.set_masks(masks)
+        state = _state_of(job, problem, session, masks) if stage.kind != "test" else None
         if train is not None and state is not None:
             _require_finite(problem, state)
         # A validation value decides nothing: one that overflows is told, and the chain goes on to a test that may not.
-        valid = session.evaluate("valid") if stage.kind in ("train", "prune") else None
-        test = _scored(problem, session) if stage.kind == "test" else None
+        valid = _evaluated(job, session, "valid") if stage.kind in ("train", "prune") else None
+        test = _scored(job, problem, session) if stage.kind == "test" else None
         record = StageRecord(
             key=stage.key,
             parent=stage.parent,
@@ -201,7 +206,7 @@ class Worker:
         found = evaluated(
             problem, session.weights(), stage.number_format, "test", session.operations(), job.settings.seed
         )
-        value = value_of(problem, found)
+        value = value_of(job.task, problem, found)
         if not math.isfinite(value):
             raise DivergedError(None, value, f"test {problem.metric.name} as {stage.number_format.label()}")
         record = StageRecord(
@@ -220,33 +225,38 @@ class Worker:
     def _problem(self, job: Job) -> Problem:
         place = (job.task, job.data_dir)
         if place not in self._problems:
-            self._problems[place] = job.task.load(job.data_dir)
+            self._problems[place] = loaded(job.task, job.data_dir)
         return self._problems[place]
 
     def _open(self, job: Job) -> Session:
         place = (job.task, job.backend, job.settings)
         if self._session is None or self._place != place:
             self._close()
-            self._session = job.backend.open(self._problem(job), job.settings)
-            self._place = place
+            session: object = job.backend.open(self._problem(job), job.settings)
+            if not isinstance(session, Session):
+                raise refused(job.backend, "a Session", type(session).__name__, "open")
+            self._session, self._place = session, place
         return self._session
 
     def _close(self) -> None:
         if self._session is not None:
-            self._session.close()
+            try:
+                self._session.close()
+            except (Exception, SystemExit) as error:  # what it had to give is kept; the next session is not to blame
+                _shown(error)
         self._session, self._place, self._loaded = None, None, None
 
     def _stand_at(self, job: Job, store: Store, problem: Problem, session: Session) -> None:
         """Bring the session to where the stage starts."""
         stage = job.stage
         if stage.kind == "init":
-            session.load(State(weights=problem.initial_weights(job.settings.seed)))
+            session.load(State(weights=initial_weights_of(job.task, problem, job.settings.seed)))
         elif stage.kind == "rewind":
             assert stage.source is not None and stage.parent is not None
             source = _state(store, stage.source)
             masks = store.masks(_record(store, stage.parent))
             if stage.inputs.get("weights") == "new":
-                source = State(weights=problem.initial_weights(_another_seed(job.settings.seed)))
+                source = State(weights=initial_weights_of(job.task, problem, _another_seed(job.settings.seed)))
             session.load(State(source.weights, {}, source.slots, source.extra))
             session.set_masks(masks)
         elif self._loaded != stage.parent:
@@ -265,7 +275,14 @@ class Worker:
                 last = time.monotonic()
                 self._report.send(Progress(key, step, steps))
 
-        return session.train_epoch(epoch, job.stage.epoch_index, self._masker(job, problem), progress)
+        trained: object = session.train_epoch(epoch, job.stage.epoch_index, self._masker(job, problem), progress)
+        if not isinstance(trained, EpochResult):
+            raise refused(
+                job.backend, "an EpochResult from its session's `train_epoch`", type(trained).__name__, "open"
+            )
+        if not math.isfinite(trained.nats):
+            raise DivergedError(None, trained.nats, "training loss")
+        return trained
 
     def _masker(self, job: Job, problem: Problem) -> Masker:
         masking = job.stage.masking
@@ -372,10 +389,42 @@ def _require_finite(problem: Problem, state: State) -> None:
             raise DivergedError(None, float(weights[~finite][0]), f"weights of {name}")
 
 
-def _scored(problem: Problem, session: Session) -> Evaluation:
+def _state_of(job: Job, problem: Problem, session: Session, masks: Mapping[str, Mask]) -> State:
+    """What a session holds, checked, since what is stored is believed from then on.
+
+    Args:
+        job: the stage.
+        problem: what is trained.
+        session: its session.
+        masks: that were set just now; the state has to have them.
+    """
+    state: object = session.state()
+    if not isinstance(state, State):
+        raise refused(job.backend, "a State from its session's `state`", type(state).__name__, "open")
+    for tensor in problem.tensors():
+        found = state.weights.get(tensor.name)
+        if found is None and isinstance(problem.network, NativeModel):
+            continue  # a module of the user's own may share a tensor under another name
+        if not isinstance(found, np.ndarray) or found.shape != tensor.shape:
+            got = f"shape {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+            raise refused(job.backend, f"weights of shape {tensor.shape} for {tensor.name} in its `state`", got, "open")
+    for name, mask in masks.items():
+        if not np.array_equal(state.masks.get(name, ()), mask):
+            raise refused(job.backend, f"the mask of {name} in its `state` that was set", "another", "open")
+    return state
+
+
+def _evaluated(job: Job, session: Session, split: Split) -> Evaluation:
+    evaluation: object = session.evaluate(split)
+    if not isinstance(evaluation, Evaluation):
+        raise refused(job.backend, "an Evaluation from its session's `evaluate`", type(evaluation).__name__, "open")
+    return evaluation
+
+
+def _scored(job: Job, problem: Problem, session: Session) -> Evaluation:
     """The test score of a cell, which has to be a number."""
-    evaluation = session.evaluate("test")
-    value = value_of(problem, evaluation)
+    evaluation = _evaluated(job, session, "test")
+    value = value_of(job.task, problem, evaluation)
     if not (math.isfinite(evaluation.nats) and abs(value) <= BEYOND):
         raise DivergedError(None, value, f"test {problem.metric.name}")
     return evaluation

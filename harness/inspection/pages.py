@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from harness.api import HarnessError, JsonValue, Problem, SpecError, read_plain_text
-from harness.discovery.guard import value_of
+from harness.api import HarnessError, JsonValue, Problem, SpecError, Task, read_plain_text
+from harness.discovery.asking import value_of
 from harness.inspection.lookup import RECORDS, FoundCell, changed, planned_titles, runs, title
 from harness.inspection.recipe import Step, model_of, optimiser_of, recipe_of
 from harness.inspection.run_status import status
@@ -57,12 +57,13 @@ class Chain:
 
     Args:
         places: in their order.
-        problem: data and metric, where they had to be loaded to know the stages.
+        problem: data and metric, where they had to be loaded to know the stages; task: whose they are.
         unknown: why stages are missing here; empty if none is.
     """
 
     places: tuple[Place, ...] = ()
     problem: Problem | None = None
+    task: Task | None = None
     unknown: str = ""
 
 
@@ -177,7 +178,11 @@ def chain(store: Path, cell: FoundCell, data_dir: Path | None = None) -> Chain:
     except HarnessError as error:
         return Chain(tuple(_told(shelf, cell, ended)), unknown=str(error))
     planned = plan.cells[0]
-    return Chain(tuple(_place(shelf, stage, ended) for stage in planned.stages), plan.problems[planned.cell.task])
+    return Chain(
+        tuple(_place(shelf, stage, ended) for stage in planned.stages),
+        plan.problems.get(planned.cell.task),
+        planned.cell.task,
+    )
 
 
 def _ended(cell: FoundCell) -> dict[str, str]:
@@ -246,11 +251,11 @@ def metric_of(cell: FoundCell, found: Chain) -> dict[str, float]:
         pairs += [(key, record.value_before_retraining) for key in pruned[-1:]]
         pairs += [(place.key, record.value) for place in places if place.name == "test score"]
         values = {key: value for key, value in pairs if value is not None}
-    elif found.problem is not None:
+    elif found.problem is not None and found.task is not None:
         for place in places:
             evaluation = place.record and (place.record.valid or place.record.test)
             if evaluation:
-                values[place.key] = value_of(found.problem, evaluation)
+                values[place.key] = value_of(found.task, found.problem, evaluation)
     return values
 
 

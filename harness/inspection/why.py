@@ -11,7 +11,7 @@ from harness.planning.plan import Plan
 from harness.planning.stages import Stage
 from harness.planning.stored import StoredStage, stored
 
-Status = Literal["cached", "trusted", "run", "skipped"]
+Status = Literal["cached", "trusted", "run", "skipped", "failed"]
 
 NOTHING_LIKE_IT = "nothing like it was ever run"
 
@@ -21,9 +21,10 @@ class Line:
     """One stage of a cell.
 
     Args:
-        stage: its key; empty for a cell that is skipped.
+        stage: its key; empty for a cell that is skipped or has failed.
         place: what it is in the chain: `initial weights`, `epoch 3`, `prune`, `rewind`, `test score`.
-        status: `cached`, `trusted` (cached, made by older code), `run`, or `skipped`.
+        status: `cached`, `trusted` (cached, made by older code), `run`, `skipped`, or `failed` for what a plugin's code
+            did wrong before anything could run.
         reason: why, in words; empty for what is simply there.
         nearest: key of the stored stage that the reason compares with.
     """
@@ -51,6 +52,8 @@ def why(plan: Plan, cell_id: str) -> tuple[Line, ...]:
     planned = _cell(plan, cell_id)
     if planned.skip is not None:
         return (Line("", "cell", "skipped", planned.skip),)
+    if planned.failure is not None:
+        return (Line("", "cell", "failed", planned.failure),)
     lines: list[Line] = []
     cause: Line | None = None
     for stage in planned.stages:

@@ -25,6 +25,7 @@ from harness.api import (
     WholeScopePattern,
 )
 from harness.api.score import WORDS
+from harness.discovery.asking import asked, reason_of
 from harness.discovery.guard import calling, refused
 from harness.masks.allocation import erk_shares, lamp_shares
 from harness.masks.coupling import Coupling
@@ -208,8 +209,7 @@ class MaskMaker:
 
     def _needed(self, score: Score, epoch: int, session: Session) -> dict[Need, Mapping[str, Matrix]]:
         """What the score needs, by need and tensor name: measured by the backend, or read from the session's state."""
-        with calling(score):
-            measurements = score.measurements()
+        measurements = asked(score, score.measurements, tuple, "a tuple of measurements", "measurements")
         found: dict[Need, Mapping[str, Matrix]] = {each.what: session.measured(each, epoch) for each in measurements}
         if "momentum" in score.needs:
             slots = session.state().slots
@@ -297,7 +297,7 @@ class MaskMaker:
         kept = int(np.count_nonzero(mask))
         rows, cols = mask.shape
         pattern = self.pattern.for_tensor(tensor)
-        expected = tensor.size * (1 - pattern.reachable(rows, cols, sparsity))
+        expected = tensor.size * (1 - _reachable(pattern, tensor, sparsity))
         # Edge units that are smaller count as units: how many weights stay then varies with the choice.
         if abs(kept - expected) > max(0.5, pattern.layout(rows, cols).edge_deficit):
             raise self._broken(
@@ -356,7 +356,7 @@ def why_skipped(
     check_allocation(allocation, scope)
     if is_coupled(pattern, scope):
         return _why_not_coupled(pattern, allocation, scope, target, tolerance)
-    if reason := pattern.why_not_scope(scope, target):
+    if reason := reason_of(pattern, lambda: pattern.why_not_scope(scope, target), "why_not_scope"):
         return f"{pattern.label()} {reason}"
     if allocation in ("global", "lamp"):
         return _why_not_spanning(pattern, allocation)
@@ -417,7 +417,7 @@ def _why_unreachable(pattern: Pattern, tensor: Tensor, target: float, tolerance:
     layout = pattern.layout(rows, cols)
     if layout.quota(target) == 0:
         return f"{where} would keep nothing; the nearest reachable sparsity is {layout.reached_with(1):g}"
-    reached = pattern.reachable(rows, cols, target)
+    reached = _reachable(pattern, tensor, target)
     if layout.edge_deficit:
         # Smaller units at an edge: which of them stay is known only then, what can be reached at all is known now.
         least, most = _possible(layout, layout.quota(target))
@@ -427,9 +427,18 @@ def _why_unreachable(pattern: Pattern, tensor: Tensor, target: float, tolerance:
             f"{where} cannot be reached within the tolerance {tolerance:g}; the nearest reachable sparsity is "
             f"{reached:g}"
         )
-    if reason := pattern.why_not(rows, cols, target):
+    if reason := reason_of(pattern, lambda: pattern.why_not(rows, cols, target), "why_not"):
         return f"{where} {reason}"
     return None
+
+
+def _reachable(pattern: Pattern, tensor: Tensor, sparsity: float) -> float:
+    """What a pattern says it can reach; every comparison with a NaN would let it pass."""
+    rows, cols = tensor.shape
+    reached: object = pattern.reachable(rows, cols, sparsity)
+    if not isinstance(reached, int | float) or not 0 <= reached <= 1:
+        raise refused(pattern, "a sparsity between 0 and 1", repr(reached)[:80], "reachable")
+    return float(reached)
 
 
 def _possible(layout: Layout, quota: int) -> tuple[float, float]:

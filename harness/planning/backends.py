@@ -1,12 +1,14 @@
-"""What planning asks of backends: where they compute, and the versions that enter keys; no framework is imported."""
+"""What planning asks of backends: where they compute; no framework is imported."""
 
 import multiprocessing
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from shutil import which
 
 from harness.api import Backend
+from harness.discovery.asking import why_unavailable
+from harness.discovery.guard import calling, refused
 
 
 def resolve_device(device: str, backend: Backend) -> str:
@@ -14,23 +16,21 @@ def resolve_device(device: str, backend: Backend) -> str:
 
     Without an NVIDIA driver that is the CPU. With one the backend is asked, in a process of its own, since a framework
     built for the CPU alone finds no GPU.
+
+    Raises:
+        PluginContractError: the backend's code is at fault.
     """
     if device != "auto":
         return device
-    if not has_nvidia_driver() or backend.why_unavailable():
+    if not has_nvidia_driver() or why_unavailable(backend):
         return "cpu"
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(backend.devices).result()[0]
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool, calling(backend):
+        found: object = pool.submit(backend.devices).result()
+    if not isinstance(found, Sequence) or not found or not all(isinstance(device, str) for device in found):
+        raise refused(backend, "a tuple of devices, at least one", repr(found)[:80], "devices")
+    return str(found[0])
 
 
 def has_nvidia_driver() -> bool:
     """Whether the system shows an NVIDIA device."""
     return any(Path("/dev").glob("nvidia[0-9]*")) or which("nvidia-smi") is not None
-
-
-def backend_versions(backend: Backend) -> dict[str, str]:
-    """The versions that enter keys; without the framework there are none, and nothing can be cached or run."""
-    try:
-        return backend.versions()
-    except PackageNotFoundError as error:
-        return {str(error.name): "not installed"}

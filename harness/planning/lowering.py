@@ -1,26 +1,38 @@
 """From cells to their chains of stages, or to the reason why they cannot run: what many cells share is done once."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from harness._text import plural
 from harness.api import (
     Backend,
+    Component,
     HardwareModel,
     NativeModel,
     Network,
     NumberFormat,
     Pattern,
     Phase,
+    PluginContractError,
     Problem,
     Settings,
     Task,
     Tensor,
     Train,
 )
-from harness.discovery.guard import program_of
+from harness.discovery.asking import (
+    arithmetic_of,
+    banks_of,
+    hyper_parameters_of,
+    number_format_of,
+    program_of,
+    versions_of,
+    why_not,
+    why_unavailable,
+)
+from harness.discovery.guard import calling
 from harness.masks.updates import why_skipped
-from harness.planning.backends import backend_versions
 from harness.planning.fitting import nearest_fit
 from harness.planning.stages import (
     Masking,
@@ -45,7 +57,7 @@ class PlannedCell:
         chain: its stages from the initial weights on; empty if it is skipped.
         test: its test score.
         scope: the tensors it prunes.
-        skip: the declared reason why it is not run.
+        skip: the declared reason why it is not run; failure: what a plugin's code did wrong before anything ran.
         total_epochs: epochs of the chain; retrain_epochs: those after the first prune.
         mask_updates: how often the masks are made anew, one-shot prunes included.
         warning: what a reader should know of a cell that does run, as a sentence.
@@ -69,6 +81,8 @@ class PlannedCell:
     retrain_rate: float | None = None
     fixed: tuple[Stage, ...] = ()
     rewinds_to: tuple[int, ...] = ()
+    failure: str | None = None
+    hyper_parameters: tuple[str, ...] = ()
 
     @property
     def end(self) -> Stage:
@@ -93,7 +107,7 @@ class _Combination:
     """What the cells of a combination share, whatever their seed.
 
     Args:
-        skip: why they are skipped.
+        skip, failure: why they are not run.
         dense, pruned: the templates of their stages, before and from the first mask update on.
         total_epochs and what follows it: as in `PlannedCell`.
     """
@@ -110,6 +124,8 @@ class _Combination:
     start_rate: float | None = None
     retrain_rate: float | None = None
     rewinds_to: tuple[int, ...] = ()
+    failure: str | None = None
+    hyper_parameters: tuple[str, ...] = ()
 
     def cell(
         self, cell: Cell, chain: tuple[Stage, ...] = (), test: Stage | None = None, fixed: tuple[Stage, ...] = ()
@@ -118,6 +134,7 @@ class _Combination:
         return PlannedCell(
             cell, chain, test, self.scope, self.skip, self.total_epochs, self.retrain_epochs, self.mask_updates,
             self.warning, self.gradual_updates, self.start_rate, self.retrain_rate, fixed, self.rewinds_to,
+            self.failure, self.hyper_parameters,
         )  # fmt: skip
 
 
@@ -129,11 +146,23 @@ class Lowering:
     """
 
     def __init__(
-        self, experiment: Experiment, problems: Mapping[Task, Problem], devices: Mapping[Backend, str]
+        self,
+        experiment: Experiment,
+        problems: Mapping[Task, Problem],
+        devices: Mapping[Backend, str],
+        broken: Mapping[Component, str],
     ) -> None:
+        """Begin with no stage.
+
+        Args:
+            experiment: whose cells are lowered.
+            problems: its tasks with their data.
+            devices: where each backend computes.
+            broken: tasks and backends whose code is at fault, with the sentence: their cells have failed.
+        """
         self.stages: dict[str, Stage] = {}
         self._experiment, self._devices = experiment, devices
-        self._problems = problems
+        self._problems, self._broken = problems, broken
         self._roots: dict[tuple[int, int, int], Stage] = {}
         self._combinations: dict[tuple[object, ...], _Combination] = {}
         self._dense: dict[tuple[str, tuple[str, ...]], list[Stage]] = {}
@@ -143,11 +172,15 @@ class Lowering:
         self._formats = number_formats(experiment.hardware)
 
     def planned(self, cell: Cell) -> PlannedCell:
-        """One cell with its stages, or with the reason why it is skipped."""
+        """One cell with its stages, or with the reason why it is skipped or has failed."""
         combination = self._combination(cell)
-        if combination.skip:
+        if combination.skip or combination.failure:
             return combination.cell(cell)
-        dense = self._dense_stages(self._root(cell), combination)
+        try:
+            start = self._root(cell)
+        except PluginContractError as error:
+            return replace(combination, failure=str(error)).cell(cell)
+        dense = self._dense_stages(start, combination)
         chain = extended(dense, combination.pruned, self.stages)
         test = scoring_stage(chain[-1], self.stages)
         formats = () if isinstance(self._problems[cell.task].network, NativeModel) else self._formats
@@ -172,10 +205,17 @@ class Lowering:
         parts = (cell.task, cell.backend, cell.pattern, cell.allocation, cell.strategy)
         place = (*map(id, parts), cell.sparsity)
         if place not in self._combinations:
-            self._combinations[place] = self._new_combination(cell)
+            try:
+                self._combinations[place] = self._new_combination(cell)
+            except PluginContractError as error:
+                # Its cells have failed before they could begin; those of other plugins go on.
+                self._combinations[place] = _Combination(self._scopes.get(cell.task, ()), failure=str(error))
         return self._combinations[place]
 
     def _new_combination(self, cell: Cell) -> _Combination:
+        for part in (cell.task, cell.backend):
+            if part in self._broken:
+                raise PluginContractError(self._broken[part])
         problem = self._problems[cell.task]
         scope = self._scope(cell.task)
         skip = self._backend_skip(cell) or self._pattern_skip(cell, scope)
@@ -184,15 +224,20 @@ class Lowering:
         recipe = problem.recipe
         if cell.strategy is None:
             masking = None
+            hyper_parameters: tuple[str, ...] = ()
             program: Sequence[Phase] = dense_program(problem)
+            steps = lower(program, recipe)
         else:
             assert cell.pattern is not None
             names = tuple(tensor.name for tensor in scope)
             masking = Masking(cell.pattern, cell.allocation, names, cell.sparsity)
+            hyper_parameters = hyper_parameters_of(cell.strategy)
             program = program_of(cell.strategy, recipe, cell.sparsity)
             if skip := why_not_supplied(cell.backend, problem.network, program, recipe, scope):
                 return _Combination(scope, skip)
-        found = stage_templates(lower(program, recipe), masking)
+            with calling(cell.strategy):  # a schedule of its own is asked for every step
+                steps = lower(program, recipe)
+        found = stage_templates(steps, masking)
         kinds = [template.kind for template in found]
         first_prune = kinds.index("prune") if "prune" in kinds else len(kinds)
         dense = sum(template.is_dense for template in found)
@@ -201,7 +246,7 @@ class Lowering:
             scope, None, found[:dense], found[dense:], kinds.count("train"), kinds[first_prune:].count("train"),
             gradually + kinds.count("prune"), _why_hardly_gradual(cell, gradually), gradually,
             _largest_rate([each for each in found if each.kind == "train"][:1]), _largest_rate(found[first_prune:]),
-            _rewinds_to(found, dense),
+            _rewinds_to(found, dense), None, hyper_parameters,
         )  # fmt: skip
 
     def _scope(self, task: Task) -> tuple[Tensor, ...]:
@@ -212,7 +257,7 @@ class Lowering:
     def _root(self, cell: Cell) -> Stage:
         place = (id(cell.task), id(cell.backend), cell.seed)
         if place not in self._roots:
-            versions = backend_versions(cell.backend)
+            versions = versions_of(cell.backend)
             settings = settings_of(self._experiment, self._devices, cell)
             stage = root(cell.task, self._problems[cell.task], cell.backend, settings, versions)
             self._roots[place] = self.stages.setdefault(stage.key, stage)
@@ -222,8 +267,9 @@ class Lowering:
         place = (cell.task, cell.backend)
         if place not in self._skips:
             problem = self._problems[cell.task]
-            self._skips[place] = _framework_skip(cell.backend, problem.network) or cell.backend.why_not(
-                problem, settings_of(self._experiment, self._devices, cell)
+            why_unavailable(cell.backend)  # a reason is told by whoever is going to train; a fault fails its cells
+            self._skips[place] = _framework_skip(cell.backend, problem.network) or why_not(
+                cell.backend, problem, settings_of(self._experiment, self._devices, cell)
             )
         return self._skips[place]
 
@@ -235,16 +281,23 @@ class Lowering:
         if place not in self._skips:
             tolerance = self._experiment.tolerance
             parts = (cell.pattern, cell.allocation, scope, cell.sparsity, tolerance)
-            reason = why_skipped(*parts)
-            instead = nearest_fit(*parts) if reason else ""
+            with calling(cell.pattern):
+                reason = why_skipped(*parts)
+                instead = nearest_fit(*parts) if reason else ""
+            if reason is None:
+                pattern_banks(cell.pattern, scope)  # or its hardware would find out after the training
             self._skips[place] = f"{reason}; what fits: {instead}" if instead else reason
         return self._skips[place]
 
 
 def number_formats(models: Sequence[HardwareModel]) -> tuple[NumberFormat, ...]:
     """The number formats that hardware models name, each once, in their order."""
-    named = (model.number_format() for model in models)
-    return tuple(dict.fromkeys(each for each in named if each is not None))
+    found: dict[NumberFormat, None] = {}
+    for model in models:
+        with suppress(PluginContractError):  # its cost says so
+            named = number_format_of(model)
+            found |= {} if named is None else {named: None}
+    return tuple(found)
 
 
 _FEW_UPDATES = 5
@@ -298,9 +351,7 @@ def pattern_banks(pattern: Pattern | None, tensors: Sequence[Tensor]) -> dict[st
     """Equally filled banks per row, by tensor name, where the pattern has them."""
     if pattern is None:
         return {}
-    counts = {
-        tensor.name: pattern.for_tensor(tensor).banks_per_row(tensor.shape[0], tensor.shape[1]) for tensor in tensors
-    }
+    counts = {tensor.name: banks_of(pattern, tensor) for tensor in tensors}
     return {name: banks for name, banks in counts.items() if banks is not None}
 
 
@@ -312,5 +363,5 @@ def settings_of(experiment: Experiment, devices: Mapping[Backend, str], cell: Ce
         precision=experiment.precision,
         threads=experiment.threads,
     )
-    arithmetic = cell.backend.arithmetic(settings)
+    arithmetic = arithmetic_of(cell.backend, settings)
     return settings.model_copy(update={"arithmetic": arithmetic}) if arithmetic else settings

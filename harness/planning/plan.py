@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from harness.api import Backend, Component, JsonValue, Problem, Settings, Task
-from harness.discovery.guard import loaded
+from harness.api import Backend, Component, JsonValue, PluginContractError, Problem, Settings, Task
+from harness.discovery.asking import loaded
 from harness.planning.backends import resolve_device
 from harness.planning.lowering import Lowering, PlannedCell, settings_of
 from harness.planning.snapshot import StoreSnapshot, with_trusted_stages
@@ -26,7 +26,8 @@ class Plan:
     """Everything that is known before anything runs.
 
     Args:
-        experiment: what was asked for; problems: its tasks with their data; data_dir: where the data was found.
+        experiment: what was asked for; data_dir: where the data was found.
+        problems: its tasks with their data; those whose code is at fault are left out.
         store: where stages are kept.
         devices: where each backend computes.
         cells: in the order of the experiment.
@@ -110,7 +111,7 @@ class Plan:
 
     def _detail(self, planned: PlannedCell) -> JsonValue:
         run = [stage for stage in planned.stages if stage.key in self.to_run]
-        status = "skipped" if planned.skip else ("run" if run else "cached")
+        status = "skipped" if planned.skip else "failed" if planned.failure else "run" if run else "cached"
         labels: dict[str, JsonValue] = {name: str(label) for name, label in planned.cell.labels().items()}
         return {
             "cell": planned.cell.id,
@@ -118,7 +119,7 @@ class Plan:
             "sparsity": planned.cell.sparsity,
             "seed": planned.cell.seed,
             "status": status,
-            "reason": planned.skip or (self.to_run[run[0].key] if run else ""),
+            "reason": planned.skip or planned.failure or (self.to_run[run[0].key] if run else ""),
             "stages": len(planned.stages),
             "stages_to_run": len(run),
             "mask_updates": planned.mask_updates,
@@ -142,11 +143,10 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
     from harness.data import data_folder
 
     folder = data_folder(data_dir or experiment.data_dir)
-    problems = {task: loaded(task, folder) for task in _distinct([cell.task for cell in experiment.cells])}
+    problems, broken = loaded_problems(experiment, folder)
     check(experiment, problems)
-    backends = _distinct([cell.backend for cell in experiment.cells])
-    devices = {backend: resolve_device(experiment.device, backend) for backend in backends}
-    lowering = Lowering(experiment, problems, devices)
+    devices = _devices(experiment, broken)
+    lowering = Lowering(experiment, problems, devices, broken)
     cells = tuple(lowering.planned(cell) for cell in experiment.cells)
     snapshot = StoreSnapshot(Store(store))
     if trust_code:
@@ -165,15 +165,43 @@ def _distinct(values: Sequence[Part]) -> list[Part]:
     return list(dict.fromkeys({id(value): value for value in values}.values()))
 
 
-def outlook(experiment: Experiment, problems: Mapping[Task, Problem]) -> Plan:
+def loaded_problems(experiment: Experiment, data_dir: Path | None) -> tuple[dict[Task, Problem], dict[Component, str]]:
+    """The tasks of an experiment with their data, and the sentences on those whose code is at fault.
+
+    Raises:
+        DataError: data is missing, which nobody's code can help.
+    """
+    problems: dict[Task, Problem] = {}
+    broken: dict[Component, str] = {}
+    for task in _distinct([cell.task for cell in experiment.cells]):
+        try:
+            problems[task] = loaded(task, data_dir)
+        except PluginContractError as error:
+            broken[task] = str(error)
+    return problems, broken
+
+
+def _devices(experiment: Experiment, broken: dict[Component, str]) -> dict[Backend, str]:
+    """Where each backend computes; one that does not say so properly is added to the broken ones."""
+    devices: dict[Backend, str] = {}
+    for backend in _distinct([cell.backend for cell in experiment.cells]):
+        try:
+            devices[backend] = resolve_device(experiment.device, backend)
+        except PluginContractError as error:
+            devices[backend], broken[backend] = "cpu", str(error)
+    return devices
+
+
+def outlook(experiment: Experiment, problems: Mapping[Task, Problem], broken: Mapping[Component, str]) -> Plan:
     """A plan without stages: what `validate` can say of every cell without looking into a store.
 
     Args:
         experiment: what is asked for, checked.
-        problems: its tasks with their data.
+        problems: its tasks with their data, as `loaded_problems` has them.
+        broken: those whose code is at fault, likewise.
     """
-    backends = _distinct([cell.backend for cell in experiment.cells])
-    devices = {each: resolve_device(experiment.device, each) for each in backends}
-    lowering = Lowering(experiment, problems, devices)
+    every = dict(broken)
+    devices = _devices(experiment, every)
+    lowering = Lowering(experiment, problems, devices, every)
     cells = tuple(lowering.outlook(cell) for cell in experiment.cells)
     return Plan(experiment, problems, None, Store(Path()), devices, cells, {}, {}, {})

@@ -15,7 +15,7 @@ _MOST_REASONS = 6
 _SHORT = 30
 """Characters of a reason that a column has room for."""
 
-STYLES = {"cached": "green", "skipped": "yellow", "run": ""}
+STYLES = {"cached": "green", "skipped": "yellow", "failed": "red", "run": ""}
 
 
 def plan_document(summary: Mapping[str, JsonValue], *, title: str) -> Document:
@@ -61,9 +61,9 @@ def _style(cell: dict[str, JsonValue]) -> str:
 
 
 def _why(cell: dict[str, JsonValue]) -> Shown:
-    """Why a cell's stages run, or it is skipped; a sentence, which many may share, stands once below the table."""
+    """Why a cell's stages run, or it is not run; a sentence, which many may share, stands once below the table."""
     why = str(cell["reason"])
-    return Noted("note ", why) if cell["status"] == "skipped" or len(why) > _SHORT else why
+    return Noted("note ", why) if cell["status"] in ("skipped", "failed") or len(why) > _SHORT else why
 
 
 def _bill(summary: Mapping[str, JsonValue]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The entries of an experiment file that name plugins: what they mean, or what is wrong with them."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import cast, get_args
@@ -17,10 +17,12 @@ from harness.api import (
     HarnessError,
     JsonValue,
     Kind,
+    PluginContractError,
     PluginUnavailableError,
     SpecError,
     UnknownPluginError,
 )
+from harness.discovery.asking import variants_of
 from harness.discovery.registry import KINDS, PLURALS, Registry
 from harness.spec.allocations import is_of_a_cell, of_a_cell
 from harness.spec.document import AXES, explain
@@ -103,13 +105,16 @@ class Reader:
         """The hardware models, one per engine for an entry that names none."""
         entries = self._all("hardware", items(document.get("hardware"), ("hardware",)))
         engines = [cast(type[Engine], self.registry.get("engine", name)) for name in self.registry.names("engine")]
-        found = [
-            AxisValue(variant, entry.path)
-            for entry in entries
-            for variant in cast(HardwareModel, entry.value).variants(engines)
-        ]
+        found = [AxisValue(variant, entry.path) for entry in entries for variant in self._variants(entry, engines)]
         self._refuse_doubles("hardware", found)
         return found
+
+    def _variants(self, entry: AxisValue, engines: Sequence[type[Engine]]) -> tuple[HardwareModel, ...]:
+        try:
+            return variants_of(cast(HardwareModel, entry.value), engines)
+        except PluginContractError as error:
+            self.problems.add(entry.path, str(error))
+            return ()
 
     def entry(self, axis: str, item: JsonValue, path: Path) -> AxisValue | None:
         """What one entry means; None with the mistake noted."""

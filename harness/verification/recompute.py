@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from harness.api import Cost, HardwareModel, HarnessError, NativeModel, Network, Pattern, Tensor, Workload
+from harness.discovery.asking import cost_of
 from harness.discovery.finding import discover
-from harness.discovery.guard import cost_of
 from harness.results.records import Record
 from harness.spec import load
 from harness.verification.masks import Mask

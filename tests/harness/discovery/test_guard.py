@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from toy import FineTuning, experiment
 
 from harness.api import Cost, Dense, Network, PluginContractError, Workload
-from harness.discovery.guard import calling, cost_of, is_foreign
+from harness.discovery.asking import cost_of
+from harness.discovery.guard import calling, is_foreign
 from harness.execution.costs import computed
 from harness.execution.run import run
 from harness.planning.plan import make_plan

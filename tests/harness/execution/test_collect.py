@@ -9,7 +9,7 @@ from harness_plugins.patterns.block import Block
 from numpy_plugins import NumpyBackend
 from toy import FineTuning, experiment
 
-from harness.api import Conv2D, Dense, Flatten, Network, Pool2D, SpecError
+from harness.api import Conv2D, Dense, Flatten, Network, Pool2D
 from harness.execution.collect import Collector, output_pixels
 from harness.execution.run import run
 from harness.planning.plan import make_plan
@@ -129,9 +129,14 @@ def test_a_finished_cell_whose_masks_miss_the_tolerance_fails_with_what_was_coun
     assert failed.sparsity == pruned.sparsity
 
 
-def test_a_strategy_that_ends_elsewhere_is_refused_before_it_trains(tmp_path):
-    with pytest.raises(SpecError, match=r"the target to be reached at the end, got 0\.25"):
-        make_plan(experiment((Early(),)), store=tmp_path)
+def test_a_strategy_that_ends_elsewhere_has_failed_before_it_trains(tmp_path):
+    plan = make_plan(experiment((Early(),)), store=tmp_path)
+
+    (dense, pruned) = Collector(plan, {}).records()
+
+    assert dense.status == "planned" and pruned.status == "failed"
+    assert "the target to be reached at the end, got 0.25" in pruned.reason
+    assert all(stage.is_dense for stage in plan.stages.values())
 
 
 def test_finished_models_are_scored_in_the_numbers_of_the_hardware_too(trained):

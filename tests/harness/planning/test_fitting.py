@@ -55,7 +55,7 @@ def test_validate_and_plan_agree_on_what_cannot_run(tmp_path):
     grid = experiment(patterns=(BankBalanced(banks=10), Unstructured()), sparsities=(0.5, 0.9))
     plan = make_plan(grid, store=tmp_path)
 
-    beforehand = outlook(grid, plan.problems)
+    beforehand = outlook(grid, plan.problems, {})
 
     assert [cell.skip for cell in beforehand.cells] == [cell.skip for cell in plan.cells]
     (reason,) = {cell.skip for cell in beforehand.cells if cell.skip}

@@ -10,7 +10,8 @@ from numpy_plugins import ManyDevices, NumpyBackend, ToyTask
 from toy import FineTuning, Rewinding, experiment
 
 from harness.api import SpecError
-from harness.planning.backends import backend_versions, resolve_device
+from harness.discovery.asking import versions_of
+from harness.planning.backends import resolve_device
 from harness.planning.lowering import pattern_banks
 from harness.planning.plan import make_plan
 from harness.store import StageRecord, Store
@@ -125,7 +126,7 @@ def test_a_missing_framework_has_no_version_but_can_be_planned_with():
 
             return {"nowhere": version("a-package-that-does-not-exist")}
 
-    assert backend_versions(Missing()) == {"a-package-that-does-not-exist": "not installed"}
+    assert versions_of(Missing()) == {"a-package-that-does-not-exist": "not installed"}
 
 
 def test_banks_are_told_for_patterns_that_have_them():
