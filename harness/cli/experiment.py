@@ -32,7 +32,9 @@ from harness.cli._common import (
 from harness.cli.results import where
 
 if TYPE_CHECKING:
-    from harness.api import JsonValue
+    from collections.abc import Mapping
+
+    from harness.api import JsonValue, Problem, Task
     from harness.execution.graph import Executor
     from harness.execution.run import RunResult
     from harness.planning.plan import Plan
@@ -247,6 +249,7 @@ def plan(
         from harness.report.plan_table import plan_document
 
         print_document(plan_document(summary, title=experiment.name))
+        _print_own_models(experiment, made.problems)
 
 
 @guarded
@@ -276,6 +279,21 @@ def validate(spec: SpecArgument, data_dir: DataDirOption = None, plugin: PluginO
         echo(f"  {count} skipped: {reason}")
     for finding in _beforehand(foreseen):
         echo(f"  {finding.code} {finding.text}; {finding.remedy}")
+    _print_own_models(experiment, problems)
+
+
+def _print_own_models(experiment: "Experiment", problems: "Mapping[Task, Problem]") -> None:
+    """The tensors of every model of the user's own."""
+    from harness.api import NativeModel
+    from harness.cli._own_table import own_model_document
+    from harness.spec import scope_tensors
+
+    labels = {cell.task: cell.labels()["task"] for cell in experiment.cells}
+    for task, problem in problems.items():
+        if isinstance(problem.network, NativeModel):
+            echo("")
+            scope = scope_tensors(problem, experiment.scope)
+            print_document(own_model_document(labels[task], problem.network, scope))
 
 
 def _beforehand(plan: "Plan") -> list["Finding"]:

@@ -180,7 +180,7 @@ def read(
                 matrix = _Matrix((1,), (0,), "dense")
             tensors.append(_tensor(each, name, variable, matrix))
             places.append(_place(name, variable, matrix))
-            listed.append(_row(each, name, variable, matrix, "" if matrix else _why_left_out(variable)))
+            listed.append(_row(each, name, variable, matrix, "" if matrix else _why_left_out(part, variable)))
     labels = {axis.label for tensor in tensors for axis in (tensor.rows, tensor.cols) if axis is not None}
     unknown = sorted(set(same) - labels)
     if unknown:
@@ -313,10 +313,10 @@ def _row(each: Held, name: str, variable: Variable, matrix: _Matrix | None, why:
     )
 
 
-def _why_left_out(variable: Variable) -> str:
+def _why_left_out(part: str, variable: Variable) -> str:
     rank = len(variable.shape)
-    if rank < 2:
-        return "a vector"
+    if "bias" in part or rank < 2:
+        return "a bias or a vector"
     if rank == 2:
         return "of no layer that is known; name it in `prunable` if it is a matrix"
     return "neither a matrix nor of a layer that is known"

@@ -72,11 +72,11 @@ def _listed(
     rows = []
     for each in found:
         parameter = parameters[each.parameter]
-        module, name = owners[id(parameter)]
+        module, _ = owners[id(parameter)]
         rows.append(
             ListedTensor(
                 tensor=each.tensor.name,
-                kind=_kind(module, name),
+                kind=_kind(module),
                 shape=tuple(parameter.shape) if each.rows is None else (each.rows, *parameter.shape[1:]),
                 gates=_GATES.get(each.tensor.role, "") if each.tensor.is_prunable else "",
                 also=tuple(also[id(parameter)][1:]),
@@ -87,7 +87,7 @@ def _listed(
     return (
         *rows,
         *(
-            ListedTensor(tensor=name, kind=_kind(*owners[id(p)]), shape=tuple(p.shape), left_out="frozen")
+            ListedTensor(tensor=name, kind=_kind(owners[id(p)][0]), shape=tuple(p.shape), left_out="frozen")
             for name, p in frozen.items()
         ),
     )
@@ -96,8 +96,12 @@ def _listed(
 _GATES = {"lstm": "i f g o", "gru": "r z n"}
 
 
-def _kind(module: nn.Module, name: str) -> str:
+def _kind(module: nn.Module) -> str:
     """The class of a module, with what is special of it."""
+    from torch import nn
+
+    if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        return "Linear"  # torch's own name for the projection of its attention
     groups = getattr(module, "groups", 1)
     special = f", {groups} groups" if isinstance(groups, int) and groups > 1 else ""
     return type(module).__name__ + special
@@ -107,7 +111,7 @@ def _why_left_out(module: nn.Module, parameter: torch.Tensor) -> str:
     from torch.nn.modules.conv import _ConvTransposeNd
 
     if parameter.ndim < 2:
-        return "a vector"
+        return "a bias or a vector"
     if isinstance(module, _ConvTransposeNd):
         return "a transposed convolution"
     if parameter.ndim == 2:

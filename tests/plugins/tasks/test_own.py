@@ -161,13 +161,27 @@ def buffers():
     after = session.state()
     from harness.api import State
 
+    train(session, epochs(3), first=1)
+    masks = session.masks()
+    session.load(State(trained.weights, {}, trained.slots, trained.extra))
+    session.set_masks(masks)  # what a rewind to the end of the first epoch does
+    rewound = session.state()
     session.load(State(first.weights))
     return {
+        "rewound": [name for name, value in trained.extra.items() if rewound.extra[name].tobytes() != value.tobytes()],
+        "still masked": sorted(rewound.masks) == sorted(masks),
         "first": first.extra["buffer/norm.running_mean"].tolist(),
         "trained": trained.extra["buffer/norm.running_mean"].tolist(),
         "gradients": differing(trained, after),
         "again": differing(first, session.state()),
     }
+
+
+@experiment
+def schedule():
+    problem = problem_of("given_optimiser")
+    problem.native()
+    return [problem.recipe.learning_rate.at(epoch) for epoch in range(4)]
 
 
 @experiment
@@ -222,9 +236,9 @@ def pretrained():
 @experiment
 def errors():
     answers = {}
-    for entry in ("late_error", "not_finite", "ends_early"):
-        problem = problem_of(entry)
+    for entry in ("wrong_loss", "out_of_memory", "late_error", "not_finite", "ends_early"):
         try:
+            problem = problem_of(entry)
             train(session_of(problem), epochs(1))
         except Exception as error:
             answers[entry] = [type(error).__name__, str(error)]
@@ -295,6 +309,15 @@ def test_buffers_are_in_the_state_and_begin_anew(found):
     assert buffers["again"] == []
 
 
+def test_a_rewind_brings_back_the_buffers_of_its_epoch_and_keeps_the_masks(found):
+    assert found["buffers"]["rewound"] == []
+    assert found["buffers"]["still masked"]
+
+
+def test_a_schedule_of_the_users_is_followed_epoch_by_epoch(found):
+    assert found["schedule"] == pytest.approx([0.05, 0.025, 0.05 / 3, 0.0125])
+
+
 def test_a_metric_of_ones_own_is_made_of_sums_over_items(found):
     value, expected, nats, wanted, items, told, density = found["metrics"]
 
@@ -324,6 +347,25 @@ def test_errors_in_the_users_code_name_their_file_and_line(found):
 
     assert kind == "OwnCodeError"
     assert text == f"everything.py:{line}: the loss raised RuntimeError: the loss gave up"
+
+
+def line_of(text):
+    lines = (MODELS / "everything.py").read_text().splitlines()
+    return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+def test_a_wrong_shape_names_the_users_file_and_line(found):
+    kind, text = found["errors"]["wrong_loss"]
+
+    assert kind == "OwnCodeError"
+    assert text.startswith(f"everything.py:{line_of('mse_loss')}: the loss of the first batch raised RuntimeError: ")
+
+
+def test_too_little_memory_is_a_status_of_its_own_with_the_line(found):
+    kind, text = found["errors"]["out_of_memory"]
+
+    assert kind == "MemoryError"
+    assert text.startswith(f"everything.py:{line_of('1 << 60')}: ")
 
 
 def test_a_loss_that_is_not_finite_names_the_loss_function(found):

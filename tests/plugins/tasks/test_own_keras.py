@@ -46,6 +46,21 @@ def session_of(problem, seed=0):
     return session
 
 
+SESSIONS = {}
+
+
+def shared(entry):
+    """A session at its beginning; opening and tracing one takes seconds, so experiments share it."""
+    from harness.api import State
+
+    if entry not in SESSIONS:
+        problem = problem_of(entry)
+        SESSIONS[entry] = session_of(problem), problem.initial_weights(0)
+    session, weights = SESSIONS[entry]
+    session.load(State(weights))
+    return session
+
+
 def half(update, index, session):
     """Keeps the larger part of every matrix, within what was kept before."""
     masks = session.masks()
@@ -129,9 +144,8 @@ def orientation():
 @experiment
 def wrapped_is_the_same():
     """The wrapped and the finished model share their variables and give the user's own outputs."""
-    problem = problem_of("task")
-    session = session_of(problem)
-    inputs, _ = next(problem.native().batches("test", np.random.default_rng(0)))
+    session = shared("task")
+    inputs, _ = next(session._own.batches("test", np.random.default_rng(0)))
     outputs = [np.asarray(model(inputs, training=False)) for model in (session._built, session.finished)]
     return [np.array_equal(*outputs), len(session._model.wrappers), len(session._model.masks)]
 
@@ -141,15 +155,15 @@ def resumed():
     """run(4) against run(2), stop, run(2): with dropout, batch norm, and from inside pruning."""
     answers = {}
     for entry in ("task", "subclassed", "stream"):
-        whole = session_of(problem_of(entry))
-        train(whole, epochs(4))
-        first = session_of(problem_of(entry))
+        first = shared(entry)
         train(first, epochs(2))
         kept = first.state()
-        second = session_of(problem_of(entry))
+        train(first, epochs(4), first=2)
+        whole = first.state()
+        second = session_of(problem_of(entry))  # a process that never trained the first half
         second.load(kept)
         train(second, epochs(4), first=2)
-        answers[entry] = [differing(whole.state(), second.state()), len(differing(whole.state(), kept))]
+        answers[entry] = [differing(whole, second.state()), len(differing(whole, kept))]
     return answers
 
 
@@ -158,7 +172,7 @@ def zeros():
     """Masked weights and optimiser state after every step of the two last epochs."""
     answers = {}
     for entry in ("task", "subclassed"):
-        session = session_of(problem_of(entry))
+        session = shared(entry)
         train(session, epochs(2))
         bad, steps, step_of = [], [0], session._own_step
 
@@ -182,6 +196,7 @@ def zeros():
         session._own_step = checked
         train(session, epochs(4), first=2)
         live = sum(bool(mask.any() and not mask.all()) for mask in session.masks().values())
+        session._own_step = step_of
         answers[entry] = [bad, steps[0], live]
     return answers
 
@@ -190,7 +205,7 @@ def zeros():
 def buffers():
     from harness.api import State
 
-    session = session_of(problem_of("subclassed"))
+    session = shared("subclassed")
     first = session.state()
     train(session, epochs(1))
     trained = session.state()
@@ -231,7 +246,7 @@ def pretrained():
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copy(MODELS / "keras_models.py", folder)
-        session = session_of(problem_of("task"))
+        session = shared("task")
         train(session, epochs(1))
         held = session._own.way.variables(session.finished)
         wanted = {key: variable.numpy() for key, variable in held.items()}

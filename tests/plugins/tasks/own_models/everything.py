@@ -90,6 +90,10 @@ def wrong_loss() -> OwnModel:
     return own(loss=lambda outputs, targets: nn.functional.mse_loss(outputs, targets.reshape(7, 7)))
 
 
+def out_of_memory() -> OwnModel:
+    return own(loss=lambda outputs, targets: outputs.sum() + torch.empty(1 << 60).sum())
+
+
 def late_error() -> OwnModel:
     """A loss that fails in training only, not on the first batch that is looked at."""
 

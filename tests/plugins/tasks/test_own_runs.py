@@ -1,0 +1,122 @@
+"""A model of a user's own from the command line: described in a process of its own, run, planned again after edits."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from typer.testing import CliRunner
+
+from harness.cli import app
+
+MODEL = """
+from pathlib import Path
+
+import numpy as np
+import torch
+from helper import doubled
+
+from harness.api import OwnModel
+
+
+def task(batch: int = 4) -> OwnModel:
+    x = np.load(Path(__file__).with_name("x.npy"))
+    y = (x.sum(axis=1) > 0).astype(np.int64)
+    return OwnModel(
+        model=lambda: torch.nn.Linear(4, 2),
+        train=(doubled(x), y), valid=(x, y), test=(x, y),
+        start="start.safetensors", epochs=0, batch=batch,
+    )
+"""
+EXPERIMENT = """
+name: mine
+task: {name: own, entry: "model.py:task", label: mine}
+scope: [all]
+matrix: {backend: torch, pattern: unstructured, strategy: one_shot, sparsity: [0.5]}
+"""
+
+
+def harness(*arguments):
+    return CliRunner().invoke(app, [str(each) for each in arguments], env={"COLUMNS": "200"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mine")
+    rng = np.random.default_rng(0)
+    np.save(folder / "x.npy", rng.normal(size=(24, 4)).astype(np.float32))
+    weight = np.array([[-1, -1, -0.1, -0.1], [1, 1, 0.1, 0.1]], np.float32)
+    save_file({"weight": weight, "bias": np.zeros(2, np.float32)}, folder / "start.safetensors")
+    (folder / "model.py").write_text(MODEL)
+    (folder / "helper.py").write_text("def doubled(x):\n    return 2 * x\n")
+    (folder / "notes.py").write_text("IDEAS = 1\n")
+    (folder / "mine.yaml").write_text(EXPERIMENT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(folder):
+    return harness("run", folder / "mine.yaml", "--store", folder / "store", "--workers", 1, "--progress", "none")
+
+
+def accuracy(folder, weight):
+    x = np.load(folder / "x.npy")
+    return 100 * float((np.argmax(x @ weight.T, axis=1) == (x.sum(axis=1) > 0)).mean())
+
+
+def to_run(folder):
+    done = harness("plan", folder / "mine.yaml", "--store", folder / "store", "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)["stages_to_run"]
+
+
+def test_a_pretrained_model_is_the_dense_baseline_as_it_is_and_is_pruned_without_training(folder, ran):
+    assert ran.exit_code == 0, ran.output
+    (records,) = (folder / "store" / "runs").glob("*/records.json")
+    found = json.loads(records.read_text())
+    dense, pruned = found["records"] if isinstance(found, dict) else found
+    whole = np.array([[-1, -1, -0.1, -0.1], [1, 1, 0.1, 0.1]], np.float32)
+
+    assert dense["value"] == pytest.approx(accuracy(folder, whole))
+    assert pruned["value"] == pytest.approx(accuracy(folder, np.where(np.abs(whole) < 0.5, 0, whole)))
+    assert [dense["total_epochs"], pruned["total_epochs"]] == [0, 0]
+
+
+def test_what_may_be_pruned_is_listed(folder):
+    done = harness("validate", folder / "mine.yaml")
+
+    assert done.exit_code == 0, done.output
+    assert "mine (torch): prunable tensors: 1; pruned here: 1" in done.stdout
+    assert "never pruned, a bias or a vector: bias" in done.stdout
+
+
+def test_only_what_decides_the_numbers_runs_again(folder, ran):
+    """Edits one after another, each undone: of the model, of what it imports, of its data, of its checkpoint."""
+    again = {}
+    edits = {
+        "nothing": ("notes.py", "IDEAS = 1\n"),
+        "an unrelated file": ("notes.py", "IDEAS = 2\n"),
+        "a comment": ("model.py", MODEL.replace("    x = np.load", "    # read\n    x = np.load")),
+        "the model": ("model.py", MODEL.replace("torch.nn.Linear(4, 2)", "torch.nn.Linear(4, 2, bias=True)")),
+        "what it imports": ("helper.py", "def doubled(x):\n    return 3 * x\n"),
+    }
+    for what, (name, text) in edits.items():
+        before = (folder / name).read_text()
+        (folder / name).write_text(text)
+        again[what] = to_run(folder) > 0
+        (folder / name).write_text(before)
+    x = np.load(folder / "x.npy")
+    np.save(folder / "x.npy", x + np.float32(1))
+    again["its data"] = to_run(folder) > 0
+    np.save(folder / "x.npy", x)
+    again["nothing, once more"] = to_run(folder) > 0
+
+    assert again == {
+        "nothing": False,
+        "an unrelated file": False,
+        "a comment": False,
+        "the model": True,
+        "what it imports": True,
+        "its data": True,
+        "nothing, once more": False,
+    }
