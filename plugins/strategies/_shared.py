@@ -88,6 +88,19 @@ def dense_training(recipe: Recipe) -> Train:
     return Train(epochs=recipe.epochs, lr=recipe.learning_rate)
 
 
+def require_training(strategy: str, recipe: Recipe, reason: str) -> None:
+    """Refuse a recipe without epochs, such as that of a model that comes trained.
+
+    Raises:
+        SpecError: it has none.
+    """
+    if recipe.epochs == 0:
+        raise SpecError(
+            f"{strategy}: the recipe must have epochs, got 0: {reason}; set the task's `epochs`, or take a strategy "
+            "that prunes what is trained"
+        )
+
+
 def sparsities_in_rounds(rounds: int, target: float) -> tuple[float, ...]:
     """Sparsities whose densities fall by equal factors, the last being the target itself."""
     density = 1 - target

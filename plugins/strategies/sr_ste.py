@@ -6,6 +6,8 @@ from pydantic import Field
 
 from harness.api import Magnitude, MaskUpdate, Phase, Recipe, StraightThrough, Strategy, Train, hookimpl
 
+from . import _shared
+
 
 class DenseMagnitude(Magnitude):
     """|w| of all weights, those under the mask too."""
@@ -32,7 +34,12 @@ class SrSte(Strategy):
     )
 
     def program(self, recipe: Recipe, sparsity: float) -> tuple[Phase, ...]:
-        """One straight-through training, sparse from its first step."""
+        """One straight-through training, sparse from its first step.
+
+        Raises:
+            SpecError: the recipe trains nothing.
+        """
+        _shared.require_training(self.name, recipe, "it is a training of its own")
         every = self.every or max(1, recipe.steps_per_epoch // 100)
         score, steps = DenseMagnitude(), range(0, recipe.epochs * recipe.steps_per_epoch, every)
         updates = tuple(MaskUpdate(step=step, sparsity=sparsity, score=score) for step in steps)

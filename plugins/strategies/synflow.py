@@ -7,6 +7,7 @@ from pydantic import Field
 from harness.api import MaskUpdate, Phase, Recipe, Strategy, Train, hookimpl
 
 from ..scores.synflow import SynFlowScore
+from . import _shared
 
 
 class SynFlow(Strategy):
@@ -25,7 +26,12 @@ class SynFlow(Strategy):
     iterations: int = Field(default=100, gt=0, description="prunings before the first step, n")
 
     def program(self, recipe: Recipe, sparsity: float) -> tuple[Phase, ...]:
-        """One training, all mask updates before its first step."""
+        """One training, all mask updates before its first step.
+
+        Raises:
+            SpecError: the recipe trains nothing.
+        """
+        _shared.require_training(self.name, recipe, "it prunes before the first step of a training")
         density, done = 1 - sparsity, range(1, self.iterations)
         reached = [*(round(1 - density ** (each / self.iterations), 12) for each in done), sparsity]
         updates = tuple(MaskUpdate(step=0, sparsity=each, score=SynFlowScore()) for each in reached)

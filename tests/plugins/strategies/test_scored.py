@@ -86,3 +86,9 @@ def test_movement_waits_rises_and_follows_its_scores_to_the_end():
 def test_movement_that_does_not_fit_is_refused(parameters, message):
     with pytest.raises(SpecError, match=message):
         Movement(**parameters).program(recipe(), 0.9)
+
+
+@pytest.mark.parametrize("strategy", [SrSte(), SynFlow(), Movement(), Narang()], ids=lambda each: each.name)
+def test_a_model_that_comes_trained_has_no_training_to_prune_in(strategy):
+    with pytest.raises(SpecError, match="epochs"):
+        strategy.program(recipe(0), 0.9)
