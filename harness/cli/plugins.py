@@ -57,17 +57,26 @@ def _of_kind(rows: "Iterable[PluginRow]", kind: str | None) -> "list[PluginRow]"
 
 
 def list_document(rows: "Iterable[PluginRow]") -> "Document":
-    """Every plugin with its state, and what it is or what it lacks."""
+    """Every plugin with its state, and what it is or what it lacks; whose it is where it is not built in."""
+    from harness import DISTRIBUTION
     from harness.report.page import Column, Document, Section, table
 
+    shown = list(rows)
+    built_in = next((_from(row) for row in shown if row.distribution == DISTRIBUTION), "")
     columns: list[Column[PluginRow]] = [
         Column("kind", lambda row: row.kind or "?", kind="label", matters="key"),
         Column("name", lambda row: row.name, kind="label", matters="key"),
         Column("state", lambda row: row.state, kind="label", style=lambda row: STYLES[row.state]),
-        Column("from", _from, kind="text"),
+        Column(
+            "from",
+            lambda row: "" if row.distribution == DISTRIBUTION else _from(row),
+            kind="text",
+            when=lambda rows: any(row.distribution != DISTRIBUTION for row in rows),
+        ),
         Column("what it is", _what, kind="text"),
     ]
-    return Document("", (Section("", (), table(columns, list(rows))),))
+    notes = [f"built in ({built_in}) where nothing else is said"] if built_in else []
+    return Document("", (Section("", (), table(columns, shown, notes=notes)),))
 
 
 def _from(row: "PluginRow") -> str:
