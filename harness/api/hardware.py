@@ -68,6 +68,8 @@ class Cost(Frozen):
         effective_gops: dense-equivalent operations per second.
         multipliers: multipliers of the engine.
         dsp: DSP blocks; ram_blocks: RAM blocks of the device's kind (ram_kind); lut, ff: logic, indicative.
+        ram_share: share of its ceiling that the fullest kind of RAM takes, since blocks of two kinds do not add up.
+        bandwidth_gbytes_per_s: weights read from off-chip memory at this speed.
         resident: whether all weights stay on chip; fits: whether it also stays under the device's ceilings; can_run:
             whether it fits, or could with weights streamed at a known bandwidth.
         bound_by: what limits it.
@@ -99,6 +101,8 @@ class Cost(Frozen):
     dsp: Count
     ram_blocks: Count
     ram_kind: str
+    ram_share: Quantity | None = None
+    bandwidth_gbytes_per_s: Quantity | None = None
     lut: Count | None = None
     ff: Count | None = None
     resident: bool | None = None
@@ -123,6 +127,16 @@ class HardwareModel(Component):
         Raises:
             HarnessError: the engine cannot run it; the sentence becomes the reason in the report.
         """
+
+    def designs(self, workload: Workload) -> tuple[Cost, ...]:
+        """Costs of several designs within the same budget, of which none is better than another in every respect.
+
+        The fastest among them, and smaller ones. A model that knows one design has that one.
+
+        Raises:
+            HarnessError: as `cost`.
+        """
+        return (self.cost(workload),)
 
     def number_format(self) -> NumberFormat | None:
         """In which numbers it computes: finished models are evaluated in them too; None: they are not."""

@@ -19,7 +19,7 @@ from harness.api import (
     Workload,
 )
 from harness.costing.entries import Entry
-from harness.discovery.asking import cost_of, devices_of, variants_of
+from harness.discovery.asking import cost_of, designs_of, devices_of, variants_of
 from harness.discovery.registry import Registry, did_you_mean
 from harness.formats.storage import FormatSize, best, sizes
 
@@ -222,6 +222,23 @@ def cost(candidate: Candidate, workload: Workload) -> Row:
     except HarnessError as error:
         return Row(candidate.model, candidate.engine, None, str(error))
     return Row(candidate.model, candidate.engine, found)
+
+
+def designs(registry: Registry, workload: Workload, request: Request) -> tuple[Row, ...]:
+    """A row for every design of every model and engine named; what cannot run is a row with its reason.
+
+    Raises:
+        SpecError: as `candidates`.
+    """
+    found: list[Row] = []
+    for candidate in (each for model in request.models for each in candidates(registry, model, request)):
+        try:
+            costs_found = designs_of(candidate.component, workload)
+        except HarnessError as error:
+            found.append(Row(candidate.model, candidate.engine, None, str(error)))
+        else:
+            found += [Row(candidate.model, candidate.engine, each) for each in costs_found]
+    return tuple(found)
 
 
 def fastest(rows: Sequence[Row]) -> Row | None:

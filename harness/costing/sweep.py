@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from harness._outputs import write_output
 from harness.api import Cost, JsonValue, PluginUnavailableError, SpecError, Workload
-from harness.costing.costs import Request, Row, engine_classes, model_classes
+from harness.costing.costs import Request, Row, designs, engine_classes, model_classes
 from harness.costing.costs import costs as costs_of
 from harness.costing.entries import Entry
 from harness.discovery.registry import Registry
@@ -26,17 +26,23 @@ if TYPE_CHECKING:
 MULTIPLIERS = (256, 512, 1024, 2048, 4096)
 FIFO_DEPTHS = (1, 2, 4, 8, 16)
 
-RESOURCES: Mapping[str, Callable[[Cost], int]] = {
+RESOURCES: Mapping[str, Callable[[Cost], float]] = {
     "multipliers": lambda cost: cost.multipliers,
-    "RAM blocks": lambda cost: cost.ram_blocks,
+    "RAM": lambda cost: cost.ram_blocks if cost.ram_share is None else 100 * cost.ram_share,
     "DSP": lambda cost: cost.dsp,
+    "bandwidth": lambda cost: cost.bandwidth_gbytes_per_s or 0.0,
 }
 """What latency is weighed against, each on its own."""
+
+UNITS = {"RAM": "% of the fullest kind", "bandwidth": "GB/s of weights"}
 
 TEXTS = (".csv", ".json")
 # By suffix, the metadata that would change with the date of drawing.
 PICTURES: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".png": {}, ".pdf": {"CreationDate": None}}
 _PANEL_INCHES = (5.0, 4.2)
+
+_LABELS = 8
+"""Designs of a front that are labelled with their shape; more would lie over each other."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ class Point:
 
 
 def sweep(registry: Registry, workload: Workload, request: Request, axes: Grid) -> tuple[Point, ...]:
-    """Cost every design; equal shapes that several budgets lead to come once.
+    """Cost every design: of every budget the fastest, and smaller ones that it does not beat; equal ones come once.
 
     Raises:
         UnknownPluginError, SpecError: a name or a value is wrong.
@@ -102,9 +108,9 @@ def _of_engine(registry: Registry, workload: Workload, request: Request, entry: 
         parameters: Entry = {**request.parameters, "multipliers": budget}
         if clock is not None:
             parameters["clock_mhz"] = clock
-        row = costs_of(registry, workload, replace(request, engines=(engine,), parameters=parameters))[0]
-        yield Point(row, budget, depth)
-        if row.cost is None:
+        rows = designs(registry, workload, replace(request, engines=(engine,), parameters=parameters))
+        yield from (Point(row, budget, depth) for row in rows)
+        if rows[0].cost is None:
             return  # a refusal is about the masks: no other size changes it
 
 
@@ -136,7 +142,7 @@ def _fronts(cost: Cost | None, rivals: Sequence[Cost]) -> Iterator[str]:
             yield name
 
 
-def _beats(rival: Cost, cost: Cost, resource: Callable[[Cost], int]) -> bool:
+def _beats(rival: Cost, cost: Cost, resource: Callable[[Cost], float]) -> bool:
     """Whether a rival is at least as fast and as small, and better in one of the two."""
     theirs, ours = (rival.latency_us, resource(rival)), (cost.latency_us, resource(cost))
     return theirs != ours and theirs[0] <= ours[0] and theirs[1] <= ours[1]
@@ -238,12 +244,15 @@ def _drawn(points: Sequence[Point], suffix: str) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    # A resource that nobody takes tells nothing: weights that all stay on chip need no bandwidth.
+    taken = [name for name, size in RESOURCES.items() if any(p.row.cost and size(p.row.cost) for p in points)]
+    panels = taken or [*RESOURCES][:1]
     width, height = _PANEL_INCHES
     with mpl.rc_context({"svg.hashsalt": "harness", "svg.fonttype": "none"}):
-        figure = Figure(figsize=(width * len(RESOURCES), height), layout="constrained")
+        figure = Figure(figsize=(width * len(panels), height), layout="constrained")
         FigureCanvasAgg(figure)  # draws without a display
-        for number, name in enumerate(RESOURCES, start=1):
-            _panel(figure.add_subplot(1, len(RESOURCES), number), points, name)
+        for number, name in enumerate(panels, start=1):
+            _panel(figure.add_subplot(1, len(panels), number), points, name)
         drawn = BytesIO()
         figure.savefig(drawn, format=suffix[1:], metadata=PICTURES[suffix])
     return drawn.getvalue()
@@ -269,14 +278,19 @@ def _panel(axes: Axes, points: Sequence[Point], resource: str) -> None:
     for model in dict.fromkeys(point.row.model for point, _ in costed):
         front = [cost for point, cost in costed if resource in point.fronts and point.row.model == model]
         front.sort(key=lambda cost: (size(cost), cost.latency_us))
-        axes.plot(
-            [size(cost) for cost in front], [cost.latency_us for cost in front], color="0.4", linewidth=0.8, zorder=0
-        )
-    kinds = ", ".join(dict.fromkeys(cost.ram_kind for _, cost in costed)) if resource == "RAM blocks" else ""
-    axes.set(xlabel=f"{resource} {f'({kinds})' if kinds else ''}".strip(), ylabel="latency, µs")
+        # A design of one size is there for all larger ones: between two designs the front is a step.
+        places = [size(cost) for cost in front], [cost.latency_us for cost in front]
+        axes.plot(*places, color="0.4", linewidth=0.8, zorder=0, drawstyle="steps-post")
+        for cost in front[:: -(-len(front) // _LABELS) or 1]:
+            axes.annotate(
+                cost.shape, (size(cost), cost.latency_us), xytext=(3, 3), textcoords="offset points", fontsize=5
+            )
+    unit = f", {UNITS[resource]}" if resource in UNITS else ""
+    axes.set(xlabel=f"{resource}{unit}", ylabel="latency, µs")
     if costed:
-        axes.set(xscale="log", yscale="log")
-        for axis in (axes.xaxis, axes.yaxis):
+        # Nothing is read where all weights stay on chip: no logarithm of that.
+        axes.set(xscale="log" if all(size(cost) > 0 for _, cost in costed) else "linear", yscale="log")
+        for axis in (axes.xaxis, axes.yaxis) if axes.get_xscale() == "log" else (axes.yaxis,):
             axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.set_major_formatter(lambda value, _: f"{value:g}")
             axis.set_minor_formatter(NullFormatter())

@@ -139,11 +139,17 @@ def _figures(value: float | None) -> str:
 # --- sweep ----------------------------------------------------------------------------------------------------------
 
 
+_MOST_DESIGNS = 24
+"""Designs of a sweep that a screen shows."""
+
+
 def sweep_document(points: Sequence[Point], *, everything: bool) -> Document:
     """The designs that no other beats, or all of them, the fastest first; engines that cannot run it below."""
     costed = [(point, point.row.cost) for point in points if point.row.cost is not None]
     shown = [(point, cost) for point, cost in costed if everything or point.fronts]
     shown.sort(key=lambda each: (each[1].latency_us, each[1].multipliers))
+    best = len(shown)
+    shown = shown if everything else shown[:_MOST_DESIGNS]
     columns: list[Column[tuple[Point, Cost]]] = [
         Column("engine", lambda each: each[0].row.engine, kind="label", matters="key"),
         Column("shape", lambda each: each[1].shape, kind="label", matters="key"),
@@ -152,14 +158,21 @@ def sweep_document(points: Sequence[Point], *, everything: bool) -> Document:
         Column("latency\nµs", lambda each: microseconds(each[1].latency_us)),
         Column("multipliers", lambda each: str(each[1].multipliers)),
         Column("DSP", lambda each: str(each[1].dsp)),
-        Column("RAM\nblocks", lambda each: str(each[1].ram_blocks)),
+        Column("RAM\n%", lambda each: DASH if each[1].ram_share is None else f"{100 * each[1].ram_share:.1f}"),
+        Column(
+            "GB/s",
+            lambda each: f"{each[1].bandwidth_gbytes_per_s or 0:.3g}",
+            when=lambda rows: any(cost.bandwidth_gbytes_per_s for _, cost in rows),
+        ),
         Column("fits", lambda each: yes(each[1].fits)),
         Column("front", lambda each: "".join(name[0] for name in each[0].fronts) or DASH),
     ]
     lines = [
-        f"{len(shown)} of {len(costed)} designs"
-        + ("" if everything else "; the others are beaten, or cannot be built"),
-        "front: no other design is both as fast and as small in (m)ultipliers, (R)AM blocks, (D)SP",
+        f"{best} of {len(costed)} designs"
+        + ("" if everything else "; the others are beaten, or cannot be built")
+        + (f"; the fastest {len(shown)} are shown: --all, or --output for all" if len(shown) < best else ""),
+        "front: no other design is both as fast and as small in (m)ultipliers, (R)AM, (D)SP, (b)andwidth; RAM: the "
+        "fullest kind, of what may be taken",
         *filter(None, [legend([cost.clock_origin for _, cost in shown])]),
         *(f"{point.row.engine} – {point.row.reason}" for point in points if point.row.cost is None),
     ]

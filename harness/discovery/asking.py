@@ -228,6 +228,15 @@ def cost_of(model: HardwareModel, workload: Workload) -> Cost:
         return Cost.model_validate(cost.model_dump())
 
 
+def designs_of(model: HardwareModel, workload: Workload) -> tuple[Cost, ...]:
+    """The designs that a hardware model tells, at least one; raises as `cost_of`."""
+    found = asked(model, lambda: model.designs(workload), tuple, "a tuple of Costs", "designs")
+    if not found or not all(isinstance(each, Cost) for each in found):
+        raise refused(model, "a tuple of Costs", repr(found)[:80], "designs")
+    with calling(model):
+        return tuple(Cost.model_validate(each.model_dump()) for each in found)
+
+
 def group_of(model: HardwareModel) -> str:
     """The label that the variants of one entry share; raises as `asked`."""
     return asked(model, model.group, str, "a text", "group")

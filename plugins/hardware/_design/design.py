@@ -124,6 +124,17 @@ class Design:
         return exact_sum((self.launch, *(layer.cycles for layer in self.layers)))
 
     @property
+    def ram_share(self) -> float:
+        """Share of its ceiling that the fullest kind of RAM takes; kinds are not added up."""
+        return max((usage.share for usage in self.memory.placement.usage.values()), default=0.0)
+
+    @property
+    def streamed_bits(self) -> float:
+        """Bits of weights that are read from off-chip memory for one time step or item."""
+        reads = ((Fraction(1) if self.engine.streams_weights else layer.streamed, layer) for layer in self.layers)
+        return float(sum(share * layer.run.stored_bits for share, layer in reads))
+
+    @property
     def is_resident(self) -> bool:
         """Whether all weights stay on chip."""
         return not (self.engine.streams_weights or any(self.memory.streamed))

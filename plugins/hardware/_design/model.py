@@ -20,6 +20,7 @@ from harness.api import (
     Conditions,
     Cost,
     Engine,
+    EngineShape,
     HardwareModel,
     JsonValue,
     NumberFormat,
@@ -33,10 +34,11 @@ from harness.api import (
 from .._devices import Device, device
 from ..engines.dense_mvm import DenseMvm
 from .design import Budget, Copies, Design, Inputs, Numerics, Runner, design
+from .front import front
 from .placement import SmallMemory
 from .products import CostedRole, left_out, products
 from .report import Choice, report
-from .search import Setting, search
+from .search import SearchResult, Setting, search
 
 
 def _entry(engine: Engine | None) -> JsonValue:
@@ -183,6 +185,23 @@ class EngineModel(HardwareModel):
 
     def cost_products(self, work: tuple[Product, ...], omitted: tuple[str, ...] = ()) -> Cost:
         """Cost products that run one after another; as `cost`. Several engines may share the products' counts."""
+        found, choice, _ = self._searched(work, omitted)
+        return report(found.best, choice)
+
+    def designs(self, workload: Workload) -> tuple[Cost, ...]:
+        """The fastest design, and those that no other beats in cycles, DSP blocks, RAM and bandwidth; as `cost`."""
+        work = products(workload, self.roles)
+        found, choice, lines = self._searched(work, left_out(workload, self.roles))
+        assert self.engine is not None  # a search has one
+        setting = Setting(choice.device, choice.numerics, Budget(ram_blocks=self.ram_blocks, luts=self.luts))
+        known = [each for each in (found.best, found.fits, found.streams) if each is not None]
+        best = front(self.engine, work, lines, self.runner(self.engine), setting, known)
+        return tuple(report(each, choice) for each in best or (found.best,))
+
+    def _searched(
+        self, work: tuple[Product, ...], omitted: tuple[str, ...]
+    ) -> tuple[SearchResult, Choice, Sequence[Sequence[EngineShape]]]:
+        """The designs that a search finds, what they are compared with, and the lines that were searched."""
         engine = self.engine
         if engine is None:
             raise SpecError(f"{self.name} costs one engine at a time: set `engine`, or take every one of `variants`")
@@ -199,29 +218,27 @@ class EngineModel(HardwareModel):
         setting = Setting(target, numerics, limits)
         lines = engine.lines(work, budget)
         found = search(engine, work, lines, self.runner(engine), setting)
-        best, given = found.best, sum(map(len, lines)) == 1
+        given = sum(map(len, lines)) == 1
         # An engine of one given shape is compared with a dense array of as many multipliers.
-        equal = best.shape.multipliers if given else budget
+        equal = found.best.shape.multipliers if given else budget
         sizes = tuple(_Sizes.of(product) for product in work)
         fixed = engine.fixed_shape(work, budget)
-        return report(
-            best,
-            Choice(
-                model=self.name,
-                device=target,
-                numerics=numerics,
-                budget=self._budget(),
-                clock_origin=clock[1],
-                exact=self.exact,
-                given=given,
-                streaming=found.streams,
-                dense=_dense_design(DenseMvm(), sizes, equal, setting),
-                dense_compute=_dense_compute(sizes, equal, setting),
-                engine_dense=_own_dense_design(engine, sizes, budget, setting),
-                fixed=design(engine, fixed, work, self.runner(engine), target, numerics, limits),
-                omitted=omitted,
-            ),
+        choice = Choice(
+            model=self.name,
+            device=target,
+            numerics=numerics,
+            budget=self._budget(),
+            clock_origin=clock[1],
+            exact=self.exact,
+            given=given,
+            streaming=found.streams,
+            dense=_dense_design(DenseMvm(), sizes, equal, setting),
+            dense_compute=_dense_compute(sizes, equal, setting),
+            engine_dense=_own_dense_design(engine, sizes, budget, setting),
+            fixed=design(engine, fixed, work, self.runner(engine), target, numerics, limits),
+            omitted=omitted,
         )
+        return found, choice, lines
 
     def _clock(self, engine: Engine) -> tuple[float, str]:
         """The clock in MHz, and who says so."""

@@ -91,6 +91,8 @@ def report(best: Design, choice: Choice) -> Cost:
         ram_kind=" + ".join(kind for kind, used in best.memory.placement.blocks.items() if used) or _ram_kind(choice),
         lut=None if best.logic is None else best.logic.high.lut,
         ff=None if best.logic is None else best.logic.high.ff,
+        ram_share=best.ram_share,
+        bandwidth_gbytes_per_s=best.streamed_bits / 8 / latency_us / 1e3,
         resident=best.is_resident,
         fits=best.fits,
         can_run=not best.rank[0],

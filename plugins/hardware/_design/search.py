@@ -82,7 +82,7 @@ def search(
 ) -> SearchResult:
     """Look for the best shapes of an engine for products that run one after another."""
     counted = _Explorer(engine, work, runner, setting)
-    if not _has_outlines(engine, work, lines, setting):
+    if not has_outlines(engine, work, lines, setting):
         counted.explore(lines)
         return counted.found()
     outlines = _Outlines(engine)
@@ -104,9 +104,15 @@ def search(
     return counted.found()
 
 
-def _has_outlines(
+def outlined(engine: Engine) -> Runner:
+    """The outlines of an engine in the place of its runs."""
+    return _Outlines(engine).run
+
+
+def has_outlines(
     engine: Engine, work: Sequence[Product], lines: Sequence[Sequence[EngineShape]], setting: Setting
 ) -> bool:
+    """Whether there are several shapes, and outlines of them."""
     several = len(lines) > 1 or len(lines[0]) > 1
     return several and engine.outline(work[0], lines[0][0], setting.numerics.conditions) is not None
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from io import StringIO
@@ -411,7 +412,7 @@ def test_a_sweep_marks_exactly_the_designs_that_no_other_beats(harness):
                      "--fifo-depth", "2", "--json").json  # fmt: skip
 
     assert all(point["fits"] for point in points)
-    for resource, name in (("multipliers", "multipliers"), ("ram_blocks", "RAM blocks"), ("dsp", "DSP")):
+    for resource, name in (("multipliers", "multipliers"), ("ram_share", "RAM"), ("dsp", "DSP")):
         pairs = {(point["latency_us"], point[resource]) for point in points}
         for point in points:
             mine = (point["latency_us"], point[resource])
@@ -446,15 +447,26 @@ def test_a_sweep_prints_the_best_designs_or_all_and_who_cannot_run_it(harness):
 
     best, everything = harness(*arguments).stdout, harness(*arguments, "--all").stdout
 
-    assert "2 of 4 designs" in best and "4 of 4 designs" in everything
+    (some, all_), (listed, again) = (re.search(r"(\d+) of (\d+) designs", text).groups() for text in (best, everything))
+    assert 0 < int(some) < int(all_) and listed == again == all_
     assert "mcbbs_systolic – engine mcbbs_systolic cannot run" in best
 
 
 def test_a_depth_that_the_engine_names_is_not_varied(harness):
     points = harness("sweep", "uneven.npz", "--engine", "column_fifo:fifo_depth=3", "--sizes", "8", "--json").json
 
-    assert [point["fifo_depth"] for point in points] == [None]
-    assert points[0]["engine"] == "column_fifo(fifo_depth=3)"
+    assert {point["fifo_depth"] for point in points} == {None}
+    assert {point["engine"] for point in points} == {"column_fifo(fifo_depth=3)"}
+
+
+def test_a_sweep_has_the_fastest_design_and_smaller_ones_with_less_ram(harness):
+    points = harness("sweep", "uneven.npz", "--engine", "bank", "--sizes", "16", "--json").json
+    best = only_row(harness("cost", "uneven.npz", "--engine", "bank", "--multipliers", "16", "--json"))
+
+    assert min(point["cycles"] for point in points) == best["cycles"]
+    assert len({point["shape"] for point in points}) == len(points) > 1
+    fastest = min(points, key=lambda point: (point["cycles"], point["ram_share"]))
+    assert any(point["ram_share"] < fastest["ram_share"] for point in points)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def test_along_a_front_faster_is_larger(sizes):
 def test_designs_that_cannot_be_built_neither_lie_on_a_front_nor_beat_anything():
     huge, small = with_fronts([design(1, 1, fits=False), design(2, 2)])
 
-    assert huge.fronts == () and small.fronts == ("multipliers", "RAM blocks", "DSP")
+    assert huge.fronts == () and small.fronts == ("multipliers", "RAM", "DSP", "bandwidth")
 
 
 def test_models_are_not_compared_with_each_other():
