@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from harness._part_checks import check_backend, check_hardware, check_task
 from harness._scoring_checks import SHAPES, check_schedule, check_score
 from harness.api import (
     SGD,
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 __all__ = [
-    "SHAPES", "check_component", "check_engine", "check_pattern", "check_schedule", "check_score", "check_strategy",
-    "engine_products", "score_matrices", "sparsities",
+    "SHAPES", "check_backend", "check_component", "check_engine", "check_hardware", "check_pattern", "check_schedule",
+    "check_score", "check_strategy", "check_task", "engine_products", "score_matrices", "sparsities",
 ]  # fmt: skip
 
 _SPARSITIES = (0.0, 0.25, 0.5, 0.58, 0.75, 0.9, 0.96)

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -11,7 +11,7 @@ import typer
 from harness.cli._common import EXIT_GATE, JsonOption, PluginOption, echo, guarded, print_document, print_json
 
 if TYPE_CHECKING:
-    from harness.api import Component, JsonValue
+    from harness.api import Component, Engine, HardwareModel, JsonValue, Task
     from harness.discovery.registry import PluginRow, Registry
     from harness.report.page import Document
 
@@ -192,7 +192,8 @@ def check(
         rows = [row for row in registry.rows if row.module == file]
     else:
         rows = _named(registry, name)
-    found = [verdict for row in rows for verdict in _verdicts(row)]
+    engines = _engines(registry)
+    found = [verdict for row in rows for verdict in _verdicts(row, engines)]
     if as_json:
         print_json(found)
     else:
@@ -202,10 +203,10 @@ def check(
     return EXIT_GATE if any(verdict["result"] == "failed" for verdict in found) else 0
 
 
-def _verdicts(row: "PluginRow") -> "list[dict[str, JsonValue]]":
+def _verdicts(row: "PluginRow", engines: "Sequence[type[Engine]]") -> "list[dict[str, JsonValue]]":
     """What every check says of a plugin; one that cannot be tried at all has failed."""
     from harness import testing
-    from harness.api import Engine, Pattern, ReportColumn, Schedule, Score, Strategy
+    from harness.api import Backend, Engine, HardwareModel, Pattern, ReportColumn, Schedule, Score, Strategy, Task
 
     start: dict[str, JsonValue] = {"kind": row.kind, "name": row.name}
     component = row.component
@@ -222,18 +223,65 @@ def _verdicts(row: "PluginRow") -> "list[dict[str, JsonValue]]":
         checks.append(("schedule", lambda: testing.check_schedule(component())))
     if issubclass(component, Engine):
         checks.append(("engine", lambda: testing.check_engine(component())))
+    if issubclass(component, Task):
+        checks.append(("task", lambda: _check_task(component())))
+    if issubclass(component, Backend):
+        checks.append(("backend", lambda: testing.check_backend(component())))
+    if issubclass(component, HardwareModel):
+        checks.append(("hardware", lambda: _check_variants(component(), engines)))
     if issubclass(component, ReportColumn):
         checks.append(("column", lambda: testing.check_column(component())))
     verdicts: list[dict[str, JsonValue]] = [{**start, "check": what, **_outcome(tried)} for what, tried in checks]
-    if len(checks) == 1:
-        said = "no check of this kind goes further; try it with `harness run --smoke`"
-        verdicts.append({**start, "check": str(row.kind), "result": "skipped", "said": said})
     return verdicts
 
 
+def _engines(registry: "Registry") -> "list[type[Engine]]":
+    """Every engine that can be used, for hardware models that try them all."""
+    from harness.api import Engine
+
+    parts = [row.component for row in registry.rows if row.component is not None]
+    return [part for part in parts if issubclass(part, Engine)]
+
+
+def _check_task(task: "Task") -> None:
+    """Check a task, unless what it needs is not here: data, or a file of the user's."""
+    from harness.api import DataError, HarnessError, PluginContractError
+    from harness.data import data_folder
+    from harness.testing import check_task
+
+    try:
+        check_task(task, data_folder())
+    except HarnessError as error:
+        if type(error) is PluginContractError:
+            raise
+        raise DataError(str(error)) from error
+
+
+def _check_variants(model: "HardwareModel", engines: "Sequence[type[Engine]]") -> None:
+    """Check every model that an entry stands for; that one refuses all masks is no fault where others take them."""
+    from harness.api import HarnessError
+    from harness.testing import check_hardware
+
+    refusals = []
+    variants = model.variants(engines)
+    for variant in variants:
+        try:
+            check_hardware(variant)
+        except HarnessError as error:
+            if "it refuses them all" not in str(error):
+                raise
+            refusals.append(error)
+    if len(refusals) == len(variants):
+        raise refusals[0]
+
+
 def _outcome(tried: "Callable[[], None]") -> "dict[str, JsonValue]":
+    from harness.api import DataError, PluginUnavailableError
+
     try:
         tried()
+    except (DataError, PluginUnavailableError) as error:  # nothing is wrong with the plugin: something is not here
+        return {"result": "skipped", "said": str(error)}
     except Exception as error:  # whatever somebody's code raises is a verdict on it
         broken = type(error).__name__ == "PluginContractError"
         return {"result": "failed", "said": str(error) if broken else f"raised {type(error).__name__}: {error}"}

@@ -17,7 +17,7 @@ from harness.api import SpecError
 if TYPE_CHECKING:
     from harness.discovery.registry import Registry
 
-KINDS = ("task", "pattern", "strategy", "hardware", "engine", "column")
+KINDS = ("task", "pattern", "strategy", "score", "schedule", "backend", "hardware", "engine", "column")
 """The kinds that there are templates of."""
 
 _MEANT_OTHERWISE = ("null", "true", "false", "all", "dense")
@@ -31,7 +31,7 @@ name: try_$name
 ${plugins}task: $task
 scope: [dense]             # which tensors are pruned: roles, layers or tensor names
 matrix:
-  backend: [torch]
+  backend: $backend
   pattern: $pattern
   strategy: $strategy
   sparsity: [0.5]          # fractions of zeros
@@ -110,11 +110,6 @@ def write_package(kind: str, name: str, registry: "Registry") -> Written:
 
 
 def _checked(kind: str, name: str, registry: "Registry") -> None:
-    if kind == "backend":
-        raise SpecError(
-            "plugins new: there is no template of a backend, which trains whole networks in a framework; write one by "
-            "hand as docs/write-a-plugin.md says, from `Backend` and `Session` of harness.api"
-        )
     if kind not in KINDS:
         raise SpecError(f"plugins new: expected a kind ({', '.join(KINDS)}), got {kind!r}")
     if not _is_name(name):
@@ -160,6 +155,7 @@ def _module(kind: str, name: str) -> str:
 def _experiment(kind: str, name: str, plugins: str) -> str:
     parts: Mapping[str, str] = {
         "task": name if kind == "task" else _DIGITS,
+        "backend": f"[{name}]" if kind == "backend" else "[torch]",
         "pattern": f"[unstructured, {name}]" if kind == "pattern" else "[unstructured]",
         "strategy": {
             "strategy": f"[one_shot, {name}]",

@@ -102,6 +102,12 @@ def test_their_experiments_run(tmp_path):
 
     assert found.keys() == {f"try_my_{kind}" for kind in KINDS}
     assert {record["task"] for record in found["try_my_task"]} == {"my_task"}
+    assert {record["backend"] for record in found["try_my_backend"]} == {"my_backend"}
+    ours, theirs = (
+        {record["strategy"]: record["value"] for record in found[name]}
+        for name in ("try_my_backend", "try_my_hardware")
+    )
+    assert ours["dense"] == pytest.approx(theirs["dense"], abs=3)  # the same weights and batches as on torch
     assert "my_pattern" in {record["pattern"] for record in found["try_my_pattern"]}
     assert "my_strategy" in {record["strategy"] for record in found["try_my_strategy"]}
     assert "my_hardware" in json.dumps(found["try_my_hardware"])
@@ -142,8 +148,8 @@ def test_a_file_of_another_name_is_the_one_its_experiment_names(here):
         ("pattern", "block", "there is a pattern 'block' already, of sparsity-harness; take another name"),
         ("strategy", "random", "a module 'random' is installed already, which it would hide; take 'my_random'"),
         ("engine", "numpy", "a module 'numpy' is installed already"),
-        ("backend", "mine", "there is no template of a backend"),
-        ("planet", "mine", "expected a kind (task, pattern, strategy, hardware, engine, column), got 'planet'"),
+        ("backend", "torch", "there is a backend 'torch' already"),
+        ("planet", "mine", f"expected a kind ({', '.join(KINDS)}), got 'planet'"),
     ],
 )
 def test_what_cannot_be_is_refused_with_a_way_out(kind, name, said, here):
