@@ -177,6 +177,8 @@ class Backend(Component):
 
     supplies: ClassVar[tuple[Need, ...]] = ("gradients",)
     """What its sessions measure for scores that need it; a cell whose score needs more is skipped with that reason."""
+    supplies_of_own: ClassVar[tuple[Need, ...]] = ("gradients",)
+    """The same for models of a user's own (`NativeModel`)."""
     trains_through: ClassVar[bool] = False
     """Whether its sessions train networks with masked weights alive (`Epoch.through`)."""
 

@@ -59,13 +59,13 @@ def _scores(program: Sequence[Phase], recipe: Recipe) -> Iterator[Score]:
 
 def _why_not(backend: Backend, network: Network, score: Score, need: Need, scope: Sequence[Tensor]) -> str | None:
     start = f"{score.label()} needs {WORDS[need]}, "
-    if need not in FROM_STATE and need not in backend.supplies:
-        return f"{start}which {backend.name} does not supply; take another score, or another backend"
+    is_own = isinstance(network, NativeModel)
+    if need not in FROM_STATE and need not in (backend.supplies_of_own if is_own else backend.supplies):
+        whose = " of a model of a user's own" if is_own else ""
+        return f"{start}which {backend.name} does not supply{whose}; take another score, or another backend"
     tables = [tensor.name for tensor in scope if tensor.role == "embedding"]
     if need in ("input_norms", "input_moments") and tables:
         return f"{start}and the columns of {tables[0]} are no inputs; leave embeddings out of the scope"
-    if need == "synaptic_flow" and (
-        isinstance(network, NativeModel) or any(isinstance(layer, Embedding | LSTM) for layer in network.layers)
-    ):
+    if need == "synaptic_flow" and any(isinstance(layer, Embedding | LSTM) for layer in network.layers):
         return f"{start}which is defined for networks of dense and convolutional layers that the harness builds, alone"
     return None

@@ -23,6 +23,7 @@ class TorchBackend(Backend):
     supplies: ClassVar[tuple[Need, ...]] = (
         "gradients", "hessian_gradients", "input_norms", "input_moments", "synaptic_flow",
     )  # fmt: skip
+    supplies_of_own: ClassVar[tuple[Need, ...]] = ("gradients", "hessian_gradients", "input_norms", "input_moments")
     trains_through: ClassVar[bool] = True
 
     def why_unavailable(self) -> str | None:

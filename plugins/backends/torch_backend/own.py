@@ -150,7 +150,9 @@ class OwnSession(TorchSession):
                     )
                 if asked.what == "hessian_gradients":
                     loss = partial(self._loss_at, temperature=asked.temperature)
-                    found = own_measuring.hessian_gradients(self._parameters, loss, batches)
+                    # Of the matrices alone, as elsewhere: gradients of biases would mix in.
+                    held = {place.parameter: self._parameters[place.parameter] for place in names.values()}
+                    found = own_measuring.hessian_gradients(held, loss, batches)
                     return {name: self._matrix(place, found) for name, place in names.items()}
         finally:
             self._module.train()

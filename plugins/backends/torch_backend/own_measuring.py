@@ -84,7 +84,7 @@ def _convolution(sums: InputSums, tensor: str) -> Callable[[Any, Any], None]:
 def hessian_gradients(
     parameters: Mapping[str, Tensor], loss: Callable[[Any, Any], Tensor], batches: Batches
 ) -> dict[str, Tensor]:
-    """H g by parameter name, g the mean gradient of the loss and H its mean Hessian over the batches."""
+    """H g by parameter name, g the mean gradient of the loss by these parameters, H its mean Hessian, over batches."""
     import torch
 
     trained = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}

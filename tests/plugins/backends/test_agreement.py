@@ -248,6 +248,9 @@ def main(name, out):
     for case, problem in {"language": language(), "images": images()}.items():
         with guarded(broken, f"fixed point of {case}"):
             arrays |= in_fixed_point(operations_of(name, backend, problem), case, problem)
+    with guarded(broken, "own module"):
+        if name == "torch":
+            arrays |= of_own_module()
     with guarded(broken, "peers"):
         arrays |= PEERS[name]()
     np.savez(out, **arrays, **{f"{BROKEN}/{case}": np.array(answer[BROKEN]) for case, answer in broken.items()})
@@ -355,6 +358,35 @@ def same_weight_masks(session, problem):
     scored = MaskMaker(Unstructured(), "global", matrices(problem), seed=0)
     masks = scored(MaskUpdate(step=0, sparsity=0.5, score=Gradient()), 0, session)
     return answers | {f"scored/{tensor}": mask for tensor, mask in masks.items()}
+
+
+def of_own_module():
+    """What is measured of a module of somebody's own that is the mlp."""
+    import torch
+    from harness_plugins.backends.torch_backend import own_measuring
+
+    problem = mlp()
+    weights = problem.initial_weights(0)
+    module = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))
+    names = {"0.weight": "hidden.kernel", "0.bias": "hidden.bias", "2.weight": "output.kernel", "2.bias": "output.bias"}
+    module.load_state_dict({name: torch.tensor(weights[ours]) for name, ours in names.items()})
+    batches = [
+        (torch.tensor(batch.inputs), torch.tensor(batch.targets).long()) for batch in problem.batches("train", 0, None)
+    ][:2]
+
+    def loss(inputs, targets):
+        return torch.nn.functional.cross_entropy(own_measuring.divided(module(inputs), TEMPERATURE), targets)
+
+    matrices = {name: parameter for name, parameter in module.named_parameters() if parameter.dim() > 1}
+    found = {"hessian_gradients": own_measuring.hessian_gradients(matrices, loss, batches)}
+    for what in ("input_norms", "input_moments"):
+        sums = own_measuring.input_sums(
+            module, module, batches, {name: name for name in names}, moments=what == "input_moments"
+        )
+        found[what] = {name: torch.tensor(value) for name, value in sums.items()}
+    return {
+        f"own/{what}/{names[name]}": value.numpy() for what, values in found.items() for name, value in values.items()
+    }
 
 
 def peer_scores():
@@ -613,6 +645,18 @@ def test_what_is_measured_is_what_numpy_finds(both, place, what, by_hand):
 
     for name, values in expected.items():
         assert relative(both[place][f"{what}/mlp/{name}"], values) < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("what", "by_hand"),
+    [
+        ("input_norms", ByHand.norms), ("input_moments", ByHand.moments),
+        ("hessian_gradients", ByHand.hessian_gradients),
+    ],
+)  # fmt: skip
+def test_what_is_measured_of_a_module_of_ones_own_is_what_numpy_finds(both, what, by_hand):
+    for name, values in zip(("hidden.kernel", "output.kernel"), by_hand(ByHand()), strict=True):
+        assert relative(both[0][f"own/{what}/{name}"], values) < 1e-3
 
 
 @pytest.mark.parametrize("place", [0, 1], ids=["torch", "keras_tfmot"])
