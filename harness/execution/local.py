@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, spawn
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import ModuleType
@@ -136,7 +136,7 @@ class LocalExecutor:
         process = context.Process(
             target=keeper.main, args=(job_reader, report_writer, os.getpid(), is_bound), daemon=True
         )
-        with _threads(job.settings.threads), _deaf(), _without_script(job):
+        with _threads(job.settings.threads), _deaf(), _without_script(job), _silent_orphans():
             process.start()
         job_reader.close()
         report_writer.close()
@@ -262,6 +262,45 @@ def _deaf() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_ORPHAN = """
+import os, pickle, time
+from multiprocessing.spawn import spawn_main
+try:
+    spawn_main{arguments}
+except (EOFError, pickle.UnpicklingError):
+    for _ in range(100):
+        if os.getppid() != {parent}:
+            os._exit(1)
+        time.sleep(0.01)
+    raise
+"""
+"""What a new process runs. Its parent may be killed before it has told what to do: then there is nobody to do it for.
+
+The end of a pipe may be seen a moment before the parent's own end is. With a living parent the error is a real one.
+"""
+
+
+@contextmanager
+def _silent_orphans() -> Iterator[None]:
+    """Let a process started inside end without a word if this one dies before it has said what to do.
+
+    Otherwise multiprocessing would print a traceback to the stderr of a run that is no more.
+    """
+    made = spawn.get_command_line
+
+    def quiet(**given: int) -> list[str]:
+        arguments = f"({', '.join(f'{name}={value}' for name, value in given.items())})"
+        code = _ORPHAN.format(arguments=arguments, parent=os.getpid())
+        # The name of the interpreter is bytes, whatever the annotation says.
+        return [code if isinstance(part, str) and "spawn_main" in part else part for part in made(**given)]
+
+    spawn.get_command_line = quiet  # there is no other way to it; any process started so runs as before
+    try:
+        yield
+    finally:
+        spawn.get_command_line = made
 
 
 @contextmanager

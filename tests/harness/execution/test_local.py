@@ -3,8 +3,11 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 
+import pytest
 from numpy_plugins import NumpyBackend, ToyTask
 from toy import FineTuning, Rewinding, experiment
 
@@ -77,3 +80,34 @@ def test_an_interrupt_is_not_for_workers_however_young(tmp_path, capfd):
     assert "Traceback" not in capfd.readouterr().err
     assert multiprocessing.active_children() == []
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+DIES_WHILE_IT_STARTS_A_WORKER = """
+import os, signal
+from multiprocessing import resource_tracker, util
+from types import SimpleNamespace as Some
+from harness.execution.local import LocalExecutor
+
+if __name__ == "__main__":
+    resource_tracker.ensure_running()
+    spawn = util.spawnv_passfds
+
+    def spawn_and_die(*given):
+        spawn(*given)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    util.spawnv_passfds = spawn_and_die
+    part = Some(name="toy")
+    stage = Some(masking=None, epoch=None, update=None)
+    LocalExecutor(1)._start(Some(settings=Some(threads=1), backend=part, task=part, stage=stage))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="processes of POSIX")
+def test_a_worker_whose_run_dies_before_it_has_begun_says_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", DIES_WHILE_IT_STARTS_A_WORKER], capture_output=True, text=True, timeout=600, check=False
+    )  # to the end of the worker, which holds stderr open
+
+    assert done.returncode == -signal.SIGKILL
+    assert done.stderr == ""
