@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 from harness.api import EmptySelectionError, JsonValue, SpecError, StoreError
-from harness.results.records import DENSE, PENDING, Record, comparable
+from harness.results.records import DENSE, NOT_COSTED, PENDING, Record, comparable
 from harness.results.statistics import Comparison, Interval, Verdict, compare, interval, verdicts
 
 UNEVEN = 0.02
@@ -110,9 +110,12 @@ class Row:
     def fastest(self, labels: Sequence[str]) -> HardwareCell:
         """The cost on the fastest of these engines: of those that fit if any does; a dense row's on the baseline.
 
-        Where none could run it, the reasons together.
+        Where none could run it, the reasons together; while one is not costed yet nobody knows which is the fastest.
         """
         cells = [self.hardware[label] for label in labels if label in self.hardware]
+        waiting = next((cell for cell in cells if cell.reason.startswith(NOT_COSTED)), None)
+        if waiting is not None:
+            return HardwareCell(reason=waiting.reason)
         costed = [cell for cell in cells if cell.latency_us is not None]
         if not costed:
             return HardwareCell(reason="; ".join(dict.fromkeys(cell.reason for cell in cells if cell.reason)))

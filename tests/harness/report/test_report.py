@@ -20,8 +20,8 @@ from harness.report.comparison import strategies
 from harness.report.document import build
 from harness.report.engines import pairs
 from harness.report.formats import UNEVEN
-from harness.report.rows import tables
-from harness.results.records import Record, write
+from harness.report.rows import HardwareCell, tables
+from harness.results.records import NOT_COSTED, Record, write
 from harness.results.statistics import interval
 
 FINE, GRADUAL, REWINDING = "fine_tuning(epochs=2)", "gradual", "lr_rewinding"
@@ -727,6 +727,22 @@ def test_what_is_not_costed_yet_is_no_engine_that_refuses():
     text = render(records)
 
     assert "Cannot run" not in text and "Not costed yet: 1 of 2" in text
+
+
+# --- what is under way ----------------------------------------------------------------------------------------------
+
+
+def test_while_an_engine_is_not_costed_yet_no_other_is_called_the_fastest():
+    cost = engine(2.0) | {"model": "sim"}
+    waiting = {"model": "sim", "reason": f"{NOT_COSTED}; the run goes on or was interrupted"}
+    refusing = {"model": "sim", "reason": "no blocks"}
+
+    def fastest(**costs):
+        found = row([language_model(BANKS, FINE, 0.9, hardware=costs)], BANKS, FINE)
+        return found.fastest(list(costs))
+
+    assert fastest(a=cost, b=waiting, c=refusing) == HardwareCell(reason=waiting["reason"])
+    assert fastest(a=cost, c=refusing).latency_us == cost["latency_us"]
 
 
 # --- what development costs -----------------------------------------------------------------------------------------
