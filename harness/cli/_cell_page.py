@@ -57,11 +57,14 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "epochs",
         (
-            f"{record['total_epochs']}, {record['retrain_epochs']} of them after the first prune; "
-            f"{_updates(record)}"
+            f"{record['total_epochs']}{_after_prune(record)}; {_updates(record)}"
             f"{record['trained_epochs']} trained by this run; {record['train_seconds']:.1f} s in all"
         ),
     )
+
+
+def _after_prune(record: Mapping[str, Any]) -> str:
+    return f", {record['retrain_epochs']} of them after the first prune" if record["retrain_epochs"] else ""
 
 
 def _updates(record: Mapping[str, Any]) -> str:

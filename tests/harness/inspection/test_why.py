@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import pytest
-from harness.cli._plan_table import plan_document
 from harness_plugins.patterns.bank_balanced import BankBalanced
 from harness_plugins.patterns.unstructured import Unstructured
 from numpy_plugins import NumpyBackend, ToyProblem, ToyTask
@@ -15,6 +14,7 @@ from harness.planning import code_digest
 from harness.planning.plan import make_plan
 from harness.planning.stages import Masking, Stage, Step, stage_templates
 from harness.report import rich
+from harness.report.plan_table import plan_document
 from harness.store import StageRecord, Store
 
 MAGNITUDE = Magnitude()
