@@ -12,6 +12,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -591,3 +592,30 @@ def test_validate_says_how_many_cells_cannot_run_why_and_what_fits(shell):
     first, reason = done.stdout.splitlines()
     assert "4 planned cells" in first and "2 of them cannot run" in first
     assert reason.startswith("  2 skipped: ") and "what fits: banks=" in reason
+
+
+FAULT_OF_OURS = """
+import sys
+from harness.planning import plan
+
+def faulty(*_):
+    raise KeyError("ours")
+
+plan.check = faulty
+from harness.cli import main
+
+sys.argv = ["harness", "plan", "spec.yaml", "--store", "store"]
+main()
+"""
+
+
+def test_a_fault_of_the_harness_itself_is_told_as_one_with_its_traceback(tmp_path):
+    (tmp_path / "spec.yaml").write_text(files("harness.cli").joinpath("starter.yaml").read_text())
+
+    done = subprocess.run(
+        [sys.executable, "-c", FAULT_OF_OURS], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+    )
+
+    assert done.returncode == 3, done.stderr
+    assert "this is a bug in harness" in done.stderr and "report it" in done.stderr
+    assert "Traceback" in done.stderr and "in faulty" in done.stderr and "KeyError: 'ours'" in done.stderr
