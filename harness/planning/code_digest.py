@@ -6,7 +6,7 @@ digested depends on whose code it is:
 - a third party's plugin: its module and what that imports within its distribution; where that cannot be known, as with
   imports by a computed name, every module and data file of the distribution;
 - a plugin of the harness: its own module or package, and what that imports within the plugins;
-- a file of the user's: the file, and what it imports from its folder;
+- a file of the user's: the file, and what it imports from its folder; where that cannot be known, all code in it;
 - the harness itself: the definitions that run a stage (`stages`) and that make masks (`masks`), and nothing else.
 
 Everything is read once per process.

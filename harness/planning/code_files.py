@@ -2,7 +2,7 @@
 
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import Distribution
@@ -10,7 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from harness.discovery.distributions import distribution_of, offering
-from harness.planning.code_imports import DATA, DistributionImports, import_closure, imported
+from harness.planning.code_imports import (
+    DATA,
+    DistributionImports,
+    import_closure,
+    imported,
+    imports_dynamically,
+    patches,
+    syntax,
+)
 from harness.planning.code_text import content, digest
 from harness.user_files import folder_of, package_of
 
@@ -117,7 +125,32 @@ def user_file(module: str) -> str:
         yield from (each for each in found if each != prefix[:-1])
 
     found = import_closure([module.removeprefix(prefix)], lambda name: _file_of(folder, name), imports)
+    every = dict(_python_files(folder))
+    if _is_unknown(every, found, prefix):
+        found = every
     return digest((name, content(found[name])) for name in sorted(found))
+
+
+def _is_unknown(every: Mapping[str, Path], found: Mapping[str, Path], prefix: str) -> bool:
+    """Whether sources do not tell what decides a result: an import by a computed name, a class changed elsewhere."""
+
+    def is_own(name: str) -> bool:
+        return name.removeprefix(prefix).partition(".")[0] in every or name == prefix[:-1]
+
+    try:
+        computed = any(imports_dynamically(syntax(path)) for path in found.values())
+    except (SyntaxError, ValueError):
+        return True
+    return computed or any(patches(f"{prefix}{name}", path, is_own) for name, path in every.items())
+
+
+def _python_files(folder: Path, package: str = "") -> Iterator[tuple[str, Path]]:
+    """The modules that lie in a folder and in its packages, by name; a folder of anything else is not looked into."""
+    for path in sorted(folder.iterdir()):
+        if path.suffix == ".py" and path.is_file():
+            yield (package.rstrip(".") or path.stem) if path.name == "__init__.py" else f"{package}{path.stem}", path
+        elif (path / "__init__.py").is_file():
+            yield from _python_files(path, f"{package}{path.name}.")
 
 
 def _file_of(folder: Path, name: str) -> Path | None:

@@ -15,7 +15,7 @@ DATA = (".yaml", ".yml", ".json", ".toml")
 """How the files are called that are data beside code."""
 
 # What may import by a computed name, or run code that this module does not read.
-_DYNAMIC_MODULES = frozenset(("importlib", "imp", "pkgutil", "runpy", "zipimport"))
+_DYNAMIC_MODULES = frozenset(("builtins", "importlib", "imp", "pkgutil", "runpy", "zipimport"))
 _DYNAMIC_NAMES = frozenset(("__import__", "exec", "eval"))
 _DYNAMIC_ATTRIBUTES = frozenset(("__import__", "entry_points", "exec_module", "import_module", "load_module"))
 _HARMLESS = ("importlib.metadata", "importlib.resources", "importlib.abc")  # they import nothing of a distribution
@@ -103,7 +103,7 @@ class DistributionImports:
             with_data: whether data files beside its modules count even if no module looks for its own place.
         """
         try:
-            if self._locate(module) is None:
+            if self._locate(module) is None or self._is_patched():
                 return None
             found = import_closure([module], self._locate, self._imports)
         except (_UnknownImportError, SyntaxError, ValueError):
@@ -115,13 +115,21 @@ class DistributionImports:
         data = {name: path for name, path in self._files.items() if path.suffix in DATA}
         return names | {name for name, path in data.items() if everywhere or path.parent in folders}
 
+    def _is_patched(self) -> bool:
+        """Whether some module of the distribution changes what another one defines: it need not be imported by that."""
+        modules = (name for name in self._files if name.endswith(".py"))
+        return any(patches(_module_of(name), self._files[name], self._is_own) for name in modules)
+
+    def _is_own(self, module: str) -> bool:
+        return module.partition(".")[0] in self._tops
+
     def _locate(self, module: str) -> Path | None:
         stem = module.replace(".", "/")
         candidates = (f"{stem}/__init__.py", *(f"{stem}{suffix}" for suffix in (*EXTENSION_SUFFIXES, ".py")))
         return next((self._files[name] for name in candidates if name in self._files), None)
 
     def _imports(self, module: str, path: Path) -> Iterator[str]:
-        if path.suffix != ".py" or _imports_dynamically(syntax(path)):
+        if path.suffix != ".py" or imports_dynamically(syntax(path)):
             raise _UnknownImportError
         # Importing a module runs the packages around it: they count if they do more than define and import.
         for package in _around(module):
@@ -129,7 +137,7 @@ class DistributionImports:
             if file is not None and (file.suffix != ".py" or not _only_declares(syntax(file).body)):
                 yield package
         for source, names in _sources(module, path):
-            if source.partition(".")[0] in self._tops:
+            if self._is_own(source):
                 yield from self._taken(source, names) if names else self._bound(source)
 
     def _bound(self, source: str) -> Iterator[str]:
@@ -222,7 +230,60 @@ def _binds(tree: ast.Module, name: str) -> bool:
     return False
 
 
-def _imports_dynamically(tree: ast.Module) -> bool:
+def patches(module: str, path: Path, is_own: Callable[[str], bool]) -> bool:
+    """Whether a module sets attributes of what it has imported: methods of another module's class, say.
+
+    Args:
+        module: its name.
+        path: its file.
+        is_own: whether an imported module is one whose code the digest is to hold.
+    """
+    try:
+        tree = syntax(path)
+    except (SyntaxError, ValueError):
+        return False  # what cannot be read cannot be imported either
+    taken = set(_taken_names(module, path, is_own))
+    return bool(taken) and any(_root(target) in taken for node in ast.walk(tree) for target in _changed(node))
+
+
+def _taken_names(module: str, path: Path, is_own: Callable[[str], bool]) -> Iterator[str]:
+    """The names that a module's imports bind to modules of its own distribution, and to what these define."""
+    package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in _statements(syntax(path)):
+        if isinstance(node, ast.Import):
+            yield from ((each.asname or each.name).partition(".")[0] for each in node.names if is_own(each.name))
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            if is_own(".".join([*base, *([node.module] if node.module else [])])):
+                yield from (each.asname or each.name for each in node.names)
+
+
+def _changed(node: ast.AST) -> Iterable[ast.expr]:
+    """The expressions whose attributes a node sets or deletes."""
+    if isinstance(node, ast.Assign | ast.Delete):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign | ast.AugAssign):
+        targets = [node.target]
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr"):
+        return node.args[:1]
+    else:
+        return ()
+    return [target.value for target in targets if isinstance(target, ast.Attribute)]
+
+
+def _root(expression: ast.expr) -> str:
+    """The name that a chain of attributes begins with."""
+    while isinstance(expression, ast.Attribute):
+        expression = expression.value
+    return expression.id if isinstance(expression, ast.Name) else ""
+
+
+def _module_of(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def imports_dynamically(tree: ast.Module) -> bool:
+    """Whether a module may import by a computed name, or run code that is not in its file."""
     return any(_is_dynamic(node) for node in ast.walk(tree))
 
 

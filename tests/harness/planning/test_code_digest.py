@@ -154,6 +154,15 @@ DYNAMIC = [
     "def later(text):\n    exec(text)\n",
     "from .made_at_import import SIZE\n",
     "import pkgutil\n",
+    "import importlib as il\n\ndef later(name):\n    return il.import_module(name)\n",
+    "def later(name):\n    import builtins\n    return getattr(builtins, '__import__')(name)\n",
+    "from builtins import exec as run\n",
+]
+PATCHES = [
+    "from .tiles import Acme\n\nAcme.width = 3\n",
+    "from . import tiles\n\ndef register_pattern():\n    tiles.Acme.mask = lambda *_: None\n",
+    "def later():\n    from acme_one.tiles import Acme as Theirs\n    setattr(Theirs, 'width', 3)\n",
+    "import acme_one.tiles\n\ndel acme_one.tiles.Acme.width\n",
 ]
 
 
@@ -169,6 +178,21 @@ def test_every_way_to_import_counts_and_one_by_a_computed_name_takes_the_whole_d
     found = changed_by(lambda: edit(folder / "other.py", "1", "2"), pattern, device)
 
     assert found == (["device"] if place == "hardware" else ["acme", "device"])
+
+
+@pytest.mark.parametrize("text", PATCHES)
+def test_a_module_that_changes_the_classes_of_another_counts_for_all_of_the_distribution(acme, text):
+    pattern, _, folder = third_party(acme, other=f"SIZE = 1\n{text}")
+
+    assert changed_by(lambda: edit(folder / "other.py", "SIZE = 1", "SIZE = 2"), pattern) == ["acme"]
+
+
+def test_a_module_that_sets_attributes_of_its_own_counts_for_itself_alone(acme):
+    text = "SIZE = 1\nimport numpy\nnumpy.mine = 1\n\nclass Own:\n    def use(self):\n        self.size = 1\n\n"
+    text += "Own.size = 2\n"
+    pattern, _, folder = third_party(acme, other=text)
+
+    assert changed_by(lambda: edit(folder / "other.py", "SIZE = 1", "SIZE = 2"), pattern) == []
 
 
 @pytest.mark.parametrize(
@@ -464,6 +488,25 @@ def test_the_code_of_a_users_file_is_its_import_closure(tmp_path, name):
 
     text = f"{USER_FILE}    more = 2\n" if name == "mine" else "half, A, B = None, 2, 2"
     assert user_file(tmp_path, **{name: text}).digest != before.digest
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("mine", "import importlib as il\n\ndef later(name):\n    return il.import_module(name)\n"),
+        ("deeper", "from importlib import import_module as im\n"),
+        ("helpers", "def half(x): return x / 2\n\ndef later(name):\n    return __import__(name)\n"),
+        ("patch", "from .mine import Mine\n\nMine.kept = 2\n"),
+        ("patch", "import mine\n\ndef register_pattern():\n    setattr(mine.Mine, 'kept', 2)\n"),
+    ],
+)
+def test_where_imports_of_a_users_file_are_unknown_all_code_beside_it_counts(tmp_path, name, text):
+    changed = {name: f"{USER_FILE}\n{text}" if name == "mine" else text}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "no_package.py").write_text("this is no code")
+    before = user_file(tmp_path, **changed)
+
+    assert user_file(tmp_path, unrelated="C = 2", **changed).digest != before.digest
 
 
 def test_what_a_users_file_does_not_import_and_where_it_lies_are_not_its_code(tmp_path):
