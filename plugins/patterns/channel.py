@@ -16,7 +16,7 @@ class Channel(Pattern):
     Storage: the columns left, dense, and which they are. Engines: `dense_compact`, `block`.
 
     Source:
-        He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017.
+        He et al., "Channel Pruning for Accelerating Very Deep Neural Networks", ICCV 2017 (recalled).
     """
 
     name: ClassVar[str] = "channel"

@@ -15,7 +15,7 @@ class ColumnBalanced(Pattern):
     Storage: values and row indices per column. Engines: `column_fifo`, which waits for its busiest element.
 
     Source:
-        Column-balanced targeted dropout (CBTD) of Spartus, Gao et al., IEEE TNNLS 2022.
+        Column-balanced targeted dropout (CBTD) of Spartus, arXiv 2108.02297.
     """
 
     name: ClassVar[str] = "column_balanced"

@@ -18,7 +18,7 @@ class DensityBoundBlock(Pattern):
 
     Source:
         Liu, Whatmough, Zhu and Mattina, "S2TA: Exploiting Structured Sparsity for Energy-Efficient Mobile CNN
-        Acceleration", HPCA 2022: density-bound blocks of 8.
+        Acceleration", HPCA 2022 (recalled): density-bound blocks of 8.
     """
 
     name: ClassVar[str] = "density_bound_block"

@@ -14,7 +14,7 @@ class Filter(Pattern):
     Storage: the rows left, dense, and which they are. Engines: `dense_compact`, `block`.
 
     Source:
-        Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017.
+        Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017 (recalled).
     """
 
     name: ClassVar[str] = "filter"

@@ -16,7 +16,8 @@ class Tile(Pattern):
     Storage: dense tiles and a list of columns for each. Engines: `block` with blocks of one column.
 
     Source:
-        Guo et al., "Accelerating Sparse DNN Models without Hardware-Support via Tile-Wise Sparsity", SC 2020.
+        Guo et al., "Accelerating Sparse DNN Models without Hardware-Support via Tile-Wise Sparsity", SC 2020
+        (recalled).
     """
 
     name: ClassVar[str] = "tile"

@@ -16,7 +16,7 @@ class Vector(Pattern):
 
     Source:
         Zhu et al., "Sparse Tensor Core: Algorithm and Hardware Co-Design for Vector-wise Sparse Neural Networks on
-        Modern GPUs", MICRO 2019: k of v stay in every vector.
+        Modern GPUs", MICRO 2019 (recalled): k of v stay in every vector.
     """
 
     name: ClassVar[str] = "vector"

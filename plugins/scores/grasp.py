@@ -14,7 +14,8 @@ class GraspScore(Score):
     The authors drop the highest -w (H g), with logits divided by a temperature of 200.
 
     Source:
-        Wang, Zhang and Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020.
+        Wang, Zhang and Grosse, "Picking Winning Tickets Before Training by Preserving Gradient Flow", ICLR 2020;
+        alecwangcq/GraSP @ f17d87a.
     """
 
     name: ClassVar[str] = "grasp"

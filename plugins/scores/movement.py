@@ -11,7 +11,8 @@ class MovementScore(Score):
     It is summed up by straight-through training alone; in other phases it is zero, and ties stay at the lower index.
 
     Source:
-        Sanh, Wolf and Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning", NeurIPS 2020: dL/dS = dL/dW W.
+        Sanh, Wolf and Rush, "Movement Pruning: Adaptive Sparsity by Fine-Tuning", NeurIPS 2020: dL/dS = dL/dW W;
+        huggingface/transformers @ a321baf, examples/research_projects/movement-pruning.
     """
 
     name: ClassVar[str] = "movement"

@@ -13,7 +13,8 @@ class SynFlowScore(Score):
     Defined for networks of dense and convolutional layers; a network with embeddings or LSTMs has no input of ones.
 
     Source:
-        Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow", NeurIPS 2020.
+        Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow", NeurIPS 2020;
+        ganguli-lab/Synaptic-Flow @ 9dfa57a.
     """
 
     name: ClassVar[str] = "synflow"

@@ -15,7 +15,8 @@ class Taylor(Score):
     filter up to a constant. Their running mean over minibatches is here the mean over `batches`.
 
     Source:
-        Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019.
+        Molchanov et al., "Importance Estimation for Neural Network Pruning", CVPR 2019;
+        NVlabs/Taylor_pruning @ 4b70120.
     """
 
     name: ClassVar[str] = "taylor"

@@ -14,7 +14,8 @@ class WandaScore(Score):
     The authors compare within a row, so Wanda as published is this score with pattern `row_balanced`.
 
     Source:
-        Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", ICLR 2024; 128 sequences there.
+        Sun et al., "A Simple and Effective Pruning Approach for Large Language Models", ICLR 2024;
+        locuslab/wanda @ 8e8fc87, with 128 sequences.
     """
 
     name: ClassVar[str] = "wanda"

@@ -19,7 +19,7 @@ class Narang(Strategy):
 
     Source:
         Narang et al., "Exploring Sparsity in Recurrent Neural Networks", ICLR 2017; three epochs from start to ramp as
-        in Distiller's language model.
+        in Distiller's language model (IntelLabs/distiller @ d859fc8).
     """
 
     name: ClassVar[str] = "narang"

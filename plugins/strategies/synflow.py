@@ -18,7 +18,7 @@ class SynFlow(Strategy):
 
     Source:
         Tanaka et al., "Pruning neural networks without any data by iteratively conserving synaptic flow", NeurIPS
-        2020; 100 iterations there.
+        2020; 100 iterations there (recalled).
     """
 
     name: ClassVar[str] = "synflow"
