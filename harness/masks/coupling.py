@@ -82,12 +82,15 @@ class Coupling:
         count = self.counts[label]
         totals, weights = np.zeros(count), np.zeros(count)
         for tensor in self.tensors:
-            live = np.isfinite(scores[tensor.name])
-            values = np.where(live, scores[tensor.name], 0.0)
+            values = scores[tensor.name]
+            # Before anything is pruned there is no -inf to be kept out, which would take most of the time.
+            live = None if np.isfinite(values.min()) else np.isfinite(values)
+            values = values if live is None else np.where(live, values, 0.0)
             for axis, across in ((tensor.rows, 1), (tensor.cols, 0)):
                 if axis is not None and axis.label == label:
                     totals += np.bincount(axis.units(), values.sum(axis=across, dtype=np.float64), count)
-                    weights += np.bincount(axis.units(), live.sum(axis=across), count)
+                    alive = values.shape[across] if live is None else live.sum(axis=across)
+                    weights += np.bincount(axis.units(), np.broadcast_to(alive, axis.size), count)
         means = np.where(weights > 0, totals / np.maximum(weights, 1), -np.inf)
         chosen: Mask = best(means[None], quota)[0]
         return chosen

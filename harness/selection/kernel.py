@@ -18,6 +18,9 @@ Pooling = Literal["mean", "max"]
 _ROUGH_UP_TO = 1 << 12
 """Units of at most so many weights are summed in float32 first: then a sum errs by less than a thousandth."""
 
+_WIDE = 256
+"""Units of more columns are summed along their rows: slice by slice would be a call for every column."""
+
 _WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64}
 """Unsigned integers by their bytes."""
 
@@ -152,7 +155,10 @@ def _reduced(
                 converted[: len(part)] = part
                 part = converted[: len(part)]
             _reduce(part, height, reduce, flat[: len(stripe)])
-            _reduce(flat[: len(stripe)].T, width, reduce, stripe.T)
+            if width > _WIDE:
+                reduce.reduceat(flat[: len(stripe)], range(0, layout.cols, width), axis=1, out=stripe)
+            else:
+                _reduce(flat[: len(stripe)].T, width, reduce, stripe.T)
     return reduced
 
 

@@ -7,6 +7,9 @@ from pydantic import Field
 
 from harness.api import Frame, Mask, Matrix, Pattern, ShapeError, hookimpl
 
+from .bank_balanced import BankBalanced
+from .vector import Vector
+
 
 class CSB(Pattern):
     """Prune whole rows and whole columns inside every block, so that a small dense kernel is left of each.
@@ -39,18 +42,19 @@ class CSB(Pattern):
         """The best rows and the best columns of every block, pruned weights (-inf) adding nothing to either."""
         rows, cols = scores.shape
         self.frame(rows, cols)
-        split = (rows // self.height, self.height, cols // self.width, self.width)
-        live = np.isfinite(scores).reshape(split)
-        values = np.where(live, scores.reshape(split), 0.0)  # (block rows, height, block columns, width)
-        kept = np.ones(split, np.bool_)
-        for axis, count in zip((1, 3), self.kernel(sparsity), strict=True):
-            across = 4 - axis
-            sums = np.where(
-                live.any(across, keepdims=True), values.sum(across, keepdims=True, dtype=np.float64), -np.inf
-            )
-            order = np.argsort(-sums, axis=axis, kind="stable")  # ties stay at the lower index
-            kept &= np.argsort(order, axis=axis, kind="stable") < count
-        return kept.reshape(rows, cols)
+        high, wide = self.kernel(sparsity)
+        # Two balanced patterns on the sums: of every block's rows in its columns, and of its columns in its rows.
+        by_row = Vector(length=self.height) if self.height > 1 else None
+        by_col = BankBalanced(bank_size=self.width)
+        blocks = (rows, cols // self.width, self.width), (rows // self.height, self.height, cols)
+        sums = [_sums(scores.reshape(shape), axis) for shape, axis in zip(blocks, (2, 1), strict=True)]
+        kept_rows = np.ones(sums[0].shape, np.bool_)
+        if by_row is not None:
+            kept_rows = by_row.mask(sums[0], 1 - high / self.height)
+        kept_cols = by_col.mask(sums[1], 1 - wide / self.width)
+        kept: Mask = kept_rows.repeat(self.width, axis=1)
+        kept.reshape(-1, self.height, cols)[...] &= kept_cols[:, None]
+        return kept
 
     def kernel(self, sparsity: float) -> tuple[int, int]:
         """Rows and columns that every block keeps."""
@@ -66,6 +70,17 @@ class CSB(Pattern):
         """Products of two counts alone."""
         high, wide = self.kernel(sparsity)
         return 1 - high * wide / (self.height * self.width)
+
+
+def _sums(values: Matrix, axis: int) -> Matrix:
+    """Sums in double precision, pruned weights (-inf) adding nothing; -inf where nothing else is left."""
+    if np.isfinite(values.min()):
+        whole: Matrix = values.sum(axis=axis, dtype=np.float64)
+        return whole
+    live = np.isfinite(values)
+    sums = np.where(live, values, 0.0).sum(axis=axis, dtype=np.float64)
+    left: Matrix = np.where(live.any(axis=axis), sums, -np.inf)
+    return left
 
 
 @hookimpl
