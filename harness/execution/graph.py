@@ -158,8 +158,10 @@ class Schedule:
         self._store, self._claims = store, claims
         self._on_start, self._on_message, self._on_wait = on_start, on_message, on_wait
         self._holders: set[str] = set()
+        # Ties go by the order of the experiment, so that equal runs do equal things.
         self._order = {key: place for place, key in enumerate(graph.jobs)}
         self._waiting = dict(graph.waiting)
+        # How many stages still read each state: at none it may go.
         self._readers = graph.readers()
         self._ready: set[str] = set()
         self._heaps: dict[str, list[tuple[int, int, str]]] = {}
@@ -200,6 +202,7 @@ class Schedule:
                 can, so that no state has to be read back.
         """
         self._look_again()
+        # What runs alone keeps everybody else waiting, also those that would be ready.
         while self.stopped is None and not self._running & self._alone:
             key = self._pick(backend, stands_at)
             if key is None:
@@ -215,6 +218,7 @@ class Schedule:
         """Take a message of a worker: a result makes other stages ready, a failure may be tried again."""
         if isinstance(message, Done):
             self._end(message.record.key)
+            # A success ends the count: then the mistake is not one that meets everybody. Initial weights prove nothing.
             self._first_errors = self._first_errors if message.record.kind == "init" else None
             self._finished(message.record.key)
         elif isinstance(message, Failed):
@@ -247,6 +251,7 @@ class Schedule:
             return min(following, key=lambda key: (self.graph.jobs[key].stage.kind != "test", -self.graph.length[key]))
         heaps = [self._heaps.get(backend, [])] if backend is not None else list(self._heaps.values())
         for heap in heaps:
+            # Entries are not removed when a stage is taken another way; they are dropped when they come to the top.
             while heap and (heap[0][2] not in self._ready or heap[0][2] in self._alone):
                 heapq.heappop(heap)
         best = min((heap[0] for heap in heaps if heap), default=None)
@@ -270,6 +275,7 @@ class Schedule:
                 self._holders.add(holder)
                 self._on_wait(holder)
             return False
+        # Only now: between the plan and the claim another run may have finished it.
         found = self._found(key)
         if found is None:
             return True
@@ -286,6 +292,7 @@ class Schedule:
             record = self._store.read(key)
             if record is not None:
                 self._store.masks(record)
+                # Nothing reads the state of a last stage, which may be gone on purpose.
                 if self.graph.children[key]:
                     self._store.verify_state(record)
         except DamagedStageError:
@@ -310,6 +317,7 @@ class Schedule:
             return failed
         self._attempts[failed.key] += 1
         if failed.status in self.policy.retry and self._attempts[failed.key] <= self.policy.retries:
+            # Memory of a GPU is not freed by other workers being idle; that of the machine is.
             if failed.status == "oom" and self.graph.jobs[failed.key].settings.device == "cpu":
                 self._alone.add(failed.key)
             self._make_ready(failed.key)
@@ -319,6 +327,7 @@ class Schedule:
             self.stop(f"{self._failures} failed stages, which --max-failures allows")
         # A model that diverges is a result, and others may not; any other error that meets everybody is a mistake.
         if self._first_errors is not None and failed.status != "diverged":
+            # Numbers differ from stage to stage in what is one and the same mistake.
             self._first_errors.append((failed.status, re.sub(r"\d+", "#", failed.reason)))
             if len(self._first_errors) == _SAME_ERROR and len(set(self._first_errors)) == 1:
                 self.stop(f"the first {_SAME_ERROR} stages ended alike: {failed.status}: {failed.reason}")

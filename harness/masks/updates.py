@@ -107,9 +107,11 @@ class MaskMaker:
             NonFiniteError: a weight, gradient or score is NaN or infinite; the tensor is named.
             PluginContractError: the score or the pattern answered something its contract forbids.
         """
+        # Asked before the scores: a score may look at the masks, and pruned weights rank below all others.
         previous = session.masks()
         given = self._given(update, epoch, session, previous)
         scores = self._scores(update.score, given, previous)
+        # After the scores, since some rules share a sparsity out by them.
         sparsities = self._shares(update.sparsity, scores)
         with calling(self.pattern):
             masks = self._asked(scores, sparsities, update.sparsity)
@@ -131,6 +133,7 @@ class MaskMaker:
         if self._is_known:
             return self._masks(scores, sparsities, sparsity)
         self._is_known = True
+        # On copies: a pattern that writes into its scores would otherwise be compared with its own doing.
         first = self._masks({name: values.copy() for name, values in scores.items()}, sparsities, sparsity)
         again = self._masks(scores, sparsities, sparsity)
         for name, mask in first.items():
@@ -248,6 +251,7 @@ class MaskMaker:
     def _global_masks(self, scores: Mapping[str, Matrix], sparsity: float) -> dict[str, Mask]:
         """One selection over all tensors, laid end to end in scope order: ties go to the earlier tensor."""
         everything = np.concatenate([scores[tensor.name].ravel() for tensor in self.scope])
+        # One row, so that a pattern which spans tensors sees a single group.
         chosen = self.pattern.mask(everything.reshape(1, -1), sparsity).ravel()
         edges = np.cumsum([tensor.size for tensor in self.scope])[:-1]
         pieces = np.split(chosen, edges)
@@ -308,6 +312,7 @@ class MaskMaker:
     def _check_total(self, masks: Mapping[str, Mask], asked: float) -> None:
         total = sum(tensor.size for tensor in self.scope)
         found = 1 - sum(int(np.count_nonzero(mask)) for mask in masks.values()) / total
+        # A ranking over all keeps a whole number of weights: half of one off is exact.
         slack = TOLERANCE if isinstance(self.pattern, WholeScopePattern) else 0.5 / total + 1e-12
         if abs(found - asked) > slack:
             raise self._broken(f"sparsity {asked:g} over the scope", f"{found:g}")
@@ -450,6 +455,7 @@ def _possible(layout: Layout, quota: int) -> tuple[float, float]:
         widths = np.diff([*range(cols.start, cols.stop, width), cols.stop])
         areas = np.sort(np.outer(heights, widths), axis=None)
         fewest, most = fewest + int(areas[:quota].sum()), most + int(areas[len(areas) - quota :].sum())
+    # Which of the smaller edge units stay is not known: the extremes are, by sorting their areas.
     size = layout.rows * layout.cols
     return 1 - most / size, 1 - fewest / size
 

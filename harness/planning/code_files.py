@@ -97,6 +97,7 @@ def _walk(name: str) -> Iterator[tuple[Path, Path]]:
     if path.name != "__init__.py":
         yield path.parent, path
         return
+    # Names begin below the import root, so that an editable and an installed copy are the same code.
     root = path.parents[name.count(".") + 1]
     for inner in sorted(path.parent.rglob("*")):
         if _counts(inner) and inner.is_file():

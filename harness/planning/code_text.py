@@ -128,5 +128,6 @@ def digest(pieces: Iterable[tuple[str, str]]) -> str:
     """Sixteen digits for pieces of code by name, in the order given."""
     hasher = hashlib.sha256()
     for name, content in pieces:
+        # The name too: the same text moved to another module is other code.
         hasher.update(f"{name} {content}\n".encode())
     return hasher.hexdigest()[:16]

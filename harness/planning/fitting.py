@@ -34,6 +34,7 @@ def nearest_fit(
             return False
 
     found = list(_parameters(pattern, lambda other: fits(other, target)))
+    # The nearest first: it is the one that changes the experiment least.
     reachable = sorted(_sparsities(pattern, scope, target), key=lambda each: abs(each - target))
     nearest = next((each for each in reachable if fits(pattern, each)), None)
     return " or ".join(found + ([] if nearest is None else [f"sparsity {nearest:.4g}"]))

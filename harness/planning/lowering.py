@@ -203,6 +203,7 @@ class Lowering:
 
     def _combination(self, cell: Cell) -> _Combination:
         parts = (cell.task, cell.backend, cell.pattern, cell.allocation, cell.strategy)
+        # By identity, which holds as long as the experiment does: hashing models took most of the planning.
         place = (*map(id, parts), cell.sparsity)
         if place not in self._combinations:
             try:
@@ -239,6 +240,7 @@ class Lowering:
                 steps = lower(program, recipe)
         found = stage_templates(steps, masking)
         kinds = [template.kind for template in found]
+        # Gradual programs have no one-shot prune and nothing that would be retraining.
         first_prune = kinds.index("prune") if "prune" in kinds else len(kinds)
         dense = sum(template.is_dense for template in found)
         gradually = sum(len(template.epoch.updates) for template in found if template.epoch)
@@ -276,6 +278,7 @@ class Lowering:
     def _pattern_skip(self, cell: Cell, scope: tuple[Tensor, ...]) -> str | None:
         if cell.pattern is None:
             return None
+        # A dictionary cannot be part of a key; the order in which it was written decides nothing.
         allocation = cell.allocation if isinstance(cell.allocation, str) else str(sorted(cell.allocation.items()))
         place = (cell.task, cell.pattern, allocation, cell.sparsity)
         if place not in self._skips:

@@ -30,6 +30,7 @@ class OlderCode:
 
     def find(self, bare: str, parent: str | None, refused: Container[str]) -> str | None:
         """The key of a stage that does the same; of several the one below `parent`, then the one with most below it."""
+        # Below the same parent first: a chain of one code is worth more than one pieced together.
         keys = [key for key in self._keys.get(bare, ()) if key not in refused]
         return max(keys, key=lambda key: (self._parents[key] == parent, self._below[key], key), default=None)
 
@@ -91,6 +92,7 @@ class TrustedStages:
             bare[key] = key_of(work, bare.get(stage.parent or ""), bare.get(stage.source or ""))
             code = stage.inputs.get("code")
             above = codes.get(stage.parent or "", {})
+            # Children name the code of all that led to them: their own inputs hold only what is new with them.
             codes[key] = {**above, **code} if isinstance(code, dict) else above
             own = stage
             if (parent, source) != (stage.parent, stage.source):

@@ -144,10 +144,12 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
 
     folder = data_folder(data_dir or experiment.data_dir)
     problems, broken = loaded_problems(experiment, folder)
+    # Before anything is lowered: a mistake of the file is told whole, with its places.
     check(experiment, problems)
     devices = _devices(experiment, broken)
     lowering = Lowering(experiment, problems, devices, broken)
     cells = tuple(lowering.planned(cell) for cell in experiment.cells)
+    # The store is listed once; what others finish meanwhile is seen when a stage is about to run.
     snapshot = StoreSnapshot(Store(store))
     if trust_code:
         replaced, found = with_trusted_stages(lowering.stages, snapshot)

@@ -45,6 +45,7 @@ class StoreSnapshot:
             try:
                 record = self.store.read(key)
                 if record is not None:
+                    # Masks are read now: a stage whose masks are damaged cannot be costed, however whole its record is.
                     self.store.masks(record)
                 self._read[key] = record
             except DamagedStageError as error:
@@ -61,6 +62,7 @@ def _to_run(
     """
     reasons: dict[str, str] = {}
     state_wanted: set[str] = set()
+    # Children before parents: whether a state is wanted depends on what starts from it.
     for key in reversed(list(stages)):
         stage = stages[key]
         if key in cached and key in state_wanted and store.has_state(key):
@@ -76,6 +78,7 @@ def _to_run(
             reasons[key] = "metrics cached, state missing"
         if key in reasons:
             state_wanted.update(other for other in (stage.parent, stage.source) if other)
+    # Back in topological order, in which it could be run.
     return {key: reasons[key] for key in stages if key in reasons}
 
 
@@ -91,4 +94,5 @@ def with_trusted_stages(stages: Mapping[str, Stage], snapshot: StoreSnapshot) ->
         unusable = replaced.trusted & found.to_run.keys()
         if not unusable:
             return replaced, found
+        # Its state is gone: a chain of present code takes its place, which may make others unnecessary, so again.
         refused |= unusable

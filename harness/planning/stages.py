@@ -132,6 +132,7 @@ def work_digest(kind: str, inputs: Mapping[str, JsonValue], *, with_code: bool =
         inputs: of the stage; of the code only the digests count, and `source` counts as a place, in `key_of`.
         with_code: whether the code counts at all.
     """
+    # The source enters by its key, in `key_of`: its place in the chain would be the same for other weights.
     values = {name: value for name, value in inputs.items() if name not in ("code", "source")}
     code = inputs.get("code")
     if with_code and isinstance(code, dict):
@@ -213,6 +214,7 @@ def root(task: Task, problem: Problem, backend: Backend, settings: Settings, ver
         "versions": dict(sorted(versions.items())),
         "seed": settings.seed,
         "precision": settings.precision,
+        # The kind alone: which of several equal GPUs it was decides nothing.
         "device": settings.device.partition(":")[0],
         "threads": settings.threads,
         "code": _code((*code_digest.parts(task), *code_digest.parts(backend), code_digest.stages())),
@@ -256,6 +258,7 @@ def stage_templates(steps: Sequence[Step], masking: Masking | None) -> tuple[Sta
                 for update in updates
             ]
             inputs["masking"] = masking.identity()
+            # A dictionary as an ordered set: digests must not depend on the order of hashes.
             scores = dict.fromkeys(update.score for update in updates)
             code = [*code_digest.parts(masking.pattern), *(part for each in scores for part in code_digest.parts(each))]
             inputs["code"] = _code((*code, code_digest.masks()))
@@ -274,6 +277,7 @@ def stage_templates(steps: Sequence[Step], masking: Masking | None) -> tuple[Sta
         )
         if step.kind == "train":
             trained += 1
+            # A rewind names epochs, not places: pruning between them moves the places.
             after_epochs[trained] = place
     return tuple(found)
 
@@ -291,6 +295,7 @@ def extended(stages: Sequence[Stage], following: Iterable[StageTemplate], known:
         following: what comes next; the places of rewinds count from the chain's start.
         known: stages by key, so that one that many chains share is one object; new ones are added.
     """
+    # A copy: the beginning is shared by all chains that go on from it.
     found = list(stages)
     for template in following:
         parent = found[-1].key

@@ -38,6 +38,7 @@ def best(scores: Matrix, quota: int, out: Mask | None = None) -> Mask:
     """
     size = scores.shape[1]
     mask: Mask = np.empty(scores.shape, dtype=np.bool_) if out is None else out
+    # Nothing to compare; the ways below rely on a threshold between two scores.
     if quota in (0, size):
         mask[...] = quota == size
         return mask
@@ -49,6 +50,7 @@ def best(scores: Matrix, quota: int, out: Mask | None = None) -> Mask:
         return _by_sorting(scores, quota, mask)
     for group, kept in zip(np.ascontiguousarray(scores), mask, strict=True):
         if not _within(_bracket(group, quota), group, quota, kept):
+            # The sample misled, which is rare: one exact threshold, and the same pass over it.
             threshold = np.partition(group, size - quota)[size - quota]
             _within((threshold, threshold), group, quota, kept)
     return mask
@@ -66,6 +68,7 @@ def _by_pairs(scores: Matrix, quota: int, mask: Mask) -> Mask:
     for distance in range(1, min(size, len(flat))):
         lower_wins = np.greater_equal(flat[:-distance], flat[distance:])  # on a tie too
         won = lower_wins.view(np.uint8)
+        # Pairs over a border between groups count for nobody.
         won &= same_group[distance - 1, :-distance]
         beaten_by[distance:] += won
         beaten_by[:-distance] -= won
@@ -96,6 +99,7 @@ def _by_sorting(scores: Matrix, quota: int, mask: Mask) -> Mask:
         ordered.partition(size - quota, axis=1)  # one place only: NumPy 2.4 is five times slower with two
         below = ordered[:, : size - quota].max(axis=1)
     threshold = ordered[:, size - quota, None].copy()
+    # Only where the first dropped score equals the last kept one do ties have to be told apart.
     surplus = np.flatnonzero(below == threshold[:, 0])
     ordered[...] = threshold  # one long comparison is quicker than one per group
     np.greater_equal(scores, ordered, out=mask)
@@ -124,6 +128,7 @@ def _bracket(scores: Matrix, quota: int) -> tuple[np.floating, np.floating]:
     share = 1 - quota / len(scores)
     position = share * len(sample)
     slack = 4 * (share * (1 - share) * len(sample)) ** 0.5 + 8  # four standard deviations of the sample's quantile
+    # The quantile of a sample may leave it on either side; then that side of the bracket is open.
     low, high = int(position - slack), int(position + slack)
     bottom, top = scores.dtype.type(-np.inf), scores.dtype.type(np.inf)
     return (sample[low] if low >= 0 else bottom), (sample[high] if high < len(sample) else top)
@@ -155,11 +160,13 @@ def _within(bracket: tuple[np.floating, np.floating], scores: Matrix, quota: int
         if low < high:
             near = np.greater(part, low, out=flags[: len(part)])
             between.append(np.flatnonzero(np.not_equal(near, kept, out=near)) + start)
+    # More lie at or above the upper end than wanted: it is the threshold itself, met several times.
     if missing < 0:
         return _settle_ties(scores, mask, high, -missing, keep=False)
     if low == high:
         return missing == 0
     places = np.concatenate(between)
+    # All in between stay, and the rest are ties at the lower end.
     if missing >= len(places):
         mask[places] = True
         return _settle_ties(scores, mask, low, missing - len(places), keep=True)

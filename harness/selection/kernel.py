@@ -50,12 +50,14 @@ def select(scores: Matrix, layout: Layout, sparsity: float, *, pooling: Pooling 
         )
     quota = layout.quota(sparsity)
     if layout.view != (1, 1):
+        # The order is changed once and back: everything below sees groups that lie together.
         plain = replace(layout, view=(1, 1))
         return layout.restored(select(layout.viewed(scores), plain, sparsity, pooling=pooling))
     if sparsity == 0:
         _require_scores(scores)
         return np.ones(scores.shape, dtype=np.bool_)
     if layout.unit == (1, 1):
+        # Weights are their own units: no pooling, and scores are checked while they are in the cache.
         return _select_units(scores, layout, quota, checked=False)
     kept = _best_by_rough_means(scores, layout, quota) if pooling == "mean" else None
     if kept is None:
@@ -66,6 +68,7 @@ def select(scores: Matrix, layout: Layout, sparsity: float, *, pooling: Pooling 
             _require_scores(scores)
         kept = _select_units(units, layout, quota)
     height, width = layout.unit
+    # Room for whole units; what sticks out below the last row is cut off at the end.
     mask: Mask = np.empty((layout.grid[0], height, layout.cols), dtype=np.bool_)
     mask[...] = _widened(kept, width)[:, None, : layout.cols]
     return mask.reshape(-1, layout.cols)[: layout.rows]
@@ -117,14 +120,17 @@ def _best_by_rough_means(scores: Matrix, layout: Layout, quota: int) -> Mask | N
     if scores.dtype != np.float32 or layout.group_count > 1 or layout.edge_deficit or size > _ROUGH_UP_TO:
         return None
     sums = _reduced(scores, layout, np.add, scores.dtype, floor=0).reshape(1, -1)
+    # NaN fails the comparison as well: the careful way tells which scores are to blame.
     if not quota or not sums.max() < np.inf:
         return None
     kept = best(sums, quota)
     border = float((sums * ~kept).max())  # the highest that is dropped
     if border < 1e-30:  # so small that parts of a sum may have been flushed to zero
         return None
+    # Four times the bound of the docstring: both sides of a comparison err, and the border is such a sum itself.
     error = 4 * size * 2.0**-24 * border
     near = np.flatnonzero((sums >= border - error) & (sums <= border + error))
+    # So many ties would be summed again one by one: slower than summing all in double at once.
     if len(near) > sums.size // 16:
         return None
     rows, cols = np.divmod(near, layout.grid[1])
@@ -132,6 +138,7 @@ def _best_by_rough_means(scores: Matrix, layout: Layout, quota: int) -> Mask | N
     down = rows[:, None] * height + np.arange(height)[:, None, None]  # (height, near, 1)
     weights = scores[down, across].reshape(height, -1)
     means = _pooled(weights, Layout.of(*weights.shape, unit=layout.unit), "mean")
+    # As many of the near ones as before: those far from the border are decided, so the quota is kept.
     kept[0, near] = best(means, int(np.count_nonzero(kept[0, near])))[0]
     return kept.reshape(layout.grid)
 
@@ -166,6 +173,7 @@ def _reduce(values: Matrix, length: int, reduce: np.ufunc, out: Matrix) -> None:
     """Each `length` neighbouring rows made one, slice by slice: several times faster than `ufunc.reduceat`."""
     first = values[::length]
     paired = len(values[1::length]) if length > 1 else 0
+    # A last, shorter stretch may have no second row: it begins with its first alone.
     out[paired:] = first[paired:]
     for offset in range(1, length):
         part = values[offset::length]

@@ -74,6 +74,7 @@ class Layout:
         Raises:
             ValueError: they do not tile the matrix; the sentence says which and names the way out.
         """
+        # 0 is falsy like None: it is refused below instead of meaning the whole extent.
         height, width = unit[0] or rows, unit[1] or cols
         if min(rows, cols, height, width, *view) < 1 or 0 in unit:
             raise ValueError(
@@ -114,6 +115,7 @@ class Layout:
     @property
     def shortest(self) -> int:
         """Units of the smallest group."""
+        # The longer groups come first, so the last one of each axis is the shortest.
         return self.heights[-1] * self.widths[-1]
 
     @property
@@ -124,6 +126,7 @@ class Layout:
     @property
     def banks_per_row(self) -> int | None:
         """How many equally filled banks every row has, or None if rows are not filled equally."""
+        # A group over several rows lets one of them have more than its share; a column stride tears banks apart.
         if max(self.heights) > 1 or self.cols % self.unit[1] or self.view[1] > 1:
             return None
         return len(self.widths)
@@ -142,11 +145,14 @@ class Layout:
         """
         if not 0 <= sparsity < 1:
             raise ValueError(f"a sparsity is a fraction of zeros in [0, 1), got {sparsity}; write 90 % as 0.9")
+        # Groups of one size round as every single quota does; only unequal ones need a mean.
         if self.widths[0] * self.heights[0] == self.shortest:
             kept = keep_count(self.shortest, sparsity)
         else:
             mean_size = Fraction(sum(self.heights) * sum(self.widths), self.group_count)
+            # By its shortest decimal, as in `keep_count`: 0.58 is 58 in 100, not the binary number just below it.
             exact = mean_size * (1 - Fraction(repr(float(sparsity))))
+            # A quota that the smallest group cannot fill would leave groups unequal.
             kept = min(int(exact + Fraction(1, 2)), self.shortest)
         return max(kept, self.at_least)
 
@@ -159,6 +165,7 @@ class Layout:
             ValueError: the sparsity lies outside [0, 1).
         """
         quota = self.quota(sparsity)
+        # At 0 everything stays, though ragged groups would have a quota below their size.
         return 0.0 if sparsity == 0 else self.reached_with(quota)
 
     def reached_with(self, quota: int) -> float:
@@ -172,6 +179,7 @@ class Layout:
         across = [width * edge for edge in accumulate(self.widths, initial=0)]
         for top, bottom in pairwise(height * edge for edge in accumulate(self.heights, initial=0)):
             for left, right in pairwise(across):
+                # The last units may stick out over the edge of the matrix.
                 yield slice(top, min(bottom, self.rows)), slice(left, min(right, self.cols))
 
     def viewed(self, matrix: NDArray[Scalar]) -> NDArray[Scalar]:
@@ -191,6 +199,7 @@ def _read_order(size: int, stride: int) -> NDArray[np.intp] | None:
     """The places 0, stride, 2 stride, ..., then 1, stride + 1, ...; None where that is their own order."""
     if stride == 1 or stride >= size:
         return None
+    # Stable: within one residue the own order stays, on which ties rest.
     return np.argsort(np.arange(size) % stride, kind="stable")
 
 
@@ -201,6 +210,7 @@ def _extents(
     if banks is not None:
         return _bank_widths(axis, size, unit, group, banks)
     extent = _extent(axis, size, unit, group)
+    # A group as large as the axis is one, also where smaller edge units make it larger than the axis.
     return (extent,) * max(1, size // (extent * unit))
 
 

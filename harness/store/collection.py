@@ -80,8 +80,10 @@ class _Collection:
 
     def collect(self, *, unreferenced: bool) -> Collected:
         others = self._claims.others()
+        # What somebody is writing now is younger than that; a large file over a slow network is given a day.
         age = DAY_S if others else SILENCE_S
         self._remove_files("temporary", self._temporary(age))
+        # A run may be about to read any state: only what is nobody's for certain goes.
         if others:
             self._found.kept.append(f"the store is in use by {', '.join(others)}: stages and states stay as they are")
         else:
@@ -94,6 +96,7 @@ class _Collection:
                     "a chain lacks a stage that was damaged or removed: what no run rests on cannot be told and stays; "
                     "run its experiment again first"
                 )
+            # Stages before states: a state of a stage that is gone goes with it.
             for key in sorted(gone):
                 self._remove_stage(key)
             for key in sorted(stages.passing() - gone):
@@ -133,6 +136,7 @@ class _Collection:
         item = Item("stage", folder.relative_to(self._store.folder), sum(_size(path) for path in files))
         self._claims.refresh()
         if not self._dry_run:
+            # The record goes first: a stage without it does not exist, however much of it lies about.
             if not self._store.drop_stage(key, self._claims.others_alive):
                 return
             for path in files:
@@ -191,6 +195,7 @@ class _Stages:
         except StoreError:
             found = ()
         self._ends.update(record.stage for record in found)
+        # Only what is done has to be there; a cell that failed names a stage that may never have been.
         self._reached.update(record.stage for record in found if record.is_done)
         self._is_lacking |= not all(record.is_done or record.status == "skipped" for record in found)
         if not found or any(record.status in PENDING for record in found):
@@ -256,6 +261,7 @@ class _Stages:
         tests = {key for key, record in self._records.items() if record.kind == "test"}
         keep = self._ends & self._records.keys()
         if self._is_lacking:
+            # The last stages of chains without an end: a run that goes on starts there.
             keep |= self._records.keys() - tests - {record.parent for record in self._records.values()}
         new = set(keep)
         while new:
@@ -285,6 +291,7 @@ def _size(path: Path) -> int:
         status = path.lstat()
     except FileNotFoundError:
         return 0
+    # A file that another store links to frees nothing.
     return status.st_size if status.st_nlink == 1 else 0
 
 

@@ -106,9 +106,11 @@ class _Places:
         rest = [(ram, ram.count) for ram in rams if not ram.small]
         sized = [(ram, ladder.size(ram.width, ram.depth)) for ram in rams if ram.small]
         if len(sized) > 1:
+            # Greedy by blocks saved for a unit of distributed RAM; the order decides which memories find room.
             sized.sort(key=lambda item: -self._device.ram.blocks(item[0].width, item[0].depth) / item[1])
         for ram, units in sized:
             most = max(0, self._left[kind.kind]) // units
+            # What was asked for by name is done though it overflows, and then does not fit.
             copies = ram.count if small == "distributed" else min(ram.count, most)
             self._take(kind.kind, self._distributed, ram.purpose, copies * units)
             if copies < ram.count:
@@ -140,8 +142,10 @@ class _Places:
             (ram, copies, here.blocks(ram.width, ram.depth), there.blocks(ram.width, ram.depth))
             for ram, copies in waiting
         ]
+        # Fewest blocks there for each freed here: the other kind is often the scarcer one.
         sized.sort(key=lambda item: item[3] / item[2])
         for ram, copies, frees, costs in sized:
+            # No more than the excess needs, than there are, and than there is room for.
             going = min(copies, max(0, -(-(excess - freed) // frees)), max(0, self._left[kind]) // costs)
             if going:
                 self._take(kind, self._blocks[kind], ram.purpose, going * costs)
@@ -154,6 +158,7 @@ class _Places:
     def _take(self, kind: str, taken: dict[RamPurpose, int], purpose: RamPurpose, number: int) -> None:
         if number:
             taken[purpose] = taken.get(purpose, 0) + number
+            # Below zero is allowed: the result says that it does not fit, and by how much.
             self._left[kind] -= number
 
     def result(self) -> Placement:
@@ -183,6 +188,7 @@ def deepest(width: int, count: int, free: Mapping[str, int], device: Device) -> 
     ladders = [(device.rams[kind], number) for kind, number in free.items()]
     low, high = 0, max((ladder.deepest(width, number) for ladder, number in ladders), default=0)
     while low < high:
+        # Deeper memories never need fewer blocks, so the limit can be bisected.
         middle = (low + high + 1) // 2
         if sum(number // ladder.blocks(width, middle) for ladder, number in ladders) >= count:
             low = middle

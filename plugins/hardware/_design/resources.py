@@ -71,6 +71,7 @@ def logic(engine: str, *, multipliers: int, pes: int, bits: int, lut_multipliers
     template = _TEMPLATES.get(engine)
     if template is None:
         return None
+    # Wider operands grow in proportion, narrower ones save nothing: see the templates.
     lanes = -(-multipliers * max(bits, _SYNTHESISED_BITS) // _SYNTHESISED_BITS)
     low, high = (
         Logic(
@@ -93,6 +94,7 @@ def split_multipliers(products: int, bits: int, device: Device, *, shares_operan
 def logic_usage(used: Logic, placement: Placement, device: Device) -> dict[str, Usage]:
     """Logic and flip-flops in use, what distributed RAM takes away included; on Intel devices a LUT counts 0.92 ALM."""
     kind = device.entry.logic.kind
+    # An ALM holds more than a LUT of the other maker.
     cells = used.lut if kind == "lut" else used.lut * _ALM_PER_LUT
     memory = 0.0 if device.distributed is None else sum(placement.distributed.values()) * device.distributed.cells.value
     return {
@@ -131,6 +133,7 @@ def energy(
     if known is None:
         return Energy(None, f"no board power of a {engine} engine on {device.chip} is known to calibrate energy with")
     most, fastest = int(known.multipliers.value), known.clock_mhz.value
+    # A power that was measured on less says nothing of more.
     if multipliers > most or clock_mhz > fastest:
         return Energy(
             None,

@@ -33,6 +33,7 @@ class DenseMvm(Engine):
         elif self.pes is not None:
             choices = [max(1, min(budget // self.pes, cols))]
         else:
+            # More lanes than columns never work.
             choices = list(range(1, min(budget, cols) + 1))
         shapes = [_shape(self.pes or max(1, min(budget // lanes, rows)), lanes) for lanes in choices]
 
@@ -61,6 +62,7 @@ class DenseMvm(Engine):
         """ceil(rows / M) * ceil(inputs / N) cycles, whatever the mask."""
         pes, lanes = shape["pes"], shape["lanes"]
         depth = _groups(product, shape) * _waves(product, shape)
+        # Lanes beyond the columns store nothing, but are there: they are paid for as multipliers.
         used = min(lanes, product.cols)
         compute = Fraction(product.nnz, pes * lanes)
         every = Fraction(product.size, pes * lanes)

@@ -125,6 +125,7 @@ class Banks:
         for part, count in zip(self.product.parts, self.natural, strict=True):
             if count is None:
                 return None
+            # Cheap before dear: the totals rule most masks out before their banks are counted.
             each, rest = divmod(part.kept, part.rows * count)
             if rest or (part.mask is not None and not _is_even(part, count, each)):
                 return None
@@ -135,6 +136,7 @@ class Banks:
         """Cycles of every row on PEs with so many lanes, if all banks of a part keep the same count; else None."""
         if self.even is None:
             return None
+        # Parts side by side may keep different counts: a wave over their border takes as long as the fuller.
         return max(1, int(np.maximum.reduceat(self.even, wave_starts(len(self.even), lanes)).sum()))
 
     def least(self, lanes: int) -> int:
@@ -142,6 +144,7 @@ class Banks:
         if lanes in self._rows:
             return self._rows[lanes].total
         if lanes not in self._least:
+            # A row cannot be quicker than its weights spread evenly over the lanes, nor than one cycle.
             self._least[lanes] = int(np.maximum(1, -(-self.product.row_counts // lanes)).sum())
         return self._least[lanes]
 
@@ -162,6 +165,7 @@ class Banks:
     def _sampled(self, lanes: int) -> "Outline":
         starts = np.array(self.map(lanes).starts)
         ends = np.append(starts[1:], self.product.cols)
+        # Differences of running sums: any bank map is counted without another pass over the mask.
         counts = self._prefix[:, ends] - self._prefix[:, starts]  # (rows of the sample, banks)
         peaks = np.maximum.reduceat(counts, wave_starts(len(starts), lanes), axis=1)
         costs = np.maximum(1, peaks.sum(axis=1, dtype=np.int64))
@@ -185,6 +189,7 @@ class Banks:
         cols = self.product.cols
         if self._asked is not None:
             return BankMap(tuple(split(cols, self._asked)), cols, "as asked for")
+        # A mask without equal banks is free to be cut: one bank per lane needs the fewest waves.
         if not any(self.natural):
             return BankMap(tuple(split(cols, min(lanes, cols))), cols, "no equally filled banks: one per lane")
         starts: list[int] = []
@@ -208,6 +213,7 @@ class Banks:
             if not is_same:
                 self._count_around(lanes)
             counts = self.counts(self.map(lanes)) if even is None else even[None]
+            # Equal rows are counted once and multiplied.
             self._rows[lanes] = ExactRows(counts[:1] if is_same else counts, lanes, repeat=rows if is_same else 1)
         return self._rows[lanes]
 
@@ -223,6 +229,7 @@ class Banks:
         starts = np.array(bank_map.starts)
         if self._fine is None or not np.isin(starts, self._fine[0]).all():
             known = self.product.offsets[:-1] if self._fine is None else self._fine[0]
+            # Old cuts stay among the new ones, so that both bank maps can be summed from one count.
             edges = np.union1d(starts, known)
             self._fine = edges, self.product.counts(edges)
         edges, fine = self._fine
@@ -234,6 +241,7 @@ def _guessed(product: Product, banks: int, lanes: int) -> Outline:
     """The same from the number of kept weights: a normal bank, and the fullest of a wave."""
     fill = product.nnz / product.rows / banks
     wide, waves = min(lanes, banks), -(-banks // lanes)
+    # Standard deviation of a binomial bank; sqrt(2 ln n) of them lies the largest of n normal ones.
     spread = (fill * (1 - product.density)) ** 0.5
     return Outline(max(1.0, waves * (fill + spread * (2 * np.log(max(1, wide))) ** 0.5)), waves**0.5 * spread)
 
@@ -249,6 +257,7 @@ def _natural(part: Part) -> int | None:
     if totals.min() != totals.max():
         return None
     kept = int(totals[0])
+    # Most banks first: fewer, longer ones would be even as well, and tell less of the pattern.
     fits = (banks for banks in range(kept, 1, -1) if kept % banks == 0 and _is_even(part, banks, kept // banks))
     return next(fits, None)
 
@@ -283,6 +292,7 @@ class ExactRows:
         banks = counts.shape[1]
         starts = wave_starts(banks, lanes)
         used = np.diff(starts, append=banks)  # (waves,) lanes that have a bank
+        # A wave lasts as long as its fullest bank.
         peaks = np.maximum.reduceat(counts, starts, axis=1)  # (rows, waves)
         self.lanes = lanes
         self.costs: NDArray[np.int64] = np.repeat(np.maximum(1, peaks.sum(axis=1, dtype=np.int64)), repeat)
@@ -316,6 +326,7 @@ class ExactRows:
         """Where the cycles go, in exact fractions."""
         rows, slots = len(self.costs), pes * self.lanes
         gap = Fraction(cycles) - Fraction(total, pes)
+        # PEs without a row in the last round idle for a mean row; never more than what is lost in all.
         tail = min(gap, (-(-rows // pes) - Fraction(rows, pes)) * Fraction(total, rows))
         return {
             "compute": Fraction(self._nnz, slots),

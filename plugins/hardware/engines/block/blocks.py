@@ -67,6 +67,7 @@ def largest_block(parts: Iterable[Part]) -> BlockSize | None:
     None if that leaves single weights.
     """
     parts = tuple(parts)
+    # gcd with 0 is the other number: a tensor that never changes asks for nothing.
     height, width = (math.gcd(*sides) for sides in zip(*(_grid(part) for part in parts), strict=True))
     block = _side(height, min(part.rows for part in parts)), _side(width, min(part.cols for part in parts))
     return None if block == (1, 1) and (height, width) != (0, 0) else block
@@ -110,6 +111,7 @@ def counted_load(kept: Sequence[KeptBlocks], arrays: int, *, lockstep: bool) -> 
     padded = np.zeros(groups * arrays, dtype=np.int64)
     padded[:rows] = np.sum(per_row, axis=0)
     grid = padded.reshape(groups, arrays)
+    # Row i of blocks runs on array i mod A, so that the columns of this grid are the arrays.
     each: NDArray[np.int64] = grid.sum(axis=0)
     slowest = Fraction(int(grid.max(axis=1).sum() if lockstep else each.max()))
     gap = slowest - Fraction(total, arrays)
@@ -131,6 +133,7 @@ def expected_load(kept: Sequence[KeptBlocks], arrays: int, *, lockstep: bool) ->
     alone = slowest = expected_largest([(load(groups), arrays - more), (load(groups + 1), more)])
     if lockstep:
         one = load(1)
+        # In lockstep every group waits for its own slowest: a sum of maxima, not the maximum of sums.
         slowest = groups * expected_largest([(one, arrays)]) + (expected_largest([(one, more)]) if more else 0.0)
     mean = Fraction(sum(tensor.total for tensor in kept), arrays)
     expected = max(mean, Fraction(slowest).limit_denominator(1 << 20))  # never below it by a rounding error
@@ -163,6 +166,7 @@ def binomial(trials: int, chance: float) -> Counts:
     low, high = max(0, math.floor(trials * chance - reach)), min(trials, math.ceil(trials * chance + reach))
     hits = np.arange(low, high)
     steps = np.log((trials - hits) / (hits + 1.0)) + math.log(chance) - math.log1p(-chance)
+    # Ratios of neighbours, in logarithms: factorials of these counts overflow.
     logs = np.concatenate([[0.0], np.cumsum(steps)])  # log of P(count) / P(low)
     mass = np.exp(logs - logs.max())
     return Counts(low, mass / mass.sum())
@@ -176,6 +180,7 @@ def expected_largest(draws: Sequence[tuple[Counts, int]]) -> float:
     below = np.ones(high - low)
     for counts, number in drawn:
         below *= counts.cumulated(low, high) ** number
+    # E[max] = low + sum over t >= low of P(max > t).
     return low + float((1 - below).sum())
 
 
@@ -200,6 +205,7 @@ def _grid(part: Part) -> BlockSize:
         return 0, 0
     if part not in _GRIDS:
         grid = _changes(part.mask[:_PROBE_ROWS])
+        # Single weights in the first rows settle it; anything coarser has to hold in all of them.
         _GRIDS[part] = grid if grid == (1, 1) else _changes(part.mask)
     return _GRIDS[part]
 

@@ -162,6 +162,7 @@ def best_latency(window: Window, array: Array, numbers: Numbers) -> Latency:
     best: Latency | None = None
     for width, height in _candidates(window, array, numbers):
         found = latency(window, array, numbers, width, height)
+        # Greedy, as in the source: the first tile that is not clearly beaten stays, not the best of all.
         if best is None or found.total < best.total * _WORTHWHILE:
             best = found
     return best or latency(window, array, numbers, 1, 1)
@@ -177,17 +178,21 @@ def latency(window: Window, array: Array, numbers: Numbers, width: int, height: 
     for tile in tiles:
         strip = filters * tile.height
         work = window.taps * per_tap * tile.width * strip
+        # Inputs of a strip, and what its filter reaches beyond it; a single tap has no neighbours.
         supply = strip * (tile.width * feeds + (1 if window.taps == 1 else tile.width * window.kernel[1]))
         compute += tile.count * work
+        # Inputs come while weights are multiplied: only what takes longer than that is waited for.
         feed += tile.count * max(0, supply - work)
         count += tile.count
         pixels += tile.count * _input_pixels(window, tile)
     out_blocks = _words(window.outputs, numbers.activation_bits, BLOCK_BYTES)
     in_blocks = _words(window.channels, numbers.activation_bits, BLOCK_BYTES)
     last = tiles[-1]
+    # Before the first tile and after the last one there is nothing to hide the transfer behind.
     transfer = _input_pixels(window, tiles[0]) * in_blocks + last.width * last.columns * last.height * out_blocks
     positions = window.output[0] * window.output[1]
     weights = window.taps * per_tap * array.block
+    # Every tile reads all filters again: a small tile saves buffers and costs weight traffic.
     fetches = count * window.outputs
     totals = [
         Fraction(compute + feed + transfer),
@@ -202,6 +207,7 @@ def latency(window: Window, array: Array, numbers: Numbers, width: int, height: 
             + positions * _words(window.outputs, numbers.activation_bits, numbers.word_bytes)
             + (1 + index_share) * fetches * _words(weights, numbers.weight_bits, numbers.word_bytes)
         )
+    # They work side by side, so the slowest decides.
     return Latency((width, height), tiles, compute, feed, transfer, max(totals), window.taps * per_tap)
 
 
@@ -210,6 +216,7 @@ def _candidates(window: Window, array: Array, numbers: Numbers) -> Iterator[tupl
     (rows, cols), (high, wide), stride = window.output, window.kernel, window.stride
     out_bytes = _words(window.outputs, numbers.activation_bits, BLOCK_BYTES) * BLOCK_BYTES
     in_bytes = _words(window.channels, numbers.activation_bits, BLOCK_BYTES) * BLOCK_BYTES
+    # The source bounds the height by outputs in words of 8 bytes before it looks at whole blocks.
     coarse = 8 * _words(window.outputs, numbers.activation_bits, 8)
     for width in range(min(_ceil(cols, array.columns), (INPUT_WIDTH - wide) // stride + 1), 0, -1):
         most = min(rows, (INPUT_HEIGHT - high) // stride + 1, BUFFER_BYTES // (width * coarse))
@@ -225,6 +232,7 @@ def _tiles(window: Window, array: Array, width: int, height: int) -> tuple[Tile,
     full, rest = divmod(cols, width * array.columns)
     strips = [(width, array.columns, full)] if full else []
     if rest:
+        # As many PE columns as divide the rest: strips of one tile have one width.
         columns = next(count for count in range(min(array.columns, rest), 0, -1) if rest % count == 0)
         strips.append((rest // columns, columns, 1))
     full, rest = divmod(rows, height)
