@@ -151,12 +151,14 @@ class Product:
         Shapes:
             (rows, cols).
         """
+        # Only a dense part lacks one: `has_masks` was asked before.
         ones = [
             np.ones((part.rows, part.cols), dtype=np.bool_) if part.mask is None else part.mask for part in self.parts
         ]
         if self.units is None:
             return ones[0] if len(ones) == 1 else np.hstack(ones)
         gates = self.rows // self.units
+        # Row 4u + g of the engine is row g * units + u of the tensor.
         mask = np.empty((self.units, gates, self.cols), dtype=np.bool_)
         for kept, left in zip(ones, self.offsets, strict=False):
             mask[:, :, left : left + kept.shape[1]] = kept.reshape(gates, self.units, -1).swapaxes(0, 1)
@@ -178,6 +180,7 @@ class Product:
         """
         pieces = []
         for part, left in zip(self.parts, self.offsets, strict=False):
+            # Stretches never cross the border between two tensors.
             inside = starts[(starts >= left) & (starts < left + part.cols)] - left
             pieces.append(part.counts(inside))
         counts = np.hstack(pieces)
@@ -233,6 +236,7 @@ def even_cuts(extent: int, most: int | None = None) -> list[int]:
         extent: what is cut.
         most: the largest size that may be had; None: the extent itself.
     """
+    # Up to the root every size may be the best of its number of pieces; beyond it pieces are few and are listed.
     root = isqrt(extent)
     found = {*range(1, root + 1), *(-(-extent // pieces) for pieces in range(1, root + 1))}
     return sorted(size for size in found if most is None or size <= most) or [1]
@@ -290,6 +294,7 @@ def exact_sum(cycles: Iterable[Fraction]) -> Fraction:
         if each.denominator == 1:
             whole += each.numerator
         else:
+            # Sums of fractions take gcds: a hundred times dearer than adding integers.
             rest = each if rest is None else rest + each
     return Fraction(whole) if rest is None else whole + rest
 

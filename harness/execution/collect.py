@@ -111,12 +111,14 @@ class Collector:
                 self._complete[cell] = self._complete[cell].model_copy(update=update)
             return self._complete[cell]
         base = self.outline(planned)
+        # What was known before anything ran does not change while it does.
         if planned.skip is not None or planned.failure is not None:
             return base
         # A score in the numbers of some hardware is a result of its own: without it the cell still has its metric.
         for stage in planned.stages:
             if stage.key in self.failures and stage.number_format is None:
                 status, reason = self.failures[stage.key]
+                # A shared stage fails once, in the name of its first cell; the others are blocked by it.
                 owner = self.owner(stage.key)
                 if owner is not planned:
                     reason = f"by {self.label(stage.key)} (cell {owner.cell.id}), which ended as {status}: {reason}"

@@ -105,6 +105,7 @@ class LocalExecutor:
                 return
             idle = [slot for slot in self._slots if slot.running is None]
             fitting = next((slot for slot in idle if slot.backend == job.backend.name), None)
+            # No room for another process: one that has loaded another framework has to go.
             if fitting is None and len(self._slots) == len(self._places):
                 self._retire(idle[0])  # its framework has nothing to do, another has: one framework per process
             self._send(fitting or self._start(job), job, schedule)
@@ -117,6 +118,7 @@ class LocalExecutor:
         if schedule.is_alone(key):  # idle workers hold memory too
             for other in [other for other in self._slots if other is not slot and other.running is None]:
                 self._retire(other)
+        # The place of a slot decides where its jobs compute, not what the plan said of the kind of device.
         if slot.device is not None:
             job = replace(job, settings=job.settings.model_copy(update={"device": slot.device}))
         slot.running, slot.oom_kills = key, oom_kills()

@@ -132,6 +132,7 @@ class Worker:
                 job = jobs.recv()
             except EOFError:
                 return
+            # Told at once: from here on the time limit counts the stage, not the start of its process.
             self._report.send(Progress(job.stage.key, 0, 0))
             with logged(job.log):
                 answer = self.answer(job)
@@ -257,6 +258,7 @@ class Worker:
             masks = store.masks(_record(store, stage.parent))
             if stage.inputs.get("weights") == "new":
                 source = State(weights=initial_weights_of(job.task, problem, _another_seed(job.settings.seed)))
+            # Without its masks, which are those of another point of the chain; the present ones follow.
             session.load(State(source.weights, {}, source.slots, source.extra))
             session.set_masks(masks)
         elif self._loaded != stage.parent:

@@ -91,6 +91,7 @@ class Claims:
         """
         self._folder = store.folder / "claims"
         self._store = store
+        # The start time tells this process from a later one that was given the same number.
         self._me = Owner(run=uuid4().hex, pid=os.getpid(), started=_started(os.getpid()) or 0, **_machine())
         self._content = json.dumps(asdict(self._me)).encode()
         self._file = self._folder / "owners" / self._me.run
@@ -168,6 +169,7 @@ class Claims:
     def stale(self) -> Iterator[Path]:
         """Files of dead runs: their claims first, then what they were known by."""
         owners = self._folder / "owners"
+        # A claim is judged by its owner's file, so that goes last.
         for folder in (*(place for place in folders(self._folder) if place != owners), owners):
             with os.scandir(folder) as entries:
                 names = sorted(entry.name for entry in entries if entry.is_file(follow_symlinks=False))
@@ -186,6 +188,7 @@ class Claims:
             StoreError: the store cannot be written.
         """
         try:
+            # Taken over before it is removed: between the look and now a living run may have done so.
             if path.parent.name != "owners" and not self._take(self._store.inside(path)):
                 return False
             path.unlink(missing_ok=True)

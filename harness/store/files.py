@@ -66,6 +66,7 @@ class Store:
             marker = self.folder / "format"
             if marker.exists():
                 self._check_format(marker)
+            # By the clock that dates the files: that of another machine may be hours off.
             self._sweep(self.now())
             if not marker.exists():
                 write_atomic(marker, f"{STORE_FORMAT}\n".encode())
@@ -200,6 +201,7 @@ class Store:
             return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise DamagedStageError(f"store: stage {key} has an unreadable record ({type(error).__name__})") from None
+        # A record that was copied under another key is whole, and still not the one of this stage.
         if checksum != record_checksum(record) or record.key != key:
             raise DamagedStageError(f"store: the record of stage {key} is not the one that was written")
         return record

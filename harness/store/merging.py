@@ -70,6 +70,7 @@ def merge(sources: Sequence[Path], target: Path) -> Merged:
         Store(source).check_readable()
         if target.exists() and source.samefile(target):
             raise SpecError(f"merge: expected other stores than the one written to, got {source} as both; leave it out")
+    # After the sources were looked at: a mistake in their names makes no new store.
     store.prepare()
     merged = Merged()
     # Runs on the target see that somebody else is there, and `harness gc` takes nothing away.
@@ -100,6 +101,7 @@ class _Stage:
             self._merged.unfinished += 1
         elif there is None:
             self._bring_all(record)
+        # A test score has no state and therefore no digest: its totals are compared.
         elif (there.digest, there.test) != (record.digest, record.test):
             self._merged.differing.append(
                 f"not reproducible: {record.kind} stage {self._key} has another result in {self._source.folder} than "
@@ -124,6 +126,7 @@ class _Stage:
             # Perhaps an interrupted merge brought it; under the same name may also lie the file of a killed attempt.
             if not _has_checksum(self._path(name), checksum) and not self._fetch(name, checksum) and name == MASKS:
                 return
+        # Last, as in a run: from now on the stage exists.
         self._target.write_record(record)
         self._merged.stages += 1
 
@@ -178,6 +181,7 @@ class _Runs:
         theirs = records.read(target / RECORDS) if (target / RECORDS).exists() else ()
         for origin in _files(folder):
             path = target / origin.relative_to(folder)
+            # What is there stays: of two runs with one name only the records can be joined.
             if origin.name != RECORDS and not path.exists():
                 self._merged.size_bytes += _fetch(origin, path, self._target)
         joined = join(theirs, ours)
@@ -197,6 +201,7 @@ def join(first: Iterable[Record], second: Iterable[Record]) -> list[Record]:
     joined = {record.cell: record for record in first}
     for record in second:
         there = joined.get(record.cell)
+        # A result is worth more than a failure, and the first result more than a second one.
         if there is None or (record.is_done and not there.is_done):
             joined[record.cell] = record
     return list(joined.values())

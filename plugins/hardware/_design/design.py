@@ -181,6 +181,7 @@ def elementwise(product: Product, run: Run, numerics: Numerics) -> Fraction:
     first = product.rows - (product.rows if run.last_rows is None else run.last_rows)
     last_units = (product.rows - 1) // gates - first // gates + 1
     each = numerics.elementwise_units
+    # Units that came out earlier and have not been worked off while the matrix product ran.
     backlog = -(-product.units // each) - run.issue_cycles + run.last
     return max(Fraction(-(-last_units // each)), backlog) + numerics.elementwise_latency
 
@@ -208,6 +209,7 @@ def design(
         budget: what it may take beside multipliers.
     """
     runs = [runner(product, shape, numerics.conditions) for product in products]
+    # An engine that runs whole layers spreads over pixels by itself.
     copies = 1 if engine.whole_layer else numerics.pixel_copies
     memory = _memory(products, runs, device, numerics, copies, budget.ram_blocks)
     layers = tuple(
@@ -219,6 +221,7 @@ def design(
     estimate = _logic(engine, shape, multipliers, from_luts, numerics)
     usage = {"dsp": device.usage("dsp", dsp), **memory.placement.usage}
     if estimate is not None:
+        # The high end of the range: what fits must fit for certain.
         usage |= logic_usage(estimate.high, memory.placement, device)
     if budget.luts is not None and estimate is not None:
         usage["lut_budget"] = Usage(estimate.high.lut, budget.luts, 1.0)
@@ -248,6 +251,7 @@ def _dsp(
         return split_multipliers(multipliers + cell, bits, device, shares_operand=shares)
     array = device.products_per_dsp(bits, shares_operand=shares).value
     single = device.products_per_dsp(bits).value  # the element-wise part shares no operand
+    # Rounded up together: the last block of the array may hold a product of the other part.
     if array == single:
         return -(-(multipliers + cell) // int(array)), 0
     return -(-multipliers // int(array)) + -(-cell // int(single)), 0
@@ -322,6 +326,7 @@ def _streaming(run: Run, streamed: Fraction, repeats: int, numerics: Numerics) -
     speed = numerics.conditions.bytes_per_cycle
     if not streamed or speed is None:
         return _NONE
+    # Words arrive whole, so the last begun cycle counts.
     needed = Fraction(float(streamed * run.stored_bits) / 8 / speed).__ceil__()
     hidden = run.issue_cycles * repeats if numerics.overlap else _NONE
     return max(_NONE, Fraction(needed) - hidden)
@@ -366,6 +371,7 @@ def _memory(
     if not weights:
         return Memory(others, (_NONE,) * len(runs))
     (ram,) = weights
+    # The other memories keep their places: they cannot be streamed.
     everything = place(weights, device, ram_blocks=ram_blocks, beside=others)
     if everything.fits:
         return Memory(everything, (_NONE,) * len(runs))
@@ -379,6 +385,7 @@ def _streamed(runs: Sequence[Run], excess: int) -> tuple[Fraction, ...]:
     """Share of every product's words that is streamed."""
     depths = [next((ram.depth for ram in run.rams if ram.purpose == "weights"), 0) for run in runs]
     shares = [_NONE] * len(runs)
+    # One deep product streamed leaves the others alone; stable, so equal ones stay in order.
     for index in sorted(range(len(runs)), key=lambda index: -depths[index]):
         words = min(excess, depths[index])
         shares[index] = Fraction(words, depths[index]) if words else _NONE

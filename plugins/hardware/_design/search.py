@@ -91,6 +91,7 @@ def search(
     for _ in range(_ROUNDS):
         outlined.explore(lines)
         shape = outlined.found().best.shape
+        # The outline's best is counted and corrects all outlines; done when that moves nothing any more.
         if shape in counted.seen or not outlines.learn(outlined.at(shape), counted.at(shape)):
             break
         outlined = outlined.anew()
@@ -99,6 +100,7 @@ def search(
     outlined.explore(lines)
     for kind in _KINDS:
         _confirm(outlined, counted, kind)
+    # From here on an outline rules a shape out before it is counted.
     counted.promise = outlined.bound
     counted.refine(lines, outlined, is_limited=_is_limited(outlined, counted))
     return counted.found()
@@ -142,6 +144,7 @@ class _Outlines:
         )
         if max(abs(1 - cycles), abs(1 - stored), abs(1 - depth)) < _SAME:
             return False
+        # All of them were corrected by the old factors.
         self._known.clear()
         self._cycles, self._stored, self._depth = self._cycles * cycles, self._stored * stored, self._depth * depth
         return True
@@ -180,6 +183,7 @@ def _confirm(outlined: "_Explorer", counted: "_Explorer", kind: str) -> None:
     for outline in ranked:
         best = counted.best.get(kind)
         surprise = min(_SURPRISE, (max(ratios) - min(ratios)) / 2) if len(ratios) >= _ENOUGH else _SURPRISE
+        # Even if it were as lucky as the luckiest so far, and a little more, it would not be the best.
         if best is not None and ratios and outline.cycles * min(ratios) * (1 - surprise) >= best.cycles:
             return
         if counted.bound(outline.shape) >= (best.cycles if best is not None else Fraction(10**30)):
@@ -247,6 +251,7 @@ class _Explorer:
     def found(self) -> SearchResult:
         """The answers."""
         fits, streams = self.best.get("fits"), self.best.get("streams")
+        # The lines are never empty, so something was designed.
         best = fits or streams or self.best["neither"]
         return SearchResult(best, fits, streams)
 
@@ -293,6 +298,7 @@ class _Explorer:
             return [place for place in range(len(line)) if self.bound(line[place]) < limit]
         if self.bound(line[-1]) >= limit:
             return []
+        # Along a steady line bounds fall: those below the limit are its end.
         low, high = 0, len(line) - 1
         while low < high:
             middle = (low + high) // 2
@@ -317,6 +323,7 @@ class _Explorer:
         last = self._last_that_fits(line, useful)
         if last is None:
             return
+        # A larger shape may fit again: blocks are taken whole, and some widths waste less of them.
         for place in useful[last + 1 : last + 1 + _BESIDE]:
             self.at(line[place])
         below = useful[:last]
@@ -351,6 +358,7 @@ class _Explorer:
         held = sum(int(device.rams[kind].bits_each.value) * number for kind, number in room.items())
         stored = min((sum(layer.run.stored_bits for layer in found.layers) for found in self.seen.values()), default=0)
         needed = min(Fraction(sum(p.nnz for p in self.work) * numerics.conditions.weight_bits), Fraction(stored))
+        # All weights might fit somewhere: only then is it worth looking for a design that holds them.
         if needed <= held:
             return Fraction(0)
         return (needed - held) / 8 / Fraction(speed) if speed else Fraction(1)

@@ -86,6 +86,7 @@ class DenseSystolic(Engine):
         extents = [self._extents(product) for product in products]
         most = max(1, budget // (self.array_rows or 1))
         widths = {cut for _, across, _ in extents for cut in even_cuts(across, most)}
+        # Between two cuts a higher array has as many tiles and only a longer way through.
         heights = sorted({cut for down, _, _ in extents for cut in even_cuts(down)})
 
         def line(wide: int) -> Line:
@@ -117,6 +118,7 @@ class DenseSystolic(Engine):
                 "zeros": every - compute,
                 "lane_mismatch": tiling.tiles * tiling.length - every,
                 "memory_stall": Fraction(tiling.tiles * tiling.load),
+                # Tiles do not overlap: each fills and drains the array for itself.
                 "tail": Fraction((tiling.tiles - 1) * skew),
                 "fill_drain": Fraction(skew),
             },

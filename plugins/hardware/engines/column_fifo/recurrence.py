@@ -116,6 +116,7 @@ def column_cycles(
     is_sorted = bool((order == np.arange(groups)).all())
     work = np.maximum(counts if is_sorted else counts[:, order], least, dtype=np.int32)
     if lengths is not None:
+        # Behind a group's end stands whatever the array had: it must cost nothing.
         work[np.arange(columns)[:, None] >= ends[order]] = 0
     busy = work.sum(axis=0, dtype=np.int64)
     ready = np.broadcast_to(np.arange(1, columns + 1, dtype=np.int32)[:, None], (columns, groups))
@@ -124,6 +125,7 @@ def column_cycles(
     if (work <= work[:, :, :1]).all():
         # A PE that never has more to do than another never decides; in a dense matrix the first one has the most rows.
         work = np.ascontiguousarray(work[:, :, :1])
+    # More slots than columns never fill, and would only make the table longer.
     finish, high_water = _recurrence(work, ready, ends[order], min(slots, columns), delay)
     if slots >= columns:
         unlimited = finish
@@ -182,9 +184,11 @@ def _recurrence(
     # Row j: the last start of column j - slots; the columns before the first never hold a broadcast up.
     last_start = np.full((slots + columns, groups), np.iinfo(np.int32).min // 2, dtype=np.int32)
     starts = np.empty((min(slots, _BLOCK), groups, pes), dtype=np.int32)
+    # Blocks end where groups do, so that within one the same groups run.
     edges = {*range(0, columns, len(starts) or 1), *ends.tolist()} | {columns}
     for first, end in pairwise(sorted(edges)):
         live = int(np.searchsorted(-ends, -first))  # groups longer than `first`
+        # A column may be broadcast once the one `slots` before it has left every FIFO; delays add up, never down.
         delays = last_start[first:end, :live] + (delay + 1) - ready[first:end, :live]
         delays = np.maximum.accumulate(np.concatenate([late[:, :live], delays]), axis=0)
         late = delays[-1:]
@@ -208,6 +212,7 @@ def _high_water(arrival: NDArray[np.int32], last_start: NDArray[np.int32], ends:
     """Most columns that had arrived at the start of an older one, that one included."""
     most = 0
     for group, end in enumerate(ends.tolist()):
+        # Times rise along both arrays, so that one search per column counts those that had arrived.
         there = np.searchsorted(arrival[:end, group], last_start[:end, group], side="right")
         most = max(most, int((there - np.arange(end)).max(initial=0)))
     return most
@@ -221,6 +226,7 @@ def pe_counts(mask: Mask, pes: int) -> NDArray[np.integer]:
     """
     rows, cols = mask.shape
     per_pe = -(-rows // pes)
+    # The narrowest type that holds them: counting is bound by memory.
     kind = np.uint8 if per_pe < 256 else np.uint16 if per_pe < 65536 else np.uint32
     kept = np.zeros((pes, cols), dtype=kind)
     whole = rows - rows % pes
@@ -246,6 +252,7 @@ def run_padding(mask: Mask, pes: int, index_bits: int, trailing_runs: TrailingRu
     for first in range(0, rows, pes):
         kept = mask[first : first + pes]
         here = run[: len(kept)]
+        # One stored zero for every full stretch that the index cannot say; paid when the run ends.
         padding[: len(kept)] += (here >> index_bits) * kept
         here += 1
         here *= ~kept
@@ -269,6 +276,7 @@ def broadcast_order(
     """
     columns = np.arange(cols) if live is None else np.flatnonzero(live)
     lengths = np.bincount(columns % groups, minlength=groups)
+    # Stable: within a group the columns stay in order.
     by_group = columns[np.argsort(columns % groups, kind="stable")]
     order = np.zeros((groups, int(lengths.max())), dtype=np.intp)
     order[np.arange(order.shape[1]) < lengths[:, None]] = by_group

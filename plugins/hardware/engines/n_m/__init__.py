@@ -87,6 +87,7 @@ class NM(Engine):
         """ceil(rows / M) times the cycles of a row: the same for every mask of the ratio."""
         pes, lanes, rows, m = shape["pes"], shape["lanes"], product.rows, shape["m"]
         slots = _slots(product, shape)
+        # Every row takes as long: the ratio alone decides.
         each, used, waves = _row_cycles(slots, lanes), min(lanes, len(slots)), -(-len(slots) // lanes)
         depth, reserved = -(-rows // pes) * each, rows * int(slots.sum())
         index_bits = (m - 1).bit_length()
@@ -121,6 +122,7 @@ class NM(Engine):
             return None
         if self.n is not None and self.m is not None:
             fill = group_fill(part, self.m)
+            # Without a mask only the mean is known: a tensor that keeps more on average certainly does not fit.
             most = mean_fill(part, self.m) if fill is None else fill.most
             if most <= self.n:
                 return None
@@ -139,6 +141,7 @@ class NM(Engine):
             return self.n, self.m
         parts = [part for product in products for part in product.parts if not part.is_dense]
         m = max((smallest_group(part) or 1 for part in parts), default=1)
+        # Dense alone asks for no ratio; 2:4 hardware is the one that is built.
         m = m if m > 1 else 4
         return max((most_in_a_group(part, m) for part in parts), default=m), m
 
@@ -153,6 +156,7 @@ class NM(Engine):
         # Of the same number of row groups, the fewest PEs.
         pes = pes if self.pes is not None else -(-rows.max() // -(-rows.max() // pes))
         cycles = (-(-rows // pes[:, None]) * -(-groups // lanes[:, None]) * weight).sum(axis=1)
+        # The last key is the first one that counts: cycles, then multipliers.
         order = np.lexsort((pes * lanes, cycles)).tolist()
         return [(int(pes[index]), int(lanes[index])) for index in order]
 
