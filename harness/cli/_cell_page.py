@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING, Any
 from harness._text import plural
 
 if TYPE_CHECKING:
+    from harness.report.charts import Chart
     from harness.report.page import Column, Document, Grid
 
 KEY_DIGITS = 12
 """Of a stage's key, which are enough to find its folder; --json has all."""
 
 
-def cell_document(found: Mapping[str, Any]) -> "Document":
-    """What `harness.inspection.pages.shown` found, in order: facts, tensors, stages, costs."""
+def cell_document(found: Mapping[str, Any], *, titled: bool = False) -> "Document":
+    """What `harness.inspection.pages.shown` found, in order: facts, tensors, stages, costs.
+
+    Args:
+        found: of one cell.
+        titled: for a page: with the training curve, and a heading for every part.
+    """
     from harness.report.page import Document, Section
 
     record = found["record"]
@@ -30,7 +36,27 @@ def cell_document(found: Mapping[str, Any]) -> "Document":
     facts = tuple((name, text) for name, text in rows if text)
     head = Section(f"{found['cell']}  {found['title']}", facts=facts, warnings=warnings)
     grids = (_tensors(record), _stages(found["stages"], record), _hardware(record["hardware"]))
-    return Document("", (head, *(Section(grid=grid) for grid in grids if grid.rows)))
+    headings = ("Tensors", "Stages", "Hardware")
+    parts = [(name if titled else "", grid) for name, grid in zip(headings, grids, strict=True) if grid.rows]
+    drawn = [Section("Training", charts=(_training(record),))] if titled and record["valid_history"] else []
+    return Document("", (head, *drawn, *(Section(name, grid=grid) for name, grid in parts)))
+
+
+def _training(record: Mapping[str, Any]) -> "Chart":
+    """The validation metric after every epoch, as it stands in the record."""
+    from harness.report.charts import Chart, Panel, Point, Series, Style
+
+    unit = f", {record['unit']}" if record["unit"] else ""
+    values = [(epoch, value) for epoch, value in enumerate(record["valid_history"], start=1) if value is not None]
+    digits = record["digits"]
+    points = tuple(Point(float(epoch), value, name=f"epoch {epoch}: {value:.{digits}f}") for epoch, value in values)
+    prune = record["total_epochs"] - record["retrain_epochs"]
+    events = (("prune", float(prune)),) if record["retrain_epochs"] else ()
+    style = Style(0, f"{record['pattern']}, {record['strategy']}, seed {record['seed']}")
+    panel = Panel("", (Series(style.name, points, style, style),), events=events)
+    y = f"{record['metric'] or 'value'}{unit} (valid)"
+    about = ("On the validation split after every trained epoch.",)
+    return Chart("training", "Training curve", "trained epochs", y, (panel,), about)
 
 
 def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -22,6 +22,7 @@ from harness.cli._common import (
     print_json,
     stderr,
     stdout,
+    write_text,
 )
 
 if TYPE_CHECKING:
@@ -309,14 +310,25 @@ def show(
     store: StoreOption = DEFAULT_STORE,
     data_dir: DataDirOption = None,
     as_json: JsonOption = False,
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Write a page instead, one file.", show_default=False),
+    ] = None,
 ) -> None:
     """Print everything about a cell: what it is, what it measured, its stages, versions, costs and files."""
+    from harness.api import SpecError
     from harness.cli._cell_page import cell_document
     from harness.inspection import pages as inspection
     from harness.inspection.lookup import find_cell
+    from harness.report import html
 
     found = inspection.shown(store, find_cell(store, cell, run), data_dir)
-    if as_json:
+    if as_json and page is not None:
+        raise SpecError("show: --html writes a page, and --json prints values; give one of them")
+    if page is not None:
+        write_text(page, html.text(cell_document(found, titled=True)))
+        echo(f"wrote {page}")
+    elif as_json:
         print_json(found)
     else:
         print_document(cell_document(found))

@@ -219,6 +219,17 @@ def test_following_prints_what_comes_until_the_cell_is_done(shell):
 # --- show -----------------------------------------------------------------------------------------------------------
 
 
+def test_everything_about_a_cell_is_a_page_of_html_too(finished, tmp_path):
+    printed = finished("show", "unstructured seed 0").stdout
+    done = finished("show", "unstructured seed 0", "--html", str(tmp_path / "cell.html"))
+
+    page = (tmp_path / "cell.html").read_text()
+    assert done.exit_code == 0 and page.startswith("<!doctype html>") and "<svg" in page
+    numbers = re.findall(r"\d+\.\d{2,}", printed)
+    assert numbers and [number for number in numbers if number not in page] == []
+    assert finished("show", "unstructured seed 0", "--html", "a.html", "--json").exit_code == 2
+
+
 def test_everything_about_a_cell_fits_on_a_page(finished):
     page = finished("show", "unstructured seed 0").stdout
 
