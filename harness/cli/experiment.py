@@ -32,9 +32,9 @@ from harness.cli._common import (
 from harness.cli.results import where
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from harness.api import JsonValue, Problem, Task
+    from harness.api import JsonValue, Problem, Task, Tracker
     from harness.execution.graph import Executor
     from harness.execution.run import RunResult
     from harness.planning.plan import Plan
@@ -133,6 +133,15 @@ def run(
     ] = None,
     trust_code: TrustCodeOption = False,
     full: FullOption = False,
+    track: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--track",
+            metavar="NAME",
+            help="Tell a tracker, e.g. tensorboard or 'mlflow(tracking_uri=http://host:5000)'; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     progress: Annotated[ProgressKind, typer.Option("--progress", help="How progress is shown.")] = ProgressKind.auto,
 ) -> int:
     """Run an experiment, print its answer (with --full every table) and say where its report is kept.
@@ -154,6 +163,7 @@ def run(
     places = parse_devices(devices) if devices is not None else ()
     policy = Policy(parse_retry(retry) if retry is not None else frozenset(), retries, max_failures, stage_timeout)
     experiment = load_experiment(spec, only=only, smoke=smoke, plugins=plugin)
+    trackers = _trackers(track or (), experiment.plugins)
     result = run_experiment(
         experiment,
         store=store,
@@ -164,6 +174,7 @@ def run(
         trust_code=trust_code,
         executor=_ray(address, workers, places) if executor is ExecutorKind.ray else None,
         progress=shown.make(progress.value, stderr()),
+        trackers=trackers,
     )
     note = " (a smoke run: it tests the way, its numbers mean nothing)" if smoke else ""
     _print_report(result, experiment, title=experiment.name + note, full=full)
@@ -179,6 +190,40 @@ def run(
         )
         return EXIT_CELL_FAILED
     return EXIT_CELL_FAILED if any(record.status in FAILED for record in result.records) else 0
+
+
+def _trackers(wanted: "Sequence[str]", files: "Sequence[Path]") -> "list[Tracker]":
+    """Trackers from their names, with parameters in brackets as labels have them; one that cannot work is refused."""
+    import json
+
+    from pydantic import ValidationError
+
+    from harness.api import PluginUnavailableError, SpecError, Tracker, load_yaml
+    from harness.discovery.finding import discover
+
+    registry = discover(files=files) if wanted else None
+    made = []
+    for text in wanted:
+        name, _, inside = text.strip().partition("(")
+        # Each parameter as a line of YAML: `streams=4` is a number, a URL a text.
+        pairs = [part.partition("=") for part in inside.removesuffix(")").split(",") if part.strip()]
+        entry: dict[str, JsonValue] = {"name": name}
+        entry |= {key.strip(): json.loads(json.dumps(load_yaml(value.strip()))) for key, _, value in pairs}
+        assert registry is not None
+        try:
+            tracker = registry.create("tracker", entry)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise SpecError(
+                f"run: --track {text}: {where}: {first['msg']}, got {first['input']!r}; `harness plugins show tracker "
+                f"{name}` has the parameters"
+            ) from error
+        assert isinstance(tracker, Tracker)
+        if reason := tracker.why_unavailable():
+            raise PluginUnavailableError(f"tracker '{name}' cannot be used: {reason}")
+        made.append(tracker)
+    return made
 
 
 def _ray(address: str | None, workers: int | None, devices: tuple[str, ...]) -> "Executor":

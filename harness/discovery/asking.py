@@ -38,6 +38,7 @@ from harness.api import (
     Strategy,
     Task,
     Tensor,
+    Tracker,
     Workload,
 )
 from harness.api.promises import kept_program
@@ -182,9 +183,9 @@ def banks_of(pattern: Pattern, tensor: Tensor) -> int | None:
 # --- backends -------------------------------------------------------------------------------------------------------
 
 
-def why_unavailable(backend: Backend) -> str | None:
-    """Why a backend cannot be used here, None if it can; raises as `asked`."""
-    return reason_of(backend, backend.why_unavailable, "why_unavailable")
+def why_unavailable(plugin: Backend | Tracker) -> str | None:
+    """Why a backend or a tracker cannot be used here, None if it can; raises as `asked`."""
+    return reason_of(plugin, plugin.why_unavailable, "why_unavailable")
 
 
 def why_not(backend: Backend, problem: Problem, settings: Settings) -> str | None:

@@ -28,6 +28,7 @@ from harness.api import (
     Score,
     Strategy,
     Task,
+    Tracker,
 )
 from harness.discovery import hookspecs
 from harness.discovery.asking import named, why_unavailable
@@ -38,7 +39,7 @@ from harness.user_files import checked, folder_of, import_file, package_of
 BASES: Mapping[Kind, type[Component]] = {
     "task": Task, "pattern": Pattern, "strategy": Strategy, "score": Score, "schedule": Schedule,
     "backend": Backend, "hardware": HardwareModel,
-    "engine": Engine, "column": ReportColumn,
+    "engine": Engine, "column": ReportColumn, "tracker": Tracker,
 }  # fmt: skip
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -283,7 +284,7 @@ def _inspected(thing: object, kind: Kind, origin: _Origin) -> PluginRow:
         component = thing()
         hash(component)
         named(component)
-        reason = why_unavailable(component) if isinstance(component, Backend) else None
+        reason = why_unavailable(component) if isinstance(component, Backend | Tracker) else None
     except (Exception, SystemExit) as error:
         if isinstance(error, PluginContractError):  # a sentence already
             message, remedy = str(error), origin.update
@@ -296,7 +297,7 @@ def _inspected(thing: object, kind: Kind, origin: _Origin) -> PluginRow:
     place = replace(origin, module=thing.__module__).place
     return PluginRow(
         kind, name, summary, origin.distribution, origin.version, place, state, reason,
-        None if reason is None else "install it, or leave this backend out", thing,
+        None if reason is None else f"install it, or leave this {kind} out", thing,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from harness.api import (
     Score,
     Strategy,
     Task,
+    Tracker,
 )
 
 hookspec = pluggy.HookspecMarker("harness")
@@ -64,6 +65,12 @@ def register_hardware() -> type[HardwareModel] | Sequence[type[HardwareModel]]:
 @hookspec
 def register_engine() -> type[Engine] | Sequence[type[Engine]]:
     """Offer an engine: how the datapath of an accelerator runs one matrix-vector product."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def register_tracker() -> type[Tracker] | Sequence[type[Tracker]]:
+    """Offer a tracker: it is told what a run does while it does it."""
     raise AssertionError("a specification is never called")
 
 

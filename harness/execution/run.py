@@ -8,11 +8,22 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from harness import _supervisor
 from harness._files import write_atomic
-from harness.api import Backend, Evaluation, JsonValue, PluginContractError, SpecError, StoreError
+from harness.api import (
+    Backend,
+    Evaluation,
+    JsonValue,
+    PluginContractError,
+    RunInfo,
+    SpecError,
+    StageInfo,
+    StoreError,
+    Tracker,
+)
 from harness.discovery.asking import value_of
 from harness.execution.collect import Collector
 from harness.execution.eta import Clock
@@ -20,6 +31,7 @@ from harness.execution.graph import Executor, Graph, Policy, Schedule
 from harness.execution.local import LocalExecutor
 from harness.execution.progress import Progress
 from harness.execution.slots import default_workers
+from harness.execution.tracking import Tracking
 from harness.execution.worker import Done, Failed, Job, Message
 from harness.execution.worker import Progress as StepsDone
 from harness.planning.lowering import PlannedCell
@@ -29,7 +41,7 @@ from harness.report.checks import noted
 from harness.results import records
 from harness.results.records import Record
 from harness.spec import Experiment
-from harness.store import Store
+from harness.store import StageRecord, Store
 from harness.store.claims import Claims
 from harness.store.status_file import Heartbeat, StatusFile
 
@@ -78,6 +90,7 @@ def run(
     trust_code: bool = False,
     executor: Executor | None = None,
     progress: Progress | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> RunResult:
     """Run an experiment; stages that are in the store are not run again.
 
@@ -91,6 +104,7 @@ def run(
         trust_code: take results of older code, all else being equal.
         executor: where stages are run; default: in processes of this machine.
         progress: where to tell what happens.
+        trackers: who else is told, each beside the run; none of them can fail it.
 
     Raises:
         SpecError, DataError: nothing was run.
@@ -110,17 +124,18 @@ def run(
     shelf.prepare()
     policy, progress = policy or Policy(), progress or Progress()
     ran: set[str] = set()
-    with Claims(shelf) as claims, Heartbeat(claims.refresh):
+    with Tracking.of(trackers, progress.note) as tracking, Claims(shelf) as claims, Heartbeat(claims.refresh):
         claims.tidy()
         while True:
             plan = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
             count = len(devices) or workers or default_workers(experiment.threads, frozenset(plan.devices.values()))
             used = executor or LocalExecutor(count, devices)
-            one = _Run(plan, count, used, claims, policy, progress, ran)
+            one = _Run(plan, count, used, claims, policy, progress, ran, tracking)
             result = one.run()
             # A stage that was damaged behind the plan's back is seen by the next plan, which mends it; once.
             if ran or not one.is_mendable:
                 claims.tidy()  # what its own workers left, if one was killed
+                tracking.state = "interrupted" if result.interrupted else "stopped" if result.stopped else "ended"
                 return result
             ran = one.ran
 
@@ -137,7 +152,9 @@ class _Run:
         policy: Policy,
         progress: Progress,
         ran: set[str],
+        tracking: Tracking,
     ) -> None:
+        self._tracking = tracking
         self._plan, self._workers, self._executor, self._progress = plan, workers, executor, progress
         self._folder = plan.store.run_folder(plan.experiment.run_id)
         self._collector = Collector(plan, finished=dict(plan.cached), ran=set(ran))
@@ -181,9 +198,14 @@ class _Run:
         self._write_spec()
         for key in self._plan.damaged:
             self._plan.store.set_aside(key)
+        bill = self._plan.summary()
+        experiment, epochs = self._plan.experiment, bill["epochs_to_run"]
+        assert isinstance(epochs, int)
+        cells = len(self._plan.cells)
+        self._tracking.run_started(RunInfo(experiment.run_id, self._folder, cells, epochs, experiment.document))
         self._write_records(_COSTING_S)
         interrupted = False
-        self._progress.begin(self._plan.summary(), self._workers)
+        self._progress.begin(bill, self._workers)
         try:
             with Heartbeat(self._status.touch):
                 self._executor.run(self._schedule)
@@ -256,6 +278,7 @@ class _Run:
             "before": before if math.isfinite(before) else None,
         }
         self._progress.started(key, label)
+        self._tracking.stage_started(partial(self._stage_info, key))
         self._write_now_and_then()
 
     def _on_message(self, message: Message) -> None:
@@ -282,6 +305,29 @@ class _Run:
         self._clock.finished(key, None if message.is_found else record.seconds)
         outcome = "computed by another run" if message.is_found else self._outcome(message)
         self._progress.finished(key, self._collector.label(key), outcome, self._clock.tally(), is_epoch=is_epoch)
+        self._tracking.stage_finished(partial(self._stage_info, key, record, is_found=message.is_found))
+
+    def _stage_info(
+        self, key: str, record: StageRecord | None = None, *, is_found: bool = False, failure: str = ""
+    ) -> StageInfo:
+        """A stage as trackers see it, before or after it has run."""
+        stage, cell = self._plan.stages[key], self._collector.owner(key).cell
+        name = self._plan.problems[cell.task].metric.name
+        found = {"valid": record.valid, "test": record.test} if record else {}
+        metrics = {f"{split}/{name}": self._value(key, each) for split, each in found.items() if each is not None}
+        if record and record.train and record.train.items:
+            metrics["train/nats"] = record.train.nats / record.train.items
+        return StageInfo(
+            key=key,
+            kind=stage.kind,
+            cell=cell.id,
+            label=self._collector.label(key),
+            epoch=stage.epoch_index + (stage.kind == "train"),
+            seed=cell.seed,
+            metrics={each: value for each, value in metrics.items() if math.isfinite(value)},
+            seconds=None if record is None or is_found else record.seconds,
+            failure=failure,
+        )
 
     def _failed(self, failed: Failed) -> None:
         label = self._collector.label(failed.key)
@@ -291,6 +337,8 @@ class _Run:
         self._collector.failures[failed.key] = (failed.status, failed.reason)
         self._clock.lost(failed.key)
         self._progress.failed(failed.key, label, failed.status, failed.reason)
+        told = f"{failed.status}: {failed.reason}"
+        self._tracking.stage_finished(partial(self._stage_info, failed.key, failure=told))
         self._damaged = self._damaged or failed.is_damaged
         text = failed.trace or _tail(self._jobs[failed.key].log)
         if text:
@@ -326,6 +374,7 @@ class _Run:
         self._records = self._collector.records(costing)
         if is_last:
             self._records = noted(self._records)
+        self._tracking.records(self._records, is_last=is_last)
         records.write(self._folder / "records.json", self._records)
         end = time.monotonic()
         self._next_records = end + max(_RECORDS_EVERY_S, (end - start) / _RECORDS_SHARE)

@@ -360,7 +360,7 @@ def test_the_command_ends_with_six_for_a_problem_and_nought_for_none(fraud):
 
 
 def test_what_is_no_run_and_no_store_is_said(fraud, tmp_path):
-    with pytest.raises(StoreError, match="nothing.json"):
+    with pytest.raises(StoreError, match=r"nothing\.json"):
         verify(tmp_path / "nothing.json")
     with pytest.raises(SpecError, match="expected a store with stages"):
         verify(fraud.run, tmp_path / "nowhere")
