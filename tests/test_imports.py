@@ -25,7 +25,7 @@ assert not loaded, f"loaded: {{loaded}}"
 def run_fresh(code):
     """Run code, then fail if a heavy library was loaded, in a fresh interpreter."""
     return subprocess.run(
-        [sys.executable, "-c", code + REPORT], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code + REPORT], capture_output=True, text=True, timeout=600, check=False
     )  # fmt: skip
 
 

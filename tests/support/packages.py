@@ -19,7 +19,7 @@ def install(source: Path, target: Path) -> None:
     uv = os.environ.get("UV") or shutil.which("uv")
     installer = [uv, "pip", "install", "--python", sys.executable] if uv else [sys.executable, "-m", "pip", "install"]
     command = [*installer, "--quiet", "--no-deps", "--no-build-isolation", "--target", str(target), str(copy)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -32,6 +32,6 @@ def run(folder: Path, site: Path, *command: str) -> subprocess.CompletedProcess[
         env=environment,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=600,
         check=False,
     )

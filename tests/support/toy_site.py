@@ -100,6 +100,6 @@ class Shell:
     def process(self, *arguments, **variables):
         """Run a command in a process of its own; its output, or a failed assertion with its errors."""
         process = self.start(*arguments, **variables)
-        output, errors = process.communicate(timeout=100)
+        output, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
         return output

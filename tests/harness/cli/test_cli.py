@@ -125,7 +125,7 @@ class Shell:
     def process(self, *arguments, **variables):
         """The same in a process of its own."""
         process = self.start(*arguments, **variables)
-        output, errors = process.communicate(timeout=100)
+        output, errors = process.communicate(timeout=600)
         return Done(process.returncode, output, errors)
 
     def start(self, *arguments, **variables):
@@ -227,12 +227,12 @@ def test_an_interrupted_run_keeps_what_is_finished_and_the_same_command_continue
     shell.spec()
     command = ("run", "experiment.yaml", "--workers", "1")
     running = shell.start(*command, TOY_SECONDS_PER_EPOCH="0.3")
-    until = time.monotonic() + 60
+    until = time.monotonic() + 300
     while time.monotonic() < until and "epoch 2" not in running.stderr.readline():
         pass
 
     running.send_signal(sent)
-    output, errors = running.communicate(timeout=30)
+    output, errors = running.communicate(timeout=600)
 
     assert running.returncode == code
     assert "the same command continues" in errors and "PARTIAL" in output

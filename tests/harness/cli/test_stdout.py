@@ -27,7 +27,7 @@ def harness(*arguments, stdout=subprocess.PIPE, site="", **variables):
     return subprocess.run(
         [sys.executable, "-m", "harness", *arguments],
         env=os.environ | {"PYTHONPATH": str(site)} | variables,
-        stdout=stdout, stderr=subprocess.PIPE, timeout=200, check=False,
+        stdout=stdout, stderr=subprocess.PIPE, timeout=600, check=False,
     )  # fmt: skip
 
 

@@ -148,7 +148,7 @@ def test_a_record_may_say_how_and_when_it_came_about(matrix, case, bench):
 
 def test_a_process_that_is_left_is_found_and_ended(matrix, case, monkeypatch):
     monkeypatch.setattr(matrix, "ORPHAN_S", 0.2)
-    sleep = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(60)"]
+    sleep = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
     marked = os.environ | {"HARNESS_KILL_MATRIX": str(case.store)}
     with (
         subprocess.Popen(sleep, env=marked, stdout=subprocess.PIPE) as orphan,
@@ -159,7 +159,7 @@ def test_a_process_that_is_left_is_found_and_ended(matrix, case, monkeypatch):
         assert matrix.left_running(case.store) == [orphan.pid]
         with pytest.raises(matrix.FaultError, match="1 processes left"):
             case.see_no_orphans()
-        assert orphan.wait(10) == -9
+        assert orphan.wait(300) == -9
         assert other.poll() is None
         other.kill()
 

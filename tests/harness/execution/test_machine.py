@@ -53,7 +53,7 @@ def test_kills_for_memory_are_counted_where_the_container_says_so(tmp_path):
 PARENT = """
 import os, subprocess, sys
 child = "import os, time; from harness.execution.machine import die_with; die_with(os.getppid(), is_bound={}); "
-child += "print(os.getpid(), flush=True); time.sleep(60)"
+child += "print(os.getpid(), flush=True); time.sleep(600)"
 process = subprocess.Popen([sys.executable, "-c", child.format(sys.argv[1] == "bound")])
 process.wait()
 """
@@ -65,7 +65,7 @@ def test_a_worker_dies_with_its_parent_however_that_ends(how):
     child = int(parent.stdout.readline())
     parent.kill()
     parent.communicate()  # the child holds the pipe: it is closed when that has died, too
-    until = time.monotonic() + 10
+    until = time.monotonic() + 300
     while _runs(child) and time.monotonic() < until:
         time.sleep(0.05)
 

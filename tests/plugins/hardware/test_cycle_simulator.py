@@ -199,8 +199,8 @@ def test_a_mask_of_6000_by_1500_is_costed_in_well_under_a_tenth_of_a_second(make
     model.cost(workload)  # the dense baseline and the device table are kept from here on
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.process_time()
         model.cost(workload)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.process_time() - start)
 
     assert min(seconds) < 0.1
