@@ -1,8 +1,10 @@
 """Files that are there whole or not at all, files of others read without trust, and digests of what they hold."""
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import stat
 import tempfile
 from collections.abc import Callable, Iterator
@@ -28,12 +30,40 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
     for is_last in (False, True):
         with temporary(path, path.parent, write) as made:
             try:
-                return os.replace(made, path)
+                return replace(made, path)
             except FileNotFoundError:
                 # A run that has not told of itself yet is not seen by another one, which may take what is on its way
                 # for that of a dead run (`Claims.tidy`); it does so once, at its start.
                 if is_last:
                     raise
+
+
+def replace(made: str | Path, path: Path) -> None:
+    """Give a file its name; a folder that has it, where a file belongs, is moved aside and kept for a look.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    try:
+        os.replace(made, path)
+    except IsADirectoryError:
+        aside(path)
+        os.replace(made, path)
+
+
+def aside(path: Path) -> None:
+    """Rename what cannot be used, whatever it is, to a name that says so; gone already is as well.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        try:
+            path.replace(path.with_suffix(".damaged"))
+        except OSError as error:
+            if error.errno not in (errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+                raise
+            path.replace(path.with_suffix(f".{secrets.token_hex(4)}.damaged"))
 
 
 @contextmanager

@@ -21,6 +21,29 @@ def clean(text: str, limit: int = LIMIT) -> str:
     return f"{shown[:limit]}... ({len(text):,} characters)"
 
 
+def lines(text: str, limit: int = LIMIT, most: int = 200) -> str:
+    """A message of one line or several that a terminal can show, whatever words of others stand in it.
+
+    Args:
+        text: the message.
+        limit: characters of a line that stay.
+        most: lines that stay.
+    """
+    if len(text) <= limit and text.isprintable():
+        return text
+    every = text[: 2 * limit * most].split("\n")
+    shown = ["".join(c if c.isprintable() else _escaped(c) for c in _cut(line, limit)) for line in every[:most]]
+    left = text.count("\n") + 1 - len(shown)
+    return "\n".join([*shown, f"... and {left:,} lines more"] if left > 0 else shown)
+
+
+def _cut(line: str, limit: int) -> str:
+    """A line without its middle, if it is long: what was wrong stands at its beginning, the way out at its end."""
+    if len(line) <= limit:
+        return line
+    return f"{line[: limit // 2]}... ({len(line):,} characters) ...{line[-limit // 4 :]}"
+
+
 def told(error: BaseException) -> str:
     """`Type: message` of an exception, also of one whose own text cannot be made."""
     try:

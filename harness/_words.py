@@ -7,6 +7,9 @@ from difflib import SequenceMatcher
 _CUTOFF = 0.6
 """Of a likeness between 0 and 1, below which a suggestion would only mislead."""
 
+_LONGEST = 200
+"""Characters of a word that may be a misspelt one; comparing longer ones takes long and finds nothing."""
+
 _SAME_WORD = 0.8
 """Likeness of two words above which one is the other misspelt."""
 
@@ -21,6 +24,8 @@ def closest(word: str, known: Iterable[str]) -> str | None:
         word: what was written.
         known: what could have been; of two that are equally like it, the first is taken.
     """
+    if len(word) > _LONGEST:
+        return None
     best, found = _CUTOFF, None
     for each in known:
         likeness = max(_by_letters(word.lower(), each.lower()), _by_words(_parts(word), _parts(each)))

@@ -15,11 +15,17 @@ HarnessError                    anything a user can cause and mend
 
 from typing import ClassVar
 
+from harness import _text
+
 
 class HarnessError(Exception):
     """One sentence: who expected what, what was got, the way out."""
 
     exit_code: ClassVar[int] = 2
+
+    def __str__(self) -> str:
+        """The sentence, in which words of users and of other code are bounded and cannot act on a terminal."""
+        return _text.lines(super().__str__())
 
 
 class SpecError(HarnessError):

@@ -16,11 +16,12 @@ stdout carries the product, stderr the progress and the errors. Exit codes:
 import io
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import harness
+from harness import _text
 from harness.cli import data, experiment, hardware, inspect, judgement, plugins, results, store
 
 EPILOG = (
@@ -73,7 +74,21 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     _take_stdout()
-    app(prog_name="harness")
+    try:
+        code = app(prog_name="harness", standalone_mode=False)
+    except Exception as error:
+        if not isinstance(getattr(error, "message", None), str) or not hasattr(error, "format_message"):
+            raise
+        code = _usage(error)
+    sys.exit(code)
+
+
+def _usage(error: Any) -> int:
+    """Print what is wrong with a command line, whose words may be anything; its exit code."""
+    text = _text.lines(error.format_message(), most=500)  # a help page is one of these, too
+    error.format_message = lambda: text
+    error.show()
+    return int(error.exit_code)
 
 
 def _take_stdout() -> None:

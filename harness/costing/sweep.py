@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from io import BytesIO, StringIO
 from itertools import product
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +34,11 @@ RESOURCES: Mapping[str, Callable[[Cost], float]] = {
 """What latency is weighed against, each on its own."""
 
 UNITS = {"RAM": "% of the fullest kind", "bandwidth": "GB/s of weights"}
+
+MOST = 10**9
+"""Of a budget, a depth or a clock."""
+
+_MOST_VALUES, _DIGITS = 1000, 20
 
 TEXTS = (".csv", ".json")
 # By suffix, the metadata that would change with the date of drawing.
@@ -154,10 +158,20 @@ def whole_numbers(text: str, option: str) -> tuple[int, ...]:
     Raises:
         SpecError: one is no whole number above 0.
     """
-    found = [int(part) if part.strip().isdecimal() else 0 for part in text.split(",")]
-    if min(found) < 1:
-        raise SpecError(f"{option}: expected whole numbers above 0, such as 1,2,4, got {text!r}; correct the list")
+    parts = _parts(text, option)
+    found = [int(part) if part.strip().isdecimal() and len(part) < _DIGITS else 0 for part in parts]
+    if min(found) < 1 or max(found) > MOST:
+        raise SpecError(
+            f"{option}: expected whole numbers above 0 and up to {MOST}, such as 1,2,4, got {text!r:.80}; mend the list"
+        )
     return tuple(dict.fromkeys(found))
+
+
+def _parts(text: str, option: str) -> list[str]:
+    parts = text.split(",")
+    if len(parts) > _MOST_VALUES:
+        raise SpecError(f"{option}: expected at most {_MOST_VALUES} values, got {len(parts)}; each is costed anew")
+    return parts
 
 
 def numbers(text: str, option: str) -> tuple[float, ...]:
@@ -167,11 +181,13 @@ def numbers(text: str, option: str) -> tuple[float, ...]:
         SpecError: one is no finite number above 0.
     """
     try:
-        found = [float(part) for part in text.split(",")]
+        found = [float(part) for part in _parts(text, option)]
     except ValueError:
         found = [0.0]
-    if not all(0 < value < inf for value in found):
-        raise SpecError(f"{option}: expected numbers above 0, such as 100,150.5, got {text!r}; correct the list")
+    if not all(0 < value <= MOST for value in found):
+        raise SpecError(
+            f"{option}: expected numbers above 0 and up to {MOST}, such as 100,150.5, got {text!r:.80}; mend the list"
+        )
     return tuple(dict.fromkeys(found))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness._text import listed
 from harness.api import LSTM, Conv2D, Dense, Frozen, Layer, Network, Pool2D, SpecError, Workload
@@ -23,6 +23,10 @@ DESCRIPTIONS = (".yaml", ".yml")
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+MOST_UNITS = 2**24
+"""Of inputs, units, outputs or extents of a layer; the largest vocabulary in use is a sixtieth of it."""
+
+
 class _Entry(Frozen):
     """What every described layer has.
 
@@ -32,6 +36,15 @@ class _Entry(Frozen):
         banks: equally filled banks per row; every bank then keeps the same whole number of weights.
         activation_density: fraction of the layer's inputs that are not zero.
     """
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _is_within_reason(cls, value: object) -> object:
+        """Refuse a size at its field that no layer has."""
+        sizes = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(size, int) and size > MOST_UNITS for size in sizes):
+            raise ValueError(f"expected at most {MOST_UNITS:,}, as no layer has more")
+        return value
 
     name: str = Field(min_length=1)
     density: Share = 1.0

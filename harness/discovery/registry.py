@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import pluggy
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails
 
 from harness._words import closest
 from harness.api import Component, JsonValue, Kind, PluginUnavailableError, UnknownPluginError
@@ -132,10 +134,37 @@ class Registry:
         given: Mapping[str, JsonValue] = {"name": entry} if isinstance(entry, str) else entry
         component = self.get(kind, str(given.get("name")))
         parameters = {key: value for key, value in given.items() if key != "name"}
+        _refuse_endless(component, parameters)
         # As JSON, and strictly: a list is a tuple there, but '10' is no number and `true` no 1.
         context = {"create": partial(self.create, folder=folder), "folder": folder}
         with making(component):
             return named(component.model_validate_json(json.dumps(parameters), strict=True, context=context))
+
+
+MOST = 10**9
+"""Of a parameter that is a whole number: more of anything is neither held by a machine nor counted in time."""
+
+MOST_EPOCHS = 100_000
+"""Of a parameter that counts epochs or rounds: each is a stage with files of its own."""
+
+
+def _refuse_endless(component: type[Component], parameters: Mapping[str, JsonValue]) -> None:
+    """Refuse a number that would be computed without end at its field, whoever wrote the plugin.
+
+    Raises:
+        pydantic.ValidationError: there is one.
+    """
+    wrong: list[InitErrorDetails] = []
+    for name, value in parameters.items():
+        if name not in component.model_fields or isinstance(value, bool) or not isinstance(value, int):
+            continue
+        is_stage = "epoch" in name or "round" in name
+        most, why = (MOST_EPOCHS, "each is a stage of its own") if is_stage else (MOST, "no machine holds more")
+        if abs(value) > most:
+            error = ValueError(f"expected a number of at most {most}, as {why}")
+            wrong.append({"type": "value_error", "loc": (name,), "input": value, "ctx": {"error": error}})
+    if wrong:
+        raise ValidationError.from_exception_data(component.__name__, wrong)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

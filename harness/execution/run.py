@@ -399,6 +399,15 @@ class _Run:
         )
 
     def _write_spec(self) -> None:
+        try:
+            self._keep_spec()
+        except OSError as error:
+            raise StoreError(
+                f"store: {self._folder} cannot be written ({error.strerror}); free some space or name another folder "
+                "with --store; everything finished is kept"
+            ) from None
+
+    def _keep_spec(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         experiment = self._plan.experiment
         source = experiment.path

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,7 +20,7 @@ from harness._files import read_file
 from harness.inspection.lookup import RECORDS, changed, title
 from harness.results import records
 from harness.results.records import FAILED, PENDING
-from harness.store import Store
+from harness.store import DAY_S, Store
 from harness.store.claims import SILENCE_S
 from harness.store.status_file import FILE
 
@@ -32,6 +32,11 @@ RunState = Literal["running", "finished", "stopped", "interrupted", "died", "unk
 _STATES: dict[str, RunState] = {
     "running": "running", "ended": "finished", "stopped": "stopped", "interrupted": "interrupted",
 }  # fmt: skip
+
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, le=1e11, allow_inf_nan=False)]
+"""Of the year 5138 at most, which calendars still know."""
 
 
 class RunningStage(BaseModel):
@@ -48,10 +53,10 @@ class RunningStage(BaseModel):
     stage: str
     cell: str = ""
     label: str = ""
-    since: float = 0.0
-    step: int = 0
-    steps: int | None = None
-    before: float | None = None
+    since: Seconds = 0.0
+    step: Count = 0
+    steps: Count | None = None
+    before: float | None = Field(default=None, allow_inf_nan=False)
     metric: str = ""
 
 
@@ -76,20 +81,20 @@ class RunStatus(BaseModel):
     run: str
     state: RunState = "unknown"
     reason: str = ""
-    pid: int = 0
+    pid: Count = 0
     host: str = ""
-    workers: int = 0
-    started: float = 0.0
-    written: float = 0.0
+    workers: Count = 0
+    started: Seconds = 0.0
+    written: Seconds = 0.0
     silent_s: float | None = None
-    cells: dict[str, int] = Field(default_factory=dict)
-    stages_to_run: int = 0
-    stages_done: int = 0
-    stages_failed: int = 0
-    epochs_done: int = 0
-    epochs: int = 0
-    left_s: float | None = None
-    left_basis: int = 0
+    cells: dict[str, Count] = Field(default_factory=dict)
+    stages_to_run: Count = 0
+    stages_done: Count = 0
+    stages_failed: Count = 0
+    epochs_done: Count = 0
+    epochs: Count = 0
+    left_s: Seconds | None = None
+    left_basis: Count = 0
     running: tuple[RunningStage, ...] = ()
     last_error: str = ""
 
@@ -124,7 +129,9 @@ def _said(folder: Path) -> RunStatus | None:
     """What a run said of itself last; None if that is not there or cannot be read."""
     try:
         content = json.loads(read_file(folder / FILE, limit=MAX_BYTES))
-        return RunStatus.model_validate({**content, "run": folder.name, "state": _STATES[content["state"]]})
+        said = RunStatus.model_validate({**content, "run": folder.name, "state": _STATES[content["state"]]})
+        # Clocks of machines differ by minutes; whoever began tomorrow did not write this.
+        return None if max(said.started, said.written) > time.time() + DAY_S else said
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError):
         return None
 

@@ -13,7 +13,7 @@ from harness.api import Backend, Component, JsonValue, PluginContractError, Prob
 from harness.discovery.asking import loaded
 from harness.planning.backends import resolve_device
 from harness.planning.lowering import Lowering, PlannedCell, settings_of
-from harness.planning.snapshot import StoreSnapshot, with_trusted_stages
+from harness.planning.snapshot import Shapes, StoreSnapshot, with_trusted_stages
 from harness.planning.stages import Stage, scoring_stage
 from harness.spec import Cell, Experiment, check
 from harness.store import StageRecord, Store
@@ -150,7 +150,7 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
     lowering = Lowering(experiment, problems, devices, broken)
     cells = tuple(lowering.planned(cell) for cell in experiment.cells)
     # The store is listed once; what others finish meanwhile is seen when a stage is about to run.
-    snapshot = StoreSnapshot(Store(store))
+    snapshot = StoreSnapshot(Store(store), _mask_shapes(cells, problems))
     if trust_code:
         replaced, found = with_trusted_stages(lowering.stages, snapshot)
         cells, trusted = tuple(cell.moved(replaced.stages) for cell in cells), replaced.trusted
@@ -160,6 +160,19 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
         experiment, problems, folder, snapshot.store, devices, cells, found.stages, found.cached, found.to_run,
         found.damaged, trusted,
     )  # fmt: skip
+
+
+def _mask_shapes(cells: Sequence[PlannedCell], problems: Mapping[Task, Problem]) -> dict[str, Shapes]:
+    """The shapes that masks may have after every pruned stage of these cells."""
+    tensors: dict[Task, Shapes] = {
+        task: {tensor.name: tensor.shape for tensor in problem.tensors()} for task, problem in problems.items()
+    }
+    return {
+        stage.key: tensors[planned.cell.task]
+        for planned in cells
+        for stage in planned.chain
+        if planned.cell.task in tensors and not stage.is_dense and stage.kind != "test"
+    }
 
 
 def _distinct(values: Sequence[Part]) -> list[Part]:

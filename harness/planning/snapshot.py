@@ -7,6 +7,9 @@ from harness.planning.older_code import OlderCode, TrustedStages
 from harness.planning.stages import Stage
 from harness.store import DamagedStageError, StageRecord, Store
 
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of tensors or masks, by name."""
+
 
 @dataclass(frozen=True)
 class CacheState:
@@ -19,10 +22,18 @@ class CacheState:
 
 
 class StoreSnapshot:
-    """A store that is looked into: what is there is listed once, every record is read once."""
+    """A store that is looked into: what is there is listed once, every record is read once.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: the store.
+        shapes: of the tensors that may have masks after a stage, by the stage's key and their names; a stage that is
+            not among them has what masks it has. A checksum tells that a file is the one that was written, not that
+            it was written for this model.
+    """
+
+    def __init__(self, store: Store, shapes: Mapping[str, Shapes] | None = None) -> None:
         self.store = store
+        self._shapes = shapes or {}
         self.present = frozenset(store.keys())
         self._read: dict[str, StageRecord | DamagedStageError | None] = {}
 
@@ -46,11 +57,24 @@ class StoreSnapshot:
                 record = self.store.read(key)
                 if record is not None:
                     # Masks are read now: a stage whose masks are damaged cannot be costed, however whole its record is.
-                    self.store.masks(record)
+                    self._check(key, {name: mask.shape for name, mask in self.store.masks(record).items()})
                 self._read[key] = record
             except DamagedStageError as error:
                 self._read[key] = error
         return self._read[key]
+
+    def _check(self, key: str, found: Shapes) -> None:
+        """Refuse masks that are none of the model's, though they are the ones that were written."""
+        if key not in self._shapes:
+            return
+        expected = self._shapes[key]
+        wrong = next((name for name, shape in found.items() if expected.get(name) != shape), None)
+        if wrong is not None:
+            wanted = expected.get(wrong, "no mask of that name")
+            raise DamagedStageError(
+                f"store: stage {key} has a mask of another model: {wrong[:80]!r} has shape {found[wrong]}, expected "
+                f"{wanted}"
+            )
 
 
 def _to_run(

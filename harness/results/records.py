@@ -215,7 +215,7 @@ def comparable(record: Record) -> Record:
 
 
 def _is_beyond(value: float | None) -> bool:
-    return value is not None and abs(value) > BEYOND
+    return value is not None and BEYOND < abs(value) < math.inf
 
 
 def dump(records: Iterable[Record]) -> list[dict[str, JsonValue]]:

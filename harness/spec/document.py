@@ -64,13 +64,16 @@ Name = Annotated[
 Sparsity = Annotated[
     float, BeforeValidator(_sparsity), Field(gt=0, lt=1, description="fraction of zeros in the scope, in (0, 1)")
 ]
+MOST_VALUES = 10_000
+"""Of one axis: each is a training at least, and their product is bounded anyway."""
+
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Entry = JsonValue
 """A component's name, or a mapping of `name`, its parameters and, if wanted, `label`; see `harness.discovery`."""
 
-Entries = Annotated[list[Entry], BeforeValidator(_many), Field(min_length=1)]
-Sparsities = Annotated[list[Sparsity], BeforeValidator(_many), Field(min_length=1)]
-Seeds = Annotated[list[Seed], BeforeValidator(_many), Field(min_length=1)]
+Entries = Annotated[list[Entry], BeforeValidator(_many), Field(min_length=1, max_length=MOST_VALUES)]
+Sparsities = Annotated[list[Sparsity], BeforeValidator(_many), Field(min_length=1, max_length=MOST_VALUES)]
+Seeds = Annotated[list[Seed], BeforeValidator(_many), Field(min_length=1, max_length=MOST_VALUES)]
 CODE = r"^[A-Z]{2,8}[0-9]{3}$"
 """How the code of a named check is written."""
 
@@ -255,6 +258,7 @@ def _wanted(kind: str, context: Mapping[str, object], message: str) -> str:
         "literal_error": str(context.get("expected")),
         "enum": str(context.get("expected")),
         "string_pattern_mismatch": _PATTERNS.get(str(context.get("pattern")), f"text like {context.get('pattern')}"),
+        "too_long": f"at most {context.get('max_length')} in the list",
         "too_short": f"at least {context.get('min_length')} in the list",
         "string_too_short": f"at least {context.get('min_length')} characters",
         "string_too_long": f"at most {context.get('max_length')} characters",

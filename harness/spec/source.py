@@ -10,6 +10,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from harness.api import JsonValue, SpecError, yaml12
+from harness.api.yaml import check_yaml_size
 
 MAX_BYTES = 1_000_000
 """A larger file is refused before it is parsed."""
@@ -112,6 +113,11 @@ def read(text: str, filename: str) -> tuple[JsonValue, Problems]:
     problems = Problems(filename)
     if len(text.encode()) > MAX_BYTES:
         problems.add_at(Place(1, 1), WHOLE, f"expected at most {MAX_BYTES} bytes, got {len(text.encode())}")
+        problems.finish()
+    try:
+        check_yaml_size(text)
+    except ValueError as error:
+        problems.add_at(Place(1, 1), WHOLE, f"expected {error}")
         problems.finish()
     root = _compose(text, problems)
     if root is None:
@@ -254,6 +260,8 @@ class _Converter:
         try:
             value = _SCALARS[kind](text)
         except (ValueError, KeyError):
+            if kind == "int" and len(text) > _DIGITS:
+                return self.refuse(path, f"expected a number of at most {_DIGITS} digits, got {len(text):,}")
             return self.refuse(path, f"expected a value of type {kind}, got {got(text)}")
         if isinstance(value, float) and not math.isfinite(value):
             return self.refuse(path, f"expected a finite number, got {text}")
@@ -265,9 +273,19 @@ class _Converter:
         return None
 
 
+_DIGITS = 100
+"""Of a number: none in an experiment has more, and reading some hundred thousand takes long."""
+
+
 def _integer(text: str) -> int:
     digits = text.replace("_", "").lower()
-    return int(digits, {"0x": 16, "0o": 8, "0b": 2}.get(digits.lstrip("+-")[:2], 10))
+    return int(_short(digits), {"0x": 16, "0o": 8, "0b": 2}.get(digits.lstrip("+-")[:2], 10))
+
+
+def _short(digits: str) -> str:
+    if len(digits) > _DIGITS:
+        raise ValueError(f"a number of more than {_DIGITS} digits")
+    return digits
 
 
 def _number(text: str) -> float:

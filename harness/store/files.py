@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from harness._files import folders, read_file, sha256, temporary, write_atomic
+from harness._files import aside, folders, read_file, replace, sha256, temporary, write_atomic
 from harness.api import EmptySelectionError, Mask, State, StoreError
 from harness.store.arrays import check_size, mask_bytes, masks_of, state_bytes, state_digest, state_of
 from harness.store.stage_record import STORE_FORMAT, DamagedStageError, StageRecord, record_checksum
@@ -337,8 +337,8 @@ class Store:
                 self.inside(path.parent).mkdir(parents=True, exist_ok=True)
                 # `harness gc` may remove the folder in between, as it was empty.
                 with suppress(FileNotFoundError):
-                    return os.replace(made, path)
-            os.replace(made, path)
+                    return replace(made, path)
+            replace(made, path)
 
     def drop_state(self, key: str, wanted: Callable[[], bool] | None = None) -> bool:
         """Forget the state after a stage; record and masks stay.
@@ -376,9 +376,9 @@ class Store:
     def set_aside(self, key: str) -> None:
         """Take a damaged stage out of use: without its `stage.json` it does not exist; the file stays for a look."""
         path = self.stage_folder(key) / STAGE
-        with self._writing(key), suppress(FileNotFoundError, NotADirectoryError):
+        with self._writing(key):
             self.inside(path.parent)
-            path.replace(path.with_suffix(".damaged"))
+            aside(path)
 
     @contextmanager
     def _writing(self, key: str) -> Iterator[None]:

@@ -94,6 +94,7 @@ def test_a_pipe_that_is_read_gets_everything(tmp_path):
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     os.set_blocking(reader, True)
+    open_until_all_is_written = os.open(path, os.O_WRONLY)
 
     def read():
         with os.fdopen(reader, "rb") as file:
@@ -102,6 +103,7 @@ def test_a_pipe_that_is_read_gets_everything(tmp_path):
     thread = threading.Thread(target=read)
     thread.start()
     write_output(path, "x" * 300_000)
+    os.close(open_until_all_is_written)
     thread.join(60)
 
     assert len(got[0]) == 300_000 and stat.S_ISFIFO(path.stat().st_mode)
