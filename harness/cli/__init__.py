@@ -23,6 +23,7 @@ import typer
 import harness
 from harness import _text
 from harness.cli import data, experiment, hardware, inspect, judgement, plugins, results, store
+from harness.cli._common import explained
 
 EPILOG = (
     "Exit codes: 0 done, 1 a cell failed, 2 a mistake in the spec or the command, 3 a bug, 4 a plugin is broken or "
@@ -76,6 +77,8 @@ def main() -> None:
     _take_stdout()
     try:
         code = app(prog_name="harness", standalone_mode=False)
+    except OSError as error:  # a help page that nobody takes
+        code = explained(error)
     except Exception as error:
         if not isinstance(getattr(error, "message", None), str) or not hasattr(error, "format_message"):
             raise

@@ -246,7 +246,7 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
         except (typer.Exit, BrokenPipeError):
             raise
         except Exception as error:
-            code = _explained(error)
+            code = explained(error)
         raise typer.Exit(code)
 
     # The wrapper returns nothing to click, which would print it.
@@ -254,7 +254,7 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
     return run
 
 
-def _explained(error: Exception) -> int:
+def explained(error: Exception) -> int:
     """Print an error and return its exit code."""
     from rich.text import Text
 
