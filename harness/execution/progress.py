@@ -129,6 +129,7 @@ class Live(Progress):
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=console,
@@ -140,11 +141,11 @@ class Live(Progress):
         """Show the bill and the first bar."""
         self._console.print(bill_in_words(bill, workers), markup=False, highlight=False)
         self._bars.start()
-        self._all = self._bars.add_task("epochs", total=int(str(bill["epochs_to_run"])), note="")
+        self._all = self._bars.add_task("epochs", total=int(str(bill["epochs_to_run"])), unit="epochs", note="")
 
     def started(self, key: str, label: str) -> None:
         """A bar for the stage."""
-        self._tasks[key] = self._bars.add_task(label, total=None, note="")
+        self._tasks[key] = self._bars.add_task(label, total=None, unit="steps", note="")
 
     def step(self, key: str, step: int, steps: int) -> None:
         """Move the stage's bar."""

@@ -168,9 +168,11 @@ def _strategies(table: Table, rows: Sequence[StrategyRow]) -> Section:
         Column("choices", lambda row: str(len(row.hyper_parameters))),
         Column("names", lambda row: ", ".join(row.hyper_parameters), kind="text"),
     ]
-    caption = (
-        f"Mean difference in {table.metric} to dense, {table.better} is better; in brackets the number of cells.",
-    )
+    caption = [
+        f"Mean difference in {table.metric} to dense, {table.better} is better; in brackets the number of cells."
+    ]
+    if any(row.done < row.planned for row in rows):
+        caption.append("cells: those with a result, of those that were planned.")
     return Section(f"Strategies compared: {table.task}", (), page.table(columns, rows, caption=caption))
 
 

@@ -339,6 +339,8 @@ def _caption(layout: _Layout, margin: float | None) -> list[str]:
         lines.append(
             f"Best possible {table.metric}: {table.best_possible:.{table.digits}f}, known from the source of the data."
         )
+    if layout.with_n and any(not row.is_complete for row in table.rows):
+        lines.append("n: seeds with a value, of those that were planned.")
     if any(row.uneven or row.uneven_reference for row in table.rows):
         lines.append(f"{formats.UNEVEN}: kept weights differ by more than {100 * UNEVEN:g} %, not of one sparsity.")
     return lines + _statistics_lines(layout, margin)

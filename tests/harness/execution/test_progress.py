@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 
 import pytest
 from rich.console import Console
@@ -58,6 +59,19 @@ def test_a_live_display_ends_with_the_failures_above_it():
     told(Live(Console(file=out, force_terminal=True, width=200)))
 
     assert "diverged: the loss became nan [at step 3]" in out.getvalue()
+
+
+def test_the_numbers_of_a_live_display_say_what_they_count():
+    out = io.StringIO()
+    live = Live(Console(file=out, force_terminal=True, width=200))
+    live.begin(BILL, 2)
+    live.started("k", "torch · dense · epoch 1")
+    live.step("k", 3, 12)
+    live._bars.refresh()
+    live.end()
+
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
+    assert re.search(r"0/2 +epochs", shown) and re.search(r" 3/12 +steps", shown)
 
 
 @pytest.mark.parametrize(("is_terminal", "kind"), [(True, Live), (False, Plain)])
