@@ -6,19 +6,27 @@ from typing import TYPE_CHECKING, Any
 from harness._text import plural
 
 if TYPE_CHECKING:
-    from harness.report.charts import Chart
+    from harness.api import Mask
+    from harness.report.charts import Chart, Raster
     from harness.report.page import Column, Document, Grid
 
 KEY_DIGITS = 12
 """Of a stage's key, which are enough to find its folder; --json has all."""
 
 
-def cell_document(found: Mapping[str, Any], *, titled: bool = False) -> "Document":
+_PLACES = 60
+"""Rows and columns of a drawn mask, at most."""
+
+
+def cell_document(
+    found: Mapping[str, Any], *, titled: bool = False, masks: "Mapping[str, Mask] | None" = None
+) -> "Document":
     """What `harness.inspection.pages.shown` found, in order: facts, tensors, stages, costs.
 
     Args:
         found: of one cell.
         titled: for a page: with the training curve, and a heading for every part.
+        masks: of the finished model, which a page draws.
     """
     from harness.report.page import Document, Section
 
@@ -39,7 +47,26 @@ def cell_document(found: Mapping[str, Any], *, titled: bool = False) -> "Documen
     headings = ("Tensors", "Stages", "Hardware")
     parts = [(name if titled else "", grid) for name, grid in zip(headings, grids, strict=True) if grid.rows]
     drawn = [Section("Training", charts=(_training(record),))] if titled and record["valid_history"] else []
+    drawn += [Section("Masks", charts=(_masks(masks),))] if masks else []
     return Document("", (head, *drawn, *(Section(name, grid=grid) for name, grid in parts)))
+
+
+def _masks(masks: "Mapping[str, Mask]") -> "Raster":
+    """Where the masks keep weights: a weight is a place, in larger matrices a place is the share of a small block."""
+    from harness.report.charts import Raster
+
+    panels = []
+    for name, mask in masks.items():
+        rows, cols = mask.shape
+        tall, wide = -(-rows // _PLACES), -(-cols // _PLACES)
+        shares = tuple(
+            tuple(float(mask[row : row + tall, col : col + wide].mean()) for col in range(0, cols, wide))
+            for row in range(0, rows, tall)
+        )
+        block = f", a place is {tall} x {wide}" if tall * wide > 1 else ""
+        panels.append((f"{name}, {rows} x {cols}{block}", shares))
+    about = ("Rows are outputs, columns inputs; the darker, the more weights stay.",)
+    return Raster("masks", "Masks of the finished model", tuple(panels), about)
 
 
 def _training(record: Mapping[str, Any]) -> "Chart":

@@ -322,11 +322,12 @@ def show(
     from harness.inspection.lookup import find_cell
     from harness.report import html
 
-    found = inspection.shown(store, find_cell(store, cell, run), data_dir)
     if as_json and page is not None:
         raise SpecError("show: --html writes a page, and --json prints values; give one of them")
+    meant = find_cell(store, cell, run)
+    found = inspection.shown(store, meant, data_dir)
     if page is not None:
-        write_text(page, html.text(cell_document(found, titled=True)))
+        write_text(page, html.text(cell_document(found, titled=True, masks=inspection.masks_of(store, meant))))
         echo(f"wrote {page}")
     elif as_json:
         print_json(found)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from harness.api import HarnessError, JsonValue, Problem, SpecError, Task, read_plain_text
+from harness.api import HarnessError, JsonValue, Mask, Problem, SpecError, Task, read_plain_text
 from harness.discovery.asking import value_of
 from harness.inspection.lookup import RECORDS, FoundCell, changed, planned_titles, runs, title
 from harness.inspection.recipe import Step, model_of, optimiser_of, recipe_of
@@ -430,6 +430,17 @@ def shown(store: Path, cell: FoundCell, data_dir: Path | None = None) -> dict[st
         "also_in": also,
         "unknown": found.unknown,
     }
+
+
+def masks_of(store: Path, cell: FoundCell) -> dict[str, Mask]:
+    """The masks of a cell's finished model, by tensor name; none where it has no pruned one here.
+
+    Raises:
+        DamagedStageError: they are not what was written.
+    """
+    shelf = Store(store)
+    record = shelf.read(cell.record.stage) if cell.record.stage else None
+    return {} if record is None else {name: mask for name, mask in shelf.masks(record).items() if mask.ndim == 2}
 
 
 def _code(places: Iterable[Place]) -> dict[str, JsonValue]:

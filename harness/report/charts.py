@@ -146,6 +146,30 @@ class Chart:
         ]
 
 
+@dataclass(frozen=True)
+class Raster:
+    """Matrices of fractions as shades, one panel each: where a mask keeps weights.
+
+    Args:
+        name, title, about: as a chart's.
+        panels: a title and rows of fractions in [0, 1], 1 for all kept.
+    """
+
+    name: str
+    title: str
+    panels: tuple[tuple[str, tuple[tuple[float, ...], ...]], ...]
+    about: tuple[str, ...] = ()
+
+    def data(self) -> list[dict[str, JsonValue]]:
+        """What is drawn as rows."""
+        return [
+            {"panel": title, "row": row, "column": column, "kept": kept}
+            for title, rows in self.panels
+            for row, values in enumerate(rows)
+            for column, kept in enumerate(values)
+        ]
+
+
 def _is_wide(values: Sequence[float], most: float) -> bool:
     """Whether these values need a logarithmic axis."""
     return bool(values) and min(values) > 0 and max(values) / min(values) > most

@@ -12,7 +12,7 @@ from harness.api import JsonValue
 from harness.report.formats import DASH, Footnotes
 
 if TYPE_CHECKING:
-    from harness.report.charts import Chart
+    from harness.report.charts import Chart, Raster
 
 T = TypeVar("T")
 
@@ -174,7 +174,7 @@ class Section:
     grid: Grid | None = None
     facts: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
-    charts: "tuple[Chart, ...]" = ()
+    charts: "tuple[Chart | Raster, ...]" = ()
     style: str = "bold"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from harness.report.charts import Chart, Panel, Point, Series, Style
+from harness.report.charts import Chart, Panel, Point, Raster, Series, Style
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8b5a9f", "#7a7a7a")
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "12 4")
@@ -34,17 +34,21 @@ _CROWD = 1500
 
 _DODGE = 4  # pixels between neighbours
 
+_SHADES = 8  # of a raster
+
 # Words on top of lines stay readable.
 _HALO = ' paint-order="stroke" stroke="var(--back,#fff)" stroke-width="3" stroke-linejoin="round"'
 
 
-def text(chart: Chart, *, label: str = "") -> str:
+def text(chart: Chart | Raster, *, label: str = "") -> str:
     """The chart as one `svg` element.
 
     Args:
         chart: what is drawn.
         label: id of an element that describes it; by default it carries its own title.
     """
+    if isinstance(chart, Raster):
+        return _raster(chart, label)
     across = min(_ACROSS, len(chart.panels))
     rows = math.ceil(len(chart.panels) / across)
     legend = list(_legend(chart, across * _WIDTH))
@@ -61,6 +65,33 @@ def text(chart: Chart, *, label: str = "") -> str:
     parts.append(f'<g transform="translate(0 {rows * _HEIGHT})">')
     parts += [f'<g transform="translate({x:.0f} {row * _LINE + 10})">{drawn}</g>' for row, x, drawn in legend]
     return "".join([*parts, "</g></svg>"])
+
+
+def _raster(raster: Raster, label: str) -> str:
+    named = f'aria-labelledby="{label}"' if label else f'aria-label="{escape(raster.title)}"'
+    across = min(_ACROSS, len(raster.panels))
+    down = math.ceil(len(raster.panels) / across)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {across * _WIDTH} {down * _WIDTH}" role="img" {named} '
+        f'width="{across * _WIDTH}" font-family="system-ui, sans-serif" font-size="11" shape-rendering="crispEdges">'
+    ]
+    for number, (title, rows) in enumerate(raster.panels):
+        side = (_WIDTH - 2 * _TOP) / max(len(rows), len(rows[0]))
+        x, y = number % across * _WIDTH + _RIGHT, number // across * _WIDTH
+        parts.append(f'<g transform="translate({x} {y})"><text y="14" fill="currentColor">{escape(title)}</text>')
+        wide, high = side * len(rows[0]), side * len(rows)
+        parts.append(f'<path d="M0 {_TOP}h{wide:.1f}v{high:.1f}H0z" fill="currentColor" opacity=".07"/>')
+        shades: dict[int, list[str]] = {}
+        for row, values in enumerate(rows):
+            for column, kept in enumerate(values):
+                shades.setdefault(math.ceil(kept * _SHADES), []).append(
+                    f"M{column * side:.1f} {_TOP + row * side:.1f}h{side:.1f}v{side:.1f}h-{side:.1f}z"
+                )
+        for shade, places in sorted(shades.items()):
+            if shade:
+                parts.append(f'<path d="{"".join(places)}" fill="{COLOURS[0]}" opacity="{shade / _SHADES:g}"/>')
+        parts.append("</g>")
+    return "".join([*parts, "</svg>"])
 
 
 # --- axes -----------------------------------------------------------------------------------------------------------

@@ -7,10 +7,13 @@ import sys
 from io import StringIO
 from xml.etree import ElementTree
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from records_at_random import every_fate, runs
 
+from harness.cli._cell_page import _masks as cell_masks
 from harness.report import svg
 from harness.report.charts import Chart, Panel, Point, Series, Style, _dominated, charts
 from harness.report.rows import tables
@@ -115,3 +118,21 @@ def test_figures_are_files_in_every_form_with_their_data_and_the_same_again(tmp_
     rows = list(csv.DictReader(StringIO(one["metric.csv"].decode())))
     means = {row.value.mean for table in tables(every_fate()) for row in table.rows[1:] if row.value}
     assert {float(row["perplexity (test)"]) for row in rows} == means
+
+
+@given(st.integers(1, 130), st.integers(1, 130), st.integers(0, 9))
+@settings(max_examples=20, deadline=None)
+def test_a_drawn_mask_keeps_the_share_of_weights_that_it_has(rows, cols, seed):
+    mask = np.random.default_rng(seed).random((rows, cols)) < 0.3
+
+    [(_, shares)] = cell_masks({"a": mask}).panels
+    tall, wide = -(-rows // len(shares)), -(-cols // len(shares[0]))
+
+    assert max(len(shares), len(shares[0])) <= 60
+    whole = sum(
+        share * mask[row * tall : (row + 1) * tall, column * wide : (column + 1) * wide].size
+        for row, values in enumerate(shares)
+        for column, share in enumerate(values)
+    )
+    assert whole == pytest.approx(mask.sum())
+    ElementTree.fromstring(svg.text(cell_masks({"a": mask})))
