@@ -250,7 +250,10 @@ class Opened:
         """The metric over a whole split."""
         measure = self.own.measure
         if self.own.finish is not None:
-            return float(self.own.finish(sums, items))
+            try:
+                return float(self.own.finish(sums, items))
+            except OverflowError:  # `math.exp` of a large loss: no mistake of the user's
+                return float("inf")
         if np.ndim(sums):
             raise SpecError(f"own: a `measure` of {np.size(sums)} sums needs a `finish` that makes one number of them")
         mean = float(sums) / items

@@ -1,9 +1,11 @@
 """Models of a user's own. PyTorch runs in processes of its own, this file being their script; pytest imports none."""
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -381,6 +383,15 @@ def test_data_that_end_early_are_told(found):
         "everything.py: `train` must yield 3 batches an epoch, it ended after 2; let it yield as many every time, or "
         "set `steps_per_epoch`",
     ]
+
+
+def test_a_metric_whose_last_step_overflows_is_infinite_and_no_mistake():
+    from harness_plugins.tasks.own.opened import Opened
+
+    own = SimpleNamespace(measure=None, finish=lambda sums, items: math.exp(sums / items))
+
+    assert Opened.value(SimpleNamespace(own=own), 800.0, 1) == math.inf
+    assert Opened.value(SimpleNamespace(own=own), 0.0, 1) == 1.0
 
 
 if __name__ == "__main__":
