@@ -24,7 +24,8 @@ source_suffix = {".md": "markdown"}
 exclude_patterns = ["site"]
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 4
-suppress_warnings = ["toc.not_included"]  # reports of studies are reached by links
+# Reports of studies are reached by links; docstrings are written as Markdown is, and what is left of that is readable.
+suppress_warnings = ["toc.not_included", "docutils"]
 default_role = "code"  # docstrings are written as Markdown is: `name`
 
 autodoc_member_order = "bysource"
@@ -52,8 +53,22 @@ def _links(app, docname, source):
 
 
 def _plain(app, what, name, obj, options, lines):
-    """Docstrings are no reStructuredText: stars and bars are what they are."""
-    lines[:] = [line.replace("*", r"\*").replace("|", r"\|") for line in lines]
+    """Docstrings are no reStructuredText: stars and bars are what they are, fenced code is a block of code."""
+    found, fence = [], None
+    for line in lines:
+        mark = re.match(r"(\s*)```(\w*)\s*$", line)
+        if mark and fence is None:
+            fence = mark[1]
+            found += ["", f"{fence}.. code-block:: {mark[2] or 'text'}", ""]
+        elif mark:
+            fence = None
+            found.append("")
+        elif fence is not None:
+            found.append(f"    {line}")
+        else:
+            code = line.lstrip().startswith((">>>", "..."))
+            found.append(line if code else line.replace("*", r"\*").replace("|", r"\|"))
+    lines[:] = found
 
 
 def _skipped(app, what, name, obj, skip, options):
