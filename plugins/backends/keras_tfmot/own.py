@@ -21,6 +21,7 @@ from harness.api import (
     Evaluation,
     Mask,
     Masker,
+    Measurement,
     NativeModel,
     PluginContractError,
     Problem,
@@ -32,6 +33,7 @@ from harness.api import (
     theirs,
 )
 
+from . import measuring, own_measuring
 from .build import Model
 from .given_optimiser import GivenRule
 from .optimiser import Rule, clip_scale, dense, masked, rows_summed
@@ -245,6 +247,28 @@ class OwnSession(KerasSession):
             return {name: dense(gradients[name]) for name in self._model.masks}
 
         return self._compiled(step)
+
+    @memory_errors()
+    def measured(self, asked: Measurement, epoch: int) -> Mapping[str, NDArray[np.floating]]:
+        """Gradients, norms and moments of inputs, or H g, over the first training batches of an epoch."""
+        if asked.what == "gradients" and asked.temperature == 1:
+            return self.gradients(asked.batches, epoch)
+        batches = list(islice(self._own_batches("train", epoch), asked.batches))
+        if asked.what in ("input_norms", "input_moments"):
+            return own_measuring.input_sums(self, batches, moments=asked.what == "input_moments")
+        if asked.what != "hessian_gradients":
+            raise PluginContractError(f"keras_tfmot does not measure {asked.what} of a user's own model")
+
+        def loss(inputs: Any, targets: Any, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+            outputs = self._own.forward(self.finished, inputs, training=False)
+            if asked.temperature != 1:  # of a model that ends in a softmax, what goes into it
+                outputs = getattr(outputs, "_keras_logits", outputs) / asked.temperature
+            return self._tf.reshape(self._own.loss(outputs, targets), ()), states
+
+        matrices = {name: self._model.variables[name] for name in self._model.masks}
+        with theirs(self._own.folder, "differentiating the loss twice"):
+            found = measuring.hessian_gradients(loss, matrices, batches, [])
+        return {name: self._places[name].outward(value.numpy()) for name, value in found.items()}
 
     # --- evaluation -------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,10 @@ class KerasWay(Way):
         """Every layer, at any depth."""
         return keras_model.layers_of(model)
 
+    def named_layers(self, model: Any) -> dict[str, Any]:
+        """The layers that hold variables, by the name that their tensors have."""
+        return {each.name: each.layer for each in keras_model.held(model)}
+
     def watched(self, model: Any, see: Callable[[str, Any, Any], None]) -> keras_model.Watch:
         """Have (layer's name, first input, result) told after every call of a layer with variables, until closed."""
         names = {id(each.layer): each.name for each in keras_model.held(model)}

@@ -222,6 +222,37 @@ def buffers():
 
 
 @experiment
+def measurements():
+    """What scores need: norms of the inputs of a convolution and of a projection, by hand; H g by a difference."""
+    import tensorflow as tf
+
+    from harness.api import Measurement, State
+
+    session = shared("task")
+    batch, _ = next(session._own_batches("train", 0))
+    norms = session.measured(Measurement(what="input_norms", batches=1), 0)
+    moments = session.measured(Measurement(what="input_moments", batches=1), 0)
+    windows = tf.image.extract_patches(batch, [1, 3, 3, 1], [1] * 4, [1] * 4, "SAME").numpy().reshape(-1, 9)
+    plain = shared("stream")
+    state = plain.state()
+    product = plain.measured(Measurement(what="hessian_gradients", batches=1), 0)
+    gradient = plain.gradients(1, 0)
+    sides = []
+    for step in (np.float32(3e-3), np.float32(-3e-3)):
+        moved = {name: w + step * gradient[name] if name in gradient else w for name, w in state.weights.items()}
+        plain.load(State(moved))
+        sides.append(plain.gradients(1, 0))
+    name = max(gradient, key=lambda each: np.abs(product[each]).max())
+    difference = (sides[0][name] - sides[1][name]) / 6e-3
+    return {
+        "conv": float(np.abs(norms["conv.kernel"] - np.sqrt((windows.astype(np.float64) ** 2).sum(0))).max()),
+        "named": sorted(norms),
+        "moments": all(np.allclose(np.sqrt(np.diag(moments[each])), norms[each]) for each in norms),
+        "hessian": float(np.abs(difference - product[name]).max() / np.abs(product[name]).max()),
+    }
+
+
+@experiment
 def metrics():
     import tf_keras
 
@@ -347,6 +378,17 @@ def test_masked_weights_and_optimiser_state_are_zero_after_every_step(found, ent
 
 def test_buffers_are_in_the_state_and_begin_anew(found):
     assert found["buffers"] == {"moved": True, "frozen": True, "gradients": [], "again": []}
+
+
+def test_what_scores_need_of_inputs_and_of_the_hessian_is_measured(found):
+    measured = found["measurements"]
+
+    assert measured["conv"] < 1e-4
+    assert {"conv.kernel", "out.kernel", "attention.query.kernel", "attention.attention_output.kernel"} <= set(
+        measured["named"]
+    )
+    assert measured["moments"]
+    assert measured["hessian"] < 0.1  # a finite difference, in float32
 
 
 def test_a_metric_of_ones_own_is_made_of_sums_over_items(found):
