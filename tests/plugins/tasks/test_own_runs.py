@@ -1,6 +1,8 @@
 """A model of a user's own from the command line: described in a process of its own, run, planned again after edits."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,3 +122,28 @@ def test_only_what_decides_the_numbers_runs_again(folder, ran):
         "its data": True,
         "nothing, once more": False,
     }
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "own-model.md"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The files that docs/own-model.md has its reader write."""
+    folder = tmp_path_factory.mktemp("page")
+    for name, content in re.findall(r"<!-- file: (\S+) -->\n```\w+\n(.*?)```", PAGE.read_text(), re.DOTALL):
+        (folder / name).write_text(content)
+    return folder
+
+
+@pytest.mark.parametrize(("name", "cells", "least"), [("mine", 7, 85), ("keras", 2, 85)])
+def test_the_page_leads_from_nothing_to_a_table(written, name, cells, least):
+    store = written / f"store-{name}"
+    done = harness("run", written / f"{name}.yaml", "--store", store, "--workers", 1, "--progress", "none")
+
+    assert done.exit_code == 0, done.output
+    (path,) = (store / "runs").glob("*/records.json")
+    found = json.loads(path.read_text())
+    records = found["records"] if isinstance(found, dict) else found
+    assert [record["status"] for record in records] == ["ok"] * cells
+    assert records[0]["value"] > least
