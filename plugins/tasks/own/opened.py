@@ -162,7 +162,7 @@ class Opened:
         if not self.way.is_scalar(loss):
             raise SpecError(f"own: `loss` must give one number, got {_kind(loss)}; take the mean over the items")
         with theirs(self.folder, "the metric of the first batch"):
-            self.value(self.sums(self.measured(outputs, targets), float(loss) * items), items)
+            self.value(self.sums(self.measured(outputs, targets), _number(loss) * items), items)
         return self.way.found(model, seen, items, Wishes(self.own.prunable, self.own.same_units))
 
     @cached_property
@@ -284,6 +284,10 @@ def _imported(path: Path) -> Any:
                 f"own: {path.name} needs {name}, which is not installed here; run `pip install '.[{extra}]'`"
             ) from error
         raise
+
+
+def _number(loss: Any) -> float:
+    return float(loss.detach() if hasattr(loss, "detach") else loss)
 
 
 def _rates(given: Any, steps: int) -> Rates:
