@@ -10,6 +10,8 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.discovery.finding import discover
+from harness.spec import load
 
 MODEL = """
 from pathlib import Path
@@ -147,3 +149,26 @@ def test_the_page_leads_from_nothing_to_a_table(written, name, cells, least):
     records = found["records"] if isinstance(found, dict) else found
     assert [record["status"] for record in records] == ["ok"] * cells
     assert records[0]["value"] > least
+
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize("name", ["resnet", "pretrained", "transformer", "gru"])
+def test_a_published_table_is_that_of_its_experiment(name):
+    """The same model, parameters, patterns and strategies, every cell with a number."""
+    experiment = load(ROOT / "examples" / "bring_your_own" / f"{name}.yaml", discover())
+    folder = ROOT / "docs" / "results" / "bring_your_own" / name
+    records = json.loads((folder / "records.json").read_text())["records"]
+
+    wanted = [
+        (cell.labels()["pattern"], cell.labels()["strategy"], cell.sparsity, cell.seed) for cell in experiment.cells
+    ]
+    assert [(r["pattern"], r["strategy"], r["target_sparsity"], r["seed"]) for r in records] == wanted
+    assert {json.dumps(r["task_params"]) for r in records} == {
+        json.dumps(cell.task.parameters()) for cell in experiment.cells
+    }
+    assert {r["status"] for r in records} == {"ok"}
+    page = (folder / "report.md").read_text()
+    assert page.startswith(f"# {experiment.name}\n")
+    assert all(f"{r['value']:,.2f}" in page for r in records)
