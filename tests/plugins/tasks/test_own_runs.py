@@ -171,5 +171,4 @@ def test_a_published_table_is_that_of_its_experiment(name):
     assert {r["status"] for r in records} == {"ok"}
     page = (folder / "report.md").read_text()
     assert page.startswith(f"# {experiment.name}\n")
-    # Tables give large values fewer decimals.
-    assert all(any(f"{r['value']:,.{digits}f}" in page for digits in range(3)) for r in records)
+    assert all(f"{r['value']:.2f}" in page for r in records)
