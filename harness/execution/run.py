@@ -3,6 +3,7 @@
 import json
 import math
 import multiprocessing
+import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from harness import _supervisor
-from harness._files import write_atomic
+from harness._files import open_at_once, plain_size, write_atomic
 from harness.api import (
     Backend,
     Evaluation,
@@ -51,6 +52,9 @@ _RECORDS_SHARE = 0.05
 
 _COSTING_S = 0.3
 """Seconds of every writing of records that may go into hardware costs while workers wait for their next stage."""
+
+_LOG_BYTES = 20_000
+"""Of the end of a log, in which these lines are looked for."""
 
 _LOG_LINES = 8
 """Lines of a stage's log that are shown with its failure."""
@@ -427,8 +431,12 @@ def _kind(job: Job) -> tuple[object, ...]:
 
 def _tail(log: Path | None) -> str:
     """What a stage printed last, and where the rest is; empty if it printed nothing."""
+    if log is None:
+        return ""
     try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log is not None else []
+        with os.fdopen(open_at_once(log), "rb") as file:
+            file.seek(max(0, plain_size(file.fileno()) - _LOG_BYTES))
+            lines = file.read(_LOG_BYTES).decode("utf-8", errors="replace").splitlines()
     except OSError:
         return ""
     return "\n".join([*lines[-_LOG_LINES:], f"log: {log}"]) if lines else ""

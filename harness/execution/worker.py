@@ -11,6 +11,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
@@ -302,6 +303,11 @@ class Worker:
         )
 
 
+LOG_BYTES = 1 << 26
+"""Of a stage's log; what is printed beyond it in a fraction of a second is kept too."""
+
+_LOG_LOOK_S = 0.2
+
 _TRACE = 20_000
 """Characters of a traceback that are kept: an exception may carry a whole array as its text."""
 
@@ -336,16 +342,21 @@ def logged(log: Path | None) -> Iterator[None]:
         return
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
-        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)  # a pipe: no waiting
     except OSError:  # a full disk: the store says so in its own words
         target = os.open(os.devnull, os.O_WRONLY)
     _flush()
     before = os.dup(1), os.dup(2)
     os.dup2(target, 1)
     os.dup2(target, 2)
+    over = threading.Event()
+    watch = threading.Thread(target=_bound, args=(target, over), daemon=True)
+    watch.start()
     try:
         yield
     finally:
+        over.set()
+        watch.join()
         _flush()
         for kept, number in zip(before, (1, 2), strict=True):
             os.dup2(kept, number)
@@ -354,6 +365,20 @@ def logged(log: Path | None) -> Iterator[None]:
         with suppress(OSError):
             if log.stat().st_size == 0:
                 log.unlink()
+
+
+def _bound(log: int, over: threading.Event) -> None:
+    """Let what is printed go nowhere once a log is full: a plugin may print without end."""
+    while not over.wait(_LOG_LOOK_S):
+        if os.fstat(log).st_size <= LOG_BYTES:
+            continue
+        with suppress(OSError):
+            os.write(log, f"\n... what came after {LOG_BYTES} bytes is not kept\n".encode())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        os.close(nowhere)
+        return
 
 
 def _flush() -> None:

@@ -3,6 +3,7 @@
 import codecs
 import json
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from harness._files import open_at_once, plain_size
 from harness.api import HarnessError, JsonValue, Mask, Problem, SpecError, Task, read_plain_text
 from harness.discovery.asking import value_of
 from harness.inspection.lookup import RECORDS, FoundCell, changed, planned_titles, runs, title
@@ -325,7 +327,8 @@ class Reader:
     def more(self, path: Path) -> Iterator[str]:
         """What a log has beyond what was read of it, in pieces; bytes that are no UTF-8 are replaced."""
         decoder = self._decoders.setdefault(path, codecs.getincrementaldecoder("utf-8")("replace"))
-        with suppress(OSError), path.open("rb") as file:
+        with suppress(OSError), os.fdopen(open_at_once(path), "rb") as file:
+            plain_size(file.fileno())  # what is no plain file may never end
             file.seek(self._offsets[path])
             while chunk := file.read(_CHUNK):
                 self._offsets[path] += len(chunk)

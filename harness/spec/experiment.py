@@ -108,6 +108,10 @@ class Cell:
         return replace(self, pattern=None, strategy=None, sparsity=0.0, allocation="uniform")
 
 
+_MOST_OF_FILTER = 100_000
+"""Characters of a filter; a longer one takes long to be looked through."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A checked experiment: every component made, every cell listed.
@@ -166,6 +170,10 @@ class Experiment:
             SpecError: a condition that cannot be read.
             EmptySelectionError: no cell meets them.
         """
+        if len(only) > _MOST_OF_FILTER:
+            raise SpecError(
+                f"only: expected at most {_MOST_OF_FILTER} characters, got {len(only)}; exclude in the file"
+            )
         conditions = [_Condition.read(text) for text in _conditions(only)]
         chosen = {cell for cell in self.cells if all(condition.holds(cell) for condition in conditions)}
         kept = chosen | {cell.baseline() for cell in chosen}

@@ -12,6 +12,7 @@ that a kill leaves behind has to be cleared by hand.
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from uuid import uuid4
 
-from harness._files import folders, write_atomic
+from harness._files import aside, folders, write_atomic
 from harness.api import StoreError
 from harness.store import Store
 
@@ -240,8 +241,8 @@ class Claims:
         if self._create(path):
             return True
         claim = _read(path)
-        if claim is None:  # given back just now, or not visible here yet
-            return False
+        if claim is None:  # given back just now, or not visible here yet, or something that no run made
+            return _is_foreign(path) and self._create_in_place_of(path)
         if self._is_alive(claim):
             # Ours all the same where a network file system did what it then reported as failed.
             return claim.owner == self._me
@@ -279,6 +280,11 @@ class Claims:
         with os.fdopen(handle, "wb") as file:
             file.write(self._content)
         return True
+
+    def _create_in_place_of(self, path: Path) -> bool:
+        """Create a claim where something lies that is no plain file."""
+        aside(path)
+        return self._create(path)
 
     def _others(self) -> Iterator[_Claim]:
         try:
@@ -333,14 +339,25 @@ class Claims:
         )
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether something lies in a claim's place that is no plain file."""
+    try:
+        return not stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
 def _read(path: Path) -> _Claim | None:
     """The claim at a path, or None if there is none.
 
     Opened and not only looked at: opening makes a network file system ask its server for the times.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
         return None
     with os.fdopen(handle, "rb") as file:
         changed = os.fstat(file.fileno()).st_mtime

@@ -225,9 +225,10 @@ def _fetch(origin: Path, path: Path, target: Store, checksum: str | None = None)
         handle = os.open(origin, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         raise _DamagedFileError(error.strerror) from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise _DamagedFileError("it is no plain file")
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise _DamagedFileError("it is no plain file")
         try:
             if checksum is not None and _is_linked(file, origin, path, target, checksum):
                 return 0

@@ -188,3 +188,28 @@ def test_a_plugin_that_crashes_the_command_itself_is_told_in_a_sentence(begun):
 
     assert code == 128 + signal.SIGSEGV
     assert errors.splitlines()[-1].startswith("error: the command was ended by signal 11")
+
+
+PRINTS = """
+import os, sys
+from pathlib import Path
+from harness.execution import worker
+worker.LOG_BYTES = 1000
+log = Path(sys.argv[1])
+with worker.logged(log):
+    while b"is not kept" not in log.read_bytes():
+        os.write(1, b"x" * 100)
+    size = log.stat().st_size
+    os.write(1, b"more")
+    assert log.stat().st_size == size
+print("and this is printed")
+"""
+
+
+def test_a_log_ends_where_a_plugin_prints_without_end(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS, str(tmp_path / "stage.log")], capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+
+    assert done.stdout == "and this is printed\n", done.stderr

@@ -404,3 +404,13 @@ def test_claims_hold_nothing_absolute(store, claims):
     assert all(
         str(store.folder) not in path.read_text() for path in Path(store.folder / "claims").rglob("*") if path.is_file()
     )
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.mkdir()], ids=["pipe", "folder"])
+def test_what_is_no_file_in_a_claims_place_is_moved_aside_and_never_waited_for(store, claims, make):
+    path = store.folder / "claims" / KEY[:2] / KEY
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path)
+
+    assert claims.acquire(KEY)
+    assert path.is_file() and not path.is_symlink()
