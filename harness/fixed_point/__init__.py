@@ -1,18 +1,14 @@
 """A finished model evaluated in the numbers of a piece of hardware, its ranges measured on validation data."""
 
-import math
 from collections.abc import Iterator
 
 from harness.api import Batch, Embedding, Evaluation, NumberFormat, Operations, Problem, Split, batch_rng
 
 from .network import FixedArithmetic as FixedArithmetic
-from .network import FloatArithmetic, Pass, Weights, step_exponents
+from .network import FloatArithmetic, Pass, Weights
 
 CALIBRATION_ITEMS = 2000
 """Items of the validation split that ranges of vectors are measured on: whole batches, at least so many items."""
-
-_SPARE_BITS = 1
-"""Bits that the largest sum of the calibration leaves free in the accumulator: other data may have larger ones."""
 
 
 def evaluated(
@@ -41,25 +37,12 @@ def evaluated(
 def calibrated(
     problem: Problem, weights: Weights, number_format: NumberFormat, ops: Operations, seed: int
 ) -> dict[str, int]:
-    """The steps of vectors and states, as exponents of two, from some validation data.
-
-    A step follows from the range that was seen. Where a sum of the same data would then leave less than a bit of its
-    accumulator free, the layer's vector gets a coarser step.
-    """
-    bits = number_format
-    measuring = FloatArithmetic(ops, problem.network, weights, bits.percentile)
+    """The steps of vectors and states, as exponents of two, from some validation data."""
+    measuring = FloatArithmetic(ops, problem.network, weights, number_format)
     run = _start(problem, weights, ops)
     for batch in _calibration(problem, seed):
         run.logits(batch.inputs, measuring)
-    exponents = step_exponents(measuring.seen, bits.activation_bits)
-    trial = FixedArithmetic(ops, problem.network, weights, bits, exponents, is_watching=True)
-    run = _start(problem, weights, ops)
-    for batch in _calibration(problem, seed):
-        run.logits(batch.inputs, trial)
-    room = math.ldexp(1.0, bits.accumulator_bits - 1 - _SPARE_BITS)
-    for layer, largest in trial.sums.items():
-        exponents[layer] += max(0, math.ceil(math.log2(largest / room))) if largest else 0
-    return exponents
+    return measuring.exponents()
 
 
 def _start(problem: Problem, weights: Weights, ops: Operations) -> Pass:

@@ -13,6 +13,7 @@ with them, and its widths:
 Assumes: the widths of tables and cell states are a choice of ours; engines differ in it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -37,6 +38,9 @@ from harness.api.operations import Tensor
 
 from .quantise import exponent, quantised, within
 
+_SPARE_BITS = 1
+"""Bits that the largest sum of the calibration leaves free in the accumulator: other data may have larger ones."""
+
 PER_UNIT = 256
 """Table entries between two whole numbers."""
 
@@ -55,14 +59,22 @@ class FloatArithmetic:
         seen: largest absolute value of every vector and state, by name: of all elements, or of a percentage of them.
     """
 
-    def __init__(self, ops: Operations, network: Network, weights: Weights, percentile: float = 100.0) -> None:
+    def __init__(
+        self, ops: Operations, network: Network, weights: Weights, number_format: NumberFormat | None = None
+    ) -> None:
         self.ops = ops
-        self._percentile = percentile
+        self._format = number_format or NumberFormat()
+        self._percentile = self._format.percentile
         self._matrices = {
             layer: [ops.matrix(weights[name], is_small=False) for name in names]
             for layer, names in matrices(network).items()
         }
         self._biases = {layer: ops.array(weights[f"{layer}.bias"]) for layer in self._matrices}
+        self._steps = {
+            layer: ops.array(np.ldexp(1.0, _stored([weights[name] for name in names], self._format)[1]))
+            for layer, names in matrices(network).items()
+        }
+        self._sums: dict[str, float] = {}
         self._largest: dict[str, float] = {}
         self._values: dict[str, list[NDArray[np.float64]]] = {}
 
@@ -88,13 +100,36 @@ class FloatArithmetic:
         return self.ops.product(values, self._matrices[layer][part])
 
     def total(self, layer: str, sums: Tensor) -> Tensor:
-        """The sum with the bias."""
-        return sums + self._biases[layer]
+        """The sum with the bias; how large it is in steps of its row's weights is noted."""
+        found = sums + self._biases[layer]
+        largest = self.ops.largest(found / self._steps[layer])
+        self._sums[layer] = max(self._sums.get(layer, 0.0), largest)
+        return found
+
+    def exponents(self) -> dict[str, int]:
+        """The steps of vectors and states, as exponents of two, from what has passed.
+
+        Where the largest sum would leave less than a bit of its accumulator free, the layer's vector gets a coarser
+        step than its range asks for.
+        """
+        found = step_exponents(self.seen, self._format.activation_bits)
+        room = math.ldexp(1.0, self._format.accumulator_bits - 1 - _SPARE_BITS)
+        for layer, largest in self._sums.items():
+            in_units = largest / 2.0 ** found[layer]
+            found[layer] += max(0, math.ceil(math.log2(in_units / room))) if in_units else 0
+        return found
 
     def function(self, name: Function, values: Tensor) -> Tensor:
         """Sigmoid or tanh, on the host: only ranges depend on it."""
         host = self.ops.numpy(values)
         return self.ops.array(np.tanh(host) if name == "tanh" else 0.5 * (1 + np.tanh(host / 2)))
+
+    def gates(self, values: Tensor, units: int) -> Tensor:
+        """Sigmoid of i, f and o, tanh of g."""
+        host = self.ops.numpy(values)
+        found = 0.5 * (1 + np.tanh(host / 2))
+        found[:, 2 * units : 3 * units] = np.tanh(host[:, 2 * units : 3 * units])
+        return self.ops.array(found)
 
 
 @dataclass(frozen=True)
@@ -115,11 +150,9 @@ class FixedArithmetic:
         network, weights: the model.
         number_format: widths and rules.
         exponents: of the steps of vectors and states, by name.
-        is_watching: whether the largest sums are noted.
 
     Attributes:
         wrapped: sums that did not fit the accumulator.
-        sums: the largest sum so far in units of its row, by layer; of layers whose sums might wrap.
     """
 
     def __init__(
@@ -129,24 +162,22 @@ class FixedArithmetic:
         weights: Weights,
         number_format: NumberFormat,
         exponents: Mapping[str, int],
-        *,
-        is_watching: bool = False,
     ) -> None:
         self.ops, self.wrapped = ops, 0
-        self.sums: dict[str, float] = {}
-        self._is_watching = is_watching
         self._format, self._exponents = number_format, exponents
         self._products = {
             layer: self._product(layer, [weights[name] for name in names], weights[f"{layer}.bias"])
             for layer, names in matrices(network).items()
         }
-        self._tables = {name: ops.array(table(name, number_format.activation_bits)) for name in ("sigmoid", "tanh")}
+        entries = {name: table(name, number_format.activation_bits) for name in ("sigmoid", "tanh")}
+        self._tables = {name: ops.array(each) for name, each in entries.items()}
+        self._both = ops.array(np.concatenate([entries["sigmoid"], entries["tanh"]]))
+        self._firsts: dict[int, Tensor] = {}
 
     def _product(self, layer: str, parts: list[NDArray[np.float32]], bias: NDArray[np.float32]) -> _Product:
         """Matrices of a layer side by side share their steps, since their sums meet in one accumulator."""
         bits = self._format
-        whole = np.concatenate([np.asarray(part, dtype=np.float64) for part in parts], axis=1)
-        integers, exponents = quantised(whole, bits)
+        integers, exponents = _stored(parts, bits)
         units = np.ldexp(1.0, exponents + self._exponents[layer])  # (rows,) of a sum
         biases = np.floor(np.asarray(bias, dtype=np.float64) / units + 0.5)
         most = np.abs(integers).sum(axis=1) * (1 << (bits.activation_bits - 1))
@@ -181,8 +212,9 @@ class FixedArithmetic:
         exact = sums + product.bias
         if product.wrap is None:
             return exact
-        if self._is_watching:
-            self.sums[layer] = max(self.sums.get(layer, 0.0), self.ops.largest(exact / product.unit))
+        largest = self.ops.largest(exact / product.unit)
+        if largest < 1 << (self._format.accumulator_bits - 1):  # one pass tells that the five below change nothing
+            return exact
         held = exact - product.wrap * self.ops.floor(exact / product.wrap + 0.5)
         self.wrapped += self.ops.differing(held, exact)
         return held
@@ -192,6 +224,24 @@ class FixedArithmetic:
         half = PER_UNIT * REACH
         places = self.ops.clip(self.ops.floor(values * float(PER_UNIT) + 0.5), -half, half - 1)
         return self.ops.rows(self._tables[name], places + float(half))
+
+    def gates(self, values: Tensor, units: int) -> Tensor:
+        """Sigmoid of i, f and o, tanh of g: both tables are one behind the other, so that one look-up serves all."""
+        half = PER_UNIT * REACH
+        if units not in self._firsts:
+            first = np.full(4 * units, float(half))
+            first[2 * units : 3 * units] += 2 * half
+            self._firsts[units] = self.ops.array(first)
+        places = self.ops.clip(self.ops.floor(values * float(PER_UNIT) + 0.5), -half, half - 1)
+        return self.ops.rows(self._both, places + self._firsts[units])
+
+
+def _stored(
+    parts: list[NDArray[np.float32]], number_format: NumberFormat
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Integers of a layer's matrices side by side, and the exponent of every row's step."""
+    whole = np.concatenate([np.asarray(part, dtype=np.float64) for part in parts], axis=1)
+    return quantised(whole, number_format)
 
 
 Arithmetic = FloatArithmetic | FixedArithmetic
@@ -265,8 +315,8 @@ class Pass:
         outputs = []
         for step in range(steps):
             sums = by.total(name, of_inputs[:, step] + by.product(name, 1, by.vector(name, h)))
-            i, f, o = (by.function("sigmoid", sums[:, gate * units : (gate + 1) * units]) for gate in (0, 1, 3))
-            g = by.function("tanh", sums[:, 2 * units : 3 * units])
+            gates = by.gates(sums, units)
+            i, f, g, o = (gates[:, gate * units : (gate + 1) * units] for gate in range(4))
             c = by.state(f"{name}.state", f * c + i * g)
             h = o * by.function("tanh", c)
             outputs.append(ops.reshape(h, (batch, 1, units)))

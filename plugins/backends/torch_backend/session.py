@@ -23,6 +23,8 @@ from harness.api import (
     Masker,
     MaskUpdate,
     Measurement,
+    NumPyOperations,
+    Operations,
     PluginContractError,
     PluginUnavailableError,
     Problem,
@@ -209,9 +211,9 @@ class TorchSession(Session):
             activation_density=activity.density() if activity else {},
         )
 
-    def operations(self) -> TorchOperations:
-        """Arrays on the session's device."""
-        return TorchOperations(self._device)
+    def operations(self) -> Operations:
+        """Arrays on the session's device; NumPy's on a CPU: the same bits, and less time for each small operation."""
+        return NumPyOperations() if self._device.type == "cpu" else TorchOperations(self._device)
 
     def close(self) -> None:
         """Free the model and, on a GPU, its memory."""

@@ -73,7 +73,7 @@ def weights_of(network, seed, scale=0.8):
 
 
 def calibrated(network, weights, inputs, form):
-    measuring = FloatArithmetic(OPS, network, weights, form.percentile)
+    measuring = FloatArithmetic(OPS, network, weights, form)
     run = Pass(network, {n.removesuffix(".table"): OPS.array(w) for n, w in weights.items() if n.endswith(".table")})
     run.logits(inputs, measuring)
     return step_exponents(measuring.seen, form.activation_bits)
@@ -195,3 +195,19 @@ def test_a_codebook_has_so_many_values_and_rounds_to_the_nearest_of_them():
 def test_a_codebook_larger_than_its_values_is_refused():
     with pytest.raises(ValueError, match="fewer values than `weight_bits` can tell apart, got 16 values of 4 bits"):
         NumberFormat(weight_bits=4, codebook=16)
+
+
+def test_a_vector_gets_a_coarser_step_where_sums_would_fill_the_accumulator():
+    network, form = language_model(), NumberFormat()
+    weights = {name: weight * 30 for name, weight in weights_of(network, 3).items()}
+    words = np.random.default_rng(0).integers(0, 11, (1, 60))
+    measuring = FloatArithmetic(OPS, network, weights, NumberFormat(accumulator_bits=24))
+    run = Pass(network, {"embedding": OPS.array(weights["embedding.table"])})
+    run.logits(words, measuring)
+    narrow = NumberFormat(accumulator_bits=24)
+
+    _, without = logits(network, weights, words, narrow, step_exponents(measuring.seen, form.activation_bits))
+    _, wrapped = logits(network, weights, words, narrow, measuring.exponents())
+
+    assert without > 0
+    assert wrapped == 0

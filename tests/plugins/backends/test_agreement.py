@@ -190,10 +190,14 @@ FORMATS = (
 
 
 def operations_of(name, backend, problem):
-    """A framework's own array operations, where the session on a CPU has others as well."""
+    """A framework's own array operations: its sessions on a CPU have NumPy's, which are the same and sooner."""
     session = backend.open(problem, Settings())
+    assert isinstance(session.operations(), NumPyOperations)
     if name == "torch":
-        return session.operations()
+        import torch
+        from harness_plugins.backends.torch_backend.operations import TorchOperations
+
+        return TorchOperations(torch.device("cpu"))
     from harness_plugins.backends.keras_tfmot.operations import TensorFlowOperations
 
     return TensorFlowOperations()
