@@ -8,8 +8,6 @@ from dataclasses import asdict
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 
 from harness._text import plural
 from harness.api import JsonValue
@@ -120,67 +118,12 @@ class Json(Progress):
         print(json.dumps({"event": event, **values}), file=sys.stderr, flush=True)
 
 
-class Live(Progress):
-    """A bar for the epochs of the run and one for every running stage."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bars = Bars(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}", markup=False),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}", markup=False),
-            console=console,
-            transient=True,
-        )
-        self._tasks: dict[str, TaskID] = {}
-
-    def begin(self, bill: Mapping[str, JsonValue], workers: int) -> None:
-        """Show the bill and the first bar."""
-        self._console.print(bill_in_words(bill, workers), markup=False, highlight=False)
-        self._bars.start()
-        self._all = self._bars.add_task("epochs", total=int(str(bill["epochs_to_run"])), unit="epochs", note="")
-
-    def started(self, key: str, label: str) -> None:
-        """A bar for the stage."""
-        self._tasks[key] = self._bars.add_task(label, total=None, unit="steps", note="")
-
-    def step(self, key: str, step: int, steps: int) -> None:
-        """Move the stage's bar."""
-        if key in self._tasks:
-            self._bars.update(self._tasks[key], completed=step, total=steps)
-
-    def finished(self, key: str, label: str, outcome: str, tally: Tally, *, is_epoch: bool) -> None:
-        """Take the stage's bar away and move the first."""
-        self._remove(key)
-        if is_epoch:
-            note = f"{tally.words()}  (last: {outcome})"
-            self._bars.update(self._all, completed=tally.done, note=note)
-
-    def failed(self, key: str, label: str, status: str, reason: str) -> None:
-        """Say why above the bars."""
-        self._remove(key)
-        self._console.print(f"{label}: {status}: {reason}", markup=False, highlight=False)
-
-    def note(self, text: str) -> None:
-        """Say it above the bars."""
-        self._console.print(text, markup=False, highlight=False)
-
-    def end(self) -> None:
-        """Take the bars away."""
-        self._bars.stop()
-
-    def _remove(self, key: str) -> None:
-        if key in self._tasks:
-            self._bars.remove_task(self._tasks.pop(key))
-
-
 def make(kind: ProgressKind, console: Console) -> Progress:
     """The progress of that kind; `auto` is live on a terminal and plain elsewhere."""
     if kind == "none":
         return Progress()
     if kind == "json":
         return Json()
+    from harness.execution.live import Live
+
     return Live(console) if kind == "auto" and console.is_terminal else Plain(console)

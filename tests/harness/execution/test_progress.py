@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from harness.execution.eta import Tally
-from harness.execution.progress import Json, Live, Plain, Progress, make
+from harness.execution.live import Live
+from harness.execution.progress import Json, Plain, Progress, make
 
 BILL = {
     "cells": 3, "cells_cached": 1, "cells_skipped": 0, "epochs_to_run": 2, "epochs": 4,
@@ -67,7 +68,7 @@ def test_the_numbers_of_a_live_display_say_what_they_count():
     live.begin(BILL, 2)
     live.started("k", "torch · dense · epoch 1")
     live.step("k", 3, 12)
-    live._bars.refresh()
+    live._display.refresh()
     live.end()
 
     shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
