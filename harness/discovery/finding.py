@@ -119,7 +119,7 @@ class _Discovery:
                 self._add(row)
         order = {kind: place for place, kind in enumerate(KINDS)}
         rows = sorted(self.rows, key=lambda r: (order.get(r.kind, len(KINDS)) if r.kind else len(KINDS), r.name))
-        return Registry(tuple(rows), self.manager, files, found)
+        return Registry(tuple(rows), self.manager, files, found, discover)
 
     def _refuse(self, origin: _Origin, error: str, remedy: str) -> None:
         """Make a row of a whole module that cannot be used."""

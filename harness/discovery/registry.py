@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint
@@ -64,6 +64,9 @@ class Registry:
     manager: pluggy.PluginManager = field(repr=False, compare=False)
     files: tuple[Path, ...] = ()
     entries: tuple[EntryPoint, ...] = field(default=(), repr=False, compare=False)
+    discover: Callable[[tuple[EntryPoint, ...], tuple[Path, ...]], "Registry"] | None = field(
+        default=None, repr=False, compare=False
+    )  # what found all this: handed in, so that finding plugins rests on what was found and not the other way round
 
     def with_files(self, files: Iterable[Path]) -> "Registry":
         """This registry and the plugins of these files.
@@ -74,9 +77,8 @@ class Registry:
         every = tuple(dict.fromkeys((*self.files, *(checked(file) for file in files))))
         if every == self.files:
             return self
-        from harness.discovery.finding import discover  # which makes registries
-
-        return discover(self.entries, every)
+        assert self.discover is not None, "a registry that was put together by hand finds nothing"
+        return self.discover(self.entries, every)
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """The names of all sound plugins of a kind, sorted; one of several distributions comes as `owner/name`."""
