@@ -312,13 +312,6 @@ def extended(stages: Sequence[Stage], following: Iterable[StageTemplate], known:
     return found
 
 
-def _update_values(update: MaskUpdate) -> list[JsonValue]:
-    """An update in a key; its progress stands there only where its score looks at it."""
-    values: list[JsonValue] = [update.step, update.sparsity, _identity(update.score)]
-    return [*values, update.progress] if "progress" in update.score.needs else values
-
-
-@lru_cache(maxsize=256)
 def _identity(score: Score) -> JsonValue:
     return json.loads(json.dumps(score.identity()))  # type: ignore[no-any-return]  # json.loads is untyped
 
