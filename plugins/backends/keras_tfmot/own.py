@@ -305,6 +305,8 @@ class OwnSession(KerasSession):
             graph, flags = tf.compat.v1.get_default_graph(), []
 
             def see(name: str, given: Any, result: Any) -> None:
+                if name not in self._multiplying:
+                    return
                 for values in _multiplied(given, result, name in self._recurrent):
                     # What a layer sees inside a loop of another one cannot be handed out of it.
                     if getattr(values, "graph", None) is graph and values.dtype.is_floating:
@@ -320,6 +322,12 @@ class OwnSession(KerasSession):
             return tf.reshape(loss, ()), () if measured is None else measured, flags
 
         return step
+
+    @functools.cached_property
+    def _multiplying(self) -> frozenset[str]:
+        """Layers whose inputs are multiplied with a matrix; those of an embedding are looked up."""
+        tensors = [place.tensor for place in self._places.values()]
+        return frozenset(each.layer for each in tensors if each.is_prunable and each.role != "embedding")
 
     @functools.cached_property
     def _recurrent(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from harness.api import HarnessError, PluginUnavailableError
+from harness.api import HarnessError, NativeModel, PluginUnavailableError
 
 from .opened import Opened
 
@@ -27,12 +27,20 @@ def main(asked: Path, answer: Path) -> None:
             "recipe": {**recipe.model_dump(mode="json", exclude={"learning_rate"}), "rates": rates},
             "metric": opened.metric.model_dump(mode="json"),
             "fingerprint": opened.fingerprint(),
-            "facts": {"model": given["entry"], **opened.own.facts},
+            "facts": {"model": given["entry"], **_holders(network), **opened.own.facts},
         }
     except (HarnessError, MemoryError) as error:
         kind = "plugin" if isinstance(error, PluginUnavailableError) else "spec"
         found = {"error": str(error), "kind": kind}
     answer.write_text(json.dumps(found))
+
+
+def _holders(network: NativeModel) -> dict[str, str]:
+    """Who holds the masks of a Keras model, for its records."""
+    if network.framework != "keras":
+        return {}
+    wrapped = ", ".join(network.wrapped)
+    return {"masks": f"held by TF-MOT in {wrapped}, elsewhere by the harness" if wrapped else "held by the harness"}
 
 
 if __name__ == "__main__":

@@ -400,6 +400,7 @@ def test_a_metric_of_ones_own_is_made_of_sums_over_items(found):
     assert items == 20
     assert 0 < density["depth"] < 1  # what a ReLU leaves
     assert 0 < density["lstm"] <= 1
+    assert "norm" not in density  # no matrix
 
 
 @pytest.mark.parametrize("start", ["start.safetensors", "start.weights.h5", "start.keras"])

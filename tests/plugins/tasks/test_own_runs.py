@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from harness.api import PluginUnavailableError
 from harness.cli import app
 from harness.discovery.finding import discover
 from harness.spec import load
@@ -149,6 +151,21 @@ def test_the_page_leads_from_nothing_to_a_table(written, name, cells, least):
     records = found["records"] if isinstance(found, dict) else found
     assert [record["status"] for record in records] == ["ok"] * cells
     assert records[0]["value"] > least
+    held = "held by TF-MOT in embedding, gru, out, elsewhere by the harness"
+    assert records[1]["facts"].get("masks") == (held if name == "keras" else None)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [("torch", "PyTorch"), ("tf_keras", "Keras 2"), ("tensorflow", "TensorF")]
+)
+def test_a_framework_that_is_not_installed_is_told_with_the_way_out(tmp_path, monkeypatch, module, words):
+    from harness_plugins.tasks.own.opened import Opened
+
+    (tmp_path / "model.py").write_text(f"import {module}\n\n\ndef task(): ...\n")
+    monkeypatch.setitem(sys.modules, module, None)  # what Python does for a module that is not there
+
+    with pytest.raises(PluginUnavailableError, match=f"model.py needs {words}.*not installed here; run `pip install"):
+        Opened("model.py:task", tmp_path, {}, None, smoke=False)
 
 
 ROOT = Path(__file__).parents[3]
