@@ -137,8 +137,14 @@ class Results:
         return report.figures(self.records, Path(folder), style=style, forms=forms, margin=self.margin)
 
     def page(self, path: PathLike) -> Path:
-        """Write the report as one HTML file, which needs nothing else."""
-        Path(path).write_text(self.table("html"), encoding="utf-8")
+        """Write the report as one HTML file, which needs nothing else.
+
+        Raises:
+            SpecError: it cannot be written.
+        """
+        from harness._outputs import write_output
+
+        write_output(Path(path), self.table("html"))
         return Path(path)
 
     def _columns(self) -> "Sequence[GuardedColumn]":

@@ -153,13 +153,9 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         SpecError: it cannot be written; the sentence says why.
     """
-    from harness._files import write_atomic
-    from harness.api import SpecError
+    from harness._outputs import write_output
 
-    try:
-        write_atomic(path, content)
-    except OSError as error:
-        raise SpecError(f"{path} cannot be written: {error.strerror}; name another file with -o") from error
+    write_output(path, content)
 
 
 def load_experiment(

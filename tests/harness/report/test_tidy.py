@@ -7,10 +7,13 @@ from io import BytesIO, StringIO
 import pandas  # noqa: TID253
 from hypothesis import given, settings
 from records_at_random import every_fate, runs
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.report import parquet, render
 from harness.report.rows import tables
 from harness.report.tidy import frame, rows
+from harness.results.records import write
 
 
 @given(runs())
@@ -63,3 +66,15 @@ def test_a_cell_without_a_result_is_a_row_with_its_status_and_reason():
     assert found.loc["failed", "reason"] == "RuntimeError: out of luck"
     assert found.loc["failed", "test perplexity"] is None or math.isnan(found.loc["failed", "test perplexity"])
     assert "no such engine" in set(found["fpga_analytic reason"])
+
+
+def test_a_folder_in_the_place_of_a_parquet_file_is_told_and_left(tmp_path):
+    write(tmp_path / "run" / "records.json", every_fate())
+    (tmp_path / "out").mkdir()
+
+    done = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "-f", "parquet", "-o", str(tmp_path / "out")])
+
+    assert done.exit_code == 2 and "it is a folder" in " ".join(done.stderr.split())
+    assert (tmp_path / "out").is_dir()
+    unnamed = CliRunner().invoke(app, ["report", str(tmp_path / "run"), "-f", "parquet"])
+    assert unnamed.exit_code == 2 and "-o FILE" in unnamed.stderr
