@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TextIO
 import typer
 
 from harness import _supervisor
+from harness._text import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -267,6 +268,9 @@ def explained(error: Exception) -> int:
             sys.stderr.write(f"error: stdout cannot be written: {error.strerror}; make room and run it again\n")
         _give_up_stdout()
         return EXIT_FULL
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # found out where it was used
+        stderr().print(f"error: {clean(str(error.filename), 200)}: {error.strerror}; name another file", markup=False)
+        return HarnessError.exit_code
     import traceback
 
     from harness.discovery.guard import blame, is_foreign

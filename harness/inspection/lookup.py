@@ -1,5 +1,6 @@
 """Runs and cells as users name them: by an id, by its beginning, or by words of a cell's labels."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def find_run(store: Path, run: str | None) -> Path:
     """
     if run is None:
         return Store(store).latest_run()
-    if (Path(run) / RECORDS).exists():
+    if os.path.exists(Path(run) / RECORDS):  # of names that are too long it says no, as of all that are not there
         return Path(run)
     every = runs(store)
     found = [folder for folder in every if folder.name == run]
@@ -211,7 +212,7 @@ def margin_of(folder: Path) -> float | None:
         return None
     try:
         text = read_file(spec, MAX_BYTES).decode("utf-8-sig")
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SpecError(f"report: {spec} cannot be read ({error}); give the margin with --margin") from error
     value, problems = read(text, str(spec))
     problems.finish()
