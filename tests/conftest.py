@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from beforehand import Beforehand
+from hypothesis import HealthCheck, settings
 
 CALLERS = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "TERM", "LANG", "LC_", "PYTHON", "HARNESS_")
 """How variables begin that say what the caller's terminal, language and Python are like."""
@@ -13,6 +14,10 @@ CALLERS = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "TERM", "L
 # that the caller may say.
 for _name in [name for name in os.environ if name.startswith(CALLERS) and name != "HARNESS_DATA"]:
     del os.environ[_name]
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 GOLDEN = Path(__file__).parent / "golden"
 

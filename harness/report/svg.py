@@ -36,6 +36,11 @@ _DODGE = 4  # pixels between neighbours
 
 _SHADES = 8  # of a raster
 
+_MOST = 1e300
+"""The largest number on an axis."""
+
+_MOST_POWERS = 12  # of ten, on a logarithmic axis
+
 # Words on top of lines stay readable.
 _HALO = ' paint-order="stroke" stroke="var(--back,#fff)" stroke-width="3" stroke-linejoin="round"'
 
@@ -108,17 +113,24 @@ class _Axis:
 
     def at(self, value: float) -> float:
         """0 at the beginning, 1 at the end."""
-        if self.is_log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+        value = _drawable(value)
+        if self.is_log:  # differences of logarithms: quotients of numbers may overflow
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
 
 
+def _drawable(value: float) -> float:
+    """A value, or the largest whose differences are still numbers."""
+    return max(-_MOST, min(_MOST, value))
+
+
 def _axis(values: Sequence[float], *, is_log: bool) -> _Axis:
-    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    low, high = (_drawable(min(values)), _drawable(max(values))) if values else (0.0, 1.0)
     if is_log and low > 0:
         low, high = low / 1.1, high * 1.1
         steps = (1, 2, 5) if high / low < 1e3 else (1,)
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        powers = range(first, last + 1, 1 + (last - first) // _MOST_POWERS)
         ticks = (step * 10.0**power for power in powers for step in steps)
         return _Axis(low, high, True, tuple(tick for tick in ticks if low <= tick <= high))
     room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0

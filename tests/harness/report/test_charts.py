@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from records_at_random import every_fate, runs
 
@@ -20,6 +20,7 @@ from harness.report.rows import tables
 from harness.results.records import write
 
 _numbers = st.floats(-1e6, 1e6, allow_nan=False).map(lambda number: float(f"{number:.5g}"))
+_any = st.floats(allow_nan=False, allow_infinity=False)
 
 
 def named(found, name):
@@ -70,7 +71,12 @@ def test_a_chart_is_sound_xml_inside_its_frame_with_words_for_every_point(record
         assert "nan" not in svg.text(chart) and "inf" not in svg.text(chart)
 
 
-@given(st.lists(st.tuples(_numbers, _numbers, st.none() | st.floats(0, 1e5)), min_size=1, max_size=8), st.booleans())
+@given(
+    st.lists(st.tuples(_numbers | _any, _numbers | _any, st.none() | st.floats(0, 1e5)), min_size=1, max_size=8),
+    st.booleans(),
+)
+@example([(0.0, 1.0, None), (0.0, 2.2251e-309, None)], False)
+@example([(1.0, 1.7e308, None), (2.0, -1.7e308, None)], False)
 def test_whatever_the_numbers_they_lie_inside_the_panel(found, is_log):
     points = tuple(Point(x, y, half, "p") for x, y, half in found)
     is_log = is_log and all(point.x > 0 for point in points)
