@@ -187,6 +187,7 @@ class SaboteurBackend(NumpyBackend):
 
 @sabotaged(
     "cost",
+    "designs",
     "group",
     "number_format",
     "variants",
