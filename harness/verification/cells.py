@@ -34,6 +34,7 @@ def check_cells(records: Sequence[Record], tolerance: float | None, outcome: Out
         _check_labels(record, outcome)
         _check_sources(record, outcome)
         identities.check(record, outcome)
+    identities.finish(outcome)
     _check_budgets(records, outcome)
     _check_shared(records, outcome)
 
@@ -159,6 +160,8 @@ class _Identities:
 
     def __init__(self) -> None:
         self._fitting: list[tuple[int, ...]] = []
+        self._fits: set[str] = set()
+        self._misfits: dict[str, list[Record]] = defaultdict(list)
 
     def check(self, record: Record, outcome: Outcome) -> None:
         """Whether parameters, seed and sparsity of a record are those of its id."""
@@ -174,12 +177,25 @@ class _Identities:
                 if versions not in known:
                     self._fitting.append(versions)
                 outcome.checked["labels"] += 1
+                self._fits.add(record.task)
                 return
-        outcome.hold(
-            False, "labels", record.cell,
-            f"expected the id of {record.pattern} · {record.strategy} · {record.target_sparsity:g} · seed "
-            f"{record.seed} with its parameters, got that of another cell",
-        )  # fmt: skip
+        self._misfits[record.task].append(record)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Cells whose id fits nothing, beside others of their task whose ids fit."""
+        for task, records in self._misfits.items():
+            if task not in self._fits:
+                # A task may tell the parameters that are in use, with the defaults of its presets filled in.
+                outcome.skip(
+                    "cell ids: the task tells other parameters than those that its cells are named by", len(records)
+                )
+                continue
+            for record in records:
+                outcome.hold(
+                    False, "labels", record.cell,
+                    f"expected the id of {record.pattern} · {record.strategy} · {record.target_sparsity:g} · seed "
+                    f"{record.seed} with its parameters, got that of another cell",
+                )  # fmt: skip
 
 
 def _name(label: str, parameters: Mapping[str, JsonValue]) -> str | None:

@@ -67,7 +67,9 @@ def _seeds(
     """Every setting has the seeds of its study, and so have the baselines."""
     every = set().union(*seeds.values(), *dense.values()) if seeds or dense else set()
     if spec is not None:
-        every |= _declared_seeds(spec)
+        nowhere = _declared_seeds(spec) - every
+        if nowhere:
+            outcome.skip(f"seeds {several(sorted(nowhere))} of the experiment are in no record: a part of it was run")
     for key, found in seeds.items():
         named = " · ".join(str(value) for value in key[1:])
         missing = sorted(seed for seed in every - found if not _is_excluded((*key[1:], seed), spec))

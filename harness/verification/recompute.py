@@ -12,7 +12,7 @@ from harness.discovery.finding import discover
 from harness.results.records import Record
 from harness.spec import load
 from harness.verification.masks import Mask
-from harness.verification.outcome import Outcome, close
+from harness.verification.outcome import Outcome, close, several
 from harness.verification.stages import Stage, Store, score_key
 
 _COMPARED = ("cycles", "latency_us", "dense_cycles", "speedup", "multipliers", "dsp", "ram_blocks", "fits")
@@ -34,6 +34,9 @@ def check_models(path: Path, records: Sequence[Record], store: Store, outcome: O
         return
     models = {model.label(): model for model in experiment.hardware}
     patterns = {cell.id: cell.pattern for cell in experiment.cells}
+    if any(record.run == experiment.run_id for record in records):  # all of it was run, and not a part
+        missing = sorted(patterns.keys() - {record.cell for record in records})
+        outcome.hold(not missing, "grid", experiment.run_id, f"expected every cell of it, without {several(missing)}")
     scopes = _scopes(records, store)
     answers: dict[tuple[str, str, str], Cost | str] = {}
     for record in records:

@@ -167,6 +167,16 @@ def test_a_selection_that_the_experiment_declares_is_no_missing_cell(fraud, seed
     assert ("seeds" in about(outcome)) is (seed == 7)
 
 
+def test_a_part_of_an_experiment_that_was_run_by_itself_is_clean_and_said_to_be_one(finished):
+    options = ("--store", "part", "--workers", "1", "--progress", "none", "--only", "seed=0")
+    assert finished("run", "experiment.yaml", *options).exit_code == 0
+
+    result = finished("verify", "--store", "part")
+
+    assert result.exit_code == 0, result.output
+    assert "not checked: seeds 1, 2 of the experiment are in no record" in " ".join(result.stdout.split())
+
+
 # --- frauds ---------------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +221,10 @@ def a_living_weight_under_the_mask(run):
 
 def a_missing_seed(run):
     run.records.remove(run.cell(seed=2))
+
+
+def a_seed_that_is_gone_everywhere(run):
+    run.records[:] = [record for record in run.records if record["seed"] != 2]
 
 
 def a_missing_combination(run):
@@ -302,6 +316,7 @@ FRAUDS = {
     weights_of_another_pattern: ("masks", None),
     a_living_weight_under_the_mask: ("masks", None),
     a_missing_seed: ("seeds", "seeds"),
+    a_seed_that_is_gone_everywhere: ("grid", None),
     a_missing_combination: ("grid", "grid"),
     a_dropped_failure_of_every_seed_but_one: ("seeds", "seeds"),
     a_swapped_file: ("files", None),
