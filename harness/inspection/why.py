@@ -173,7 +173,8 @@ def _nearest(stage: Stage, there: Iterable[StoredStage]) -> StoredStage | None:
 def _comparable(stage: Stage, others: Iterable[StoredStage]) -> Iterator[StoredStage]:
     """Stages of the same start; for initial weights of the same task, backend and seed, for masks of the same pattern.
 
-    Another seed or another pattern is another cell, not one that changed.
+    Another seed or another pattern is another cell, not one that changed; a score in an engine's numbers is another
+    score than the framework's.
     """
     for other in others:
         if (other.kind, other.parent) == (stage.kind, stage.parent) and _names(other.inputs) == _names(stage.inputs):
@@ -184,7 +185,8 @@ def _names(inputs: Mapping[str, JsonValue]) -> tuple[JsonValue, ...]:
     masking = inputs.get("masking")
     pattern = masking.get("pattern") if isinstance(masking, dict) else None
     parts = (inputs.get("task"), inputs.get("backend"), pattern)
-    return (*(part.get("name") if isinstance(part, dict) else None for part in parts), inputs.get("seed"))
+    names = (part.get("name") if isinstance(part, dict) else None for part in parts)
+    return (*names, inputs.get("seed"), "number_format" in inputs)
 
 
 def differences(old: Mapping[str, JsonValue], new: Mapping[str, JsonValue], epoch_index: int = 0) -> list[str]:

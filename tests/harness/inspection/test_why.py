@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from harness_plugins.hardware.cycle_simulator import CycleSimulator
 from harness_plugins.patterns.bank_balanced import BankBalanced
 from harness_plugins.patterns.unstructured import Unstructured
 from numpy_plugins import NumpyBackend, ToyProblem, ToyTask
@@ -50,6 +51,14 @@ def test_what_is_there_needs_no_reason(tmp_path):
     fill(tmp_path)
 
     assert {(line.status, line.reason) for line in lines(tmp_path)} == {("cached", "")}
+
+
+def test_a_score_in_fixed_point_is_new_and_no_changed_score_of_the_framework(tmp_path):
+    fill(tmp_path)
+    plan = make_plan(replace(experiment(), hardware=(CycleSimulator(),)), store=tmp_path)
+
+    new = [key for key, stage in plan.stages.items() if "number_format" in stage.inputs]
+    assert new and {stage_reasons(plan)[key] for key in new} == {"not run yet"}
 
 
 def test_a_changed_rate_is_named_with_its_epoch(tmp_path):
