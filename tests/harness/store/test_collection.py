@@ -17,6 +17,7 @@ from harness.results.records import Record
 from harness.store import DAY_S, MASKS, STAGE, STATE, StageRecord, Store
 from harness.store.claims import SILENCE_S, Claims
 from harness.store.collection import collect
+from harness.store.stage_record import STORE_FORMAT
 
 ROOT, DENSE, PRUNED, FIRST, SECOND, LAST, TEST = (f"{letter}{letter}" + 30 * "0" for letter in "abcdef9")
 
@@ -308,6 +309,54 @@ def test_the_command_wants_a_store(tmp_path):
 
     assert result.exit_code == 7
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("made", [(), (".format.abcdefgh",), ("format",), ("format", "claims/owners/")])
+def test_beside_a_run_that_has_made_only_so_much_of_its_store_nothing_is_touched(tmp_path, made):
+    folder = tmp_path / "store"
+    folder.mkdir()
+    for name in made:
+        if name.endswith("/"):
+            (folder / name).mkdir(parents=True)
+        else:
+            (folder / name).write_text(f"{STORE_FORMAT}\n")
+    before = bytes_below(folder)
+
+    result = CliRunner().invoke(app, ["gc", "--store", str(folder), "--unreferenced"])
+
+    assert result.exit_code == (0 if "format" in made else 7)
+    assert ("0 bytes freed" if "format" in made else "there is no store") in result.output
+    assert bytes_below(folder) == before
+
+
+def test_a_run_is_whole_though_its_store_is_cleared_at_every_move_of_its_beginning(tmp_path, monkeypatch):
+    moves, is_clearing = [], []
+
+    def cleared_before(move):
+        def moved(*args, **options):
+            if not is_clearing and len(moves) < 60:
+                moves.append(move.__name__)
+                is_clearing.append(True)
+                try:
+                    if (tmp_path / "store" / "format").exists():
+                        collect(tmp_path / "store", unreferenced=True)
+                    else:
+                        with pytest.raises(StoreError, match="there is no store"):
+                            collect(tmp_path / "store", unreferenced=True)
+                finally:
+                    is_clearing.clear()
+            return move(*args, **options)
+
+        return moved
+
+    for name in ("mkdir", "replace", "link", "open"):
+        monkeypatch.setattr(os, name, cleared_before(getattr(os, name)))
+    done = run(experiment((FineTuning(),)), store=tmp_path / "store", workers=1)
+    monkeypatch.undo()
+
+    assert {record.status for record in done.records} == {"ok"}
+    assert {"mkdir", "replace"} <= set(moves)
+    assert {record.status for record in run(experiment((FineTuning(),)), store=tmp_path / "store").records} == {"cached"}
 
 
 @pytest.mark.parametrize(
