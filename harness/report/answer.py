@@ -9,7 +9,6 @@ from rich.cells import cell_len
 
 from harness._text import plural
 from harness.report import checks, formats, page, rich
-from harness.report.engines import main_model
 from harness.report.formats import DASH, MARKS
 from harness.report.page import Column, Document, Section
 from harness.report.rows import Row, Setting, Table, is_partial, tables
@@ -159,7 +158,7 @@ def _dense(table: Table, row: Row) -> str:
 
 def _cycles(table: Table, row: Row) -> float | None:
     """Cycles on the fastest engine of the model that decides."""
-    model = main_model(table)
+    model = table.main_model
     return None if model is None else row.fastest(table.models[model]).cycles
 
 
@@ -308,7 +307,7 @@ def _legend(subject: _Subject, lines: Sequence[_Line], baseline: str, margin: fl
     if any(each is not None and formats.is_constant(each.difference) for each in compared):
         parts.append(formats.ALL_EQUAL)
     if any(subject.factors[row.setting] is not None for row in rows):
-        parts.append(f"×: modelled cycles of {baseline} over these ({main_model(table)}, each on its best engine)")
+        parts.append(f"×: modelled cycles of {baseline} over these ({table.main_model}, each on its best engine)")
     if not is_dense and any(row.uneven_reference for row in rows):
         parts.append(f"{formats.UNEVEN}: kept weights differ, not of one sparsity")
     if None in compared:

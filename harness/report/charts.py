@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from harness.api import JsonValue
 from harness.report import formats
-from harness.report.engines import main_model
 from harness.report.rows import UNEVEN, HardwareCell, Row, Table
 from harness.results.statistics import CONFIDENCE
 
@@ -309,7 +308,7 @@ def _difference(table: Table) -> Chart:
 
 
 def _pareto(table: Table) -> Chart:
-    model = main_model(table)
+    model = table.main_model
     labels = table.models.get(model, ()) if model is not None else ()
     styles = _patterns(table) | {"dense": Style(-1, "dense")}
     strategies = {name: Style(place, name) for place, name in enumerate(dict.fromkeys(map(_strategy, table.rows)))}

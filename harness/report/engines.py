@@ -78,11 +78,6 @@ def engines(table: Table, compact: bool) -> list[Section]:
     return [_section(table, main, _Layout(several[main], others, compact))]
 
 
-def main_model(table: Table) -> str | None:
-    """The hardware model whose cycles decide: one that counts on masks if there is one; None where there is none."""
-    return table.main_model
-
-
 def pairs(table: Table, labels: Sequence[str]) -> list[Pair]:
     """Every pattern and sparsity of a table on every engine of one model; dense first, the fastest engine first."""
     groups: dict[tuple[str, float], list[Record]] = {}

@@ -5,7 +5,6 @@ from typing import ClassVar
 
 from harness._text import plural
 from harness.report.checks.check import NamedCheck, Study, records_of
-from harness.report.engines import main_model
 from harness.results.records import Record, Severity
 
 _BITS = {"float32": 32, "bfloat16": 16}
@@ -63,7 +62,7 @@ class MostlyConstants(NamedCheck):
         """How many of the best costs of the deciding model, and the largest share."""
         rows = []
         for table in study.tables:
-            model = main_model(table)
+            model = table.main_model
             for row in table.rows if model else ():
                 costed = [record for record in row.records if record.is_done]
                 labels = table.models[model or ""]
@@ -155,7 +154,7 @@ class NoFit(NamedCheck):
         """How many rows."""
         rows = [
             row for table in study.tables for row in table.rows
-            if (model := main_model(table)) and row.fastest(table.models[model]).fits is False
+            if (model := table.main_model) and row.fastest(table.models[model]).fits is False
         ]  # fmt: skip
         if rows:
             yield f"{plural(len(rows), 'row')} of hardware: no engine fits the device", records_of(rows)

@@ -32,7 +32,8 @@ from harness.api import (
 
 from . import source
 from .data import Data
-from .way import PACKAGES, Way, Wishes, loaded_ways, way_of
+from .way import PACKAGES, Way, Wishes
+from .ways import loaded_ways, way_of
 
 _METRICS = {
     "accuracy": Metric(name="accuracy", unit="%", better="higher", digits=2),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import NativeModel, SpecError
+from harness.api import NativeModel
 
 PACKAGES = {
     "torch": ("PyTorch", "torch"),
@@ -128,29 +127,3 @@ class Way(ABC):
     def is_endless(self, source: object) -> bool:
         """Whether a stream is known never to end."""
         return False
-
-
-def loaded_ways() -> tuple[Way, ...]:
-    """The frameworks that this process has imported."""
-    from .keras_way import KerasWay
-    from .torch_way import TorchWay
-
-    return tuple(way for way in (TorchWay(), KerasWay()) if way.modules & set(sys.modules))
-
-
-def way_of(make_model: Any) -> Way:
-    """The framework of a user's model: the one that their file has imported, or else the one of the model it makes.
-
-    Raises:
-        SpecError: it is of none that the harness knows.
-    """
-    loaded = loaded_ways()
-    if len(loaded) == 1:
-        return loaded[0]
-    model = make_model()
-    for way in loaded_ways():
-        if way.is_model(model):
-            return way
-    raise SpecError(
-        f"own: `model` must make a torch.nn.Module or a tf_keras.Model, got {type(model).__name__}; return one of them"
-    )
