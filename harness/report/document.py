@@ -144,7 +144,7 @@ def _checked(summary: checks.Summary) -> Section:
         Column("cells", lambda found: str(len(found.cells))),
         Column("what to do", lambda found: found.finding.remedy, kind="text"),
     )
-    told = [f"{len(summary.passed)} passed", f"{len(summary.idle)} have nothing to look at"]
+    told = [f"{len(summary.passed)} passed", f"{len(summary.idle)} not applicable"]
     if summary.silenced:
         codes = dict.fromkeys(found.finding.code for found in summary.silenced)
         told.append(f"silenced by the experiment: {', '.join(codes)}")
