@@ -1,5 +1,6 @@
 """Texts in our sentences: those of others on one line of bounded length, counts and times in words."""
 
+import unicodedata
 from collections.abc import Iterable
 
 LIMIT = 2000
@@ -15,7 +16,7 @@ def clean(text: str, limit: int = LIMIT) -> str:
     """
     # Cut first: escaping 50 MB to show 2,000 characters would take longer than the training.
     head = " ".join(text[: 4 * limit].split())
-    shown = "".join(char if char.isprintable() else _escaped(char) for char in head)
+    shown = printable(head)
     if len(shown) <= limit and len(text) <= 4 * limit:
         return shown
     return f"{shown[:limit]}... ({len(text):,} characters)"
@@ -32,9 +33,14 @@ def lines(text: str, limit: int = LIMIT, most: int = 200) -> str:
     if len(text) <= limit and text.isprintable():
         return text
     every = text[: 2 * limit * most].split("\n")
-    shown = ["".join(c if c.isprintable() else _escaped(c) for c in _cut(line, limit)) for line in every[:most]]
+    shown = [printable(_cut(line, limit)) for line in every[:most]]
     left = text.count("\n") + 1 - len(shown)
     return "\n".join([*shown, f"... and {left:,} lines more"] if left > 0 else shown)
+
+
+def printable(text: str) -> str:
+    """A text in which whatever acts on a terminal, or is in no file, is written as an escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else _escaped(c) for c in text)
 
 
 def _cut(line: str, limit: int) -> str:
@@ -71,4 +77,6 @@ def span(seconds: float) -> str:
 
 
 def _escaped(char: str) -> str:
+    if unicodedata.category(char) == "Zs":
+        return char  # a space of another width does no harm
     return char.encode("unicode_escape", "backslashreplace").decode("ascii")

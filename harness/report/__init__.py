@@ -3,9 +3,12 @@
 A report needs no framework and no plugin: records say all there is to say.
 """
 
-from collections.abc import Callable, Sequence
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from pydantic import BaseModel
 from pydantic_core import to_json
 from rich.console import Console
 
@@ -62,7 +65,7 @@ def render(
         StoreError: two records are of the same cell, as when two runs are mixed.
     """
     if format == "json":
-        return to_json(_with_columns(records, columns), indent=2, inf_nan_mode="null").decode() + "\n"
+        return _json(_with_columns(records, columns)) + "\n"
     if format == "tidy":
         return tidy.text(records, columns)
     if format == "rich" and not full:
@@ -95,6 +98,28 @@ def fragment(
     """
     document = build(records, title=title, margin=margin, medium="page", columns=columns, pictures=True)
     return html.fragment(document)
+
+
+def _json(records: Sequence[Record | dict[str, object]]) -> str:
+    """The records as JSON whose texts are whole, and in which nothing acts on a terminal."""
+    try:
+        text = to_json(records, indent=2, inf_nan_mode="null").decode()
+    except ValueError:  # half a character, which is no UTF-8
+        text = json.dumps([_plain(dict(record)) for record in records], indent=2)
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+
+
+def _plain(value: object) -> object:
+    """A value as `json` writes it: without models in it, and without numbers that JSON has no word for."""
+    if isinstance(value, BaseModel):
+        value = dict(value)
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_columns(records: Sequence[Record], columns: Sequence[Added]) -> list[Record | dict[str, object]]:

@@ -11,6 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from harness._text import lines
 from harness.api import JsonValue
 from harness.report import svg
 from harness.report.charts import Chart, Raster
@@ -111,10 +112,10 @@ def _figure(chart: Chart | Raster, name: str, *, is_alive: bool) -> dict[str, An
     data = chart.data()
     return {
         "id": name,
-        "name": chart.name,
-        "title": chart.title,
+        "name": lines(chart.name),
+        "title": lines(chart.title),
         "svg": Markup(svg.text(chart, label=f"{name}-c")),
-        "about": chart.about,
+        "about": tuple(map(lines, chart.about)),
         "count": len(data),
         "table": _table(_of_data(data), _MOST_POINTS, is_alive=is_alive),
     }

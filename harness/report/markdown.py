@@ -47,4 +47,4 @@ def _plain(text: str) -> str:
     line = " ".join(text.split())
     for character in "\\|*<":
         line = line.replace(character, f"\\{character}")
-    return line
+    return line.replace("](", "]\\(")  # a link of somebody else's

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
+from harness._text import LIMIT, lines
 from harness.api import JsonValue
 from harness.report.formats import DASH, Footnotes
 
@@ -83,12 +84,12 @@ class Column(Generic[T]):
     @property
     def title(self) -> str:
         """The header on one line; a word that was broken over two lines is whole again."""
-        return " ".join((self.header or self.short).replace("-\n", "-").replace("_\n", "_").split())
+        return " ".join(lines(self.header or self.short).replace("-\n", "-").replace("_\n", "_").split())
 
     @property
     def head(self) -> str:
         """The header in a terminal."""
-        return self.short or self.header
+        return lines(self.short or self.header)
 
     def is_on(self, medium: Medium, rows: Sequence[T]) -> bool:
         """Whether a table of these rows has the column."""
@@ -101,7 +102,7 @@ class Column(Generic[T]):
         assert self.shown is not None
         shown = self.shown(row)
         text = shown if isinstance(shown, str) else shown.text + (notes.mark(shown.why) if shown.why else "")
-        return Cell(text, self.style(row) if self.style else "")
+        return Cell(lines(text), self.style(row) if self.style else "")
 
 
 def broken_name(name: str) -> str:
@@ -126,6 +127,11 @@ class Grid:
     caption: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     data: tuple[Mapping[str, JsonValue], ...] = ()
+
+    def __post_init__(self) -> None:
+        """Make the texts that hold words of others such that every format can show them."""
+        _show(self, groups={place: lines(text) for place, text in self.groups.items()})
+        _show(self, caption=tuple(map(_sentence, self.caption)), notes=tuple(map(_sentence, self.notes)))
 
 
 def table(
@@ -177,6 +183,12 @@ class Section:
     charts: "tuple[Chart | Raster, ...]" = ()
     style: str = "bold"
 
+    def __post_init__(self) -> None:
+        """As of a `Grid`."""
+        _show(self, heading=lines(self.heading), warnings=tuple(map(_sentence, self.warnings)))
+        facts = tuple((lines(name), _sentence(fact)) for name, fact in self.facts)
+        _show(self, sentences=tuple(map(_sentence, self.sentences)), facts=facts)
+
 
 @dataclass(frozen=True)
 class Document:
@@ -184,3 +196,17 @@ class Document:
 
     title: str
     sections: tuple[Section, ...]
+
+    def __post_init__(self) -> None:
+        """As of a `Grid`."""
+        _show(self, title=lines(self.title))
+
+
+def _sentence(text: str) -> str:
+    """A sentence may list a whole grid."""
+    return lines(text, 10 * LIMIT)
+
+
+def _show(part: Grid | Section | Document, **texts: object) -> None:
+    for name, text in texts.items():
+        object.__setattr__(part, name, text)

@@ -4,11 +4,12 @@ Colours are those of Okabe and Ito, which colour-blind readers tell apart; marke
 prints in grey.
 """
 
+import html
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 
+from harness._text import lines
 from harness.report.charts import Chart, Panel, Point, Raster, Series, Style
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8b5a9f", "#7a7a7a")
@@ -43,6 +44,11 @@ _MOST_POWERS = 12  # of ten, on a logarithmic axis
 
 # Words on top of lines stay readable.
 _HALO = ' paint-order="stroke" stroke="var(--back,#fff)" stroke-width="3" stroke-linejoin="round"'
+
+
+def escape(text: str) -> str:
+    """A text of somebody else's as XML can hold it: there are characters that it has no way to write."""
+    return html.escape(lines(text))
 
 
 def text(chart: Chart | Raster, *, label: str = "") -> str:

@@ -4,6 +4,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from io import StringIO
 
+from harness._text import lines as shown
 from harness.api import JsonValue
 from harness.report.page import Document
 
@@ -16,8 +17,9 @@ def text(document: Document) -> str:
 def lines(rows: Sequence[Mapping[str, JsonValue]]) -> str:
     """Rows of plain values as CSV."""
     file = StringIO()
-    writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(file, names, lineterminator="\n")
+    writer.writerow({name: shown(name) for name in names})
     writer.writerows({name: _field(value) for name, value in row.items()} for row in rows)
     return file.getvalue()
 
@@ -26,4 +28,5 @@ def _field(value: JsonValue) -> JsonValue:
     """A value in one field: yes and no, and lists apart by semicolons."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "; ".join(map(str, value)) if isinstance(value, list) else value
+    text = "; ".join(map(str, value)) if isinstance(value, list) else value
+    return shown(text) if isinstance(text, str) else text

@@ -356,7 +356,9 @@ def test_a_run_is_whole_though_its_store_is_cleared_at_every_move_of_its_beginni
 
     assert {record.status for record in done.records} == {"ok"}
     assert {"mkdir", "replace"} <= set(moves)
-    assert {record.status for record in run(experiment((FineTuning(),)), store=tmp_path / "store").records} == {"cached"}
+    assert {record.status for record in run(experiment((FineTuning(),)), store=tmp_path / "store").records} == {
+        "cached"
+    }
 
 
 @pytest.mark.parametrize(
