@@ -1,7 +1,12 @@
 """Checks that every plugin has to pass, and random scores to try patterns on; for plugin authors' own tests.
 
-The checks raise `PluginContractError` with the first demand that is not met. The two functions that make hypothesis
-strategies need hypothesis (`pip install hypothesis`); the checks do not.
+The checks raise `PluginContractError` with the first demand that is not met. For pytest there is a class per kind of
+plugin to inherit, which makes a test of each check:
+
+    class TestMine(PatternChecks):
+        plugin = Mine(width=2)
+
+The two functions that make hypothesis strategies need hypothesis (`pip install hypothesis`); the checks do not.
 """
 
 from __future__ import annotations
@@ -10,36 +15,39 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from harness._engine_checks import BUDGETS, check_engine, engine_products
+from harness._manners import check_globals, check_import, global_state
 from harness._part_checks import check_backend, check_hardware, check_task
 from harness._scoring_checks import SHAPES, check_schedule, check_score
 from harness.api import (
     SGD,
+    Backend,
     Component,
-    Conditions,
     Engine,
-    EngineShape,
+    HardwareModel,
     JsonValue,
     Mask,
     Matrix,
-    Part,
     Pattern,
     PluginUnavailableError,
     Product,
     Recipe,
     ReportColumn,
     ReportRow,
-    Run,
+    Schedule,
+    Score,
     ShapeError,
     SpecError,
     StepDecay,
     Strategy,
+    Task,
 )
 from harness.api.promises import broken, demand, kept_program
 
@@ -47,14 +55,16 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 __all__ = [
-    "SHAPES", "check_backend", "check_component", "check_engine", "check_hardware", "check_pattern", "check_schedule",
-    "check_score", "check_strategy", "check_task", "engine_products", "score_matrices", "sparsities",
+    "CHECKS", "SHAPES", "BackendChecks", "ColumnChecks", "ComponentChecks", "EngineChecks", "HardwareChecks",
+    "PatternChecks", "ScheduleChecks", "ScoreChecks", "StrategyChecks", "TaskChecks", "check_backend", "check_column",
+    "check_component", "check_engine", "check_globals", "check_hardware", "check_import", "check_pattern",
+    "check_schedule", "check_score", "check_strategy", "check_task", "engine_products", "global_state", "report_rows",
+    "score_matrices", "sparsities",
 ]  # fmt: skip
 
 _SPARSITIES = (0.0, 0.25, 0.5, 0.58, 0.75, 0.9, 0.96)
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 _RECIPE_EPOCHS = (1, 2, 4, 13, 40)
-_BUDGETS = (1, 6, 48)
 
 
 def score_matrices(
@@ -262,152 +272,6 @@ def _recipe(epochs: int) -> Recipe:
     return Recipe(epochs=epochs, optimiser=SGD(), learning_rate=rate, clip_norm=5.0, steps_per_epoch=30)
 
 
-def check_engine(engine: Engine, products: Sequence[Product] | None = None, budgets: Sequence[int] = _BUDGETS) -> None:
-    """What an engine promises of its shapes and of every run, tried on masks of many kinds.
-
-    Args:
-        engine: the engine, with any parameters; sizes that they fix may go beyond a budget.
-        products: what it runs, those it refuses left out; by default small products of every kind, at least one of
-            which it must take.
-        budgets: multipliers within which shapes are asked for.
-
-    Raises:
-        PluginContractError: the first promise it breaks.
-    """
-    demand(engine.streams >= 1, engine.label(), f"at least one stream, got {engine.streams}")
-    accepted = 0
-    for product in engine_products() if products is None else products:
-        where = f"{engine.label()} on {product.layer} ({product.rows} x {product.cols}, {product.nnz} kept)"
-        refusal = engine.refusal(product)
-        if refusal is not None:
-            demand(refusal.strip(), where, "a reason for refusing a product, got an empty one")
-            continue
-        accepted += 1
-        for budget in budgets:
-            _check_shapes(engine, product, budget, f"{where} within {budget} multipliers")
-    demand(accepted or products is not None, engine.label(), "at least one of `engine_products()` to be taken")
-
-
-def engine_products(rows: int = 12, cols: int = 32) -> tuple[Product, ...]:
-    """Small products of every kind: masks of the usual patterns, dense, empty and thin ones, and mere statistics.
-
-    Args:
-        rows: outputs of most of them, a multiple of 4.
-        cols: inputs of most of them, a multiple of 16.
-    """
-    rng = np.random.default_rng([rows, cols])
-    scores = rng.random((rows, cols))
-    masks = {
-        "unstructured": scores < 0.3,
-        "row_balanced": scores.argsort(axis=1).argsort(axis=1) < cols // 8,
-        "bank_balanced": _best(scores, 8, 2),
-        "two_of_four": _best(scores, 4, 2),
-        "blocks": np.kron(rng.random((rows // 4, cols // 4)) < 0.5, np.ones((4, 4))) > 0,
-        "clusters": np.kron(_best(rng.random((rows, cols // 4)), 4, 2), np.ones((1, 4))) > 0,
-        "one_weight": scores == scores.min(),
-        "nothing_kept": np.zeros((rows, cols), np.bool_),
-        "half_empty": (scores < 0.5) & (np.arange(rows) < rows // 2)[:, None],
-        "one_row": scores[:1] < 0.5,
-        "one_column": scores[:, :1] < 0.5,
-        "one_dropped": scores != scores.min(),
-    }
-    dense = Part("weights", rows, cols, None, rows * cols)
-    told = Part("weights", rows, cols, None, rows * cols // 4, banks=cols // 8)
-    bare = Part("weights", rows, cols, None, rows * cols // 4 + 1)
-    pieces = (_part(masks["bank_balanced"]), _part(_best(rng.random((rows, cols // 2)), 8, 1)))
-    return (
-        *(Product(name, (_part(mask),)) for name, mask in masks.items()),
-        Product("dense", (dense,)),
-        Product("one_weight_in_all", (Part("weights", 1, 1, None, 1),)),
-        Product("banks_told", (told,)),
-        Product("density_told", (bare,)),
-        Product("lstm", pieces, units=rows // 4),
-        Product("half_dense", (dense, pieces[1])),
-        Product("image", (_part(masks["bank_balanced"]),), pixels=6),
-    )
-
-
-def _part(mask: Mask) -> Part:
-    return Part("weights", mask.shape[0], mask.shape[1], mask, int(np.count_nonzero(mask)))
-
-
-def _best(scores: Matrix, size: int, kept: int) -> Mask:
-    """The highest of every `size` neighbours in a row."""
-    ranks = (-scores).reshape(len(scores), -1, size).argsort(axis=2).argsort(axis=2)
-    mask: Mask = (ranks < kept).reshape(scores.shape)
-    return mask
-
-
-def _check_shapes(engine: Engine, product: Product, budget: int, where: str) -> None:
-    shapes = tuple(engine.shapes([product], budget))
-    demand(shapes, where, "at least one shape")
-    demand(len(set(shapes)) == len(shapes), where, f"every shape once, got {', '.join(map(str, shapes))}")
-    fixed = engine.fixed_shape([product], budget)
-    # Sizes that are given may go beyond the budget; then there is nothing smaller to choose.
-    most = max(budget, min(shape.multipliers for shape in (*shapes, fixed)))
-    for shape in (*shapes, fixed):
-        at = f"{where}, {shape}"
-        sizes = dict(shape.sizes)
-        demand(len(sizes) == len(shape.sizes) and all(size >= 1 for size in sizes.values()), at, "sizes of 1 or more")
-        demand(1 <= shape.multipliers <= most, at, f"1 to {most} multipliers, got {shape.multipliers}")
-        _check_runs(engine, product, shape, at)
-
-
-def _check_runs(engine: Engine, product: Product, shape: EngineShape, at: str) -> None:
-    conditions = Conditions()
-    masks = [part.mask for part in product.parts if part.mask is not None]
-    before = [mask.copy() for mask in masks]
-    expected = engine.expect(product, shape, conditions)
-    _check_run(engine, product, shape, expected, f"{at}, expected")
-    if not product.has_masks:
-        return
-    run = engine.simulate(product, shape, conditions)
-    _check_run(engine, product, shape, run, f"{at}, simulated")
-    untouched = all(np.array_equal(mask, old) for mask, old in zip(masks, before, strict=True))
-    demand(untouched, at, "the masks to be left as they were")
-    least, taken = engine.least_cycles(product, shape), run.cycles if engine.whole_layer else run.issue_cycles
-    demand(least <= taken, at, f"least_cycles of at most {taken}, got {least}")
-    again = type(engine).model_validate(engine.parameters()).simulate(_afresh(product), shape, conditions)
-    demand((again.parts, again.rams) == (run.parts, run.rams), at, "the same run when asked twice")
-    if product.is_dense:
-        same = expected.cycles == run.cycles
-        demand(same, at, f"dense weights expected to take the {run.cycles} cycles simulated, got {expected.cycles}")
-
-
-def _afresh(product: Product) -> Product:
-    """The same product as another object, for which nothing is remembered."""
-    return Product(
-        product.layer,
-        tuple(Part(part.tensor, part.rows, part.cols, part.mask, part.kept, part.banks) for part in product.parts),
-        product.units,
-        product.pixels,
-        product.convolution,
-        product.activation_density,
-    )
-
-
-def _check_run(engine: Engine, product: Product, shape: EngineShape, run: Run, at: str) -> None:
-    for name, cycles in run.parts.items():
-        demand(isinstance(cycles, Fraction), at, f"parts that are fractions, got {name}={cycles!r}")
-        demand(cycles >= 0, at, f"parts of 0 or more, got {name}={cycles}")
-    runs = product.pixels if engine.whole_layer else 1
-    useful = Fraction(product.nnz * engine.streams * runs, shape.multipliers)
-    if product.activation_density == 1:
-        demand(run.issue_cycles >= useful, at, f"at least the {useful} cycles of its weights, got {run.issue_cycles}")
-    demand(0 <= run.last <= run.issue_cycles, at, f"last in [0, {run.issue_cycles}], got {run.last}")
-    rows = run.last_rows
-    demand(rows is None or 1 <= rows <= product.rows, at, f"last_rows in [1, {product.rows}], got {rows}")
-    demand(run.stored_words >= product.nnz, at, f"all {product.nnz} weights to be stored, got {run.stored_words}")
-    bits = product.nnz * Conditions().weight_bits
-    demand(run.stored_bits >= bits, at, f"at least {bits} bits to be stored, got {run.stored_bits}")
-    for ram in run.rams:
-        sound = ram.width >= 1 and ram.depth >= 0 and ram.count >= 1
-        demand(sound, at, f"memories of at least one bit, 0 words and one copy, got {ram}")
-    if run.busy is not None:
-        busiest = max(run.busy.tolist(), default=0)
-        demand(busiest <= run.issue_cycles, at, f"no PE busy beyond {run.issue_cycles} cycles, got {busiest}")
-
-
 def check_column(column: ReportColumn, rows: Sequence[ReportRow] | None = None) -> None:
     """What a report column promises of every row it may meet.
 
@@ -462,3 +326,157 @@ def report_rows() -> tuple[ReportRow, ...]:
         replace(pruned, pattern="block", hardware={}),
         replace(pruned, pattern="n_m", values={}, sparsity=None, model_sparsity=None, hardware={}, records=(failed,)),
     )
+
+
+# --- classes for pytest ---------------------------------------------------------------------------------------------
+
+
+class ComponentChecks:
+    """What every plugin is tested for; inherit the class of its kind, which begins with `Test` and sets `plugin`.
+
+    A check that cannot run fails: a plugin of which nothing was tried is not trusted. Where that is meant, mark the
+    class with `pytest.mark.skipif`.
+    """
+
+    base: ClassVar[type[Component]] = Component
+    plugin: ClassVar[Component]
+    watched: ClassVar[Sequence[str] | None] = None
+    """Global state that the check of the contract must leave as it is, by the names of `global_state`; None: all."""
+
+    def test_it_is_a_component(self) -> None:
+        """Defaults for all fields, immutable, to JSON and back, a name and a docstring."""
+        check_component(type(self._plugin()))
+
+    def test_its_import_is_light_and_changes_nothing(self) -> None:
+        """No framework is loaded, and no global state is touched."""
+        check_import(type(self._plugin()))
+
+    def test_it_keeps_the_contract_of_its_kind(self) -> None:
+        """Every promise of its kind, and none of the process's global state is changed by the way."""
+        check_globals(self._plugin().label(), self.check, self.watched)
+
+    def check(self) -> None:
+        """Hold `plugin` to the contract of its kind."""
+        raise broken(type(self).__name__, "a class of the plugin's kind to be inherited, such as PatternChecks")
+
+    def _plugin(self) -> Component:
+        plugin = getattr(self, "plugin", None)
+        if not isinstance(plugin, self.base):
+            expected = f"`plugin` to be an instance of {self.base.__name__}, such as `plugin = Mine()`"
+            raise broken(type(self).__name__, f"{expected}, got {plugin!r}")
+        return plugin
+
+
+class PatternChecks(ComponentChecks):
+    """Tests of a pattern, on matrices of `shapes`; see `check_pattern`."""
+
+    base = Pattern
+    plugin: ClassVar[Pattern]
+    shapes: ClassVar[Sequence[tuple[int, int]]] = SHAPES
+
+    def check(self) -> None:
+        """What defines a `mask` of its own says what no frame can."""
+        check_pattern(self.plugin, self.shapes, follows_frame=type(self.plugin).mask is Pattern.mask)
+
+
+class StrategyChecks(ComponentChecks):
+    """Tests of a strategy, on `recipes`; see `check_strategy`."""
+
+    base = Strategy
+    plugin: ClassVar[Strategy]
+    recipes: ClassVar[Sequence[Recipe] | None] = None
+
+    def check(self) -> None:
+        """Its programs, on short and long recipes."""
+        check_strategy(self.plugin, self.recipes)
+
+
+class ScoreChecks(ComponentChecks):
+    """Tests of a score, on weights of `shapes`; see `check_score`."""
+
+    base = Score
+    plugin: ClassVar[Score]
+    shapes: ClassVar[Sequence[tuple[int, int]]] = SHAPES
+
+    def check(self) -> None:
+        """Its scores of random weights and of zeros."""
+        check_score(self.plugin, self.shapes)
+
+
+class ScheduleChecks(ComponentChecks):
+    """Tests of a schedule; see `check_schedule`."""
+
+    base = Schedule
+    plugin: ClassVar[Schedule]
+
+    def check(self) -> None:
+        """Its sparsities along progress."""
+        check_schedule(self.plugin)
+
+
+class EngineChecks(ComponentChecks):
+    """Tests of an engine, on `products` within `budgets`; see `check_engine`."""
+
+    base = Engine
+    plugin: ClassVar[Engine]
+    products: ClassVar[Sequence[Product] | None] = None
+    budgets: ClassVar[Sequence[int]] = BUDGETS
+
+    def check(self) -> None:
+        """Its shapes and its runs."""
+        check_engine(self.plugin, self.products, self.budgets)
+
+
+class HardwareChecks(ComponentChecks):
+    """Tests of a hardware model; see `check_hardware`."""
+
+    base = HardwareModel
+    plugin: ClassVar[HardwareModel]
+
+    def check(self) -> None:
+        """Its costs of a small network."""
+        check_hardware(self.plugin)
+
+
+class TaskChecks(ComponentChecks):
+    """Tests of a task, its data in `data_dir`; see `check_task`."""
+
+    base = Task
+    plugin: ClassVar[Task]
+    data_dir: ClassVar[Path | None] = None
+    watched = ("numpy.random", "random", "the working directory")  # the rest is its framework's, in a worker
+
+    def check(self) -> None:
+        """Its data, weights and batches, in its smoke form."""
+        check_task(self.plugin, self.data_dir)
+
+
+class BackendChecks(ComponentChecks):
+    """Tests of a backend; see `check_backend`."""
+
+    base = Backend
+    plugin: ClassVar[Backend]
+    watched = ("the working directory",)  # a framework may do to its worker what it likes, seeding included
+
+    def check(self) -> None:
+        """What it trains, against plain NumPy."""
+        check_backend(self.plugin)
+
+
+class ColumnChecks(ComponentChecks):
+    """Tests of a report column, on `rows`; see `check_column`."""
+
+    base = ReportColumn
+    plugin: ClassVar[ReportColumn]
+    rows: ClassVar[Sequence[ReportRow] | None] = None
+
+    def check(self) -> None:
+        """Its values of every row that it may meet."""
+        check_column(self.plugin, self.rows)
+
+
+CHECKS: tuple[type[ComponentChecks], ...] = (
+    PatternChecks, StrategyChecks, ScoreChecks, ScheduleChecks, EngineChecks, HardwareChecks, TaskChecks, BackendChecks,
+    ColumnChecks,
+)  # fmt: skip
+"""The class of every kind that has a contract to be held to."""

@@ -142,7 +142,7 @@ def test_the_tutorial_makes_a_package_that_works(tmp_path):
     }  # fmt: skip
     tests = ("test_stretches.py", "test_row_serial.py", "test_late.py")
     tested = run(project, site, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests)
-    assert tested.returncode == 0 and "4 passed" in tested.stdout, tested.stdout
+    assert tested.returncode == 0 and "6 passed" in tested.stdout, tested.stdout
     checked = run(project, site, "-m", "harness", "validate", "experiment.yaml")
     assert checked.returncode == 0, checked.stderr
 

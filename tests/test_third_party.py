@@ -1,6 +1,7 @@
 """The example of a third party's package: installed as it stands, found, and run in both frameworks."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,15 @@ def test_its_example_experiment_is_valid(site, tmp_path):
     done = run(tmp_path, site, "-m", "harness", "validate", str(PACKAGE / "experiment.yaml"))
 
     assert done.returncode == 0, done.stderr
+
+
+def test_its_own_tests_inherit_the_checks_and_pass(site, tmp_path):
+    shutil.copytree(PACKAGE / "tests", tmp_path / "tests")
+
+    done = run(tmp_path, site, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
+
+    # Three classes of three checks, and a test of its own.
+    assert done.returncode == 0 and "10 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.torch

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness.api import Component, Engine, HardwareModel, JsonValue, Task
     from harness.discovery.registry import PluginRow, Registry
     from harness.report.page import Document
+    from harness.testing import ComponentChecks
 
 app = typer.Typer(help="List, explain, check and begin plugins.", no_args_is_help=True)
 
@@ -206,33 +207,39 @@ def check(
 def _verdicts(row: "PluginRow", engines: "Sequence[type[Engine]]") -> "list[dict[str, JsonValue]]":
     """What every check says of a plugin; one that cannot be tried at all has failed."""
     from harness import testing
-    from harness.api import Backend, Engine, HardwareModel, Pattern, ReportColumn, Schedule, Score, Strategy, Task
 
     start: dict[str, JsonValue] = {"kind": row.kind, "name": row.name}
     component = row.component
     if component is None:
         return [{**start, "check": "load", "result": "failed", "said": _what(row)}]
-    checks: list[tuple[str, Callable[[], None]]] = [("component", lambda: testing.check_component(component))]
-    if issubclass(component, Pattern):
-        checks.append(("pattern", lambda: testing.check_pattern(component())))
-    if issubclass(component, Strategy):
-        checks.append(("strategy", lambda: testing.check_strategy(component())))
-    if issubclass(component, Score):
-        checks.append(("score", lambda: testing.check_score(component())))
-    if issubclass(component, Schedule):
-        checks.append(("schedule", lambda: testing.check_schedule(component())))
-    if issubclass(component, Engine):
-        checks.append(("engine", lambda: testing.check_engine(component())))
-    if issubclass(component, Task):
-        checks.append(("task", lambda: _check_task(component())))
-    if issubclass(component, Backend):
-        checks.append(("backend", lambda: testing.check_backend(component())))
-    if issubclass(component, HardwareModel):
-        checks.append(("hardware", lambda: _check_variants(component(), engines)))
-    if issubclass(component, ReportColumn):
-        checks.append(("column", lambda: testing.check_column(component())))
-    verdicts: list[dict[str, JsonValue]] = [{**start, "check": what, **_outcome(tried)} for what, tried in checks]
-    return verdicts
+    general: dict[str, Callable[[], None]] = {
+        "component": lambda: testing.check_component(component), "import": lambda: testing.check_import(component),
+    }  # fmt: skip
+    kind = next((checks for checks in testing.CHECKS if issubclass(component, checks.base)), None)
+    verdicts = [{**start, "check": what, **_outcome(tried)} for what, tried in general.items()]
+    if kind is None:
+        return verdicts  # a tracker: what it does is told by nothing here
+    of_kind = _outcome(lambda: _hold(component(), kind, engines))
+    if of_kind["result"] == "skipped":
+        # Nothing that the plugin does was seen, so that nothing speaks for it.
+        of_kind = {"result": "failed", "said": f"every check of its kind was skipped: {of_kind['said']}"}
+    return [*verdicts, {**start, "check": kind.base.kind, **of_kind}]
+
+
+def _hold(part: "Component", kind: "type[ComponentChecks]", engines: "Sequence[type[Engine]]") -> None:
+    """Hold a plugin to the contract of its kind, while the state of the process is watched."""
+    from harness.api import HardwareModel, Task
+    from harness.testing import check_globals
+
+    def use() -> None:
+        if isinstance(part, Task):
+            _check_task(part)
+        elif isinstance(part, HardwareModel):
+            _check_variants(part, engines)
+        else:
+            type("Checks", (kind,), {"plugin": part})().check()
+
+    check_globals(part.label(), use, kind.watched)
 
 
 def _engines(registry: "Registry") -> "list[type[Engine]]":

@@ -132,6 +132,7 @@ def test_a_sound_file_passes_its_checks(folder):
     assert checked.exit_code == 0, checked.output
     assert [(row["check"], row["result"]) for row in json.loads(checked.stdout)] == [
         ("component", "ok"),
+        ("import", "ok"),
         ("pattern", "ok"),
     ]
 
