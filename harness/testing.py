@@ -47,6 +47,7 @@ from harness.api import (
     SpecError,
     StepDecay,
     Strategy,
+    StudyCheck,
     Task,
 )
 from harness.api.promises import broken, demand, kept_program
@@ -56,9 +57,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKS", "SHAPES", "BackendChecks", "ColumnChecks", "ComponentChecks", "EngineChecks", "HardwareChecks",
-    "PatternChecks", "ScheduleChecks", "ScoreChecks", "StrategyChecks", "TaskChecks", "check_backend", "check_column",
+    "PatternChecks", "ScheduleChecks", "ScoreChecks", "StrategyChecks", "StudyCheckChecks", "TaskChecks", "check_backend", "check_column",
     "check_component", "check_engine", "check_globals", "check_hardware", "check_import", "check_pattern",
-    "check_schedule", "check_score", "check_strategy", "check_task", "engine_products", "global_state", "report_rows",
+    "check_schedule", "check_score", "check_strategy", "check_study_check", "check_task", "engine_products", "global_state", "report_rows",
     "score_matrices", "sparsities",
 ]  # fmt: skip
 
@@ -304,6 +305,40 @@ def check_column(column: ReportColumn, rows: Sequence[ReportRow] | None = None) 
     demand(found or rows is not None, where, "a value for at least one of `report_rows()`; pass `rows` that have one")
 
 
+def check_study_check(check: StudyCheck, rows: Sequence[ReportRow] | None = None) -> None:
+    """What a named check promises of every study it may meet.
+
+    Args:
+        check: the check, with any parameters.
+        rows: the settings that it is asked about; by default `report_rows()`.
+
+    Raises:
+        PluginContractError: the first promise it breaks.
+        Exception: whatever the check raises; a report would say that it was not made.
+    """
+    where = f"check {check.name}"
+    asked = report_rows() if rows is None else tuple(rows)
+    for some in (asked, asked[:1], ()):
+        at = f"{where} on {len(some)} rows"
+        demand(isinstance(check.applies(some), bool), at, "`applies` to be true or false, for no rows too")
+        if check.applies(some):
+            found = _findings(check, some, at)
+            demand(found == _findings(check, some, at), at, "the same findings when asked twice")
+
+
+def _findings(check: StudyCheck, rows: Sequence[ReportRow], at: str) -> list[tuple[str, list[int]]]:
+    """Each sentence, with the places of its rows."""
+    found, places = [], {id(row): place for place, row in enumerate(rows)}
+    for each in check.look(rows) or ():
+        pair = isinstance(each, tuple) and len(each) == 2 and isinstance(each[0], str) and bool(each[0].strip())
+        demand(pair, at, f"pairs of a sentence and rows from `look`, got {each!r:.80}")
+        text, which = each
+        mine = [places.get(id(row)) for row in which]
+        demand(mine and None not in mine, at, f"{text!r:.60} to be of one or more of the rows that it was given")
+        found.append((text, [place for place in mine if place is not None]))
+    return found
+
+
 def report_rows() -> tuple[ReportRow, ...]:
     """Rows as a report has them: a baseline, pruned settings, one with a single seed, some without result or costs."""
     figures = {"cycles": 120.0, "latency_us": 0.6, "speedup": 2.5, "dsp": 64.0}
@@ -475,8 +510,20 @@ class ColumnChecks(ComponentChecks):
         check_column(self.plugin, self.rows)
 
 
+class StudyCheckChecks(ComponentChecks):
+    """Tests of a named check, on `rows`; see `check_study_check`."""
+
+    base = StudyCheck
+    plugin: ClassVar[StudyCheck]
+    rows: ClassVar[Sequence[ReportRow] | None] = None
+
+    def check(self) -> None:
+        """What it finds in every study that it may meet."""
+        check_study_check(self.plugin, self.rows)
+
+
 CHECKS: tuple[type[ComponentChecks], ...] = (
     PatternChecks, StrategyChecks, ScoreChecks, ScheduleChecks, EngineChecks, HardwareChecks, TaskChecks, BackendChecks,
-    ColumnChecks,
+    ColumnChecks, StudyCheckChecks,
 )  # fmt: skip
 """The class of every kind that has a contract to be held to."""

@@ -15,7 +15,8 @@ from harness.spec import schema
 
 KINDS = {
     "task": "Tasks", "pattern": "Patterns", "strategy": "Strategies", "score": "Scores", "schedule": "Schedules",
-    "backend": "Backends", "hardware": "Hardware models", "engine": "Engines", "column": "Columns",
+    "backend": "Backends", "hardware": "Hardware models", "engine": "Engines", "column": "Columns", "check": "Checks",
+    "tracker": "Trackers",
 }  # fmt: skip
 
 

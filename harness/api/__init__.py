@@ -12,6 +12,7 @@ from harness.api.backend import (
     batch_rng,
 )
 from harness.api.blame import is_own, theirs
+from harness.api.check import StudyCheck
 from harness.api.column import ReportColumn, ReportRow
 from harness.api.component import API_VERSION, Component, Frozen, JsonValue, Kind, hookimpl, nested
 from harness.api.engine import (
@@ -202,6 +203,7 @@ __all__ = [
     "StoreError",
     "StraightThrough",
     "Strategy",
+    "StudyCheck",
     "Task",
     "Tensor",
     "Tracker",

@@ -13,7 +13,8 @@ API_VERSION = 2
 """The interface between the harness and its plugins; it grows by one when something a plugin relies on changes."""
 
 Kind = Literal[
-    "task", "pattern", "strategy", "score", "schedule", "backend", "hardware", "engine", "column", "tracker",
+    "task", "pattern", "strategy", "score", "schedule", "backend", "hardware", "engine", "column", "check",
+    "tracker",
 ]  # fmt: skip
 
 hookimpl = pluggy.HookimplMarker("harness")

@@ -343,10 +343,12 @@ def _print_own_models(experiment: "Experiment", problems: "Mapping[Task, Problem
 
 def _beforehand(plan: "Plan") -> list["Finding"]:
     """What named checks can say of a plan; skipped cells are told anyway."""
+    from harness.discovery.checks import study_checks
     from harness.execution.collect import outlines
     from harness.report.checks import beforehand
 
-    return [each.finding for each in beforehand(outlines(plan)).found if each.finding.code != "SPN019"]
+    summary = beforehand(outlines(plan), study_checks(plan.experiment.plugins))
+    return [each.finding for each in summary.found if each.finding.code != "SPN019"]
 
 
 @guarded

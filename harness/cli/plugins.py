@@ -315,7 +315,8 @@ def new(
     kind: Annotated[
         str,
         typer.Argument(
-            help="task, pattern, strategy, score, schedule, hardware, engine or column.", show_default=False
+            help="task, pattern, strategy, score, schedule, backend, hardware, engine, column or check.",
+            show_default=False,
         ),
     ],
     name: Annotated[str, typer.Argument(help="Its name, in snake_case.", show_default=False)],

@@ -107,13 +107,14 @@ def report(
     """
     from harness import report
     from harness.api import SpecError
-    from harness.inspection.columns import columns_of
+    from harness.inspection.columns import checked, columns_of
     from harness.inspection.lookup import find_run
     from harness.results import records
 
     found = [find_run(store, each) for each in (dict.fromkeys(run) if run else (None,))]
     read = [records.read(each / "records.json", details=form is ReportFormat.json) for each in found]
     folder, rows = found[0], read[0] if len(read) == 1 else _joined(found, read)
+    rows = checked(rows, folder, plugin or ())
     if picture is not None:
         report.picture(rows, picture)
         echo(f"wrote {picture}")

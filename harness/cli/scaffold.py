@@ -17,7 +17,7 @@ from harness.api import SpecError
 if TYPE_CHECKING:
     from harness.discovery.registry import Registry
 
-KINDS = ("task", "pattern", "strategy", "score", "schedule", "backend", "hardware", "engine", "column")
+KINDS = ("task", "pattern", "strategy", "score", "schedule", "backend", "hardware", "engine", "column", "check")
 """The kinds that there are templates of."""
 
 _MEANT_OTHERWISE = ("null", "true", "false", "all", "dense")

@@ -1,13 +1,13 @@
 """Columns of third parties, each guarded: whatever one does, a report is printed."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from harness import _text
-from harness.api import HarnessError, JsonValue, ReportColumn, ReportRow
+from harness.api import Component, HarnessError, JsonValue, Kind, ReportColumn, ReportRow
 from harness.discovery.distributions import GROUP
 from harness.discovery.finding import discover
 from harness.discovery.guard import calling, refused
@@ -104,14 +104,19 @@ def report_columns(files: Iterable[Path] = (), found: Iterable[EntryPoint] | Non
     Raises:
         SpecError: a file is not there, or is none of Python.
     """
+    made = offered("column", files, found)
+    return tuple(GuardedColumn(column, name) for name, column in made if isinstance(column, ReportColumn))
+
+
+def offered(
+    kind: Kind, files: Iterable[Path] = (), found: Iterable[EntryPoint] | None = None
+) -> Iterator[tuple[str, Component]]:
+    """What third parties offer of a kind that reports are made with, by name.
+
+    Args, Raises: see `report_columns`.
+    """
     given, here = tuple(files), entry_points(group=GROUP) if found is None else found
     others = [entry for entry in here if entry.module.partition(".")[0] != _BUILT_IN]
-    if not others and not given:
-        return ()
-    registry = discover(others, given)
-    columns = []
-    for name in registry.names("column"):
-        made = registry.create("column", name)
-        assert isinstance(made, ReportColumn)
-        columns.append(GuardedColumn(made, name))
-    return tuple(columns)
+    if others or given:
+        registry = discover(others, given)
+        yield from ((name, registry.create(kind, name)) for name in registry.names(kind))

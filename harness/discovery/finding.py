@@ -27,6 +27,7 @@ from harness.api import (
     Schedule,
     Score,
     Strategy,
+    StudyCheck,
     Task,
     Tracker,
 )
@@ -39,7 +40,7 @@ from harness.user_files import checked, folder_of, import_file, package_of
 BASES: Mapping[Kind, type[Component]] = {
     "task": Task, "pattern": Pattern, "strategy": Strategy, "score": Score, "schedule": Schedule,
     "backend": Backend, "hardware": HardwareModel,
-    "engine": Engine, "column": ReportColumn, "tracker": Tracker,
+    "engine": Engine, "column": ReportColumn, "check": StudyCheck, "tracker": Tracker,
 }  # fmt: skip
 
 _NAME = re.compile(r"[a-z][a-z0-9_]*")

@@ -13,6 +13,7 @@ from harness.api import (
     Schedule,
     Score,
     Strategy,
+    StudyCheck,
     Task,
     Tracker,
 )
@@ -77,4 +78,10 @@ def register_tracker() -> type[Tracker] | Sequence[type[Tracker]]:
 @hookspec
 def register_column() -> type[ReportColumn] | Sequence[type[ReportColumn]]:
     """Offer a column of reports: what every row of a table of results has there."""
+    raise AssertionError("a specification is never called")
+
+
+@hookspec
+def register_check() -> type[StudyCheck] | Sequence[type[StudyCheck]]:
+    """Offer a named check: what would make a study mean less than it seems to."""
     raise AssertionError("a specification is never called")

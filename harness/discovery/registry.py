@@ -24,7 +24,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 PLURALS: Mapping[Kind, str] = {
     "task": "tasks", "pattern": "patterns", "strategy": "strategies", "score": "scores",
     "schedule": "schedules", "backend": "backends", "hardware": "hardware",
-    "engine": "engines", "column": "columns", "tracker": "trackers",
+    "engine": "engines", "column": "columns", "check": "checks", "tracker": "trackers",
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from harness.api import (
     Tracker,
 )
 from harness.discovery.asking import value_of
+from harness.discovery.checks import study_checks
 from harness.execution.collect import Collector
 from harness.execution.eta import Clock
 from harness.execution.graph import Executor, Graph, Policy, Schedule
@@ -377,7 +378,8 @@ class _Run:
         start = time.monotonic()
         self._records = self._collector.records(costing)
         if is_last:
-            self._records = noted(self._records)
+            files = [file for file in self._plan.experiment.plugins if file.is_file()]
+            self._records = noted(self._records, study_checks(files))
         self._tracking.records(self._records, is_last=is_last)
         records.write(self._folder / "records.json", self._records)
         end = time.monotonic()

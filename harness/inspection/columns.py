@@ -1,10 +1,13 @@
-"""The columns that third parties add to the reports of a run."""
+"""The columns and named checks that third parties add to the reports of a run."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from harness.discovery.checks import study_checks
 from harness.discovery.columns import GuardedColumn, report_columns
 from harness.inspection.pages import plugin_files
+from harness.report.checks import noted
+from harness.results.records import Record
 
 
 def columns_of(folder: Path, files: Iterable[Path] = ()) -> tuple[GuardedColumn, ...]:
@@ -17,5 +20,20 @@ def columns_of(folder: Path, files: Iterable[Path] = ()) -> tuple[GuardedColumn,
     Raises:
         SpecError: one of `files` is not there, or the run's list of plugin files cannot be read.
     """
-    its_own = [file for file in plugin_files(folder) or () if file.is_file()]
-    return report_columns([*its_own, *files])
+    return report_columns(_files(folder, files))
+
+
+def checked(records: Sequence[Record], folder: Path, files: Iterable[Path] = ()) -> Sequence[Record]:
+    """The records of a run with what third parties' checks, found as `columns_of` finds columns, say of it today.
+
+    What a check that is gone has once found stays. Without any check they are as they were.
+
+    Raises:
+        SpecError: as `columns_of`.
+    """
+    found = study_checks(_files(folder, files))
+    return noted(records, found) if found else records
+
+
+def _files(folder: Path, files: Iterable[Path]) -> list[Path]:
+    return [*(file for file in plugin_files(folder) or () if file.is_file()), *files]

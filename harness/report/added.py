@@ -1,4 +1,4 @@
-"""Columns of third parties in tables of results: rows as they see them, and their answers as columns of ours."""
+"""Columns of third parties in tables of results: rows as they, and checks, see them; their answers as ours."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,14 +36,19 @@ def columns(table: Table, added: Sequence[Added]) -> list[Column[Row]]:
     """Those of the columns that a table needs, every row asked once."""
     if not added:
         return []
+    rows = seen(table)
+    return [_column(each, rows) for each in added if each.applies(list(rows.values()))]
+
+
+def seen(table: Table) -> dict[Setting, ReportRow]:
+    """The rows of a table as third parties see them."""
     dense = {row.setting.backend: _seen(row.records) for row in table.rows if row.setting.is_dense}
-    rows = {
+    return {
         row.setting: dense[row.setting.backend]
         if row.setting.is_dense
         else _seen(row.records, dense.get(row.setting.backend))
         for row in table.rows
     }
-    return [_column(each, rows) for each in added if each.applies(list(rows.values()))]
 
 
 def _column(added: Added, rows: Mapping[Setting, ReportRow]) -> Column[Row]:

@@ -24,7 +24,7 @@ def schema(registry: Registry) -> dict[str, JsonValue]:
     root["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     root["title"] = "harness experiment"
     definitions: Schema = root["$defs"]
-    for kind in (kind for kind in KINDS if kind not in ("column", "tracker")):  # no experiment names one
+    for kind in (kind for kind in KINDS if kind not in ("column", "check", "tracker")):  # no experiment names one
         definitions[kind] = _entry(registry, kind, definitions)
     definitions["allocation"] = {
         "anyOf": [

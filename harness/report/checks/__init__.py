@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from harness.report.checks import costs, course, evidence, training
-from harness.report.checks.check import ANCHOR, Found, NamedCheck, Study
+from harness.report.checks.check import ANCHOR, AddedCheck, Found, NamedCheck, Study, asked
 from harness.report.rows import Table, tables
 from harness.results.records import Finding, Record, Severity
 
-__all__ = ["ANCHOR", "CHECKS", "Found", "NamedCheck", "Study", "Summary", "beforehand", "look", "noted"]
+__all__ = ["ANCHOR", "CHECKS", "AddedCheck", "Found", "NamedCheck", "Study", "Summary", "beforehand", "look", "noted"]
 
 CHECKS: tuple[NamedCheck, ...] = (
     course.Partial(), course.NotReproduced(), training.WorseThanKnown(), course.Failures(), training.SameSplit(),
@@ -58,27 +58,34 @@ class Summary:
         return tuple(dict.fromkeys(each.finding.code for each in self.found if each.finding.severity == "note"))
 
 
-def look(records: Sequence[Record], found: Sequence[Table] | None = None) -> Summary:
+def look(records: Sequence[Record], found: Sequence[Table] | None = None, added: Sequence[AddedCheck] = ()) -> Summary:
     """What the checks say of these records.
 
     Args:
         records: one per planned cell; what checks of plugins found lies in them.
         found: their tables, where they are made already.
+        added: checks of plugins that look anew.
     """
-    return _summary(Study(records, tables(records) if found is None else found), CHECKS)
+    return _summary(Study(records, tables(records) if found is None else found), CHECKS, added)
 
 
-def beforehand(records: Sequence[Record]) -> Summary:
+def beforehand(records: Sequence[Record], added: Sequence[AddedCheck] = ()) -> Summary:
     """What can be said of a plan, before anything has run."""
-    return _summary(Study(records, tables(records)), [check for check in CHECKS if check.is_beforehand])
+    study = Study(records, tables(records))
+    own = [check for check in CHECKS if check.is_beforehand]
+    return _summary(study, own, [check for check in added if check.is_beforehand])
 
 
-def noted(records: Sequence[Record]) -> list[Record]:
-    """The records, each with what the checks warn of in it."""
+def noted(records: Sequence[Record], added: Sequence[AddedCheck] = ()) -> list[Record]:
+    """The records, each with what the checks warn of in it.
+
+    What a plugin's check found is kept where it is silenced, too: a report, which has no plugins, lists it as that.
+    """
     if not records:
         return []
     by_cell: dict[str, list[Finding]] = {}
-    for found in look(records).found:
+    summary, own = look(records, added=added), {check.code for check in CHECKS}
+    for found in (*summary.found, *(each for each in summary.silenced if each.finding.code not in own)):
         for cell in found.cells:
             by_cell.setdefault(cell, []).append(found.finding)
     return [
@@ -88,7 +95,7 @@ def noted(records: Sequence[Record]) -> list[Record]:
     ]  # fmt: skip
 
 
-def _summary(study: Study, checks: Iterable[NamedCheck]) -> Summary:
+def _summary(study: Study, checks: Iterable[NamedCheck], added: Sequence[AddedCheck] = ()) -> Summary:
     ignored = {code for record in study.records for code in record.ignore}
     every: list[Found] = []
     passed: list[str] = []
@@ -98,7 +105,12 @@ def _summary(study: Study, checks: Iterable[NamedCheck]) -> Summary:
         every += mine
         if not mine:
             (passed if check.applies(study) else idle).append(check.code)
-    every += _foreign(study.records)
+    for other in added:
+        theirs = asked(other, study)
+        every += theirs or []
+        if not theirs:
+            (idle if theirs is None else passed).append(other.code)
+    every += _foreign(study.records, {other.code for other in added})
     # Stable: within a severity the order of the list above.
     every.sort(key=lambda found: _ORDER.index(found.finding.severity))
     silenced = tuple(found for found in every if found.finding.code in ignored)
@@ -106,9 +118,9 @@ def _summary(study: Study, checks: Iterable[NamedCheck]) -> Summary:
     return Summary(kept, silenced, tuple(sorted(passed)), tuple(sorted(idle)))
 
 
-def _foreign(records: Iterable[Record]) -> list[Found]:
+def _foreign(records: Iterable[Record], anew: set[str]) -> list[Found]:
     """What checks of plugins found while the study ran: a report has no plugins, and takes it from the records."""
-    own = {check.code for check in CHECKS}
+    own = {check.code for check in CHECKS} | anew
     cells: dict[Finding, set[str]] = {}
     for record in records:
         for finding in record.checks:

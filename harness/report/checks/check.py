@@ -4,8 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
+from harness.api import ReportRow
+from harness.report.added import seen
 from harness.report.rows import Row, Table
 from harness.results.records import Finding, Record, Severity
 
@@ -54,6 +56,12 @@ class Study:
             (record, dict(cost)) for record in self.done for cost in record.hardware.values() if "cycles" in cost
         )
 
+    @cached_property
+    def seen(self) -> tuple[tuple[ReportRow, tuple[str, ...]], ...]:
+        """Every row as third parties see it, with the ids of its cells."""
+        shown = [(row, rows[row.setting]) for table in self.tables if (rows := seen(table)) for row in table.rows]
+        return tuple((each, tuple(record.cell for record in row.records)) for row, each in shown)
+
 
 class NamedCheck(ABC):
     """One way in which a study may mean less than it seems to.
@@ -86,6 +94,51 @@ class NamedCheck(ABC):
             )
             for text, records in self.look(study)
         ]
+
+
+class AddedCheck(Protocol):
+    """A check of somebody else's, guarded: nothing that it is asked raises.
+
+    Attributes:
+        fault: what went wrong in it when it looked last, in a sentence; empty if nothing did.
+    """
+
+    fault: str
+
+    @property
+    def code(self) -> str: ...  # noqa: D102
+    @property
+    def title(self) -> str: ...  # noqa: D102
+    @property
+    def severity(self) -> Severity: ...  # noqa: D102
+    @property
+    def remedy(self) -> str: ...  # noqa: D102
+    @property
+    def is_beforehand(self) -> bool: ...  # noqa: D102
+    def look(self, rows: Sequence[ReportRow]) -> list[tuple[str, tuple[ReportRow, ...]]] | None: ...  # noqa: D102
+
+
+def asked(check: AddedCheck, study: Study) -> list[Found] | None:
+    """What somebody else's check found; that it broke is a finding, too. None where it does not apply."""
+    cells = {id(row): own for row, own in study.seen}
+    found = check.look([row for row, _ in study.seen])
+    if check.fault:
+        broken = Finding(
+            code=check.code, severity="warning", title=f"not checked: {check.title}", text=check.fault,
+            remedy="mend the plugin, or take it away",
+        )  # fmt: skip
+        return [Found(broken, frozenset(cell for own in cells.values() for cell in own))]
+    return (
+        None
+        if found is None
+        else [
+            Found(
+                Finding(code=check.code, severity=check.severity, title=check.title, text=text, remedy=check.remedy),
+                frozenset(cell for row in rows for cell in cells[id(row)]),
+            )
+            for text, rows in found
+        ]
+    )
 
 
 def records_of(rows: Iterable[Row]) -> list[Record]:
