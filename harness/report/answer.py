@@ -45,12 +45,14 @@ class _Subject:
     Args:
         is_dense: whether patterns are compared with the dense model, where the reference pattern is not there.
         factors: cycles of the baseline over those of a row.
+        in_words: whether each verdict stands in words beside its sign.
     """
 
     table: Table
     is_dense: bool
     lines: tuple[_Line, ...]
     factors: dict[Setting, float | None]
+    in_words: bool = False
 
 
 def _subject(table: Table) -> _Subject:
@@ -109,7 +111,12 @@ def first_page(
 
 
 def sections(
-    records: Sequence[Record], found: Sequence[Table], *, title: str, margin: float | None
+    records: Sequence[Record],
+    found: Sequence[Table],
+    *,
+    title: str,
+    margin: float | None,
+    in_words: bool = False,
 ) -> tuple[Section, ...]:
     """What opens a report that has room.
 
@@ -118,8 +125,11 @@ def sections(
         found: their tables.
         title: of the report.
         margin: see `rows.tables`.
+        in_words: whether each verdict stands in words beside its sign.
     """
     subjects, warned = [_subject(table) for table in found], checks.look(records, found).lines()
+    if in_words:
+        subjects = [replace(subject, in_words=True) for subject in subjects]
     return _opening(_what_ran(records, found, title), subjects, warned, margin, None)
 
 
@@ -240,7 +250,10 @@ def _cell(subject: _Subject, level: float, line: _Line) -> str:
     comparison, _ = _compared(row, is_dense=is_dense)
     if comparison is None:
         return DASH
-    text = formats.difference(comparison, table.digits, _judged(row, is_dense=is_dense))
+    verdict = _judged(row, is_dense=is_dense)
+    text = formats.difference(comparison, table.digits, verdict)
+    if subject.in_words and verdict is not None:
+        text += f" {verdict}"
     text += formats.uneven(row.uneven_reference and not is_dense)
     factor = subject.factors[row.setting]
     return text if factor is None else f"{text} {formats.speedup(factor)}"

@@ -53,7 +53,7 @@ def build(
         told = [results(table, margin=margin, medium=medium, columns=columns) for table in found]
         return Document(title, tuple(told))
     compact = medium == "terminal"
-    opening = answer.sections(records, found, title=title, margin=margin) if opens else ()
+    opening = answer.sections(records, found, title=title, margin=margin, in_words=pictures) if opens else ()
     drawn = [Section("Pictures", charts=charts(found))] if pictures else []
     opening = (*opening, *(section for section in drawn if section.charts))
     sections = []

@@ -265,14 +265,17 @@ def _hardware(model: str, labels: Sequence[str]) -> Iterator[Column[Row]]:
         return row.fastest(labels)
 
     def number(row: Row, value: float | None, shown: Callable[[float], str]) -> Shown:
-        return missing(cost(row).reason or row.why_no_value or "not costed") if value is None else shown(value)
+        found = cost(row)
+        if value is None:
+            return missing(found.reason or row.why_no_value or "not costed")
+        return Noted(shown(value), found.partly) if found.partly else shown(value)
 
     def latency(row: Row) -> Shown:
         return number(row, cost(row).latency_us, formats.latency)
 
     def marked(row: Row) -> Shown:
-        found = latency(row)
-        return found + formats.misfit(cost(row).fits) if isinstance(found, str) else found
+        found, mark = latency(row), formats.misfit(cost(row).fits)
+        return found + mark if isinstance(found, str) else found._replace(text=found.text + mark)
 
     def fits(row: Row) -> Shown:
         found = cost(row).fits
@@ -305,7 +308,7 @@ def _cost(label: str, row: Row) -> dict[str, JsonValue]:
         f"{label}.cycles": cell.cycles,
         f"{label}.speedup": cell.speedup,
         f"{label}.fits": cell.fits,
-        f"{label}.reason": cell.reason,
+        f"{label}.reason": cell.reason or cell.partly,
     }
 
 

@@ -38,6 +38,8 @@ class Setting(NamedTuple):
 class HardwareCell:
     """A row's cost on one engine of a hardware model: means over seeds, or why there is none.
 
+    `partly` says which seeds a mean is without, and why.
+
     Units: microseconds and cycles per time step (or item); speed-up over a dense array with equal multipliers.
     """
 
@@ -48,6 +50,7 @@ class HardwareCell:
     reason: str = ""
     engine: str = ""
     is_baseline: bool = False
+    partly: str = ""
 
 
 @dataclass(frozen=True)
@@ -375,7 +378,8 @@ def _seeds(seeds: Sequence[int]) -> str:
 
 
 def _cost(done: Sequence[Record], label: str) -> HardwareCell:
-    costs = [record.hardware[label] for record in done if label in record.hardware]
+    found = [(record.seed, record.hardware[label]) for record in done if label in record.hardware]
+    costs = [cost for _, cost in found]
     costed = [cost for cost in costs if "reason" not in cost]
     if not costed:
         return HardwareCell(reason=next((str(cost["reason"]) for cost in costs), ""))
@@ -386,7 +390,17 @@ def _cost(done: Sequence[Record], label: str) -> HardwareCell:
         fits=all(cost["fits"] is True for cost in costed) if all("fits" in cost for cost in costed) else None,
         engine=str(costed[0].get("engine", "")),
         is_baseline=bool(costed[0].get("baseline")) and costed[0].get("engine") == costed[0].get("baseline"),
+        partly=_why_partly([(seed, str(cost["reason"])) for seed, cost in found if "reason" in cost]),
     )
+
+
+def _why_partly(missing: Sequence[tuple[int, str]]) -> str:
+    """Which seeds have no cost beside others that have one."""
+    reasons: dict[str, list[int]] = {}
+    for seed, reason in missing:
+        reasons.setdefault(reason, []).append(seed)
+    told = "; ".join(f"{_seeds(seeds)} {reason}" for reason, seeds in reasons.items())
+    return f"a mean without seeds that have no cost: {told}" if told else ""
 
 
 def _number(value: JsonValue) -> float | None:
