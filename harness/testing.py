@@ -57,10 +57,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHECKS", "SHAPES", "BackendChecks", "ColumnChecks", "ComponentChecks", "EngineChecks", "HardwareChecks",
-    "PatternChecks", "ScheduleChecks", "ScoreChecks", "StrategyChecks", "StudyCheckChecks", "TaskChecks", "check_backend", "check_column",
-    "check_component", "check_engine", "check_globals", "check_hardware", "check_import", "check_pattern",
-    "check_schedule", "check_score", "check_strategy", "check_study_check", "check_task", "engine_products", "global_state", "report_rows",
-    "score_matrices", "sparsities",
+    "PatternChecks", "ScheduleChecks", "ScoreChecks", "StrategyChecks", "StudyCheckChecks", "TaskChecks",
+    "check_backend", "check_column", "check_component", "check_engine", "check_globals", "check_hardware",
+    "check_import", "check_pattern", "check_schedule", "check_score", "check_strategy", "check_study_check",
+    "check_task", "engine_products", "global_state", "report_rows", "score_matrices", "sparsities",
 ]  # fmt: skip
 
 _SPARSITIES = (0.0, 0.25, 0.5, 0.58, 0.75, 0.9, 0.96)
