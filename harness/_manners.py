@@ -10,7 +10,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -117,7 +117,8 @@ def _folder() -> str:
 
 def _load_matplotlib() -> None:
     """Have matplotlib, if it is installed, so that the backend that it has by itself is known."""
-    if importlib.util.find_spec("matplotlib") is not None:
+    with suppress(Exception), warnings.catch_warnings():  # one that is missing or broken has no backend to change
+        warnings.simplefilter("ignore")
         importlib.import_module("matplotlib")
 
 

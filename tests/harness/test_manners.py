@@ -24,7 +24,15 @@ from harness import testing
 from harness.api import DataError, Frame, Pattern, PluginContractError, PluginUnavailableError, Task
 from harness.cli import app
 
+pytestmark = pytest.mark.usefixtures("elsewhere")
 MATPLOTLIB = importlib.util.find_spec("matplotlib") is not None
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """A folder that no fault goes to, and no backend that was chosen from outside."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MPLBACKEND", raising=False)
 
 
 @pytest.fixture
@@ -57,9 +65,9 @@ def test_a_framework_at_import_is_noticed(planted, text, loaded):
 def test_every_change_of_global_state_at_import_is_noticed(planted):
     text = (
         "import os, random, warnings\nimport numpy as np\nrandom.seed(1)\nnp.random.seed(1)\nnp.seterr(all='ignore')\n"
-        "warnings.simplefilter('ignore')\nos.environ['PLANTED'] = '1'\nos.chdir('/')\n"
+        "warnings.filterwarnings('ignore', message='planted')\nos.environ['PLANTED'] = '1'\nos.chdir('/')\n"
     )
-    backend = "import matplotlib\nmatplotlib.use('svg')\n" if MATPLOTLIB else ""
+    backend = "import matplotlib\nmatplotlib.use('ps')\n" if MATPLOTLIB else ""
     expected = {name for name in testing.global_state() if MATPLOTLIB or "matplotlib" not in name}
 
     with pytest.raises(PluginContractError, match="global state to be left as it was") as caught:
@@ -111,7 +119,7 @@ class Meddles(Pattern):
 def choose_a_backend():
     import matplotlib as mpl
 
-    mpl.use("svg")
+    mpl.use("ps")
 
 
 WAYS = {
@@ -142,7 +150,7 @@ def test_every_change_of_global_state_in_use_is_noticed_and_undone(way):
 def test_what_happens_once_is_no_fault():
     first = iter([True])
 
-    testing.check_globals("mine", lambda: next(first, False) and warnings.simplefilter("ignore"))
+    testing.check_globals("mine", lambda: next(first, False) and warnings.filterwarnings("ignore", message="once"))
 
 
 def made(checks, plugin, **more):
