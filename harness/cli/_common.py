@@ -271,6 +271,10 @@ def explained(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # found out where it was used
         stderr().print(f"error: {clean(str(error.filename), 200)}: {error.strerror}; name another file", markup=False)
         return HarnessError.exit_code
+    if isinstance(error, MemoryError):
+        what = clean(str(error), 200) or "what is asked for does not fit into it"
+        sys.stderr.write(f"error: this machine has too little memory: {what}; ask for less at once\n")
+        return HarnessError.exit_code
     import traceback
 
     from harness.discovery.guard import blame, is_foreign

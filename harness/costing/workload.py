@@ -1,5 +1,6 @@
 """What is to be costed: a file of masks or weights, or a description of layers by size and density, without masks."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
@@ -25,6 +26,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 MOST_UNITS = 2**24
 """Of inputs, units, outputs or extents of a layer; the largest vocabulary in use is a sixtieth of it."""
+
+MOST_WEIGHTS = 2**32
+"""Of a layer, and positions of a convolution's output; a vocabulary of 262,144 by 16,384 has as many."""
+
+Extent = Annotated[int, Field(gt=0, le=MOST_UNITS)]
 
 
 class _Entry(Frozen):
@@ -117,7 +123,7 @@ class PoolEntry(Frozen):
     """A pooling layer: nothing to cost, but it shrinks what comes after it."""
 
     type: Literal["pool2d"]
-    size: int = Field(gt=0)
+    size: Extent
 
 
 _Entries = Annotated[LSTMEntry | DenseEntry | ConvEntry | PoolEntry, Field(discriminator="type")]
@@ -134,7 +140,7 @@ class Description(Frozen):
 
     version: Literal[1] = 1
     layers: Annotated[tuple[_Entries, ...], Field(min_length=1)]
-    input_shape: tuple[int, int, int] | None = None
+    input_shape: tuple[Extent, Extent, Extent] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "Description":
@@ -146,11 +152,28 @@ class Description(Frozen):
         if not named:
             raise ValueError("expected a layer with weights, got only pooling; add one")
         for entry in named:
+            most = _most(entry, self.input_shape)
+            if most > MOST_WEIGHTS:
+                raise ValueError(
+                    f"layer {entry.name!r} has {most:.1e} weights or positions, expected at most {MOST_WEIGHTS:.1e}; "
+                    "check its sizes"
+                )
             if isinstance(entry, ConvEntry) and entry.output is None and self.input_shape is None:
                 raise ValueError(
                     f"layer {entry.name!r} needs its `output` (height and width), or the file an `input_shape`; add one"
                 )
         return self
+
+
+def _most(entry: _Entry, image: tuple[int, int, int] | None) -> int:
+    """Weights of a layer, or places of its output where those are more."""
+    if isinstance(entry, LSTMEntry):
+        return 4 * entry.units * max(entry.inputs, entry.units)
+    if isinstance(entry, DenseEntry):
+        return entry.inputs * entry.outputs
+    assert isinstance(entry, ConvEntry)
+    places = math.prod(entry.output or (image or (1, 1, 1))[1:])
+    return max(places, entry.inputs * entry.outputs * math.prod(entry.kernel))
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,9 @@ def read(text: str, filename: str) -> tuple[JsonValue, Problems]:
         SpecError: it is no YAML at all, or larger than the limits.
     """
     problems = Problems(filename)
-    if len(text.encode()) > MAX_BYTES:
-        problems.add_at(Place(1, 1), WHOLE, f"expected at most {MAX_BYTES} bytes, got {len(text.encode())}")
+    size = len(text.encode("utf-8", "surrogatepass"))  # a shell's word may hold half a character
+    if size > MAX_BYTES:
+        problems.add_at(Place(1, 1), WHOLE, f"expected at most {MAX_BYTES} bytes, got {size}")
         problems.finish()
     try:
         check_yaml_size(text)

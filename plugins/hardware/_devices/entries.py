@@ -34,7 +34,7 @@ Count = Annotated[Figure, AfterValidator(_count)]
 AtLeastOne = Annotated[Figure, AfterValidator(_count), AfterValidator(_positive)]
 Rate = Annotated[Figure, AfterValidator(_positive)]
 Share = Annotated[Figure, AfterValidator(_share)]
-RamShape = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]*x[1-9][0-9]*$")]
+RamShape = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}x[1-9][0-9]{0,8}$")]
 
 
 class BlockRam(Frozen):

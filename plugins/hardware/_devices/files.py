@@ -19,6 +19,10 @@ MAX_BYTES = 1_000_000
 """A larger file describes no device."""
 
 
+MOST = 1e18
+"""No chip has so much of anything, whatever it is counted in."""
+
+
 class DeviceFileError(SpecError, ValueError):
     """A device file that cannot be used; a ValueError too, so that a spec reports it with its line."""
 
@@ -26,7 +30,7 @@ class DeviceFileError(SpecError, ValueError):
 class Figure(Frozen):
     """A number with its origin and its source, cited in full; `via` says that somebody else quoted the source."""
 
-    value: float = Field(ge=0, allow_inf_nan=False)
+    value: float = Field(ge=0, le=MOST, allow_inf_nan=False)
     origin: FigureOrigin
     source: str
     via: Literal["secondary"] | None = None

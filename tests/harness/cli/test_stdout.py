@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from harness.cli._common import explained
+
 LOUD = 'import os\nprint("a banner")\nos.system("echo from a program")\n'
 
 
@@ -56,3 +58,10 @@ def test_a_file_name_that_is_no_utf8_is_printed_with_escapes(tmp_path, encoding)
 
     assert done.returncode == 0, done.stderr
     assert "caf\\udce9.yaml" in done.stdout.decode("utf-8")
+
+
+def test_want_of_memory_is_a_sentence_and_no_bug(capsys):
+    assert explained(MemoryError("Unable to allocate 4.00 GiB for an array")) == 2
+
+    told = capsys.readouterr().err
+    assert "too little memory: Unable to allocate 4.00 GiB" in told and "Traceback" not in told and "bug" not in told

@@ -145,3 +145,21 @@ def test_a_damaged_file_of_masks_is_refused(tmp_path):
 
     with pytest.raises(DataError, match=r"masks\.npz"):
         read_given(tmp_path / "masks.npz")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "layers: [{type: dense, name: a, inputs: 16777216, outputs: 16777216}]",
+        "layers: [{type: lstm, name: a, inputs: 64, units: 131072}]",
+        "layers: [{type: conv2d, name: a, inputs: 1, outputs: 1, kernel: [9, 9], output: [16777216, 16777216]}]",
+        "layers: [{type: conv2d, name: a, inputs: 65536, outputs: 65536, kernel: [3, 3], output: [8, 8]}]",
+        "input_shape: [3, 16777216, 16777216]\nlayers: [{type: conv2d, name: a, inputs: 3, outputs: 1, kernel: [1,1]}]",
+        "input_shape: [3, 1000000000000, 5]\nlayers: [{type: conv2d, name: a, inputs: 3, outputs: 4, kernel: [3, 3]}]",
+        "input_shape: [3, -1, 5]\nlayers: [{type: conv2d, name: a, inputs: 3, outputs: 4, kernel: [3, 3]}]",
+        "layers: [{type: pool2d, size: 1000000000000}, {type: dense, name: a, inputs: 4, outputs: 4}]",
+    ],
+)
+def test_sizes_that_no_layer_has_are_refused_before_anything_is_made(tmp_path, text):
+    with pytest.raises(SpecError, match=r"expected (at most|a number)"):
+        described(written(tmp_path, text))

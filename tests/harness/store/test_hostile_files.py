@@ -289,6 +289,11 @@ def test_aliases_cannot_explode(text):
         read(text, "spec.yaml")
 
 
+def test_half_a_character_in_a_document_is_refused():
+    with pytest.raises(SpecError, match="printable"):
+        read("a: \ud800\n", "spec.yaml")
+
+
 @pytest.mark.parametrize("text", ["a: &a [*a]\n", "a: &a {b: *a}\n", "a: &a\n  <<: *a\n"])
 def test_an_alias_of_what_it_stands_in_is_refused(text):
     with pytest.raises(SpecError, match="tree of values"):

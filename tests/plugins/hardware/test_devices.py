@@ -400,3 +400,13 @@ def test_a_file_without_a_mapping_is_refused(tmp_path, content, message):
 def test_a_device_file_that_does_not_exist_is_refused_with_its_path():
     with pytest.raises(DeviceFileError, match=r"no_such_card\.yaml: expected a device file, got no such file"):
         device("no_such_card.yaml")
+
+
+@pytest.mark.parametrize("value", ["1e308", "0x" + "F" * 30, "-1", ".inf", ".nan"])
+def test_a_figure_that_no_chip_has_is_refused_at_its_field(tmp_path, value):
+    text = (OWN / "small_card.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(re.sub(r"value: [0-9.e+_]+", f"value: {value}", text, count=1), encoding="utf-8")
+
+    with pytest.raises(DeviceFileError, match=r"mine\.yaml.*(value|beyond 64 bits)"):
+        load_device(path)
