@@ -235,6 +235,10 @@ def even_cuts(extent: int, most: int | None = None) -> list[int]:
     Args:
         extent: what is cut.
         most: the largest size that may be had; None: the extent itself.
+
+    Example:
+        >>> even_cuts(10)  # in 10, 5, 4, 3, 2 and 1 pieces
+        [1, 2, 3, 4, 5, 10]
     """
     # Up to the root every size may be the best of its number of pieces; beyond it pieces are few and are listed.
     root = isqrt(extent)
@@ -288,7 +292,12 @@ class Conditions:
 
 
 def exact_sum(cycles: Iterable[Fraction]) -> Fraction:
-    """The sum of cycle counts, exactly; whole ones, which nearly all are, without the arithmetic of fractions."""
+    """The sum of cycle counts, exactly; whole ones, which nearly all are, without the arithmetic of fractions.
+
+    Example:
+        >>> exact_sum([Fraction(2), Fraction(1, 3), Fraction(1, 6)])
+        Fraction(5, 2)
+    """
     whole, rest = 0, None
     for each in cycles:
         if each.denominator == 1:

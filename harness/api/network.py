@@ -28,6 +28,14 @@ class Axis(Frozen):
             convolution).
         order: `adjacent` if a unit's places lie together (the taps of a channel), `blocks` if all units stand there
             once, then all of them again (the gates).
+
+    Example:
+        The four gates of two units of an LSTM, and two channels under three taps of a convolution.
+
+        >>> Axis(label="lstm_0.units", size=8, repeat=4, order="blocks").units()
+        array([0, 1, 0, 1, 0, 1, 0, 1])
+        >>> Axis(label="conv.channels", size=6, repeat=3).units()
+        array([0, 0, 0, 1, 1, 1])
     """
 
     label: str
@@ -54,6 +62,11 @@ class Tensor(Frozen):
         role: what it is in the model; scopes name roles, layers or tensors.
         rows: outputs (words for an embedding).
         cols: inputs (features for an embedding); None for a bias.
+
+    Example:
+        >>> outputs, inputs = Axis(label="out.units", size=10), Axis(label="pixels", size=784)
+        >>> Tensor(name="out.kernel", layer="out", role="dense", rows=outputs, cols=inputs).shape
+        (10, 784)
     """
 
     name: str

@@ -60,6 +60,16 @@ class Pattern(Component):
 
     A pattern that decides over all tensors of the scope at once defines `masks` beside it, as `WholeScopePattern`
     describes; every answer is checked all the same.
+
+    Example:
+        Pairs of adjacent weights live or die together, equally many in every row.
+
+        >>> class Pairs(Pattern):
+        ...     name = "pairs"
+        ...     def frame(self, rows, cols):
+        ...         return Frame(unit=(1, 2), group=(1, None))
+        >>> Pairs().layout(4, 8).quota(0.75)  # of the four pairs of a row
+        1
     """
 
     kind: ClassVar[Literal["pattern"]] = "pattern"
@@ -154,5 +164,11 @@ def keep_best(scores: Matrix, count: int) -> Mask:
 
     Shapes:
         scores (rows, cols) -> mask (rows, cols).
+
+    Example:
+        >>> import numpy as np
+        >>> keep_best(np.array([[3.0, 1.0], [2.0, 2.0]]), 2)
+        array([[ True, False],
+               [ True, False]])
     """
     return best(scores.reshape(1, -1), count).reshape(scores.shape)

@@ -18,7 +18,15 @@ Rates = float | tuple[float, ...]
 
 
 class LearningRate(Frozen):
-    """A learning rate as a pure function of the epoch (0-based); subclass it to write another schedule."""
+    """A learning rate as a pure function of the epoch (0-based); subclass it to write another schedule.
+
+    Example:
+        >>> class Halving(LearningRate):
+        ...     def at(self, epoch):
+        ...         return 0.1 / 2**epoch
+        >>> Halving().at(1), Halving().from_epoch(1).at(0)
+        (0.05, 0.05)
+    """
 
     @abstractmethod
     def at(self, epoch: int) -> Rates:
@@ -48,6 +56,10 @@ class StepDecay(LearningRate):
     """`initial` for `full_epochs` epochs, then multiplied by `decay` before every epoch.
 
     Source: tensorflow/models, tutorials/rnn/ptb/ptb_word_lm.py: decay ** max(epoch + 1 - max_epoch, 0).
+
+    Example:
+        >>> [StepDecay(initial=1, decay=0.5, full_epochs=2).at(epoch) for epoch in range(4)]
+        [1.0, 1.0, 0.5, 0.25]
     """
 
     initial: float = Field(gt=0, allow_inf_nan=False)
@@ -233,7 +245,21 @@ Phase = Train | Prune | Rewind
 
 
 class Strategy(Component):
-    """When to train, prune and rewind, and how weights are scored."""
+    """When to train, prune and rewind, and how weights are scored.
+
+    Example:
+        Train, prune, and train half as long again.
+
+        >>> class Half(Strategy):
+        ...     name = "half"
+        ...     def program(self, recipe, sparsity):
+        ...         rate = recipe.learning_rate
+        ...         after = Train(epochs=recipe.epochs // 2, lr=Constant(rate=recipe.last_rate))
+        ...         return Train(epochs=recipe.epochs, lr=rate), Prune(sparsity=sparsity), after
+        >>> recipe = Recipe(epochs=4, optimiser=SGD(), learning_rate=Constant(rate=0.1), steps_per_epoch=10)
+        >>> [phase.type for phase in Half().program(recipe, 0.9)]
+        ['train', 'prune', 'train']
+    """
 
     kind: ClassVar[Literal["strategy"]] = "strategy"
 
@@ -267,6 +293,10 @@ class Epoch(Frozen):
         rates: the learning rate, or one per step.
         updates: the mask updates, by step.
         through: how masked weights live on, where they do.
+
+    Example:
+        >>> Epoch(rates=(0.2, 0.1), updates=(MaskUpdate(step=1, sparsity=0.5),)).rate(1)
+        0.1
     """
 
     rates: Rates

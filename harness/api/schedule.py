@@ -11,7 +11,16 @@ from harness.api.score import entry_of
 
 
 class Schedule(Component):
-    """Sparsity as a function of progress: a plugin that strategies name. It never sees steps, weights or a model."""
+    """Sparsity as a function of progress: a plugin that strategies name. It never sees steps, weights or a model.
+
+    Example:
+        >>> class Straight(Schedule):
+        ...     name = "straight"
+        ...     def sparsity(self, progress, initial, final):
+        ...         return initial + (final - initial) * progress
+        >>> Straight().sparsity(0.5, 0.0, 0.9)
+        0.45
+    """
 
     kind: ClassVar[Literal["schedule"]] = "schedule"
 

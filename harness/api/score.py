@@ -88,6 +88,18 @@ class Score(Component):
     """How important each weight is: a frozen value that says what it needs and computes in NumPy.
 
     Pruned weights rank below all kept ones, whatever their scores, unless it `revives`.
+
+    Example:
+        The size of each weight against the largest of its column.
+
+        >>> class ByColumn(Score):
+        ...     name = "by_column"
+        ...     def scores(self, given):
+        ...         return np.abs(given.weights) / np.abs(given.weights).max(axis=0)
+        >>> weights = np.array([[1.0, 8.0], [2.0, 4.0]])
+        >>> ByColumn().scores(ScoreInput(weights, weights != 0, np.random.default_rng(0)))
+        array([[0.5, 1. ],
+               [1. , 0.5]])
     """
 
     kind: ClassVar[Literal["score"]] = "score"

@@ -302,14 +302,18 @@ def validate(spec: SpecArgument, data_dir: DataDirOption = None, plugin: PluginO
     """Check an experiment file against the plugins and the data: every mistake at once, with its line."""
     from collections import Counter
 
-    from harness.api import PluginContractError
+    from harness.api import PluginContractError, SpecError
     from harness.planning.plan import loaded_problems, outlook
     from harness.spec import check
 
     experiment = load_experiment(spec, plugins=plugin)
     folder = data_folder(data_dir, experiment)
     problems, broken = loaded_problems(experiment, folder)
-    check(experiment, problems)
+    try:
+        check(experiment, problems)
+    except SpecError:
+        _print_own_models(experiment, problems)  # what a scope or a pattern that does not fit is mended by
+        raise
     dense = sum(cell.is_dense for cell in experiment.cells)
     foreseen = outlook(experiment, problems, broken)
     cells = foreseen.cells
@@ -329,7 +333,7 @@ def validate(spec: SpecArgument, data_dir: DataDirOption = None, plugin: PluginO
 
 def _print_own_models(experiment: "Experiment", problems: "Mapping[Task, Problem]") -> None:
     """The tensors of every model of the user's own."""
-    from harness.api import NativeModel
+    from harness.api import NativeModel, SpecError
     from harness.cli._own_table import own_model_document
     from harness.spec import scope_tensors
 
@@ -337,7 +341,10 @@ def _print_own_models(experiment: "Experiment", problems: "Mapping[Task, Problem
     for task, problem in problems.items():
         if isinstance(problem.network, NativeModel):
             echo("")
-            scope = scope_tensors(problem, experiment.scope)
+            try:
+                scope = scope_tensors(problem, experiment.scope)
+            except SpecError:  # it names nothing here, which `check` says
+                scope = ()
             print_document(own_model_document(labels[task], problem.network, scope))
 
 

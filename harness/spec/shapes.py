@@ -122,7 +122,8 @@ def _frame_misfits(pattern: Pattern, scope: Sequence[Tensor]) -> Iterator[str]:
             with calling(pattern):
                 pattern.for_tensor(tensor).layout(rows, cols)
         except ShapeError as error:
-            yield f"{tensor.name} ({rows} x {cols}): {error}"
+            out = "; or leave it out of `scope`" if len(scope) > 1 else ""
+            yield f"{tensor.name} ({rows} x {cols}): {error}{out}"
         except PluginContractError:
             return  # as for strategies
 

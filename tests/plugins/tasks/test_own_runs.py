@@ -96,6 +96,19 @@ def test_what_may_be_pruned_is_listed(folder):
     assert "never pruned, a bias or a vector: bias" in done.stdout
 
 
+def test_what_may_be_pruned_is_listed_beside_a_pattern_that_does_not_fit(folder):
+    text = (folder / "mine.yaml").read_text()
+    assert "pattern: unstructured" in text
+    (folder / "unfit.yaml").write_text(text.replace("pattern: unstructured", "pattern: {name: n_m, n: 1, m: 3}"))
+
+    done = harness("validate", folder / "unfit.yaml")
+
+    assert done.exit_code == 2, done.output
+    assert "mine (torch): prunable tensors: 1; pruned here: 1" in done.stdout
+    assert "n_m: cols must be a multiple of m=3, got a matrix of 2 x 4" in done.stderr
+    assert "leave it out" not in done.stderr  # there is nothing else to prune
+
+
 def test_only_what_decides_the_numbers_runs_again(folder, ran):
     """Edits one after another, each undone: of the model, of what it imports, of its data, of its checkpoint."""
     again = {}
