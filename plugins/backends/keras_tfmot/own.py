@@ -337,8 +337,8 @@ class OwnSession(KerasSession):
     # --- small things -----------------------------------------------------------------------------------------------
 
     def _compiled(self, step: Callable[..., object]) -> Any:
-        # With autograph, as Keras itself does: a user's `call` may hold loops and branches over tensors.
-        return self._tf.function(step, autograph=True, reduce_retracing=True)
+        # Without autograph, which reads source files while tracing: the `Way` has it for the user's own code alone.
+        return self._tf.function(step, autograph=False, reduce_retracing=True)
 
     def _own_batches(self, split: Split, epoch: int) -> Iterator[tuple[Any, Any]]:
         yield from self._own.batches(split, batch_rng(self._settings.seed, epoch))

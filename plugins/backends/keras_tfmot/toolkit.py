@@ -146,10 +146,12 @@ def classes() -> Classes:
 
 def _wrapper_class(fw: Frameworks) -> type[Wrapper]:
     tf = fw.tf
+    as_it_is = tf.autograph.experimental.do_not_convert  # Keras converts wrappers, and whatever their `call` calls
 
     class NeverPrunes(fw.schedule.PruningSchedule):  # type: ignore[misc, name-defined]  # TF-MOT has no types
         """A schedule that leaves every mask alone: only the harness assigns masks."""
 
+        @as_it_is  # type: ignore[untyped-decorator]  # TensorFlow has no types
         def __call__(self, step: Tensor) -> tuple[Tensor, Tensor]:
             return tf.constant(False), tf.constant(0.0)
 
@@ -173,9 +175,11 @@ def _wrapper_class(fw: Frameworks) -> type[Wrapper]:
             )
             self.masked: frozenset[int] = frozenset()
 
+        @as_it_is  # type: ignore[untyped-decorator]  # TensorFlow has no types
         def conditional_mask_update(self) -> Operation:
             return tf.no_op()  # the schedule never asks for one; its branch would still be traced and optimised
 
+        @as_it_is  # type: ignore[untyped-decorator]  # TensorFlow has no types
         def weight_mask_op(self) -> Operation:
             if not tf.executing_eagerly():  # the wrapper, in a graph; the callback is eager
                 return tf.no_op()

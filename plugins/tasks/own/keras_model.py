@@ -7,6 +7,7 @@ the harness as r, z, n; an `EinsumDense`, which attention is made of, has whatev
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -353,12 +354,43 @@ class Watch:
 
     @staticmethod
     def _watched(layer: KerasLayer, inner: Any, see: Callable[[KerasLayer, tuple[Any, ...], Any], None]) -> Any:
+        import tensorflow as tf
+
+        @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]  # TensorFlow has no types
         def call(*inputs: Any, **named: Any) -> Any:
-            result = inner(*inputs, **named)
+            result = converted(inner)(*inputs, **named)
             see(layer, inputs, result)
             return result
 
         return call
+
+
+# Autograph turns loops and branches over tensors into those of a graph, and reads source files for it, at any trace.
+# The steps of the harness need none of it, and an edit of its files under a running job must not reach into that job.
+
+
+@contextmanager
+def autograph() -> Iterator[None]:
+    """What Keras calls inside may be converted: each `call` that a user wrote."""
+    import tensorflow as tf
+    from tensorflow.python.autograph.core import ag_ctx
+
+    if tf.executing_eagerly():
+        yield
+        return
+    with ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED):
+        yield
+
+
+def converted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the user's as a graph takes it; eagerly, as it is."""
+    import tensorflow as tf
+
+    if tf.executing_eagerly():
+        return function
+    with autograph():
+        context = tf.__internal__.autograph.control_status_ctx()
+    return tf.__internal__.autograph.tf_convert(function, context)  # type: ignore[no-any-return]  # no types
 
 
 class Trace:

@@ -109,8 +109,13 @@ class KerasWay(Way):
         )
 
     def forward(self, model: Any, inputs: Any, *, training: bool) -> Any:
-        """Several inputs are one nested argument."""
-        return model(inputs, training=training)
+        """Several inputs are one nested argument; Keras itself converts each `call` that a user wrote."""
+        with keras_model.autograph():
+            return model(inputs, training=training)
+
+    def called(self, function: Callable[..., Any], outputs: Any, targets: Any) -> Any:
+        """With loops and branches over tensors made those of the graph, as in a `call`."""
+        return keras_model.converted(function)(outputs, targets)
 
     def cross_entropy(self, outputs: Any, targets: Any) -> Any:
         """Of logits over the last axis; where the model ends in a softmax of Keras, of what went into it."""

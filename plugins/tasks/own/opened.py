@@ -227,7 +227,9 @@ class Opened:
 
     def loss(self, outputs: Any, targets: Any) -> Any:
         """The mean over the items of a batch."""
-        return (self.own.loss or self.way.cross_entropy)(outputs, targets)
+        if self.own.loss is None:
+            return self.way.cross_entropy(outputs, targets)
+        return self.way.called(self.own.loss, outputs, targets)
 
     def items(self, targets: Any) -> int:
         """How many items a batch has."""
@@ -237,7 +239,7 @@ class Opened:
         """The metric's sum, or sums, over the items of a batch; None where they follow from the loss."""
         measure = self.own.measure
         if callable(measure):
-            return measure(outputs, targets)
+            return self.way.called(measure, outputs, targets)
         return self.way.correct(outputs, targets) if measure == "accuracy" else None
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -87,6 +87,10 @@ class Way(ABC):
     @abstractmethod
     def forward(self, model: Any, inputs: Any, *, training: bool) -> Any:
         """The model on a batch."""
+
+    def called(self, function: Callable[..., Any], outputs: Any, targets: Any) -> Any:
+        """A loss or metric that the user wrote, on a batch."""
+        return function(outputs, targets)
 
     @abstractmethod
     def cross_entropy(self, outputs: Any, targets: Any) -> Any:

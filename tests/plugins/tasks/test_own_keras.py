@@ -299,6 +299,39 @@ def pretrained():
 
 
 @experiment
+def autograph():
+    """Files whose source is read while steps and evaluations are traced, and whether branches over tensors work."""
+    from unittest.mock import patch
+
+    import harness_plugins
+    from tensorflow.python.autograph.impl import api
+    from tensorflow.python.autograph.pyct import parser
+
+    import harness
+
+    folders = [Path(folder).resolve() for package in (harness, harness_plugins) for folder in package.__path__]
+    read, parse, answers = set(), parser.parse_entity, {}
+
+    def watched(entity, *given, **named):
+        read.add(Path(entity.__code__.co_filename).resolve())
+        return parse(entity, *given, **named)
+
+    with (
+        patch.object(parser, "parse_entity", watched),
+        patch.object(api, "_fall_back_unconverted", side_effect=OSError),
+    ):
+        for entry in ("task", "branching"):
+            read.clear()
+            session = session_of(problem_of(entry))
+            train(session, epochs(2))
+            session.gradients(1, 0)
+            value = session.evaluate("test").value
+            ours = sorted(str(path) for path in read if any(path.is_relative_to(folder) for folder in folders))
+            answers[entry] = [ours, (MODELS / "keras_models.py").resolve() in read, value]
+    return answers
+
+
+@experiment
 def errors():
     answers = {}
     for entry in (
@@ -389,6 +422,11 @@ def test_what_scores_need_of_inputs_and_of_the_hessian_is_measured(found):
     )
     assert measured["moments"]
     assert measured["hessian"] < 0.1  # a finite difference, in float32
+
+
+def test_autograph_reads_the_users_files_alone_and_takes_branches_over_tensors(found):
+    assert found["autograph"]["task"][:2] == [[], False]  # a functional model is converted by nobody
+    assert found["autograph"]["branching"] == [[], True, 2.0]
 
 
 def test_a_metric_of_ones_own_is_made_of_sums_over_items(found):

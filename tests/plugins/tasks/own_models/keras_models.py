@@ -76,6 +76,52 @@ def subclassed() -> OwnModel:
     )
 
 
+class Branching(keras.Model):
+    """Calls, a loss and a metric with loops and branches over tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = Doubling()
+        self.out = layers.Dense(3, name="out")
+
+    def call(self, images):
+        return self.out(self.first(tf.reshape(images, (-1, 16))))
+
+
+class Doubling(layers.Layer):
+    """A layer inside another, with a matrix of its own and a loop that depends on what it gets."""
+
+    def build(self, shape):
+        self.kernel = self.add_weight("kernel", (16, 8))
+
+    def call(self, values):
+        result = values @ self.kernel
+        while tf.reduce_max(tf.abs(result)) < 1:
+            result = result * 2
+        return result
+
+
+def branching() -> OwnModel:
+    def loss(outputs, targets):
+        if tf.reduce_mean(outputs) > 0:
+            return tf.reduce_mean(outputs**2)
+        return tf.reduce_mean(tf.abs(outputs))
+
+    def measure(outputs, targets):
+        twice = 0.0
+        for _ in tf.range(2):
+            twice += tf.cast(tf.size(targets), tf.float32)
+        return twice
+
+    return own(
+        model=Branching,
+        loss=loss,
+        measure=measure,
+        metric=Metric(name="twice", better="lower"),
+        prunable=["doubling.kernel"],
+    )
+
+
 def stream() -> OwnModel:
     """Data as `tf.data`, shuffled by the seed of the epoch; a plain Sequential with a softmax of Keras."""
     data = tf.data.Dataset.from_tensor_slices(split(0, 48))
