@@ -104,14 +104,15 @@ def test_two_records_do_not_share_their_dictionaries():
     assert second.origin["value"] == "measured"
 
 
-def test_a_failed_write_says_where_and_leaves_nothing_behind(tmp_path):
+def test_a_folder_in_the_place_of_records_is_moved_aside_and_kept(tmp_path):
     target = tmp_path / "records.json"
-    target.mkdir()  # a file cannot take a folder's place
+    target.mkdir()
+    (target / "of_a_user").write_text("kept")
 
-    with pytest.raises(StoreError, match=r"cannot write .*records\.json"):
-        write(target, [FINISHED])
+    write(target, [FINISHED])
 
-    assert list(tmp_path.iterdir()) == [target]
+    assert [record.cell for record in read(target)] == [FINISHED.cell]
+    assert [path.read_text() for path in tmp_path.rglob("of_a_user")] == ["kept"]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_store(tmp_path):

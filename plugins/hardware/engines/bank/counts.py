@@ -140,9 +140,10 @@ class Banks:
         return max(1, int(np.maximum.reduceat(self.even, wave_starts(len(self.even), lanes)).sum()))
 
     def least(self, lanes: int) -> int:
-        """A lower bound on the cycles of all rows together, without counting banks; needs masks."""
-        if lanes in self._rows:
-            return self._rows[lanes].total
+        """A lower bound on the cycles of all rows together, without counting banks; needs masks.
+
+        It stays the same once the banks are counted: what a search finds must not depend on earlier ones.
+        """
         if lanes not in self._least:
             # A row cannot be quicker than its weights spread evenly over the lanes, nor than one cycle.
             self._least[lanes] = int(np.maximum(1, -(-self.product.row_counts // lanes)).sum())
