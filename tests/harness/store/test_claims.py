@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -414,3 +415,16 @@ def test_what_is_no_file_in_a_claims_place_is_moved_aside_and_never_waited_for(s
 
     assert claims.acquire(KEY)
     assert path.is_file() and not path.is_symlink()
+
+
+@pytest.mark.parametrize("there", ["/nowhere", KEY, "victim"])
+def test_a_link_in_a_claims_place_is_told_with_its_place_and_not_followed(store, claims, there):
+    path = store.folder / "claims" / KEY[:2] / KEY
+    path.parent.mkdir(parents=True, exist_ok=True)
+    victim = path.with_name("victim")
+    victim.write_text("precious")
+    path.symlink_to(there)
+
+    with pytest.raises(StoreError, match=f"got the link {re.escape(str(path))}; replace it"):
+        claims.acquire(KEY)
+    assert path.is_symlink() and victim.read_text() == "precious"
