@@ -38,15 +38,25 @@ def by_cell(records: tuple[Record, ...]) -> dict[tuple[str, str, float], dict[in
 
 
 def perplexity(records: tuple[Record, ...]) -> str:
-    """Test perplexity of every finished cell, the mean over its seeds and how many there are."""
+    """Test perplexity of every finished cell, in float32 and in 16-bit fixed point, the mean over its seeds."""
     rows = []
     for (pattern, strategy, sparsity), seeds in by_cell(records).items():
         values = [record.value for record in seeds.values() if record.value is not None]
         validation = [record.valid_value for record in seeds.values() if record.valid_value is not None]
         epochs = max(record.total_epochs for record in seeds.values())
-        rows.append([pattern, strategy, f"{sparsity:.0%}", f"{mean(values):.2f}", f"{mean(validation):.2f}",
+        fixed = [in_fixed_point(record) for record in seeds.values()]
+        found = [value for value in fixed if value is not None]
+        rows.append([pattern, strategy, f"{sparsity:.0%}", f"{mean(values):.2f}",
+                     f"{mean(found):.2f}" if len(found) == len(fixed) else "", f"{mean(validation):.2f}",
                      str(epochs), str(len(values))])  # fmt: skip
-    return table(["pattern", "strategy", "sparsity", "test", "validation", "epochs", "seeds"], rows, left=2)
+    header = ["pattern", "strategy", "sparsity", "test", "test, 16 bits", "validation", "epochs", "seeds"]
+    return table(header, rows, left=2)
+
+
+def in_fixed_point(record: Record) -> float | None:
+    """The test perplexity of the finished model in the numbers of the simulated engines, where it was evaluated."""
+    value = record.fixed_point.get("cycle_simulator", {}).get("value")
+    return None if value is None else float(str(value))
 
 
 def differences(records: tuple[Record, ...]) -> str:
