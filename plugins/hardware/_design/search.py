@@ -46,7 +46,10 @@ _BESIDE = 6
 """Neighbours tried beyond the last shape that fits, since memories come in whole blocks and grow in jumps."""
 
 _OUTLINED_BELOW = 5
-"""Smaller shapes of a line whose outlines are looked at."""
+"""Smaller shapes of a line whose outlines are looked at, all over the line."""
+
+_OUTLINED_NEAR = 24
+"""And so many just below the largest: rows are dealt to them in equally many groups, and the luckiest deal wins."""
 
 
 @dataclass(frozen=True)
@@ -328,7 +331,8 @@ class _Explorer:
             self.at(line[place])
         below = useful[:last]
         if self.is_outlined:
-            below = below[:: -(-len(below) // _OUTLINED_BELOW) or 1]
+            far, near = below[:-_OUTLINED_NEAR], below[-_OUTLINED_NEAR:]
+            below = [*far[:: -(-len(far) // _OUTLINED_BELOW) or 1], *near]
         for place in reversed(below):
             limit = self._limit("fits")
             if limit is not None and self.bound(line[place]) >= limit:

@@ -129,3 +129,31 @@ def test_lanes_that_are_no_power_of_two_are_found_for_unstructured_masks(make):
     assert all(
         found.cycles <= cost(workload, "bank", "arria10_gx1150", 1024, lanes=lanes).cycles for lanes in (2, 3, 5, 6, 7)
     )
+
+
+@pytest.mark.parametrize(("engine", "seed"), [("bank", 0), ("bank", 1), ("bank", 2), ("column_fifo", 0)])
+def test_the_luckiest_deal_of_rows_is_found_beside_the_largest_shape(make, engine, seed):
+    """Rows of an unstructured mask are dealt to a few PEs less than there could be: as many groups, less imbalance."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((800, 400)) < (0.4, 0.15, 0.25)[seed]
+    workload, (first, second) = make.matrix_workload(mask), SIZES[engine]
+    found = cost(workload, engine, "arria10_gx1150", 1024)
+
+    for size in (3, 4, 5, 8, 10):
+        most = 1024 // size
+        for other in range(most, most - 24, -1):
+            by_hand = cost(workload, engine, "arria10_gx1150", 1024, **{first: other, second: size})
+            assert not is_beaten(found, by_hand), (found.shape, by_hand.shape)
+
+
+@pytest.mark.parametrize("engine", SIZES)
+def test_what_is_found_does_not_depend_on_what_was_looked_for_before(make, engine):
+    for name, mask in masks(make, engine, 200, 100):
+        workload = make.matrix_workload(mask)
+        try:
+            first = cost(workload, engine, "arria10_gx1150", 300)
+        except SpecError:
+            continue  # refused whatever the shape
+        cost(workload, engine, "arria10_gx1150", 1024)
+
+        assert cost(workload, engine, "arria10_gx1150", 300) == first, name
