@@ -19,7 +19,7 @@ from .design import Budget, Design, Numerics, Runner, design
 _SLACK = Fraction(108, 100)
 """Outlines within so much of the best are kept to be counted."""
 
-_SURPRISE = Fraction(2, 100)
+_SURPRISE = Fraction(8, 100)
 """A shape that was not counted yet may do so much better against its outline than the luckiest that was."""
 
 _ENOUGH = 4
