@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import json
 import os
-import pickle
 import random
 import subprocess
 import sys
@@ -98,7 +97,7 @@ def check_globals(where: str, use: Callable[[], object], watched: Sequence[str] 
 def global_state() -> Mapping[str, object]:
     """What plugins share with all others in a process, by name, to be compared."""
     return {
-        "numpy.random": pickle.dumps(np.random.get_state(legacy=False)),
+        "numpy.random": json.dumps(np.random.get_state(legacy=False), default=lambda array: array.tolist()),
         "random": random.getstate(),
         "numpy.seterr": tuple(sorted(np.geterr().items())),
         "warnings.filters": tuple(warnings.filters),

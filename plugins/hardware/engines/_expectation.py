@@ -139,9 +139,9 @@ class ExpectedRows:
         row = row_distribution(self._banks, self._lanes)
         alone = expected_cycles(self._banks, self._lanes, self._rows, pes, False)
         expected = expected_cycles(self._banks, self._lanes, self._rows, pes, True) if lockstep else alone
-        cycles = Fraction(expected).limit_denominator(1 << 20)
-        # An expectation is rounded and may end a hair below the work that there is: no part is less than nothing.
-        compute = min(Fraction(self._nnz, pes * self._lanes), cycles)
+        compute = Fraction(self._nnz, pes * self._lanes)
+        # A row whose tensors are filled very differently may be expected a hair below the work that there is.
+        cycles = max(Fraction(expected).limit_denominator(1 << 20), compute)
         in_last = self._rows - (-(-self._rows // pes) - 1) * pes
         return Issue(
             cycles=cycles,
