@@ -26,9 +26,12 @@ def erk_shares(scope: Sequence[Tensor], sparsity: float) -> dict[str, float]:
     raw = np.array([_sides(tensor) for tensor in scope]) / sizes
     whole = np.zeros(len(scope), np.bool_)
     budget = (1 - sparsity) * sizes.sum()
+    # Tensors that would keep more than they have are kept whole; their surplus goes to the others, which may push one
+    # of these over.
     while True:
         free = ~whole
         if not free.any():
+            # Only at sparsity 0 does nothing have to give way.
             return {tensor.name: 0.0 for tensor in scope}
         scale = (budget - sizes[whole].sum()) / (raw * sizes)[free].sum()
         over = free & (raw * scale >= 1)
@@ -42,6 +45,8 @@ def erk_shares(scope: Sequence[Tensor], sparsity: float) -> dict[str, float]:
 def _sides(tensor: Tensor) -> float:
     assert tensor.cols is not None  # a scope holds matrices
     taps = tensor.cols.repeat if tensor.role == "conv" else 1
+    # For a kernel of kh x kw, Erdos-Renyi-Kernel adds kh + kw to the channels; taps are square here, and 2 sqrt(taps)
+    # is that sum.
     return tensor.rows.size + _channels(tensor.cols, taps) + (2 * taps**0.5 if taps > 1 else 0)
 
 
@@ -64,6 +69,7 @@ def lamp_shares(scores: Mapping[str, Matrix], sparsity: float) -> dict[str, floa
     """
     worths = [_worth(np.ravel(given)) for given in scores.values()]
     sizes = [len(worth) for worth in worths]
+    # One row through the selection that patterns use: ties fall to the earlier tensor, as under `global`.
     kept = best(np.concatenate(worths)[None], keep_count(sum(sizes), sparsity))[0]
     counts = [int(np.count_nonzero(part)) for part in np.split(kept, np.cumsum(sizes)[:-1])]
     return {name: 1 - count / size for name, count, size in zip(scores, counts, sizes, strict=True)}

@@ -42,6 +42,7 @@ class Coupling:
         """
         steps = max(self.counts.values())
         candidates = [
+            # Rounded half up in whole numbers: with floats, two labels of one count could differ by a unit.
             {label: max(1, (2 * part * count + steps) // (2 * steps)) for label, count in self.counts.items()}
             for part in range(steps, 0, -1)
         ]
@@ -50,6 +51,8 @@ class Coupling:
 
     def reached(self, quotas: Mapping[str, int]) -> float:
         """The sparsity of the scope when every label keeps so many units."""
+        # A weight counts by the share of its row's and its column's units that stay: the counts do not depend on which
+        # they are.
         kept = sum(
             tensor.size * self._share(tensor.rows, quotas) * (self._share(tensor.cols, quotas) if tensor.cols else 1)
             for tensor in self.tensors
@@ -91,6 +94,7 @@ class Coupling:
                     totals += np.bincount(axis.units(), values.sum(axis=across, dtype=np.float64), count)
                     alive = values.shape[across] if live is None else live.sum(axis=across)
                     weights += np.bincount(axis.units(), np.broadcast_to(alive, axis.size), count)
+        # Over what is alive: with sums, units that have lost weights before would go first, whatever the rest is worth.
         means = np.where(weights > 0, totals / np.maximum(weights, 1), -np.inf)
         chosen: Mask = best(means[None], quota)[0]
         return chosen

@@ -51,6 +51,7 @@ def why_missed(
     # One ranking over all tensors keeps a whole number of weights: half a weight off is none too few.
     if abs(over_all - asked) > tolerance + 0.5 / size + _ROUNDING:
         return _off("the scope", asked, over_all, tolerance)
+    # There the tensors' shares follow from the scores: only the whole has a target.
     if allocation in ("global", "lamp") or isinstance(pattern, WholeScopePattern) or is_coupled(pattern, scope):
         return None
     for tensor in scope:

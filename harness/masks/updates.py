@@ -190,6 +190,7 @@ class MaskMaker:
             found[name] = ScoreInput(
                 weights=weights[name],
                 mask=previous.get(name, np.ones(tensor.shape, np.bool_)),
+                # A stream for every tensor and update, and 0x5C03E ("SCORE") apart from all other streams of the seed.
                 rng=np.random.default_rng([self.seed, epoch, update.step, index, 0x5C03E]),
                 needed=mine,
                 tensor=tensor,
@@ -264,6 +265,7 @@ class MaskMaker:
         previous: Mapping[str, Mask],
         update: MaskUpdate,
     ) -> None:
+        # Every answer is checked, also of built-in patterns: masks are what all later numbers rest on.
         names = [tensor.name for tensor in self.scope]
         if sorted(masks) != sorted(names):
             raise self._broken(f"a mask for each of {', '.join(names)}", f"masks for {', '.join(masks) or 'none'}")
@@ -314,6 +316,7 @@ class MaskMaker:
         found = 1 - sum(int(np.count_nonzero(mask)) for mask in masks.values()) / total
         # A ranking over all keeps a whole number of weights: half of one off is exact.
         slack = TOLERANCE if isinstance(self.pattern, WholeScopePattern) else 0.5 / total + 1e-12
+        # A whole-scope pattern rounds in every tensor: the whole may be off by what a cell may be off.
         if abs(found - asked) > slack:
             raise self._broken(f"sparsity {asked:g} over the scope", f"{found:g}")
 

@@ -22,8 +22,10 @@ def resolve_device(device: str, backend: Backend) -> str:
     """
     if device != "auto":
         return device
+    # Without a driver there is nothing to ask for, and importing a framework to hear "cpu" takes seconds.
     if not has_nvidia_driver() or why_unavailable(backend):
         return "cpu"
+    # In a process of its own, started anew: a framework must not be imported here, nor its state be copied by a fork.
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool, calling(backend):
         found: object = pool.submit(backend.devices).result()
     if not isinstance(found, Sequence) or not found or not all(isinstance(device, str) for device in found):

@@ -106,6 +106,7 @@ def component(cls: type) -> CodeDigest:
     for base in cls.__mro__:
         top = base.__module__.partition(".")[0]
         if top == _TOP and folder_of(base.__module__) is None:
+            # Of the harness's own base classes only scores compute anything; what patterns inherit is listed in MASKS.
             if issubclass(base, Score):
                 pieces[f"{base.__module__}.{base.__qualname__}"] = _definitions(base.__module__, (base.__name__,))
         elif top not in ("builtins", "abc", "pydantic", "typing"):
@@ -120,6 +121,7 @@ def parts(value: BaseModel) -> tuple[CodeDigest, ...]:
     """The code of a component and of every component or score inside its fields, outermost first."""
     found = {type(value): component(type(value))}
     for inner in _inside(value):
+        # The outer one first, each class once: a strategy's score may be of a class that another field has too.
         found.setdefault(type(inner), component(type(inner)))
     return tuple(found.values())
 
@@ -181,6 +183,7 @@ def _inside(value: object) -> Iterator[BaseModel]:
 # --- whose code it is -----------------------------------------------------------------------------------------------
 
 
+# What is told to people: the file for a file of theirs, else the package that they can install in another version.
 def _owner(cls: type) -> tuple[str, str]:
     if folder_of(cls.__module__) is not None:
         return file_name(cls.__module__), ""

@@ -36,6 +36,7 @@ def distribution(module: str) -> Distribution | None:
 
 def plugin_module(module: str) -> str:
     """The module or package directly below the one that an entry point names: one plugin of the harness."""
+    # The longest, since one package of plugins may lie within another.
     entry = max((name for name in distributions() if f"{module}.".startswith(f"{name}.")), key=len, default=module)
     inner = module.removeprefix(entry).removeprefix(".").partition(".")[0]
     return f"{entry}.{inner}" if inner else entry
@@ -55,6 +56,7 @@ def third_party(module: str, *, with_data: bool) -> str:
     files = dict(_files(module))
     if not files:
         # Code without a file (typed at a prompt) cannot be recognised again: only this process may reuse its stages.
+        # A random digest is equal to nothing, also in the next process.
         return uuid.uuid4().hex
     names = DistributionImports(files).closure(module, with_data=with_data)
     return digest((name, content(files[name])) for name in sorted(files if names is None else names))
@@ -65,6 +67,7 @@ def _files(module: str) -> Iterator[tuple[str, Path]]:
     origin = getattr(sys.modules.get(module), "__file__", None) or ""
     found = distribution(module)
     installed = [] if found is None else [(str(file), Path(str(file.locate()))) for file in found.files or ()]
+    # Listed as installed, and the module among them: then these are all its files, wherever they lie.
     if any(path.resolve() == Path(origin).resolve() for _, path in installed):
         yield from ((name, path) for name, path in installed if _counts(path) and path.is_file())
         return
@@ -125,8 +128,10 @@ def user_file(module: str) -> str:
         found = (each.removeprefix(prefix) for each in imported(f"{prefix}{name}", path))
         yield from (each for each in found if each != prefix[:-1])
 
+    # The module's own package is no module: what it holds was found through the names that are imported from it.
     found = import_closure([module.removeprefix(prefix)], lambda name: _file_of(folder, name), imports)
     every = dict(_python_files(folder))
+    # Then everything in the folder counts: an edit too many retrains, an edit too few would hand out an old number.
     if _is_unknown(every, found, prefix):
         found = every
     return digest((name, content(found[name])) for name in sorted(found))
@@ -178,6 +183,7 @@ def plugin(name: str, *, with_data: bool) -> str:
         located,
         lambda module, path: (each for each in imported(module, path) if each.partition(".")[0] == top),
     )
+    # Digests, not texts: the same neighbour is read once for all plugins that share it.
     pieces = {module: content(path) for module, path in found.items()}
     if with_data:
         for folder in {path.parent for path in found.values()}:
@@ -191,6 +197,7 @@ def _submodules(package: str, start: Path) -> list[str]:
 
 
 def located(module: str) -> Path | None:
+    # Not by `find_spec`, which imports the parents of what it looks for.
     """The file of a module inside an imported package, found without importing it."""
     top, *inner = module.split(".")
     for folder in getattr(sys.modules.get(top), "__path__", ()):

@@ -53,12 +53,14 @@ def imported(module: str, path: Path) -> Iterator[str]:
 
 
 def _sources(module: str, path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
+    # Every name may be a module of its own or something that the source defines: both are looked for.
     """Each `import source` of a module, without names, and each `from source import names`."""
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in _statements(syntax(path)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
+            # Of an import with n dots, n - 1 packages are left away from the end.
             base = package[: len(package) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
             yield source, tuple(alias.name for alias in node.names)
@@ -103,6 +105,8 @@ class DistributionImports:
             with_data: whether data files beside its modules count even if no module looks for its own place.
         """
         try:
+            # A patch elsewhere changes a class without being imported by it: no closure finds it, so nothing is left
+            # out.
             if self._locate(module) is None or self._is_patched():
                 return None
             found = import_closure([module], self._locate, self._imports)
@@ -129,6 +133,7 @@ class DistributionImports:
         return next((self._files[name] for name in candidates if name in self._files), None)
 
     def _imports(self, module: str, path: Path) -> Iterator[str]:
+        # A compiled extension cannot be read at all: it may import anything.
         if path.suffix != ".py" or imports_dynamically(syntax(path)):
             raise _UnknownImportError
         # Importing a module runs the packages around it: they count if they do more than define and import.
@@ -196,6 +201,7 @@ def _lies_elsewhere(module: str) -> bool:
 
 def _only_declares(statements: Iterable[ast.stmt]) -> bool:
     """Whether statements only import, define and bind names: then they change no other module."""
+    # Whatever runs at import beyond these could register or patch something: the package counts then.
     for each in statements:
         if isinstance(each, ast.If):
             fine = _only_declares((*each.body, *each.orelse))
@@ -224,6 +230,7 @@ def _binds(tree: ast.Module, name: str) -> bool:
         if isinstance(node, ast.ImportFrom) and (node.module or node.level == 0):
             if any((alias.asname or alias.name) == name for alias in node.names):
                 return True
+        # Also a name bound inside `if` or `try` hides the module: which branch ran is not known here.
         elif isinstance(node, ast.Assign | ast.AnnAssign | ast.If | ast.Try):
             if any(isinstance(inner, ast.Name) and inner.id == name for inner in ast.walk(node)):
                 return True
@@ -288,6 +295,7 @@ def imports_dynamically(tree: ast.Module) -> bool:
 
 
 def _is_dynamic(node: ast.AST) -> bool:
+    # `sys.modules` and `sys.path` change what any import gives.
     if isinstance(node, ast.Name):
         return node.id in _DYNAMIC_NAMES
     if isinstance(node, ast.Attribute):

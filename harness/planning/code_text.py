@@ -16,6 +16,7 @@ _SKIPPED = frozenset(("ctx", "type_comment", "kind"))  # of a syntax node: what 
 def content(path: Path) -> str:
     """A digest of a file: of what its code does, or of its bytes where it is no code that can be read."""
     if path.suffix == ".py":
+        # By its syntax tree, so that comments and layout retrain nothing.
         try:
             return normal(syntax(path))
         except (SyntaxError, ValueError):
@@ -47,9 +48,11 @@ def _used(node: ast.AST, owner: str) -> Iterator[str]:
     """The names that a definition uses, `self.name` as one of its class; what only annotates is not used."""
     if isinstance(node, ast.Name):
         yield node.id
+    # Only through `self`: what another object's method does is in the digest of whoever defines it.
     elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self":
         yield f"{owner}.{node.attr}"
     for field, value in ast.iter_fields(node):
+        # Annotations decide no number, and those of a worker name half of the harness.
         if field not in ("annotation", "returns"):
             for inner in value if isinstance(value, list) else (value,):
                 if isinstance(inner, ast.AST):
@@ -80,11 +83,13 @@ def _defined(tree: ast.Module) -> dict[str, list[ast.stmt]]:
 def _bound(statement: ast.stmt) -> Iterable[str]:
     if isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
         return [statement.name]
+    # A constant is bound by any statement that stores its name, `for` and `with` included.
     return {node.id for node in ast.walk(statement) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
 
 
 def normal(node: ast.AST) -> str:
     """A syntax tree as text: nothing of comments, layout and docstrings, and the same in every version of Python."""
+    # Written by hand and not by `ast.dump`, whose output changes between versions of Python: keys would with it.
     out: list[str] = []
     _write(node, out.append)
     return hashlib.sha256("".join(out).encode("utf-8", "surrogatepass")).hexdigest()

@@ -46,7 +46,9 @@ def _parameters(pattern: Pattern, fits: Callable[[Pattern], bool]) -> Iterator[s
         given = getattr(pattern, name)
         if not isinstance(given, int) or isinstance(given, bool):
             continue
+        # One below and one above: which way the user would rather go is not known.
         for values in (range(given - 1, max(0, given - _TRIED), -1), range(given + 1, given + _TRIED)):
+            # A copy without validation: ranges are tried by the thousand, and what does not fit is refused by `fits`.
             changed = ((value, pattern.model_copy(update={name: value})) for value in values)
             value = next((value for value, other in changed if fits(other)), None)
             if value is not None:

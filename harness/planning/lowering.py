@@ -179,10 +179,12 @@ class Lowering:
         try:
             start = self._root(cell)
         except PluginContractError as error:
+            # Only its own cells fail: the same combination on another task may be sound.
             return replace(combination, failure=str(error)).cell(cell)
         dense = self._dense_stages(start, combination)
         chain = extended(dense, combination.pruned, self.stages)
         test = scoring_stage(chain[-1], self.stages)
+        # A network of the user's own is opaque: there is no description of its layers to evaluate in fixed point.
         formats = () if isinstance(self._problems[cell.task].network, NativeModel) else self._formats
         fixed = tuple(scoring_stage(chain[-1], self.stages, each) for each in formats)
         return combination.cell(cell, tuple(chain), test, fixed)
@@ -234,6 +236,7 @@ class Lowering:
             masking = Masking(cell.pattern, cell.allocation, names, cell.sparsity)
             hyper_parameters = hyper_parameters_of(cell.strategy)
             program = program_of(cell.strategy, recipe, cell.sparsity)
+            # Before the chain exists: a score that nothing supplies would else be found out after the dense training.
             if skip := why_not_supplied(cell.backend, problem.network, program, recipe, scope):
                 return _Combination(scope, skip)
             with calling(cell.strategy):  # a schedule of its own is asked for every step
@@ -267,6 +270,7 @@ class Lowering:
 
     def _backend_skip(self, cell: Cell) -> str | None:
         place = (cell.task, cell.backend)
+        # A skip of backend and task is the same for hundreds of cells, and asking may load a model.
         if place not in self._skips:
             problem = self._problems[cell.task]
             why_unavailable(cell.backend)  # a reason is told by whoever is going to train; a fault fails its cells

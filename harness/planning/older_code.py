@@ -21,6 +21,7 @@ class OlderCode:
             works[found.key] = (work_digest(found.kind, found.inputs, with_code=False), str(source) if source else None)
         self._keys: dict[str, list[str]] = {}
         self._below: dict[str, int] = {}
+        # Children first: a stage counts with all below it only when these are counted.
         for key, bare in reversed(_bare_keys(self._parents, works).items()):
             self._keys.setdefault(bare, []).append(key)
             parent = self._parents[key]
@@ -45,6 +46,7 @@ def _bare_keys(parents: Mapping[str, str | None], works: Mapping[str, tuple[str,
             work, source = works[key]
             above = [each for each in (parents[key], source) if each is not None]
             missing = [each for each in above if each in works and each not in bare]
+            # A store's files may name each other in a circle: a chain longer than all stages is one, and gets no key.
             if missing and len(pending) <= len(works):
                 pending += missing
                 continue
@@ -88,6 +90,7 @@ class TrustedStages:
         codes: dict[str, Mapping[str, JsonValue]] = {}
         for key, stage in stages.items():
             parent, source = (found[above].key if above else None for above in (stage.parent, stage.source))
+            # Without code on both sides: that is what makes the two comparable.
             work = work_digest(stage.kind, stage.inputs, with_code=False)
             bare[key] = key_of(work, bare.get(stage.parent or ""), bare.get(stage.source or ""))
             code = stage.inputs.get("code")
@@ -96,6 +99,8 @@ class TrustedStages:
             codes[key] = {**above, **code} if isinstance(code, dict) else above
             own = stage
             if (parent, source) != (stage.parent, stage.source):
+                # A child of a replaced stage gets a key of its own, in which the code that really made its parents is
+                # told apart.
                 inputs = {**stage.inputs, "code": dict(codes[key])} | ({"source": source} if source else {})
                 own_key = key_of(work_digest(stage.kind, inputs), parent, source)
                 own = replace(stage, key=own_key, parent=parent, source=source, inputs=inputs)

@@ -73,6 +73,7 @@ class Plan:
             {
                 "stage": key,
                 "kind": self.stages[key].kind,
+                # As people count: the epoch that a training stage ends, the one that anything else stands at.
                 "epoch": self.stages[key].epoch_index + (self.stages[key].kind == "train"),
                 "parent": self.stages[key].parent,
                 "reason": reason,
@@ -203,6 +204,7 @@ def _devices(experiment: Experiment, broken: dict[Component, str]) -> dict[Backe
         try:
             devices[backend] = resolve_device(experiment.device, backend)
         except PluginContractError as error:
+            # Any device serves to plan by: its cells have failed and none of their stages is lowered.
             devices[backend], broken[backend] = "cpu", str(error)
     return devices
 

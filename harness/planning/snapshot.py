@@ -66,6 +66,7 @@ class StoreSnapshot:
     def _check(self, key: str, found: Shapes) -> None:
         """Refuse masks that are none of the model's, though they are the ones that were written."""
         if key not in self._shapes:
+            # Dense stages have no masks, and those of cells that were skipped are nobody's.
             return
         expected = self._shapes[key]
         wrong = next((name for name, shape in found.items() if expected.get(name) != shape), None)
@@ -91,6 +92,7 @@ def _to_run(
         stage = stages[key]
         if key in cached and key in state_wanted and store.has_state(key):
             try:
+                # Only states that something starts from are verified: they are large, and most are never read again.
                 store.verify_state(cached[key])
             except DamagedStageError as error:
                 damaged[key] = str(error)
@@ -101,6 +103,7 @@ def _to_run(
         elif key in state_wanted and not store.has_state(key):
             reasons[key] = "metrics cached, state missing"
         if key in reasons:
+            # A missing state reaches upwards: its stage runs again, for which its parent's state is needed, and so on.
             state_wanted.update(other for other in (stage.parent, stage.source) if other)
     # Back in topological order, in which it could be run.
     return {key: reasons[key] for key in stages if key in reasons}

@@ -57,12 +57,14 @@ class Masking:
 
     def identity(self) -> dict[str, JsonValue]:
         """What a key needs. The target matters only where tensors have sparsities of their own."""
+        # Sorted, since two files that list the tensors in another order ask for the same masks.
         allocation = self.allocation if isinstance(self.allocation, str) else dict(sorted(self.allocation.items()))
         values: dict[str, JsonValue] = {
             "pattern": self.pattern.identity(),
             "allocation": allocation,  # type: ignore[dict-item]  # a dict of floats is a JSON value
             "scope": list(self.scope),
         }
+        # Under one sparsity for all it would only part equal stages: a gradual chain to 90 % begins like one to 95 %.
         if not isinstance(allocation, str):
             values["target"] = self.target
         return values
@@ -171,6 +173,7 @@ def _epochs(phase: Train, steps_per_epoch: int) -> list[Step]:
     total = phase.epochs * steps_per_epoch
     updates: dict[int, list[MaskUpdate]] = {}
     for given in phase.mask_updates(steps_per_epoch):
+        # The very end of a phase is allowed: a schedule that ends with its training has its last update there.
         step = given.step
         if not 0 <= step <= total:
             raise SpecError(
@@ -214,6 +217,7 @@ def root(task: Task, problem: Problem, backend: Backend, settings: Settings, ver
         "versions": dict(sorted(versions.items())),
         "seed": settings.seed,
         "precision": settings.precision,
+        # That two equal cards compute alike is what the framework promises; that CPU and GPU do, it does not.
         # The kind alone: which of several equal GPUs it was decides nothing.
         "device": settings.device.partition(":")[0],
         "threads": settings.threads,
@@ -244,6 +248,7 @@ def stage_templates(steps: Sequence[Step], masking: Masking | None) -> tuple[Sta
         if step.epoch is not None:
             rates = step.epoch.rates
             inputs["rates"] = rates if isinstance(rates, float) else list(rates)
+            # "New weights" is all: which ones follows from the seed at the root.
             if step.epoch.through is not None:
                 inputs["through"] = step.epoch.through.model_dump(mode="json")
         if updates:
@@ -253,6 +258,7 @@ def stage_templates(steps: Sequence[Step], masking: Masking | None) -> tuple[Sta
                     update.step,
                     update.sparsity,
                     _identity(update.score),
+                    # 1 is left out, as for scores that never ask: their keys are older than progress is.
                     *([] if update.progress == 1 else [update.progress]),
                 ]
                 for update in updates
@@ -313,6 +319,7 @@ def extended(stages: Sequence[Stage], following: Iterable[StageTemplate], known:
 
 
 def _identity(score: Score) -> JsonValue:
+    # Tuples become lists, as they are once read from a file: a record's inputs compare equal to a plan's.
     return json.loads(json.dumps(score.identity()))  # type: ignore[no-any-return]  # json.loads is untyped
 
 

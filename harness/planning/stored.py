@@ -30,6 +30,8 @@ def stored(store: Store) -> Iterator[StoredStage]:
     """The finished stages of a store; a record that cannot be read is passed over, and whoever uses one checks it."""
     for key in store.keys():
         try:
+            # Not `Store.read`: verifying thousands of checksums would take minutes, and nothing here is used as a
+            # result.
             found = json.loads(read_file(store.stage_folder(key) / STAGE, limit=MAX_RECORD_BYTES))
             stage = StoredStage(found["key"], found["parent"], found["kind"], found["inputs"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):

@@ -63,9 +63,11 @@ def _why_not(backend: Backend, network: Network, score: Score, need: Need, scope
     if need not in FROM_STATE and need not in (backend.supplies_of_own if is_own else backend.supplies):
         whose = " of a model of a user's own" if is_own else ""
         return f"{start}which {backend.name} does not supply{whose}; take another score, or another backend"
+    # A row of a table is looked up, not multiplied: it has no input whose norm could be taken.
     tables = [tensor.name for tensor in scope if tensor.role == "embedding"]
     if need in ("input_norms", "input_moments") and tables:
         return f"{start}and the columns of {tables[0]} are no inputs; leave embeddings out of the scope"
+    # Flow is defined through sums and positive activations; gates and look-ups have none.
     if need == "synaptic_flow" and any(isinstance(layer, Embedding | LSTM) for layer in network.layers):
         return f"{start}which is defined for networks of dense and convolutional layers that the harness builds, alone"
     return None

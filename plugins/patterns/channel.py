@@ -24,6 +24,7 @@ class Channel(Pattern):
 
     def for_tensor(self, tensor: Tensor) -> Pattern:
         """With the taps of the tensor's own channels."""
+        # Only where the taps of a channel lie side by side: dealt round, they are no rectangle that a unit could be.
         taps = tensor.cols.repeat if tensor.cols is not None and tensor.cols.order == "adjacent" else 1
         return self.model_copy(update={"taps": taps})
 

@@ -23,6 +23,8 @@ class ColumnBalanced(Pattern):
 
     def frame(self, rows: int, cols: int) -> Frame:
         """Single weights, compared within one column of one processing element."""
+        # The view deals the rows to the elements, so that what is a stretch of rows in it is one element's rows in the
+        # matrix.
         return Frame(view=(self.pes, 1), row_banks=self.pes, group=(None, 1))
 
 

@@ -41,7 +41,7 @@ class CSB(Pattern):
     def mask(self, scores: Matrix, sparsity: float) -> Mask:
         """The best rows and the best columns of every block, pruned weights (-inf) adding nothing to either."""
         rows, cols = scores.shape
-        self.frame(rows, cols)
+        self.frame(rows, cols)  # refuses what does not divide
         high, wide = self.kernel(sparsity)
         # Two balanced patterns on the sums: of every block's rows in its columns, and of its columns in its rows.
         by_row = Vector(length=self.height) if self.height > 1 else None
@@ -58,12 +58,15 @@ class CSB(Pattern):
 
     def kernel(self, sparsity: float) -> tuple[int, int]:
         """Rows and columns that every block keeps."""
+        # One way down from the whole block instead of all pairs: higher sparsities are then subsets of lower ones.
         pairs = [(self.height, self.width)]
         while pairs[-1] != (1, 1):
             high, wide = pairs[-1]
+            # Shorten the side that is longer for its block; a side of 1 stays, or the block would be empty.
             lower = wide == 1 or (high > 1 and high * self.width >= wide * self.height)
             pairs.append((high - 1, wide) if lower else (high, wide - 1))
         size, target = self.height * self.width, 1 - sparsity
+        # Rounded, so that of two pairs equally far off the first, which keeps more, wins on every machine.
         return min(pairs, key=lambda pair: round(abs(pair[0] * pair[1] / size - target), 12))
 
     def reachable(self, rows: int, cols: int, sparsity: float) -> float:

@@ -32,7 +32,10 @@ class DensityBoundBlock(Pattern):
     def mask(self, scores: Matrix, sparsity: float) -> Mask:
         """The best of each block, and of those the best of the matrix."""
         rows, cols = scores.shape
+        # With the floor `at_least`, this keeps the best k of every block, however sparse the target is.
         bounded = super().mask(scores, sparsity)
+        # Below the sparsity of 1 - k/b the blocks must keep more than k: then the balanced mask alone is what is asked
+        # for.
         if self.layout(rows, cols).quota(sparsity) > self.most:
             return bounded
         kept = min(keep_count(rows * cols, sparsity), int(bounded.sum()))

@@ -44,6 +44,8 @@ class NM(Pattern):
 
     def why_not(self, rows: int, cols: int, sparsity: float) -> str | None:
         """A target at which more than `n` stay is not N:M."""
+        # Above the sparsity of N:M `at_least` holds the quota at n and the tolerance judges; only below it do more
+        # stay.
         if self.layout(rows, cols).quota(sparsity) == self.n:
             return None
         return f"would keep more than {self.n} of {self.m}; {self.n}:{self.m} is a sparsity of {1 - self.n / self.m:g}"

@@ -14,7 +14,7 @@ class Unstructured(Pattern):
     """
 
     name: ClassVar[str] = "unstructured"
-    spans_tensors: ClassVar[bool] = True
+    spans_tensors: ClassVar[bool] = True  # a single weight is the same unit in every matrix
 
     def frame(self, rows: int, cols: int) -> Frame:
         """Single weights, compared with all others of the matrix."""

@@ -30,9 +30,12 @@ class ThresholdRamp(Schedule):
 
     def sparsity(self, progress: float, initial: float, final: float) -> float:
         """The share of normal weights below the threshold."""
+        # Scaled to end at 1: the authors' theta is found by trial, here it is the one that ends at the target sparsity.
         end = self.ramp + self.steeper * (1 - self.ramp)
         threshold = (min(progress, self.ramp) + self.steeper * max(0.0, progress - self.ramp)) / end
         normal = NormalDist()
+        # Trained weights are near normal: |w| below t sigma is a share of 2 Phi(t) - 1, which turns a threshold into a
+        # sparsity.
         share = 2 * normal.cdf(threshold * normal.inv_cdf((1 + final) / 2)) - 1
         return max(initial, min(final, share))
 

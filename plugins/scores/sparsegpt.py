@@ -30,6 +30,7 @@ class SparseGPTScore(Solver):
     def scores(self, given: ScoreInput) -> Matrix:
         """The squared weight over the squared diagonal; inputs that never fire score nothing."""
         factor, live = self._factor(given)
+        # The columns' inputs that never fire have no Hessian: their weights do nothing and go first.
         scores: Matrix = np.where(live, given.weights, 0) ** 2 / np.diag(factor)[np.newaxis, :] ** 2
         return scores
 
@@ -38,10 +39,13 @@ class SparseGPTScore(Solver):
         factor, live = self._factor(given)
         weights = np.where(live, given.weights, 0).astype(np.float64)
         cols = weights.shape[1]
+        # Blocks of columns as the authors do it: errors within a block at once, on the columns behind it as one matrix
+        # product.
         for start in range(0, cols, self.block):
             stop = min(start + self.block, cols)
             errors = np.zeros((len(weights), stop - start))
             for col in range(start, stop):
+                # A kept weight makes no error: only what is set to zero has to be made up for.
                 error = np.where(mask[:, col], 0, weights[:, col]) / factor[col, col]
                 weights[:, col:stop] -= np.outer(error, factor[col, col:stop])
                 errors[:, col - start] = error
@@ -52,8 +56,10 @@ class SparseGPTScore(Solver):
         """The upper Cholesky factor of the inverse Hessian, and which inputs are ever other than zero."""
         hessian = 2 * given.needed["input_moments"].astype(np.float64)
         live = np.diag(hessian) > 0
+        # 1 on the diagonal of a dead input keeps the matrix invertible; its weights are set to zero beside it.
         hessian[~live, ~live] = 1
         hessian[np.diag_indices_from(hessian)] += self.damping * np.mean(np.diag(hessian))
+        # Upper, as H^-1 = U^T U: row i of U holds how the error of column i is spread over the columns behind it.
         return np.linalg.cholesky(np.linalg.inv(hessian)).T, live
 
 

@@ -21,8 +21,11 @@ class Regrown(Score):
 
     def scores(self, given: ScoreInput) -> Matrix:
         """2 for kept weights, at most 1 for the others."""
+        # In double precision: many candidates that differ in float32's last bits would otherwise tie when divided.
         candidates = self.candidates(given).astype(np.float64)
         most = float(candidates.max())
+        # All kept weights tie at 2, above the best candidate: the quota is the number that shall live, so it keeps them
+        # all and fills up.
         return np.where(given.mask, 2.0, candidates / most if most > 0 else candidates)
 
 
@@ -53,10 +56,13 @@ class SparseTraining(Strategy):
         """A random mask, then one training with the updates in it."""
         total = recipe.epochs * recipe.steps_per_epoch
         every = self.every or max(1, min(100, total // 40))
+        # RigL stops moving its masks at step 25,000 of 32,000, 78 %: weights grown later would have no time to learn.
         last = math.floor(self.until * total)
         updates: list[MaskUpdate] = []
         for step in range(every, last + 1, every):
             fraction = self.drop * (1 if self.anneal == "constant" else (1 + math.cos(math.pi * step / (last + 1))) / 2)
+            # In two updates at one step, since an update reaches one sparsity by one score: first down to a sparser
+            # mask, then up again.
             sparser = round(sparsity + fraction * (1 - sparsity), 12)
             updates += [
                 MaskUpdate(step=step, sparsity=sparser, score=Magnitude()),

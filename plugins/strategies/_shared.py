@@ -31,6 +31,7 @@ class Retraining(Strategy):
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> "Retraining":
+        # A default of 1 cannot be told from a written one: only more rounds can contradict a rate.
         if self.rounds > 1 and self.rate is not None:
             raise ValueError(
                 f"{self.name} takes either `rounds` or `rate`, got rounds={self.rounds} and rate={self.rate}; "
@@ -103,6 +104,8 @@ def require_training(strategy: str, recipe: Recipe, reason: str) -> None:
 
 def sparsities_in_rounds(rounds: int, target: float) -> tuple[float, ...]:
     """Sparsities whose densities fall by equal factors, the last being the target itself."""
+    # Equal factors rather than equal steps: every round then takes the same fraction of what is left, the last one no
+    # more.
     density = 1 - target
     return (*(_rounded(1 - density ** (done / rounds)) for done in range(1, rounds)), target)
 

@@ -48,11 +48,14 @@ class ACDC(Strategy):
                 f"got one of {recipe.epochs}; train for at least {warm_up + 2 * phase + end} epochs, or set `warm_up`, "
                 "`phase` and `end`"
             )
+        # Sparsity 0 under a score that revives is the release: all weights come back, the pruned ones at zero.
         prune, release = Prune(sparsity=sparsity), Prune(sparsity=0.0, score=Released())
         phases: list[Phase] = [Train(epochs=warm_up, lr=recipe.learning_rate)]
         trained = warm_up
+        # The last dense phase is longer by what does not divide, as the sparse end has a length of its own.
         for turn in range(1, turns + 1):
             for change, epochs in ((prune, phase), (release, phase + (left if turn == turns else 0))):
+                # The rate goes on as if nothing had been pruned: the phases are parts of one training.
                 phases += [change, Train(epochs=epochs, lr=recipe.learning_rate.from_epoch(trained))]
                 trained += epochs
         return (*phases, prune, Train(epochs=end, lr=recipe.learning_rate.from_epoch(trained)))

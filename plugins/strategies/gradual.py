@@ -60,6 +60,7 @@ class Gradual(Strategy):
             SpecError: begin, end and recipe are not in order, or `initial` is above the target.
         """
         begin, end = self.span(recipe)
+        # A schedule may only rise: weights that an update prunes do not come back under this score.
         if self.initial > sparsity:
             raise SpecError(
                 f"gradual: `initial` must not exceed the target sparsity {sparsity}, got {self.initial}; "
@@ -72,6 +73,7 @@ class Gradual(Strategy):
     def steps_between(self, recipe: Recipe) -> int:
         """Steps between two updates."""
         begin, end = self.span(recipe)
+        # At least 20 updates in any span: with the usual 100 steps, an epoch of 49 steps would be pruned in one go.
         return self.every or min(_EVERY, max(1, (end - begin) * recipe.steps_per_epoch // _UPDATES))
 
     def span(self, recipe: Recipe) -> tuple[int, int]:
@@ -81,6 +83,7 @@ class Gradual(Strategy):
             SpecError: they do not follow one another within the recipe.
         """
         begin = min(3, recipe.epochs // 4) if self.begin_epoch is None else self.begin_epoch
+        # A quarter of the recipe is left to recover in at the target, as far as it has so many epochs.
         end = max(begin + 1, recipe.epochs * 3 // 4) if self.end_epoch is None else self.end_epoch
         if not begin < end <= recipe.epochs:
             raise SpecError(

@@ -36,6 +36,7 @@ class LotteryTicket(Strategy):
                 f"{self.name}: `rewind_to` must be below the recipe's {recipe.epochs} epochs, got {self.rewind_to}; "
                 f"{f'set it to at most {recipe.epochs - 1}' if recipe.epochs > 1 else 'lengthen the recipe'}"
             )
+        # The same object for every round: equal phases after equal masks are the same stages, planned and run once.
         rest = Train(epochs=recipe.epochs - self.rewind_to, lr=recipe.learning_rate.from_epoch(self.rewind_to))
         phases: list[Phase] = [_shared.dense_training(recipe)]
         for reached in _shared.sparsities_by_rate(self.rate, sparsity):

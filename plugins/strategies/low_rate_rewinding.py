@@ -24,6 +24,7 @@ class LowRateRewinding(Retraining):
         Raises:
             SpecError: `epochs` is as long as the recipe, or longer.
         """
+        # To epoch 0 would be the lottery ticket's experiment under another name.
         self.require_epochs_up_to(recipe.epochs - 1, recipe, "it must not go back to the initial weights")
         return Rewind(to=recipe.epochs - self.epochs), Train(epochs=self.epochs, lr=Constant(rate=recipe.last_rate))
 

@@ -46,12 +46,14 @@ class Movement(Strategy):
                 f"{self.cool_down}; lower one of them"
             )
         total = self.epochs * recipe.steps_per_epoch
+        # At least one step apart, or the cubic would be divided by nothing where the spans are short.
         begin, end = (
             round(self.warm_up * total),
             max(round(self.warm_up * total) + 1, round(total * (1 - self.cool_down))),
         )
         every = self.every or max(1, min(100, total // 40))
         cubic, score = CubicSchedule(), MovementScore()
+        # Masks are made anew at the target too: under straight-through training the weights beneath them go on moving.
         steps = sorted({*range(begin, end, every), *range(end, total, every), min(end, total)})
         updates = tuple(
             MaskUpdate(
@@ -61,6 +63,7 @@ class Movement(Strategy):
             )
             for step in steps
         )
+        # The recipe's last epochs, so that the training ends at the rate at which the dense one ended.
         rates = recipe.learning_rate.from_epoch(recipe.epochs - self.epochs)
         training = Train(epochs=self.epochs, lr=rates, updates=updates, through=StraightThrough())
         return _shared.dense_training(recipe), training

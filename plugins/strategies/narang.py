@@ -40,10 +40,12 @@ class Narang(Strategy):
         Raises:
             SpecError: begin, end and recipe are not in order.
         """
+        # The timing of `gradual`, so that the two differ in the shape of the ramp alone.
         timing = Gradual(begin_epoch=self.begin_epoch, end_epoch=self.end_epoch, every=self.every)
         begin, end = timing.span(recipe)
         length = end - begin
         slow = min(3.0, length / 3) if self.ramp_epochs is None else min(self.ramp_epochs, length)
+        # The schedule takes a ramp below 1 alone: a slow rise over the whole span comes next to that.
         schedule = ThresholdRamp(ramp=min(slow / length, 1 - 1e-9), steeper=self.steeper)
         ramp = Ramp(schedule=schedule, final=sparsity, begin=begin, end=end, every=timing.steps_between(recipe))
         return (Train(epochs=recipe.epochs, lr=recipe.learning_rate, sparsity=ramp),)

@@ -26,6 +26,8 @@ class Reinitialise(Strategy):
     def program(self, recipe: Recipe, sparsity: float) -> tuple[Phase, ...]:
         """Two trainings, the second of new weights under the masks of the first."""
         dense = _shared.dense_training(recipe)
+        # `weights="new"` draws by a seed of its own: with the cell's seed the "new" weights would be the old initial
+        # ones.
         return dense, Prune(sparsity=sparsity, score=self.score), Rewind(to=0, weights="new"), dense
 
 

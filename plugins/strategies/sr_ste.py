@@ -41,7 +41,10 @@ class SrSte(Strategy):
             SpecError: the recipe trains nothing.
         """
         _shared.require_training(self.name, recipe, "it is a training of its own")
+        # A mask for every step would make the plan of a long epoch thousands of updates, each with a place in the
+        # stage's key.
         every = self.every or max(1, recipe.steps_per_epoch // 100)
+        # From step 0 on: there is no dense training before, the first mask is of the initial weights.
         score, steps = DenseMagnitude(), range(0, recipe.epochs * recipe.steps_per_epoch, every)
         updates = tuple(MaskUpdate(step=step, sparsity=sparsity, score=score) for step in steps)
         through = StraightThrough(decay=self.decay)

@@ -33,6 +33,7 @@ class SynFlow(Strategy):
         """
         _shared.require_training(self.name, recipe, "it prunes before the first step of a training")
         density, done = 1 - sparsity, range(1, self.iterations)
+        # The target itself at the end, not a power of a root of it: rounding would ask for another sparsity.
         reached = [*(round(1 - density ** (each / self.iterations), 12) for each in done), sparsity]
         updates = tuple(MaskUpdate(step=0, sparsity=each, score=SynFlowScore()) for each in reached)
         return (Train(epochs=recipe.epochs, lr=recipe.learning_rate, updates=updates),)
