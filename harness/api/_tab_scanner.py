@@ -52,6 +52,7 @@ class TabScanner(Scanner):
         keeps: bool | None = None
         depth: int | None = None
         length = 0
+        # The two signs may come in either order, each once at most: `|2-` and `|-2` mean the same.
         while (sign := self.reader.peek(length)) in "+-123456789" and sign != "\0" and length < 2:
             if sign in "+-" and keeps is None:
                 keeps = sign == "+"
@@ -60,6 +61,7 @@ class TabScanner(Scanner):
             else:
                 break
             length += 1
+        # Without a tab behind them ruamel.yaml does all this itself, and its errors are better.
         if self.reader.peek(length) != "\t":
             return super().scan_block_scalar_indicators(start_mark)
         self.reader.forward(length)
@@ -76,6 +78,7 @@ class TabScanner(Scanner):
         return self.flow_level > 0 or self.reader.column >= indent or self._is_rest_blank()
 
     def _ends_document(self) -> bool:
+        # `---` or `...` at the begin of a line ends the document even inside a scalar.
         at_begin = self.reader.column == 0 and self.reader.prefix(3) in ("---", "...")
         return at_begin and self.reader.peek(3) in _ENDS + _BLANK
 

@@ -98,6 +98,7 @@ class Session(ABC):
 
     def set_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Replace the weights of these tensors; masks and optimiser slots stay."""
+        # Through the whole state by default: a backend that can write weights in place overrides it.
         state = self.state()
         state.weights.update(weights)
         self.load(state)
@@ -123,6 +124,7 @@ class Session(ABC):
         Raises:
             PluginContractError: the backend does not supply it; its `supplies` says so before anything runs.
         """
+        # An old backend measures gradients alone, which it has a method of its own for.
         if asked.what != "gradients" or asked.temperature != 1:
             raise PluginContractError(
                 f"{type(self).__name__} does not measure {asked.what}; its backend must leave it out of `supplies`"
@@ -165,6 +167,7 @@ Masker = Callable[[MaskUpdate, int, Session], dict[str, Mask]]
 
 def batch_rng(seed: int, epoch: int) -> np.random.Generator:
     """The generator handed to `Problem.batches` for an epoch: the same for every cell of a seed."""
+    # 0xBA7C4 ("BATCH") keeps this stream apart from the others of the same seed and epoch.
     return np.random.default_rng([seed, epoch, 0xBA7C4])
 
 

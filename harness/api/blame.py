@@ -19,6 +19,7 @@ _ERROR = re.compile(r"^\s*\w*(?:Error|Exception): (.+)$", re.MULTILINE)
 def is_own(file: Path, folder: Path) -> bool:
     """Whether a file is one that the user wrote: below their folder, and not in an environment that lies there."""
     inside = file.is_relative_to(folder)
+    # Installed packages of an environment inside the project are below its folder, too.
     return inside and not {"site-packages", "dist-packages", "__pycache__"} & set(file.relative_to(folder).parts)
 
 
@@ -41,6 +42,7 @@ def theirs(folder: Path, what: str) -> Iterator[None]:
         traceback.print_exc()  # the whole of it goes into the stage's log
         text = " ".join(_told(error).split()) or "no message"
         sentence = f"{_place(error, folder)}{what} raised {type(error).__name__}: {text}"
+        # Frameworks raise errors of their own where a device has no memory left: the run treats all of them alike.
         if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY):
             raise MemoryError(sentence) from error
         raise OwnCodeError(sentence) from error
@@ -53,6 +55,7 @@ def _place(error: Exception, folder: Path) -> str:
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if is_own(Path(frame.filename), folder):
             return f"{Path(frame.filename).relative_to(folder)}:{frame.lineno}: "
+    # Code that a framework has compiled has no frames of the user's: their lines are in its message.
     for file, line in reversed(_FRAME.findall(str(error))):
         if is_own(Path(file), folder):
             return f"{Path(file).relative_to(folder)}:{line}: "
@@ -67,4 +70,5 @@ def _told(error: Exception) -> str:
         return text
     said = _ERROR.search(text, frames[-1].end())
     rest = text[said.start(1) :] if said else text[frames[-1].end() :].partition("\n")[2]
+    # Hints on the framework's own settings follow, of no use to whoever has to mend a line of theirs.
     return re.split(r"\n\s*(?:Hint:|Call arguments received|\[\[)", rest)[0]

@@ -43,6 +43,7 @@ class Component(Frozen):
 
     def parameters(self) -> dict[str, JsonValue]:
         """All parameters as JSON values, defaults included."""
+        # By JSON, so that tuples are lists and enums texts, as in a file that is read again.
         return json.loads(self.model_dump_json(by_alias=True))  # type: ignore[no-any-return]  # json.loads is untyped
 
     def effective_parameters(self) -> dict[str, JsonValue]:
@@ -57,6 +58,7 @@ class Component(Frozen):
         if self.own_label is not None:
             return self.own_label
         defaults = type(self)().parameters()
+        # Against a default instance, not the fields' defaults: a validator may fill in what was left out.
         changed = {key: value for key, value in self.parameters().items() if value != defaults.get(key)}
         if not changed:
             return self.name
@@ -64,6 +66,7 @@ class Component(Frozen):
 
     def identity(self) -> dict[str, JsonValue]:
         """What a cache key needs of this component: name, parameters and result version; never the label."""
+        # Without the label: renaming an entry must not train anything again.
         return {"name": self.name, "parameters": self.parameters(), "result_version": self.result_version}
 
 
@@ -73,6 +76,7 @@ def nested(kind: Kind, value: object, info: ValidationInfo) -> object:
     The registry that makes the outer component makes the inner one too, and hands its `create` in through the context.
     Made directly in Python, the field takes a component.
     """
+    # What is no entry is left to the field's own validation, which says what it wanted.
     if not isinstance(value, str | dict) or (isinstance(value, dict) and not isinstance(value.get("name"), str)):
         return value
     create = (info.context or {}).get("create")
@@ -82,6 +86,7 @@ def nested(kind: Kind, value: object, info: ValidationInfo) -> object:
         return create(kind, value)
     except ValidationError as error:
         mistakes = (
+            # One sentence for the field: an error inside an error would be told with the outer one's place alone.
             f"{'.'.join(map(str, each['loc'])) or kind}: {each['msg']}, got {each['input']!r}"
             for each in error.errors(include_url=False)
         )

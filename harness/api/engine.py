@@ -77,6 +77,7 @@ class Part:
         if self.is_dense:
             return np.broadcast_to(np.diff(starts, append=self.cols).astype(np.int32), (self.rows, len(starts)))
         assert self.mask is not None
+        # `reduceat` sums from each start to the next: one pass over the mask, however many stretches there are.
         kept: NDArray[np.int32] = np.add.reduceat(self.mask, starts, axis=1, dtype=np.int32)
         return kept
 
@@ -157,6 +158,8 @@ class Product:
         ]
         if self.units is None:
             return ones[0] if len(ones) == 1 else np.hstack(ones)
+        # Engines interleave the gates: a unit's new state needs all four of its rows, which so come one after the
+        # other.
         gates = self.rows // self.units
         # Row 4u + g of the engine is row g * units + u of the tensor.
         mask = np.empty((self.units, gates, self.cols), dtype=np.bool_)
@@ -241,6 +244,7 @@ def even_cuts(extent: int, most: int | None = None) -> list[int]:
         [1, 2, 3, 4, 5, 10]
     """
     # Up to the root every size may be the best of its number of pieces; beyond it pieces are few and are listed.
+    # The ceiling of extent / n takes about twice the root of extent values: no more sizes have to be tried.
     root = isqrt(extent)
     found = {*range(1, root + 1), *(-(-extent // pieces) for pieces in range(1, root + 1))}
     return sorted(size for size in found if most is None or size <= most) or [1]
@@ -406,11 +410,13 @@ class Engine(Component):
         are made of `shapes` for a ladder of budgets, down to one multiplier, since memory may run out long before.
         A larger budget must not take shapes away.
         """
+        # Half octaves of the budget: a smaller array may be as fast, where a larger one leaves multipliers idle.
         rungs = {budget} | {
             int(2 ** (step / 2)) for step in range(2 * budget.bit_length()) if 2 ** (step / 2) <= budget
         }
         found = {shape for rung in sorted(rungs) for shape in self.shapes(products, rung)}
         lines: dict[tuple[tuple[str, int], ...], list[EngineShape]] = {}
+        # By all sizes but the first: along one line only that one grows, and a search may bisect it.
         for shape in sorted(found, key=lambda shape: (shape.multipliers, shape.sizes)):
             lines.setdefault(shape.sizes[1:], []).append(shape)
         return list(lines.values())

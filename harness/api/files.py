@@ -20,6 +20,7 @@ _KINDS = (
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
+    # The mark of UTF-32 begins with that of UTF-16, so it is looked for first.
     (codecs.BOM_UTF32_LE, "utf-32-le"),  # before UTF-16, whose mark begins this one
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -46,6 +47,7 @@ def open_plain(path: Path, what: str, *, most: int, error: type[HarnessError] = 
     if reason is None:
         try:
             # Between the look and the opening a pipe may take its place: this does not wait for a writer either.
+            # O_BINARY exists on Windows alone, where text mode would change line ends.
             descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         except OSError as failure:
             reason = _told(failure, path)
@@ -61,7 +63,7 @@ def read_plain(path: Path, what: str, *, most: int, error: type[HarnessError] = 
     """The bytes of a plain file; arguments and errors as for `open_plain`."""
     with open_plain(path, what, most=most, error=error) as stream:
         try:
-            content = stream.read(most + 1)
+            content = stream.read(most + 1)  # one byte more than is allowed tells that there is more
         except OSError as failure:
             raise error(f"{path}: expected {what}, got {_told(failure, path)}; check the path") from None
     if len(content) > most:  # it has grown since
@@ -74,6 +76,7 @@ def read_plain_text(path: Path, what: str, *, most: int, error: type[HarnessErro
 
     It is UTF-8 unless a byte-order mark says UTF-16 or UTF-32; the mark is no part of the text.
     """
+    # Read as bytes first: with a decoder in between, a limit would count characters.
     content = read_plain(path, what, most=most, error=error)
     mark, encoding = next((pair for pair in _MARKS if content.startswith(pair[0])), (b"", "utf-8"))
     try:
@@ -96,6 +99,7 @@ def data_places(data_dir: Path, name: str) -> tuple[Path, ...]:
         inside = sorted(child for child in data_dir.iterdir() if child.is_dir())
     except OSError:
         inside = []
+    # Data sets are unpacked under names such as `FashionMNIST` and `fashion-mnist`: letters and digits decide.
     alike = [child for child in inside if child.name != name and _letters(child.name) == _letters(name)]
     return tuple(place for folder in (data_dir / name, *alike, data_dir) for place in (folder, folder / "raw"))
 
@@ -110,6 +114,7 @@ def _why_not(path: Path, most: int) -> str | None:
         found = path.stat()
     except OSError as failure:
         return _told(failure, path)
+    # The system is never asked about such a path: Python refuses it before.
     except ValueError:  # a NUL, or a surrogate that no file name has
         return "a name that no file has"
     if not stat.S_ISREG(found.st_mode):

@@ -38,11 +38,14 @@ class InputSums:
         elif isinstance(layer, Conv2D):
             self.add(f"{layer.name}.kernel", patches(values, layer.kernel, layer.stride))
         elif isinstance(layer, LSTM):
+            # A layer of recurrent cells is seen twice per batch, first with its inputs, then with its outputs.
             is_output = self._is_output.get(layer.name, False)
             self._is_output[layer.name] = not is_output
             if not is_output:
                 self.add(f"{layer.name}.kernel", values.reshape(-1, layer.inputs))
                 return
+            # The recurrent kernel multiplies the step before; of a batch's first step, the last one of the batch before
+            # it.
             before = self._last.get(layer.name, np.zeros((len(values), 1, layer.units), values.dtype))
             earlier = np.concatenate([before, values[:, :-1]], axis=1)  # (batch, steps, units)
             self._last[layer.name] = np.array(values[:, -1:])
@@ -54,6 +57,7 @@ class InputSums:
         Shapes:
             rows (positions, cols).
         """
+        # In float64: sums over millions of positions lose digits in float32, and differently in every backend.
         rows = rows.astype(np.float64)
         found = rows.T @ rows if self._moments else np.einsum("pc,pc->c", rows, rows)
         self._sums[tensor] = self._sums[tensor] + found if tensor in self._sums else found
@@ -69,5 +73,6 @@ def patches(images: Values, kernel: tuple[int, int], stride: int) -> Values:
     Shapes:
         images (batch, channels, height, width), padded -> (positions, channels * kh * kw).
     """
+    # Windows are views: only the reshape below copies.
     windows = np.lib.stride_tricks.sliding_window_view(images, kernel, axis=(2, 3))[:, :, ::stride, ::stride]
     return windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1] * kernel[0] * kernel[1])

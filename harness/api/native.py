@@ -105,6 +105,7 @@ class Place(Frozen):
         """
         turned = values.transpose(self.axes) if self.axes else values
         matrix = turned.reshape(shape)
+        # The harness orders gates i, f, g, o; frameworks have orders of their own, which `blocks` permutes.
         if self.blocks:
             apart = matrix.reshape(len(self.blocks), -1, *matrix.shape[1:])  # (gates, units, inputs)
             matrix = apart[list(self.blocks)].reshape(shape)
@@ -116,6 +117,7 @@ class Place(Frozen):
         if self.blocks:
             apart = values.reshape(len(self.blocks), -1, *values.shape[1:])
             values = apart[np.argsort(self.blocks)].reshape(matrix.shape)
+        # Backwards and in reverse order: first the gates, then the axes.
         if self.axes:
             turned = values.reshape([self.layout[axis] for axis in self.axes])
             return turned.transpose(np.argsort(self.axes))
@@ -172,6 +174,7 @@ def opened_here(problem: Problem) -> bool:
 
     A worker asks before it looks at the network: what is not open yet would be described by another process first.
     """
+    # By name and not by class: the class belongs to a plugin, which the harness does not import.
     native = getattr(problem, "native", None)
     if native is None:
         return False

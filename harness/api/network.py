@@ -124,6 +124,7 @@ class LSTM(Frozen):
 
     def tensors(self) -> tuple[Tensor, ...]:
         """Kernel, recurrent kernel and bias."""
+        # All four gates of a unit are one unit: pruned together, or the state would still be computed.
         units = Axis(label=f"{self.name}.units", size=4 * self.units, repeat=4, order="blocks")
         inputs = Axis(label=self.input_label, size=self.inputs)
         recurrent = Axis(label=f"{self.name}.units", size=self.units)
@@ -275,4 +276,5 @@ def dropout_seed(seed: int, epoch: int, step: int, layer: int) -> tuple[int, int
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
         state ^= state >> 31
+    # 31 bits each, as TensorFlow's stateless seeds are signed 32-bit integers.
     return (state >> 33) & 0x7FFFFFFF, state & 0x7FFFFFFF

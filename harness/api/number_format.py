@@ -40,6 +40,7 @@ class NumberFormat(Frozen):
 
     @model_validator(mode="after")
     def _codebook_has_room(self) -> "NumberFormat":
+        # Integers are symmetric around zero: so many bits tell one value fewer apart.
         if self.codebook is not None and self.codebook >= 1 << self.weight_bits:
             raise ValueError(
                 f"a codebook must have fewer values than `weight_bits` can tell apart, got {self.codebook} values of "

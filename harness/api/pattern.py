@@ -98,6 +98,7 @@ class Pattern(Component):
         frame = self.frame(rows, cols)
         try:
             # What a plugin declares is checked where it meets a matrix: the same frame may fit another one.
+            # Pooling and coupling are about values and tensors; a layout knows shapes alone.
             return Layout.of(rows, cols, **frame.model_dump(exclude={"pooling", "coupling"}))
         except ValueError as error:
             raise ShapeError(f"{self.label()}: {error}") from None

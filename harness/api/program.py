@@ -68,6 +68,7 @@ class StepDecay(LearningRate):
 
     def at(self, epoch: int) -> Rates:
         """The rate of one epoch."""
+        # The power is taken afresh, not carried along: an epoch's rate does not depend on where training was taken up.
         return float(self.initial * self.decay ** max(epoch + 1 - self.full_epochs, 0))
 
 
@@ -209,6 +210,7 @@ class Train(Frozen):
         if self.sparsity is None:
             return self.updates
         return tuple(
+            # Without validation: a schedule makes thousands, and its values are checked where they are lowered.
             MaskUpdate.model_construct(step=step, sparsity=sparsity, score=self.score)
             for step, sparsity in self.sparsity.updates(steps_per_epoch)
         )
@@ -280,6 +282,7 @@ class Strategy(Component):
 
     def hyper_parameters(self) -> tuple[str, ...]:
         """Names of the parameters a user has to choose beyond the dense recipe."""
+        # All own fields by default; a strategy whose fields exclude each other says otherwise.
         return tuple(sorted(set(type(self).model_fields) - {"own_label"}))
 
 

@@ -120,17 +120,20 @@ class Score(Component):
 
     def measurements(self) -> tuple[Measurement, ...]:
         """What a backend has to measure, from `needs` and the fields `batches` and `temperature`, if there are any."""
+        # A field counts as a parameter of the measurement by its name, so that a score needs no code for it.
         known = {name: getattr(self, name) for name in ("batches", "temperature") if hasattr(self, name)}
         return tuple(Measurement(what=need, **known) for need in self.needs if need not in FROM_STATE)
 
     def identity(self) -> dict[str, JsonValue]:
         """What a cache key needs of this score."""
+        # Only from version 2 on: the keys of scores are older than their versions.
         version: dict[str, JsonValue] = {} if self.result_version == 1 else {"result_version": self.result_version}
         return {"name": self.name, "parameters": self.parameters(), **version}
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
         """Refuse a score of an older interface, whose `scores` takes its arguments one by one, and unknown needs."""
+        # Looked at when the class is made, not when it is called: a cell would have trained by then.
         taken = [name for name in inspect.signature(cls.scores).parameters if name != "self"]
         if len(taken) != 1:
             raise PluginContractError(

@@ -66,6 +66,7 @@ class Evaluation(Frozen):
             values.pop("value", None)
         if self.wrapped is None:
             values.pop("wrapped", None)
+        # Else a finished training whose loss overflowed could not be written down, nor read back as what it was.
         if info.mode == "json":  # which has no infinity: as text it comes back as what it was
             for name in ("nats", "value"):
                 number = values.get(name)

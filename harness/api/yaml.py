@@ -40,6 +40,7 @@ def yaml12() -> "YAML":
     from harness.api._tab_scanner import TabScanner
 
     yaml = YAML(typ="safe", pure=True)
+    # In pure Python: the reader in C knows YAML 1.1 alone, and its scanner cannot be replaced.
     yaml.Scanner = TabScanner
     return yaml
 
@@ -60,6 +61,7 @@ def load_yaml(text: str) -> object:
         value = yaml12().load(text)
     except RecursionError:
         raise ValueError(f"more than {MOST_LEVELS} levels of nesting") from None
+    # ruamel raises what Python raises for impossible values; for a reader of the message it is one kind of mistake.
     except (OverflowError, TypeError, AttributeError) as error:  # a date that is none, a key that is a mapping
         raise ValueError(str(error)) from None
     waiting: list[tuple[object, int]] = [(value, 0)]
@@ -74,5 +76,6 @@ def load_yaml(text: str) -> object:
         if level > MOST_LEVELS:
             raise ValueError(f"more than {MOST_LEVELS} levels of nesting, or a value that contains itself")
         inner = [*node.values()] if isinstance(node, dict) else node if isinstance(node, list) else []
+        # No more than could be counted: a list with a million aliases would fill the memory before it is refused.
         waiting += [(child, level + 1) for child in inner[: MOST_VALUES + 1]]
     return value

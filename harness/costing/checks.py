@@ -27,6 +27,7 @@ def all_checks(registry: Registry, targets: Path | None = None) -> tuple[Check, 
     found: dict[tuple[str, str, str], Check] = {}
     for model in model_classes(registry):
         for check in checks_of(model, targets):
+            # Models share the validation of an engine: each figure is then shown once.
             found.setdefault((check.id, check.what, check.model), check)
     if not found:
         raise EmptySelectionError(
@@ -42,6 +43,7 @@ def caveats(registry: Registry) -> tuple[str, ...]:
 
 def has_failed(check: Check) -> bool:
     """Whether a gate does not hold, or a rule that has one was not evaluated."""
+    # An unevaluated gate is a failure: a check that silently did not run would look like one that holds.
     return check.passed is False or (check.passed is None and check.kind != "report")
 
 

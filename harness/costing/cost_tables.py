@@ -58,6 +58,7 @@ def _answer(reference: Row, rows: Sequence[Row]) -> str:
     """The best engine in one line: shape, cycles, whether it fits, what binds, and what would be faster streamed."""
     cost = reference.cost
     assert cost is not None
+    # A design that fits without all weights on chip is one that streams them on purpose.
     how = "all weights on chip" if cost.fits and cost.resident else "weights streamed by design" if cost.fits else ""
     if not how:
         how = "with weights streamed that do not fit" if cost.can_run else "which does not fit the device"
@@ -65,6 +66,7 @@ def _answer(reference: Row, rows: Sequence[Row]) -> str:
     found = f"best: {f'{reference.engine} {cost.shape}'.strip()}, {cycles}, {how}; bound by {cost.bound_by}"
     streaming = [row for row in rows if row.cost and row.cost.can_run and not row.cost.fits]
     faster = min(streaming, key=lambda row: row.cost.latency_us if row.cost else 0.0, default=None)
+    # Told only where streaming would win: whoever can live with it should know.
     if faster is None or faster.cost is None or not cost.fits or faster.cost.latency_us >= cost.latency_us:
         return found
     return f"{found}; with weights streamed, {faster.engine} would take {microseconds(faster.cost.latency_us)} µs"
@@ -78,6 +80,7 @@ def _factor(number: float) -> str:
 def _over_dense(cost: Cost) -> str:
     """The factor; where the dense baseline waits for memory, also the factor of computing alone."""
     dense, alone = cost.details.get("dense"), cost.details.get("speedup_compute_only")
+    # The dense baseline of a large model waits for memory: its speed-up mixes two effects, so both are shown.
     waits = isinstance(dense, dict) and bool(dense.get("memory_stall"))
     return (
         f"{_factor(cost.speedup)} ({_factor(alone)})" if waits and isinstance(alone, float) else _factor(cost.speedup)
@@ -90,6 +93,7 @@ def _speeds(rows: Sequence[Row], model: str, reference: Row | None) -> Section:
 
     def ratio(row: Row) -> str:
         found = clock_ratio(row, reference)
+        # Ratios stay comparable across devices, where clocks differ: a slower engine needs that much more of it.
         return DASH if found is None else f"{found:.2f}"
 
     columns: list[Column[Row]] = [
@@ -247,6 +251,7 @@ def _storage(matrices: Sequence[Stored]) -> Section:
     shown = matrices[:_MOST_STORED]
 
     def fraction(place: int, matrix: Stored) -> Shown:
+        # By place, since every matrix has the same formats in the same order.
         size = matrix.formats[place]
         return missing(f"{size.name}: {size.reason}") if size.fraction is None else f"{size.fraction:.3f}"
 

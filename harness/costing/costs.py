@@ -94,6 +94,7 @@ class Load:
 
     def total_us(self, cost: Cost) -> float:
         """Microseconds of all of them."""
+        # Streams work side by side, so a round serves as many inputs as there are streams; the last may be part empty.
         return -(-self.batch // cost.streams) * self.sequence_us(cost)
 
     def steps_per_s(self, cost: Cost) -> float:
@@ -128,6 +129,7 @@ def engine_classes(registry: Registry) -> tuple[type[Engine], ...]:
 def model_classes(registry: Registry) -> tuple[type[HardwareModel], ...]:
     """Every hardware model that is installed and sound, our own first."""
     rows = [row for row in registry.rows if row.kind == "hardware" and row.component is not None]
+    # Ours first, so that no package installed beside them becomes the default.
     rows.sort(key=lambda row: (row.distribution != DISTRIBUTION, row.name))
     return tuple(cast(type[HardwareModel], row.component) for row in rows)
 
@@ -147,6 +149,7 @@ def candidates(registry: Registry, model: str, request: Request) -> tuple[Candid
 
 
 def _single(registry: Registry, model: str, entry: Entry, engine: Entry) -> Candidate:
+    # Made by itself first: a mistake in the engine's own parameters is then told with the engine's option.
     made = _made(registry, "engine", engine, lambda name: f"--engine {engine['name']}: {name}".removesuffix(": "))
     component = _made(registry, "hardware", {**entry, "engine": engine}, _option)
     return Candidate(model, made.label(), cast(HardwareModel, component))
@@ -205,6 +208,7 @@ def costs(registry: Registry, workload: Workload, request: Request) -> tuple[Row
     first: tuple[Row, ...] = ()
     for name in names:
         found = _rows(registry, workload, request, name)
+        # The first model that any engine can run: models differ in what they read of a workload.
         if any(row.cost for row in found):
             return found
         first = first or found
@@ -247,6 +251,8 @@ def fastest(rows: Sequence[Row]) -> Row | None:
     if not costed:
         return None
     return rows[
+        # Fewest blocks among equally fast ones: where a search found several shapes, the smaller design is the better
+        # one.
         min(costed, key=lambda each: (not each[0].fits, not each[0].can_run, each[0].latency_us, each[0].ram_blocks))[1]
     ]
 
@@ -323,6 +329,7 @@ def report(
         UnknownPluginError, SpecError: as `candidates`.
     """
     rows = costs(registry, workload, request)
+    # Whatever the models: all take the same options, and the first row tells which one was asked.
     model = _made(registry, "hardware", {"name": rows[0].model, **request.parameters}, _option)
     bits = model.parameters().get("weight_bits")
     return Report(rows, stored(workload, bits if isinstance(bits, int) else _WEIGHT_BITS), load, notes)

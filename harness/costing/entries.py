@@ -37,6 +37,7 @@ def assignments(text: str, what: str) -> Entry:
         SpecError: a part has no '=', or a name comes twice.
     """
     found: Entry = {}
+    # A comma parts parameters only where the next one begins, so that `b=[2, 3]` stays whole.
     for part in re.split(r",(?=\s*\w+\s*=)", text):
         name, sign, value = part.partition("=")
         if not sign or not name.strip().isidentifier():

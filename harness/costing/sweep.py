@@ -91,6 +91,7 @@ def sweep(registry: Registry, workload: Workload, request: Request, axes: Grid) 
     engines = request.engines or tuple({"name": engine.name} for engine in engine_classes(registry))
     found: dict[tuple[object, ...], Point] = {}
     for model, entry in product(models, engines):
+        # A larger budget that changes nothing gives the same design again: the smallest one stays.
         for point in _of_engine(registry, workload, replace(request, models=(model,)), entry, axes):
             found.setdefault(_same(point), point)
     return with_fronts(tuple(found.values()))
@@ -113,6 +114,7 @@ def _of_engine(registry: Registry, workload: Workload, request: Request, entry: 
         if clock is not None:
             parameters["clock_mhz"] = clock
         rows = designs(registry, workload, replace(request, engines=(engine,), parameters=parameters))
+        # Designs in place of one cost: an engine may tell smaller shapes that its fastest does not beat.
         yield from (Point(row, budget, depth) for row in rows)
         if rows[0].cost is None:
             return  # a refusal is about the masks: no other size changes it
@@ -128,6 +130,7 @@ def _same(point: Point) -> tuple[object, ...]:
 def with_fronts(points: Sequence[Point]) -> tuple[Point, ...]:
     """The points with the fronts they lie on: only designs that can be built, and models are not compared."""
     marked = []
+    # Within one model, since two models' figures rest on different assumptions.
     for point in points:
         rivals = [
             each.row.cost
@@ -149,6 +152,7 @@ def _fronts(cost: Cost | None, rivals: Sequence[Cost]) -> Iterator[str]:
 def _beats(rival: Cost, cost: Cost, resource: Callable[[Cost], float]) -> bool:
     """Whether a rival is at least as fast and as small, and better in one of the two."""
     theirs, ours = (rival.latency_us, resource(rival)), (cost.latency_us, resource(cost))
+    # Equal in both is no win, or two equal designs would take each other off the front.
     return theirs != ours and theirs[0] <= ours[0] and theirs[1] <= ours[1]
 
 
@@ -159,6 +163,7 @@ def whole_numbers(text: str, option: str) -> tuple[int, ...]:
         SpecError: one is no whole number above 0.
     """
     parts = _parts(text, option)
+    # Longer is a typing error, and int() would refuse thousands of digits in words of its own.
     found = [int(part) if part.strip().isdecimal() and len(part) < _DIGITS else 0 for part in parts]
     if min(found) < 1 or max(found) > MOST:
         raise SpecError(
@@ -264,6 +269,7 @@ def _drawn(points: Sequence[Point], suffix: str) -> bytes:
     taken = [name for name, size in RESOURCES.items() if any(p.row.cost and size(p.row.cost) for p in points)]
     panels = taken or [*RESOURCES][:1]
     width, height = _PANEL_INCHES
+    # The salt fixes the ids that matplotlib would draw at random: equal points then give equal bytes.
     with mpl.rc_context({"svg.hashsalt": "harness", "svg.fonttype": "none"}):
         figure = Figure(figsize=(width * len(panels), height), layout="constrained")
         FigureCanvasAgg(figure)  # draws without a display
@@ -297,6 +303,7 @@ def _panel(axes: Axes, points: Sequence[Point], resource: str) -> None:
         # A design of one size is there for all larger ones: between two designs the front is a step.
         places = [size(cost) for cost in front], [cost.latency_us for cost in front]
         axes.plot(*places, color="0.4", linewidth=0.8, zorder=0, drawstyle="steps-post")
+        # Every n-th, and always the smallest: labels lie over each other otherwise.
         for cost in front[:: -(-len(front) // _LABELS) or 1]:
             axes.annotate(
                 cost.shape, (size(cost), cost.latency_us), xytext=(3, 3), textcoords="offset points", fontsize=5

@@ -47,6 +47,7 @@ def _parameters(row: _Entry) -> str:
 
 
 def _devices(rows: Sequence[_Entry]) -> Section:
+    # The union of what devices tell: models of others may have figures that ours have not.
     names = dict.fromkeys(key for row in rows for key in row if key not in ("chip", "family", "device"))
     origins: list[str] = []
     columns: list[Column[_Entry]] = [

@@ -47,6 +47,7 @@ class _Entry(Frozen):
     @classmethod
     def _is_within_reason(cls, value: object) -> object:
         """Refuse a size at its field that no layer has."""
+        # Once for every size of every layer: extents beyond reason would be computed with for minutes.
         sizes = value if isinstance(value, tuple) else (value,)
         if any(isinstance(size, int) and size > MOST_UNITS for size in sizes):
             raise ValueError(f"expected at most {MOST_UNITS:,}, as no layer has more")
@@ -152,6 +153,7 @@ class Description(Frozen):
         if not named:
             raise ValueError("expected a layer with weights, got only pooling; add one")
         for entry in named:
+            # Before anything is allocated: sizes that are each sensible may multiply to none.
             most = _most(entry, self.input_shape)
             if most > MOST_WEIGHTS:
                 raise ValueError(
@@ -171,6 +173,7 @@ def _most(entry: _Entry, image: tuple[int, int, int] | None) -> int:
         return 4 * entry.units * max(entry.inputs, entry.units)
     if isinstance(entry, DenseEntry):
         return entry.inputs * entry.outputs
+    # Without an `output`, about as many places as the image has.
     assert isinstance(entry, ConvEntry)
     places = math.prod(entry.output or (image or (1, 1, 1))[1:])
     return max(places, entry.inputs * entry.outputs * math.prod(entry.kernel))
@@ -238,6 +241,7 @@ def _check_sizes(path: Path, found: WeightsFile) -> None:
         SpecError: it holds such a convolution beside other layers.
     """
     layers = {tensor.layer for tensor in found.workload.tensors if tensor.role != "embedding"}
+    # A single layer is costed per position; only a sum over layers needs to know how many there are.
     if not found.unsized or len(layers) < 2:
         return
     shown = [*found.unsized[:3], *([f"{len(found.unsized) - 3} more"] if len(found.unsized) > 3 else [])]
@@ -293,6 +297,7 @@ def _workload(description: Description, problems: "Problems") -> Given:
                 problems.add(("layers", index, "banks"), f"expected at most {cols} banks, got {got(entry.banks)}")
                 continue
             if share < 1:
+                # A dense matrix has no count: its density is 1 by what it is, not by rounding.
                 kept[tensor.name] = _kept(rows, cols, share, entry.banks)
             if entry.banks is not None:
                 banks[tensor.name] = entry.banks
@@ -307,6 +312,7 @@ def _workload(description: Description, problems: "Problems") -> Given:
 
 def _kept(rows: int, cols: int, density: float, banks: int | None) -> int:
     """Weights kept, half up, as exact decimals; with banks a whole number in each."""
+    # By its decimal spelling: 0.29 of 100 is 29, while the float just below gives 28.
     share = Decimal(repr(density))
     exact = share * rows * cols if banks is None else share * cols / banks
     count = int(exact.quantize(Decimal(1), rounding=ROUND_HALF_UP))
@@ -330,6 +336,7 @@ def _with_activations(given: Given, densities: Mapping[str, float]) -> Given:
             raise SpecError(
                 f"--activation-density: expected a fraction between 0 and 1, got {value}; 1 is no zero among the inputs"
             )
+    # The empty name stands for all layers; one that is named wins over it.
     everywhere = {layer: densities[""] for layer in layers} if "" in densities else {}
     named = {layer: value for layer, value in densities.items() if layer}
     merged = {**workload.activation_density, **everywhere, **named}

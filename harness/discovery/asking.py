@@ -62,6 +62,7 @@ def asked(plugin: Plugin, ask: Callable[[], object], expected: type[Answer], wor
     """
     with calling(plugin):
         answer = ask()
+    # True is an int to Python, and no contract means it by a number.
     if not isinstance(answer, expected) or (isinstance(answer, bool) and expected is not bool):
         raise refused(plugin, words, type(answer).__name__, method)
     return answer
@@ -112,6 +113,7 @@ def smoke_of(task: Task) -> Task:
 
 def initial_weights_of(task: Task, problem: Problem, seed: int) -> dict[str, NDArray[np.float32]]:
     """The weights that a training starts from; raises as `asked`."""
+    # Drawn here by the task's code: a wrong shape would surface as an error inside a framework.
     weights = asked(task, lambda: problem.initial_weights(seed), Mapping, "a mapping of weights", "load")
     for tensor in problem.tensors():
         found = weights.get(tensor.name)
@@ -134,10 +136,12 @@ def value_of(task: Task, problem: Problem, evaluation: Evaluation) -> float:
             value: object = problem.value(evaluation)
         except OverflowError:  # as `math.exp` of a large loss has it
             value = math.inf
+        # NumPy's scalars are answers of good faith, `np.float32` is no `float` though.
         if isinstance(value, np.generic):
             value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise refused(task, "a number as the value of its metric", type(value).__name__, "load")
+    # A NaN of a loss that is itself not finite is a divergence, which is a result of the training; else it is a fault.
     if math.isnan(value) and math.isfinite(evaluation.nats):
         raise refused(task, "a number as the value of its metric", "NaN, of a finite loss", "load")
     return float(value)
@@ -157,6 +161,8 @@ def program_of(strategy: Strategy, recipe: Recipe, sparsity: float) -> tuple[Pha
         try:
             program = kept_program(strategy, recipe, sparsity)
         except PluginContractError as error:  # a promise broken, told with the label alone
+            # The contract's own sentence begins with the label; what is known here as well is whose code it is, and
+            # where.
             what = str(error).removeprefix(strategy.label())
             raise PluginContractError(f"{described(strategy)}{placed(strategy, 'program')}{what}") from None
     return program
@@ -172,6 +178,7 @@ def hyper_parameters_of(strategy: Strategy) -> tuple[str, ...]:
 
 def banks_of(pattern: Pattern, tensor: Tensor) -> int | None:
     """Equally filled banks per row of one tensor, None where the pattern has none; raises as `asked`."""
+    # The same kind: a pattern that turned into another one would be masked by one and costed by the other.
     own = asked(pattern, lambda: pattern.for_tensor(tensor), type(pattern), "a pattern of its own kind", "for_tensor")
     with calling(pattern):
         banks: object = own.banks_per_row(tensor.shape[0], tensor.shape[1])
@@ -208,6 +215,7 @@ def versions_of(backend: Backend) -> dict[str, str]:
         try:
             found: object = backend.versions()
         except PackageNotFoundError as error:
+            # Such a backend can still be planned with, on a machine that reads results only.
             found = {str(error.name): "not installed"}
     if not isinstance(found, Mapping) or not all(isinstance(text, str) for pair in found.items() for text in pair):
         raise refused(backend, "versions as texts by package", repr(found)[:80], "versions")
@@ -302,6 +310,7 @@ def named(component: Component) -> Component:
 
 def effective(component: Component) -> dict[str, JsonValue]:
     """The parameters that a component really uses; those that were given, where it cannot say it as JSON values."""
+    # Through JSON, so that what it answers can be printed and stored.
     try:
         found = component.effective_parameters()
         return json.loads(canonical(found))  # type: ignore[no-any-return]  # json.loads is untyped
@@ -314,4 +323,5 @@ def _is_json(value: object) -> bool:
         return all(isinstance(key, str) and _is_json(inner) for key, inner in value.items())
     if isinstance(value, list | tuple):
         return all(map(_is_json, value))
+    # NaN and infinity are floats that JSON cannot hold.
     return value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))

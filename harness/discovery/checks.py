@@ -60,6 +60,7 @@ class GuardedCheck:
                 if not self._check.applies(rows):
                     return None
                 return [self._checked(each, rows) for each in self._check.look(rows) or ()]
+        # What ends a check never ends a report: even memory that one check used up.
         except (HarnessError, MemoryError, RecursionError) as error:
             self.fault = _text.clean(str(error))
             return []
@@ -67,6 +68,7 @@ class GuardedCheck:
     def _checked(self, found: object, rows: Sequence[ReportRow]) -> tuple[str, tuple[ReportRow, ...]]:
         match found:
             case (str(text), which) if text.strip() and isinstance(which, Iterable):
+                # By identity: rows of equal content exist, and a check has to name those it was given.
                 mine, given = tuple(which), set(map(id, rows))
                 if mine and all(id(row) in given for row in mine):
                     return _text.clean(text.strip().rstrip(".")), mine

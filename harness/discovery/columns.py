@@ -71,6 +71,7 @@ class GuardedColumn:
             with calling(self._column):
                 return ask()
         except (HarnessError, MemoryError, RecursionError) as error:
+            # The first fault is told once: a column that fails does so in every row.
             self.fault = self.fault or _text.clean(str(error))
             return otherwise
 
@@ -116,6 +117,7 @@ def offered(
     Args, Raises: see `report_columns`.
     """
     given, here = tuple(files), entry_points(group=GROUP) if found is None else found
+    # What is built in offers no columns, and discovering it would import every plugin for each report.
     others = [entry for entry in here if entry.module.partition(".")[0] != _BUILT_IN]
     if others or given:
         registry = discover(others, given)

@@ -105,7 +105,9 @@ class _Discovery:
         # never decides who owns a name.
         followed: set[str] = set()
         for entry in sorted(
-            found, key=lambda e: (_origin(e).distribution != DISTRIBUTION, _origin(e).distribution, e.name)
+            # False sorts before True: ours first.
+            found,
+            key=lambda e: (_origin(e).distribution != DISTRIBUTION, _origin(e).distribution, e.name),
         ):
             # Metadata that an earlier name of a distribution left behind lists the same modules once more.
             if entry.value in followed:
@@ -136,12 +138,15 @@ class _Discovery:
             )
             return
         top = self._import(origin)
+        # What could not be imported has its row by now.
         if top is None:
             return
+        # A package that implements hooks itself is one plugin; the modules below are then its own business.
         if not hasattr(top, "__path__") or _hooks(top):
             self._register(top, origin)
             return
         for info in sorted(pkgutil.iter_modules(top.__path__), key=lambda info: info.name):
+            # Helpers beside plugins begin with an underscore, as in the built-in packages.
             if info.name.startswith("_"):
                 continue
             inner = _Origin(origin.distribution, origin.version, f"{top.__name__}.{info.name}", origin.kind)
@@ -166,6 +171,7 @@ class _Discovery:
             if folder is not None:
                 return import_file(folder / f"{_last(origin.module)}.py")
             return importlib.import_module(origin.module)
+        # SystemExit too: a module that calls `sys.exit` at import must not end the command that lists it.
         except (Exception, SystemExit) as error:
             missing = error.name if isinstance(error, ModuleNotFoundError) else None
             remedy = (
@@ -189,6 +195,7 @@ class _Discovery:
             self.manager.register(module, name)
         except pluggy.PluginValidationError as error:
             # pluggy names the plugin and the hook; only the last line says what is wrong.
+            # pluggy has registered it by the time it complains.
             self.manager.unregister(name=name)
             message = f"a hook does not fit its specification: {str(error).splitlines()[-1].strip()}"
             self._refuse(origin, message, "declare the hook without arguments")
@@ -214,6 +221,7 @@ class _Discovery:
 
     def _refuse_misspelt(self) -> None:
         known = [name for name in vars(hookspecs) if name.startswith("register_")]
+        # It tells one fault at a time, and goes on only once that plugin is gone.
         while True:
             try:
                 return self.manager.check_pending()
@@ -232,6 +240,7 @@ class _Discovery:
         for kind in KINDS:
             for implementation in getattr(self.manager.hook, f"register_{kind}").get_hookimpls():
                 if implementation.plugin is not module:
+                    # Hooks are called one by one: pluggy's own call would stop all others where one raises.
                     continue
                 try:
                     offered: object = implementation.function()
@@ -282,6 +291,7 @@ def _inspected(thing: object, kind: Kind, origin: _Origin) -> PluginRow:
         message = f"{thing.__name__} lacks {', '.join(sorted(thing.__abstractmethods__))}"
         return origin.row(shown, kind, message, f"define what {base.__name__} declares abstract")
     try:
+        # Made, hashed and described once, here: everything later relies on components being values.
         component = thing()
         hash(component)
         named(component)

@@ -28,6 +28,7 @@ def calling(plugin: Plugin) -> Iterator[None]:
     """
     try:
         yield
+    # A memory error is the machine's, not the plugin's, whoever asked for the last byte.
     except (HarnessError, MemoryError):
         raise
     except (Exception, SystemExit) as error:
@@ -43,6 +44,7 @@ def making(cls: type[Plugin]) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         place = next((place for module, place, _ in _frames(error.__traceback__) if _package(module) != _HOME), "")
+        # The class is all there is to name: no instance was made that could be asked for its label.
         happened = f"{_happened(error)} in {place}" if place else _happened(error)
         raise PluginContractError(f"{_described(cls, cls.name)} {happened}; mend the plugin") from error
 
@@ -74,6 +76,7 @@ def blame(error: BaseException, plugins: Iterable[Plugin] = ()) -> str:
     strangers = [inner for each in ours for inner in _inside(each) if not _is_ours(type(inner).__module__)]
     happened = _happened(error)
     for depth, (module, place, _) in enumerate(frames):
+        # Frames of the harness between two plugins are only on the way.
         if _package(module) == _HOME or (strangers and _is_ours(module)):
             continue
         found = _found(frames[depth:], candidates)
@@ -97,6 +100,7 @@ def _found(frames: Sequence[tuple[str, str, object]], candidates: Sequence[Plugi
         kind = "task" if isinstance(owner, Problem) else "backend" if isinstance(owner, Session) else None
         made = next((each for each in candidates if isinstance(each, Component) and each.kind == kind), None)
         if made is not None:
+            # A problem or session is known to be somebody's by its kind alone: it holds no reference to its plugin.
             return made
     return next((each for each in candidates if _is_of(module, each)), None)
 
@@ -137,6 +141,7 @@ def _described(cls: type[Plugin], label: str) -> str:
 
 
 def _owner(cls: type) -> str:
+    # Read from metadata on each fault: faults are rare, and no import of this module should pay for it.
     """` of acme 0.3`, as far as entry points tell whose code a class is; nothing for what is built in."""
     file = file_name(cls.__module__)
     if file:
@@ -158,6 +163,7 @@ def _frames(trace: TracebackType | None) -> Iterator[tuple[str, str, object]]:
 
 
 def _short(file: str, module: str) -> str:
+    # Paths of installed packages would name the user's machine in messages and in golden files.
     """A file below its import root, the same wherever a package is installed; one of the user's as seen from here."""
     path = Path(file)
     if folder_of(module) is not None:  # the user knows it by its path
@@ -168,6 +174,7 @@ def _short(file: str, module: str) -> str:
 
 def _is_of(module: str, plugin: Plugin) -> bool:
     own = type(plugin).__module__
+    # One package is one author's; the harness itself is everybody's and is never meant.
     return module == own or module.startswith(f"{own}.") or _package(module) == _package(own) != _HOME
 
 
@@ -179,6 +186,7 @@ def _package(module: str) -> str:
 
 def placed(plugin: Plugin, method: str = "") -> str:
     """` (file:line)` of a method, or of a plugin's class; nothing where that is not known."""
+    # The method's line, since a contract is broken by an answer and no frame of it is left.
     thing = getattr(type(plugin), method, type(plugin)) if method else type(plugin)
     try:
         _, line = inspect.getsourcelines(thing)

@@ -83,6 +83,7 @@ class Registry:
     def names(self, kind: Kind) -> tuple[str, ...]:
         """The names of all sound plugins of a kind, sorted; one of several distributions comes as `owner/name`."""
         sound = [row for row in self.rows if row.kind == kind and row.component is not None]
+        # Of several packages with one name none is bare: which one was installed first must decide nothing.
         uses = Counter(row.name for row in sound)
         return tuple(sorted(row.name if uses[row.name] == 1 else f"{row.distribution}/{row.name}" for row in sound))
 
@@ -100,6 +101,7 @@ class Registry:
     def row(self, kind: Kind, name: str) -> PluginRow:
         """The row of a sound plugin; raises as `get` does."""
         owner, _, bare = name.rpartition("/")
+        # Distribution names compare as indexes do it: `Acme.Patterns` is `acme-patterns`.
         mine = [row for row in self.rows if not owner or _normal(row.distribution) == _normal(owner)]
         sound = [row for row in mine if row.kind == kind and row.name == bare and row.component is not None]
         if len(sound) > 1:
@@ -109,6 +111,7 @@ class Registry:
             )
         if sound:
             return sound[0]
+        # Broken under this kind, or before its kind was known: either may be the one that is meant.
         broken = next((row for row in mine if row.name == bare and row.kind in (kind, None)), None)
         if broken is not None:
             whose = f"{broken.distribution} {broken.version}".rstrip()
@@ -138,6 +141,7 @@ class Registry:
         parameters = {key: value for key, value in given.items() if key != "name"}
         _refuse_endless(component, parameters)
         # As JSON, and strictly: a list is a tuple there, but '10' is no number and `true` no 1.
+        # Handed to fields that hold other components, such as a strategy's score, which know no registry.
         context = {"create": partial(self.create, folder=folder), "folder": folder}
         with making(component):
             return named(component.model_validate_json(json.dumps(parameters), strict=True, context=context))
@@ -158,6 +162,7 @@ def _refuse_endless(component: type[Component], parameters: Mapping[str, JsonVal
     """
     wrong: list[InitErrorDetails] = []
     for name, value in parameters.items():
+        # A number that is no field of the plugin is refused by its own validation.
         if name not in component.model_fields or isinstance(value, bool) or not isinstance(value, int):
             continue
         is_stage = "epoch" in name or "round" in name

@@ -27,6 +27,7 @@ def evaluated(
     exponents = calibrated(problem, weights, number_format, ops, seed)
     arithmetic = FixedArithmetic(ops, problem.network, weights, number_format, exponents)
     run, nats, correct, items = _start(problem, weights, ops), 0.0, 0, 0
+    # The same order of batches as in the float evaluation: a recurrent state is carried from one to the next.
     for batch in problem.batches(split, 0, batch_rng(seed, 0)):
         batch_nats, hits = ops.score(run.logits(batch.inputs, arithmetic), batch.targets.reshape(-1))
         nats, correct, items = nats + batch_nats, correct + hits, items + batch.targets.size
@@ -52,8 +53,10 @@ def _start(problem: Problem, weights: Weights, ops: Operations) -> Pass:
 
 def _calibration(problem: Problem, seed: int) -> Iterator[Batch]:
     seen = 0
+    # On validation data, never on the test split, which must select nothing.
     for batch in problem.batches("valid", 0, batch_rng(seed, 0)):
         if seen >= CALIBRATION_ITEMS:
+            # The test before the sum: whole batches, since a state is carried through them.
             return
         seen += batch.targets.size
         yield batch

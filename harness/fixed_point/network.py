@@ -71,6 +71,7 @@ class FloatArithmetic:
         }
         self._biases = {layer: ops.array(weights[f"{layer}.bias"]) for layer in self._matrices}
         self._steps = {
+            # How large sums become is only known in steps of the weights, which are those of the quantised matrices.
             layer: ops.array(np.ldexp(1.0, _stored([weights[name] for name in names], self._format)[1]))
             for layer, names in matrices(network).items()
         }
@@ -87,6 +88,7 @@ class FloatArithmetic:
 
     def vector(self, name: str, values: Tensor) -> Tensor:
         """The values themselves; their range is noted."""
+        # A percentile needs all values; a maximum only one number, which is the usual case.
         if self._percentile < 100:
             self._values.setdefault(name, []).append(self.ops.numpy(values).ravel())
         else:
@@ -116,6 +118,8 @@ class FloatArithmetic:
         room = math.ldexp(1.0, self._format.accumulator_bits - 1 - _SPARE_BITS)
         for layer, largest in self._sums.items():
             in_units = largest / 2.0 ** found[layer]
+            # A vector's step is made coarser until its layer's largest sum fits the accumulator: overflow costs more
+            # than rounding.
             found[layer] += max(0, math.ceil(math.log2(in_units / room))) if in_units else 0
         return found
 
@@ -180,8 +184,10 @@ class FixedArithmetic:
         integers, exponents = _stored(parts, bits)
         units = np.ldexp(1.0, exponents + self._exponents[layer])  # (rows,) of a sum
         biases = np.floor(np.asarray(bias, dtype=np.float64) / units + 0.5)
+        # No input is larger than the saturated one: a bound on every sum, whatever the data.
         most = np.abs(integers).sum(axis=1) * (1 << (bits.activation_bits - 1))
         cuts = np.cumsum([part.shape[1] for part in parts])[:-1]
+        # Values, not integers, so that one product serves rows of different steps.
         stored = integers * np.ldexp(1.0, exponents)[:, None]
         # Rows of different steps have different units: float32 holds all of them, its exponent reaches far enough.
         is_small = bool(most.max(initial=0.0) < 1 << 24)
@@ -190,6 +196,7 @@ class FixedArithmetic:
         return _Product(
             parts=tuple(self.ops.matrix(part, is_small=is_small) for part in np.split(stored, cuts, axis=1)),
             bias=self.ops.array(biases * units),
+            # A sum that cannot reach the limit needs no check at all, and most cannot.
             wrap=self.ops.array(units * 2 * limit) if may_wrap else None,
             unit=self.ops.array(units),
         )
@@ -198,6 +205,7 @@ class FixedArithmetic:
         """Rounded to the step of a vector or state, saturated."""
         top = 1 << (self._format.activation_bits - 1)
         step = 2.0 ** self._exponents[name]
+        # Multiplied by the inverse, which is exact for a power of two and faster than dividing.
         return self.ops.clip(self.ops.floor(values * (1 / step) + 0.5), -top, top - 1) * step
 
     state = vector
@@ -215,6 +223,7 @@ class FixedArithmetic:
         largest = self.ops.largest(exact / product.unit)
         if largest < 1 << (self._format.accumulator_bits - 1):  # one pass tells that the five below change nothing
             return exact
+        # Two's complement: what is beyond the limit comes back at the other end.
         held = exact - product.wrap * self.ops.floor(exact / product.wrap + 0.5)
         self.wrapped += self.ops.differing(held, exact)
         return held
@@ -222,6 +231,7 @@ class FixedArithmetic:
     def function(self, name: Function, values: Tensor) -> Tensor:
         """Sigmoid or tanh by its table."""
         half = PER_UNIT * REACH
+        # The last of a power of two entries lies one step below REACH.
         places = self.ops.clip(self.ops.floor(values * float(PER_UNIT) + 0.5), -half, half - 1)
         return self.ops.rows(self._tables[name], places + float(half))
 
@@ -260,6 +270,7 @@ def table(name: Function, bits: int) -> NDArray[np.float64]:
     """The entries of an activation table: the function in the middle of what it stands for, saturated below 1."""
     places = np.arange(-PER_UNIT * REACH, PER_UNIT * REACH) / PER_UNIT
     exact = np.tanh(places) if name == "tanh" else 1 / (1 + np.exp(-places))
+    # One is not a number of this format: sigmoid and tanh saturate one step below it.
     scale = float(1 << (bits - 1))
     return np.clip(np.floor(exact * scale + 0.5), -scale, scale - 1) / scale
 
@@ -313,6 +324,7 @@ class Pass:
         flat = ops.reshape(by.vector(name, x), (batch * steps, layer.inputs))
         of_inputs = ops.reshape(by.product(name, 0, flat), (batch, steps, 4 * units))
         outputs = []
+        # By step, since the accumulator adds the products of both matrices before anything is rounded.
         for step in range(steps):
             sums = by.total(name, of_inputs[:, step] + by.product(name, 1, by.vector(name, h)))
             gates = by.gates(sums, units)
@@ -344,6 +356,7 @@ def _convolution(layer: Conv2D, x: Tensor, shape: tuple[int, ...], by: Arithmeti
     stride, (kernel_rows, kernel_cols) = layer.stride, layer.kernel
     high = (height + 2 * layer.padding - kernel_rows) // stride + 1
     wide = (width + 2 * layer.padding - kernel_cols) // stride + 1
+    # A last position starts at stride * (high - 1): one past it ends the slice, whatever the image has beyond.
     down, right = stride * (high - 1) + 1, stride * (wide - 1) + 1
     taps = [
         ops.reshape(x[:, :, row : row + down : stride, col : col + right : stride], (items, channels, 1, high * wide))

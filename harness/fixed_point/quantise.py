@@ -22,6 +22,7 @@ def exponent(largest: float, bits: int) -> int:
     """
     top = (1 << (bits - 1)) - 1
     if not largest:
+        # Nothing but zeros: any step holds them, and the finest gives the bias most bits.
         return 1 - bits
     found = math.ceil(math.log2(largest / top))
     while largest > math.ldexp(top, found):  # the logarithm is rounded
@@ -33,6 +34,7 @@ def exponent(largest: float, bits: int) -> int:
 
 def within(values: Values, percentile: float) -> float:
     """The absolute value below which so many percent of the values lie; 0 of nothing."""
+    # Pruned weights would drag a percentile to zero, though they take no part in rounding.
     magnitudes = np.abs(values[values != 0]) if percentile < 100 else np.abs(values)
     if not magnitudes.size:
         return 0.0
@@ -56,6 +58,7 @@ def quantised(weights: Values, number_format: NumberFormat) -> tuple[Values, NDA
         ranges = [within(weights, number_format.percentile)] * len(weights)
     exponents = np.array([exponent(each, number_format.weight_bits) for each in ranges], dtype=np.int64)
     steps = np.ldexp(1.0, exponents)[:, None]
+    # Symmetric, without the lowest integer: a weight and its negative round alike.
     return np.clip(np.floor(weights / steps + 0.5), -top, top), exponents
 
 
@@ -65,6 +68,7 @@ def _spread(kept: Values, count: int) -> Values:
     if not below.size or not above.size:
         return np.linspace(kept[0], kept[-1], count)
     widths = below[-1] - below[0], above[-1] - above[0]
+    # Both sides get values in proportion to their width, and at least one each.
     negative = min(count - 1, max(1, round(count * widths[0] / max(sum(widths), 1e-300))))
     return np.concatenate(
         [np.linspace(below[0], below[-1], negative), np.linspace(above[0], above[-1], count - negative)]
@@ -88,9 +92,11 @@ def shared(weights: Values, count: int) -> Values:
         edges = np.searchsorted(values, (centres[:-1] + centres[1:]) / 2)
         first, last = np.concatenate([[0], edges]), np.concatenate([edges, [len(values)]])
         sizes = last - first
+        # A centre without values stays where it is: k-means would divide by nothing.
         moved = np.where(sizes > 0, (sums[last] - sums[first]) / np.maximum(sizes, 1), centres)
         if np.array_equal(moved, centres):
             break
         centres = moved
     places = np.searchsorted((centres[:-1] + centres[1:]) / 2, weights)
+    # Pruned weights stay zero, however near a centre lies.
     return np.where(weights == 0, 0.0, centres[places])

@@ -36,4 +36,5 @@ def checked(records: Sequence[Record], folder: Path, files: Iterable[Path] = ())
 
 
 def _files(folder: Path, files: Iterable[Path]) -> list[Path]:
+    # A file that has gone since takes its columns with it; the run's own numbers are in the records.
     return [*(file for file in plugin_files(folder) or () if file.is_file()), *files]

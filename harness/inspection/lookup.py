@@ -47,6 +47,7 @@ def runs(store: Path) -> list[Path]:
         raise EmptySelectionError(
             f"store: no run in {store}; `harness run SPEC` makes one, --store names another folder"
         )
+    # By name where times are equal: copies of a store may have lost theirs.
     return sorted(found, key=lambda folder: (-changed(folder), folder.name))
 
 
@@ -67,6 +68,7 @@ def find_run(store: Path, run: str | None) -> Path:
         return Path(run)
     every = runs(store)
     found = [folder for folder in every if folder.name == run]
+    # The whole name first: one run may be called like the beginning of another.
     found = found or [folder for folder in every if run and folder.name.startswith(run)]
     if len(found) == 1:
         return found[0]
@@ -133,6 +135,7 @@ def meant(text: str, titles: Mapping[str, str], where: Mapping[str, str] | None 
         EmptySelectionError: none does.
     """
     found = [cell for cell in titles if text and cell.startswith(text)] or _by_words(text, titles)
+    # A whole id is meant even where another one begins with it.
     if text in titles:
         return text
     if len(found) == 1:
@@ -155,6 +158,7 @@ def _few(found: Sequence[str], titles: Mapping[str, str], where: Mapping[str, st
     shown = []
     for cell, each in list(zip(found, parts, strict=True))[:SHOWN]:
         words = [each[place] for place in apart] if apart and len(each) == widest else each
+        # Only the labels in which they differ, or the sentence would repeat what all of them share.
         shown.append(f"{cell} ({' · '.join(words)}{f', run {where[cell]}' if has_runs else ''})")
     shown += [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
     axes = (
@@ -175,6 +179,7 @@ def _by_words(text: str, titles: Mapping[str, str]) -> list[str]:
         whole = name.casefold()
         if all(word in whole for word in words):
             parts = whole.replace("·", " ").split()
+            # Whole words count more than parts of words: `block` means the pattern `block`, not `density_bound_block`.
             scores[cell] = sum(word in parts for word in words)
     best = max(scores.values(), default=0)
     return [cell for cell, score in scores.items() if score == best]
@@ -196,6 +201,7 @@ def find_cell(store: Path, text: str, run: str | None = None) -> FoundCell:
     found: dict[str, FoundCell] = {}
     for folder in runs(store) if run is None else [find_run(store, run)]:
         for record in records.read(folder / RECORDS, details=False):
+            # The latest run that has a cell wins, since folders come newest first.
             found.setdefault(record.cell, FoundCell(record, folder))
     titles = {cell: title(each.record) for cell, each in found.items()}
     return found[meant(text, titles, {cell: each.folder.name for cell, each in found.items()})]

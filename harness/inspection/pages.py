@@ -103,9 +103,11 @@ def experiment_of(folder: Path, *, only: Iterable[str] | None = None) -> Experim
     if not (folder / SPEC).exists():
         raise SpecError(f"expected the experiment file {SPEC} in {folder}, got none; name the file: `harness why` does")
     experiment = load(folder / SPEC, discover(), plugins=plugin_files(folder))
+    # The copy lies in another folder than its original, and its relative paths start here now.
     experiment = replace(experiment, data_dir=_data_dir(experiment.data_dir, folder))
     rows = records.read(folder / RECORDS, details=False)
     wanted = {record.cell for record in rows} if only is None else frozenset(only)
+    # A smoke run keeps the file as it was written: the same cut is made again, and one of the two has the cells.
     for make in (_as_written, _smoke):
         each = make(experiment, rows)
         cells = tuple(cell for cell in each.cells if cell.id in wanted)
@@ -169,7 +171,9 @@ def chain(store: Path, cell: FoundCell, data_dir: Path | None = None) -> Chain:
     shelf, record = Store(store), cell.record
     if not record.stage:
         return Chain()
+    # A run that was interrupted may name no end for a cell that it had not begun with.
     ended = _ended(cell)
+    # From the store first: planning loads the task's data, which may be elsewhere by now.
     walked = _walked(shelf, record.stage)
     if walked is not None:
         end = walked[-1]
@@ -191,10 +195,12 @@ def _ended(cell: FoundCell) -> dict[str, str]:
     """States of stages that only a run can tell, by key."""
     found: dict[str, str] = {}
     said = status(cell.folder)
+    # Of a run that died the stages are no longer running, whatever its last word was.
     if said.state == "running":
         found = {stage.stage: "running" for stage in said.running}
     failed = cell.record.facts.get("failed_stage")
     if isinstance(failed, str) and failed not in found:
+        # A blocked cell waits for a stage that failed in another one.
         found[failed] = "failed" if cell.record.status == "blocked" else cell.record.status
     return found
 
@@ -208,6 +214,7 @@ def _walked(store: Store, end: str) -> list[StageRecord] | None:
             record = store.read(key)
         except DamagedStageError:
             return None
+        # A damaged store may have a chain that leads back to itself.
         if record is None or any(record.key == other.key for other in found):
             return None
         found.append(record)
@@ -248,6 +255,7 @@ def metric_of(cell: FoundCell, found: Chain) -> dict[str, float]:
     trained = [place.key for place in places if place.record and place.record.kind == "train"]
     if record.status in DONE:
         # As the run computed them, without the task and its data.
+        # The value before retraining belongs to the last prune, whatever came between.
         pruned = [place.key for place in places if place.record and place.record.kind == "prune"]
         pairs = list(zip(trained, record.valid_history, strict=False))
         pairs += [(key, record.value_before_retraining) for key in pruned[-1:]]
@@ -276,6 +284,7 @@ def logs(store: Path, cell: FoundCell, places: Iterable[Place]) -> list[Log]:
 
     A file in which nothing stands is none, unless its stage is running: a run that was killed leaves such files behind.
     """
+    # Only runs that trained a stage have its log; later ones found it in the store.
     others = [folder for folder in runs(store) if folder.name != cell.folder.name]
     return [_log(place, [cell.folder, *others]) for place in places]
 
@@ -283,6 +292,7 @@ def logs(store: Path, cell: FoundCell, places: Iterable[Place]) -> list[Log]:
 def _log(place: Place, where: Iterable[Path]) -> Log:
     for folder in where:
         path = folder / "logs" / f"{place.key}.log"
+        # An empty log is none, unless its stage is still writing.
         if path.is_file() and not path.is_symlink() and (place.state == "running" or path.stat().st_size):
             return Log(place.key, place.name, place.state, path, folder.name)
     return Log(place.key, place.name, place.state)
@@ -326,6 +336,7 @@ class Reader:
 
     def more(self, path: Path) -> Iterator[str]:
         """What a log has beyond what was read of it, in pieces; bytes that are no UTF-8 are replaced."""
+        # Incremental, since a piece may end within a character.
         decoder = self._decoders.setdefault(path, codecs.getincrementaldecoder("utf-8")("replace"))
         with suppress(OSError), os.fdopen(open_at_once(path), "rb") as file:
             plain_size(file.fileno())  # what is no plain file may never end
@@ -363,6 +374,7 @@ def _is_pending(cell: FoundCell) -> bool:
     """Whether a cell's run is alive and not done with it."""
     if status(cell.folder).state != "running":
         return False
+    # By its time of change: whoever follows a log would else read all records twice a second.
     return _cell_status(cell.folder, cell.record.cell, changed(cell.folder, RECORDS)) in PENDING
 
 
@@ -393,6 +405,7 @@ def shown(store: Path, cell: FoundCell, data_dir: Path | None = None) -> dict[st
     Units:
         seconds; values in the record's unit.
     """
+    # With all details, which the lookup left out.
     full = next(r for r in records.read(cell.folder / RECORDS) if r.cell == cell.record.cell)
     found = chain(store, cell, data_dir)
     values = metric_of(cell, found)

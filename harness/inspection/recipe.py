@@ -27,6 +27,7 @@ def model_of(inputs: Inputs) -> str:
     if not isinstance(network, dict):
         return ""
     layers, trained = network.get("layers"), network.get("trained")
+    # What was found in a user's model stands in place of layers.
     if isinstance(trained, list):
         return f"the user's own, of {network.get('framework')}: {plural(len(trained), 'trained tensor')}"
     return listed(_layer(layer) for layer in layers if isinstance(layer, dict)) if isinstance(layers, list) else ""
@@ -34,6 +35,7 @@ def model_of(inputs: Inputs) -> str:
 
 def _layer(layer: Inputs) -> str:
     sizes = {name: value for name, value in layer.items() if isinstance(value, int | float | list)}
+    # Labels tell what an axis counts, not how large a layer is; the repeat is of the input, not of the layer.
     told = " ".join(f"{name}={_plain(value)}" for name, value in sizes.items() if name != "input_repeat")
     name = str(layer.get("name") or layer.get("type"))
     return f"{name} ({told})" if told else name
@@ -63,12 +65,14 @@ def recipe_of(steps: Iterable[Step]) -> list[str]:
 def _phases(steps: Iterable[Step]) -> Iterator[list[Step]]:
     """Stages of one kind that follow one another; a training is one phase up to where it begins or ends to prune."""
     ended: dict[str, int] = {}
+    # By kind, and by whether masks move: the same rates before and after would else hide where pruning begins.
     for _, group in groupby(steps, key=lambda step: (step.kind, bool(step.inputs.get("updates")))):
         phase = list(group)
         for step in phase:
             if step.kind == "train":
                 ended[step.key] = _epoch(step) + 1
         if phase[0].kind == "rewind":
+            # A rewind names a key; a reader counts epochs.
             phase = [
                 step._replace(inputs={**step.inputs, "to": ended.get(str(step.inputs.get("source")), 0)})
                 for step in phase
@@ -120,6 +124,7 @@ def _rates(phase: Sequence[Step]) -> str:
     """The learning rates of a training, equal neighbours together."""
     rates = [rate for step in phase for rate in _each_rate(step.inputs.get("rates"))]
     groups = [(rate, len(list(group))) for rate, group in groupby(rates)]
+    # Only step-wise rates are lists: then the groups count steps.
     per_step = any(isinstance(step.inputs.get("rates"), list) for step in phase)
     unit = "step" if per_step else "epoch"
     if len(groups) == 1:

@@ -111,11 +111,13 @@ def status(folder: Path, now: float | None = None) -> RunStatus:
     """
     said = _said(folder)
     if said is None:
+        # Without a status, or with one that cannot be read, the records still tell what became of the cells.
         found = records.read(folder / RECORDS, details=False)
         cells = dict(Counter[str](record.status for record in found))
         is_over = not PENDING & cells.keys()
         said = RunStatus(run=folder.name, state="finished" if is_over else "unknown", cells=cells)
     elif said.state == "running":
+        # By the clock of the file system, which dates the heartbeat: on a shared folder it is another machine's.
         silent = max(0.0, (_now(folder, said.host) if now is None else now) - changed(folder, FILE))
         said = said.model_copy(update={"silent_s": round(silent, 1)})
         if not _is_alive(said, silent):
@@ -131,6 +133,7 @@ def _said(folder: Path) -> RunStatus | None:
         content = json.loads(read_file(folder / FILE, limit=MAX_BYTES))
         said = RunStatus.model_validate({**content, "run": folder.name, "state": _STATES[content["state"]]})
         # Clocks of machines differ by minutes; whoever began tomorrow did not write this.
+        # An hour off by a wrong time zone is believed; a day is not.
         return None if max(said.started, said.written) > time.time() + DAY_S else said
     except (OSError, ValueError, KeyError, TypeError, RecursionError, ValidationError):
         return None
@@ -146,8 +149,10 @@ def _is_alive(said: RunStatus, silent_s: float) -> bool:
     """Whether the process of a run is there: on this machine it is looked for, from another it has to be heard."""
     if said.host != socket.gethostname():
         return silent_s <= SILENCE_S
+    # On this machine the process itself is asked: a heartbeat may be late on a busy one.
     began = _began(said.pid)
     # Its heartbeat stands still while a process is stopped; a later process of the same number is another one.
+    # One second of slack: the start of a process is counted in ticks, that of its run by the clock.
     return began is not None and (silent_s <= SILENCE_S or began <= said.started + 1.0)
 
 
@@ -156,9 +161,11 @@ def _began(pid: int) -> float | None:
     if pid <= 0:
         return None
     try:
+        # The name in brackets may hold blanks and brackets of its own: fields are counted from behind it.
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         up = float(Path("/proc/uptime").read_text().split()[0])
     except OSError:
+        # Without /proc (macOS), that the number is in use is all that can be known.
         return float("inf") if not Path("/proc/self").exists() and _is_there(pid) else None
     if fields[0] in "ZX":  # dead, though its parent has not looked
         return None
@@ -189,5 +196,6 @@ def _last_error(folder: Path, written: float) -> str:
     failed = [r for r in records.read(folder / RECORDS, details=False) if r.status in FAILED - {"blocked"}]
     if not failed:
         return ""
+    # By logs' times of change: the last one written is that of the last failure.
     last = max(failed, key=lambda record: changed(folder / "logs", f"{record.facts.get('failed_stage')}.log"))
     return f"{last.status}: {title(last)} (cell {last.cell}): {last.reason}"

@@ -58,6 +58,7 @@ def why(plan: Plan, cell_id: str) -> tuple[Line, ...]:
     cause: Line | None = None
     for stage in planned.stages:
         line = _line(plan, stage, cause)
+        # A cached stage whose state is missing runs again without being the cause of anything new.
         if cause is None and line.status == "run" and stage.key not in plan.cached:
             cause = line
         lines.append(line)
@@ -77,6 +78,7 @@ def stage_reasons(plan: Plan) -> dict[str, str]:
     known = plan.cached.keys() | plan.damaged.keys()
     for key, said in plan.to_run.items():  # parents first
         stage = plan.stages[key]
+        # Below a stage that is new everything is new, for that one reason.
         cause = next((each for each in (stage.parent, stage.source) if each in found and each not in known), None)
         if key in known:
             found[key] = said
@@ -127,6 +129,7 @@ def _line(plan: Plan, stage: Stage, cause: Line | None, there: Iterable[StoredSt
     if key not in plan.to_run:
         if key not in plan.trusted:
             return Line(key, place, "cached")
+        # Against its own code alone: the rest of the chain is told by the stages that it is of.
         changed = differences(plan.cached[key].inputs, _with_code(stage, plan.cached[key].inputs), stage.epoch_index)
         return Line(key, place, "trusted", "; ".join(changed) or "it starts from a stage of older code")
     if key in plan.damaged or key in plan.cached:
@@ -146,6 +149,7 @@ def _with_code(stage: Stage, older: Mapping[str, JsonValue]) -> Mapping[str, Jso
     code, before = stage.inputs.get("code"), older.get("code")
     if not isinstance(code, dict):
         return {**stage.inputs, "code": before} if isinstance(before, dict) else stage.inputs
+    # A stage with masks names more code than its dense neighbour: without masks there is nothing to compare.
     if not isinstance(before, dict):
         return {name: value for name, value in stage.inputs.items() if name != "code"}
     return {**stage.inputs, "code": {place: code.get(place, value) for place, value in before.items()}}
@@ -165,6 +169,7 @@ def _nearest(stage: Stage, there: Iterable[StoredStage]) -> StoredStage | None:
     for other in _comparable(stage, there):
         theirs = dict(_flat(other.inputs))
         apart = sum(mine.get(name) != theirs.get(name) for name in mine.keys() | theirs.keys())
+        # By key where several are equally near, so that the answer does not depend on the order of files.
         if (apart, other.key) < (fewest, nearest.key if nearest else ""):
             fewest, nearest = apart, other
     return nearest
@@ -238,9 +243,11 @@ def _change(name: str, before: Mapping[str, JsonValue], after: Mapping[str, Json
 
 def _code_change(name: str, before: Mapping[str, JsonValue], after: Mapping[str, JsonValue]) -> str:
     place, _, part = name.removeprefix("code.").rpartition(".")
+    # Distribution, version and digest of one piece of code change together: one line tells it.
     if part != "digest":
         return ""  # told with the digest; a version alone changes nothing
     old, new = (_version(place, values) for values in (before, after))
+    # A digest that changed under one version was edited in place.
     if old == new:
         return f"{place} digest changed: {new}, edited"
     return f"{place} digest changed: {old} -> {new}"

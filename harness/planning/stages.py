@@ -25,12 +25,11 @@ from harness.api import (
     Task,
     Train,
 )
+from harness.masks.updates import Allocation
 from harness.planning import code_digest
 
 KEY_FORMAT = 2
 """Raise this when stages are run differently from before: every key changes, and everything is run again."""
-
-Allocation = Literal["uniform", "global", "erk", "lamp"] | Mapping[str, float]
 
 StageKind = Literal["init", "train", "prune", "rewind", "test"]
 

@@ -203,6 +203,7 @@ class Record(Frozen):
 
 
 def comparable(record: Record) -> Record:
+    # Overflowed metrics are finite and useless: a perplexity of 1e200 in a mean would hide all others.
     """A record whose numbers can be compared: a result beyond `BEYOND` is none, and the record says so."""
     history = tuple(None if _is_beyond(value) else value for value in record.valid_history)
     names = ("value", "valid_value", "value_before_retraining", "best_possible")
@@ -277,6 +278,7 @@ def _write_lines(records: Iterable[Record], file: BinaryIO) -> None:
 def _json(record: Record) -> str:
     try:
         return record.model_dump_json()
+    # Half a surrogate pair is a text to Python and none to UTF-8: it is written as the escape that it is.
     except ValueError:  # half a character, which no file can hold, in some name or text of a plugin
         return json.dumps(_whole(record.model_dump(mode="python")), ensure_ascii=False, allow_nan=False)
 
@@ -297,6 +299,7 @@ class _File(BaseModel):
     records: tuple[Record, ...]
 
 
+# Declared so that pydantic skips all other keys while it parses: the details of twenty engines are most of a file.
 class _Device(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]  # pydantic's way to configure a TypedDict
     id: JsonValue
@@ -368,10 +371,11 @@ def read(path: Path, *, details: bool = True) -> tuple[Record, ...]:
 def _by_line(file: BinaryIO, kind: type[Record]) -> tuple[Record, ...] | None:
     """The records of a file as `write` leaves it; None if it is laid out in another way, or something is wrong."""
     records: list[Record] = []
+    # Only files that were written here have a record per line; anything else is parsed as a whole, slower.
     if file.readline(len(_FIRST_LINE)) != _FIRST_LINE.encode():
         return None
     for line in file:
-        if line == _LAST_LINE.encode():
+        if line == _LAST_LINE.encode():  # anything behind the end is no file of ours
             return None if file.read(1) else tuple(records)
         try:
             records.append(kind.model_validate_json(line.rstrip(b",\n")))
@@ -397,6 +401,7 @@ def _mistake(path: Path, errors: Sequence[ErrorDetails]) -> str:
     first = errors[0]
     if first["type"] == "json_invalid":
         return f"records: {path} is not JSON ({first['msg']}); run the experiment again to write it anew"
+    # Where the object as a whole is wrong, its fields need no sentence.
     by_place = {error["loc"]: error for error in errors}
     if () in by_place or ("records",) in by_place:
         return f"records: expected an object with `format` and `records` in {path}; run the experiment again"

@@ -72,6 +72,8 @@ def compare(
     values: Mapping[_Key, float], others: Mapping[_Key, float], margin: float | None = None
 ) -> Comparison | None:
     """The paired difference `values - others` over the keys (seeds) that both have; None if they share none."""
+    # Paired by seed: equal seeds have equal initial weights and batches, so their difference has less noise than
+    # either.
     common = [key for key in values if key in others]
     if not common:
         return None
@@ -95,6 +97,8 @@ def difference_p(differences: Sequence[float]) -> float | None:
         return None
     mean, error = math.fsum(differences) / n, _standard_error(differences)
     if error <= _ROUNDING * max(map(abs, differences)):
+        # All differences are equal, to rounding: the t statistic is infinite, and n pairs can show no more than n
+        # signs.
         return 1.0 if mean == 0 else signed_rank_floor(n)
     return 2 * _t_tail(abs(mean) / error, n - 1)
 
@@ -114,6 +118,7 @@ def equivalence_p(differences: Sequence[float], margin: float) -> float | None:
         return None
     mean, error = math.fsum(differences) / n, _standard_error(differences)
     if error <= _ROUNDING * max(map(abs, differences)):
+        # One-sided, hence half of the two-sided floor.
         return signed_rank_floor(n) / 2 if abs(mean) < margin else 1.0
     return _t_tail((margin - abs(mean)) / error, n - 1)
 
@@ -126,6 +131,7 @@ def holm(p_values: Mapping[_Key, float]) -> dict[_Key, float]:
     adjusted: dict[_Key, float] = {}
     largest = 0.0
     for rank, key in enumerate(sorted(p_values, key=lambda key: p_values[key])):
+        # Never below an earlier one: the step-down would otherwise pass a hypothesis that a smaller p has failed.
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[key]))
         adjusted[key] = largest
     return {key: adjusted[key] for key in p_values}
@@ -144,6 +150,7 @@ def verdicts(
     Equivalence within the margin is decided first: a difference that is real but smaller than the margin named
     beforehand is "equivalent". A missing significance alone is "not enough evidence".
     """
+    # Each family by itself: a difference and an equivalence of one pair exclude each other.
     differ = holm({key: c.p_difference for key, c in comparisons.items() if c.p_difference is not None})
     equal = holm({key: c.p_equivalence for key, c in comparisons.items() if c.p_equivalence is not None})
     return {
@@ -153,6 +160,7 @@ def verdicts(
 
 
 def _verdict(mean: float, differ: float, equal: float, better: Literal["lower", "higher"], alpha: float) -> Verdict:
+    # Equivalence first: within the margin a difference may be significant and still not matter.
     if equal <= alpha:
         return "equivalent"
     if differ > alpha:
@@ -228,6 +236,8 @@ def standings(
     letters = _letters(len(order), apart)
     return {
         key: Standing(
+            # The best place it can have is behind all that are better for certain, the last one before all that are
+            # worse.
             first=1 + sum(worse == place for _, worse in apart),
             last=len(order) - sum(better_one == place for better_one, _ in apart),
             letters=letters[place],
@@ -250,6 +260,7 @@ def _letters(count: int, apart: Iterable[tuple[int, int]]) -> list[str]:
     """
     columns: list[frozenset[int]] = [frozenset(range(count))]
     for one, other in sorted(tuple(sorted(pair)) for pair in apart):
+        # A column that holds a pair which is told apart becomes two, one without the one and one without the other.
         split = [column for column in columns if one in column and other in column]
         columns = [column for column in columns if column not in split]
         for new in (column - {gone} for column in split for gone in (one, other)):
@@ -309,17 +320,20 @@ def interaction(values: Mapping[_Key, Mapping[_Other, Mapping[int, float]]]) -> 
         [[[cell[seed] for seed in seeds] for cell in row] for row in cells]
     )  # (strategies, patterns, seeds)
     a, b, n = data.shape
+    # Columns are repetitions: each seed's differences of differences, in an orthonormal base of them.
     contrasts = np.kron(_helmert(a), _helmert(b)) @ data.reshape(a * b, n)  # ((a-1)(b-1), seeds), orthonormal
     rank = (a - 1) * (b - 1)
     means = contrasts.mean(axis=1)
     spread = contrasts - means[:, None]
     between, within = n * float(means @ means), float((spread**2).sum())
     covariance = spread @ spread.T / (n - 1)
+    # Box's epsilon of the covariance says how far it is from spherical; it shrinks both degrees of freedom.
     squares = float((covariance**2).sum())
     if within <= _ROUNDING * max(between, float((data**2).sum()) * _ROUNDING):
         p = 1.0 if between <= _ROUNDING * float((data**2).sum()) else signed_rank_floor(n)
         return Interaction(n, a, b, math.inf if p < 1 else 0.0, (float(rank), float(rank * (n - 1))), 1.0, p)
     epsilon = float(np.trace(covariance)) ** 2 / (rank * squares)
+    # Its bounds: rank one at worst, spherical at best; rounding may step over either.
     epsilon = min(1.0, max(epsilon, 1 / rank))
     f = (between / rank) / (within / (rank * (n - 1)))
     degrees = (rank * epsilon, rank * (n - 1) * epsilon)
@@ -363,11 +377,14 @@ def seeds_to_settle(
     interval_ = comparison.difference
     if interval_.n < 2 or interval_.half is None or interval_.half <= _ROUNDING * max(abs(interval_.mean), 1e-300):
         return None
+    # The interval's half width is t times the standard error: turned back into a standard deviation of differences.
     deviation = interval_.half * math.sqrt(interval_.n) / _t_quantile((1 + CONFIDENCE) / 2, interval_.n - 1)
+    # The strictest step of Holm's correction: what settles under it does under any.
     level = alpha / max(comparisons, 1)
 
     def is_enough(n: int) -> bool:
         scale = math.sqrt(n) / deviation
+        # The power of the two-sided test, its far tail left out, which is nothing where the power is worth asking for.
         found = _power(abs(interval_.mean) * scale, n - 1, level / 2)
         if margin is not None and abs(interval_.mean) < margin:
             upper = _power((margin - interval_.mean) * scale, n - 1, level)
@@ -377,6 +394,7 @@ def seeds_to_settle(
     low, high = 2, most
     if not is_enough(high):
         return None
+    # By bisection: more seeds never lower the power.
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if is_enough(middle) else (middle + 1, high)
@@ -386,6 +404,7 @@ def seeds_to_settle(
 def _power(noncentrality: float, degrees: int, level: float) -> float:
     """P(T > its quantile at 1 - level) of a noncentral t."""
     found = float(_special().nctdtr(degrees, noncentrality, _t_quantile(1 - level, degrees)))
+    # Where the noncentral t has no number left no power is claimed: more seeds are named then, never fewer.
     return 0.0 if math.isnan(found) else 1 - found
 
 

@@ -42,6 +42,7 @@ def of_a_cell(entry: Mapping[str, JsonValue], folder: Path | None) -> dict[str, 
     wanted, file = (str(value) for value in values)
     path = (folder or Path()) / file
     try:
+        # Ids are prefixes, as `show` takes them; the details of costs, most of the file, are not needed.
         found = [record for record in files.read(path, details=False) if record.cell.startswith(wanted)]
     except HarnessError as error:
         raise SpecError(str(error)) from None
@@ -60,6 +61,7 @@ def _sparsities(record: Record) -> dict[str, float]:
             f"expected `densities_of` to name a cell with masks, got {record.cell}, which is "
             f"{'the dense baseline' if record.pattern == 'dense' else record.status}; take a pruned one that has run"
         )
+    # A tensor without weights has no allocation that keeps the network whole: no sparsity below 1 says it.
     empty = [name for name, sparsity in record.tensor_sparsity.items() if sparsity >= 1]
     if empty:
         raise SpecError(

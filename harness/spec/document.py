@@ -31,12 +31,14 @@ def _sparsity(value: object) -> object:
     hint = "expected a fraction of zeros between 0 and 1, such as 0.9, "
     if isinstance(value, str) and (percent := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value)):
         raise ValueError(f"{hint}got '{value}'; write {float(percent[1]) / 100:g}")
+    # A bool is an int in Python, and `sparsity: true` would be read as 1.
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"{hint}got {got(value)}")
     if value == 0:
         raise ValueError(f"{hint}got {value}; the dense baseline needs no mention")
     if value == 1:
         raise ValueError(f"{hint}got {value}, which would leave no weight")
+    # Between 1 and 100 it is a percentage in all likelihood: the sentence then says the fraction to write.
     if 1 < value < 100:
         raise ValueError(f"{hint}got {value}; write {value / 100:g} for {value} %")
     if not 0 < value < 1:
@@ -45,6 +47,7 @@ def _sparsity(value: object) -> object:
 
 
 def _bytes(value: object) -> object:
+    # KB is a thousand and KiB 1,024, as disks and their makers count.
     units = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", value)
@@ -172,6 +175,8 @@ def validate(value: JsonValue, problems: Problems) -> Document | None:
         problems.add((), f"expected a mapping with at least `name` and `task`, got {got(value)}")
         return None
     try:
+        # Through JSON, since only there is strict validation strict as wanted: a list is a tuple, but "10" is no
+        # number.
         return Document.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
         explain(error, problems, (), value, _known)
@@ -197,6 +202,7 @@ def explain(
         value: that value, to tell real keys from pydantic's own tags in a location.
         known: path -> keys that a mapping there may have.
     """
+    # A union reports an error for each of its alternatives, all at one place: they become one sentence.
     wrong: dict[Path, list[str]] = {}
     for detail in error.errors(include_url=False):
         path = (*base, *_real(detail["loc"], value))
@@ -240,6 +246,7 @@ def sentence(detail: ErrorDetails) -> str:
     kind, value = detail["type"], detail["input"]
     if kind in ("value_error", "assertion_error"):
         text = str(detail.get("ctx", {}).get("error", detail["msg"]))
+        # Plugins' validators say what they like; what was got is added where they do not.
         return text if "got" in text else f"{text}, got {got(value)}"
     hint = ""
     if kind == "literal_error":

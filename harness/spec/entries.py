@@ -35,11 +35,13 @@ Value = Component | Allocation | float
 NUMBERS = ("sparsity", "seed")
 """The axes that hold numbers."""
 
+SPARSE = ("pattern", "strategy", "sparsity")
+"""The axes that a dense baseline has not."""
+
 _KINDS: dict[str, Kind] = {
     "task": "task", "backend": "backend", "pattern": "pattern", "strategy": "strategy", "hardware": "hardware",
 }  # fmt: skip
 _CALLED: Mapping[Kind, str] = {**{kind: kind for kind in KINDS}, "hardware": "hardware model"}
-_SPARSE = ("pattern", "strategy", "sparsity")  # what a dense baseline has not
 _MAX_LABEL = 80
 
 
@@ -80,6 +82,7 @@ class Reader:
         self.folder = folder  # of the experiment, where its relative paths start
         self.problems = problems
         self.unusable: list[str] = []  # broken plugins; told only if nothing else is wrong
+        # The first place of a label is its place: later ones in filters only refer to it.
         self.places: dict[tuple[str, str], tuple[Place, str]] = {}  # by axis and label
         self.allocation_inside = False  # whether the matrix holds the allocations
         self._broken: set[str] = set()  # axes with an entry that could not be read: nothing more is said of them
@@ -91,6 +94,7 @@ class Reader:
         inside: Mapping[str, JsonValue] = matrix if isinstance(matrix, dict) else {}
         axes = {axis: self._axis(axis, document, inside) for axis in AXES}
         if not axes["allocation"] and "allocation" not in self._broken:
+            # What is not written is not remembered as a place, so no message points at a line that is not there.
             axes["allocation"] = [AxisValue("uniform", ("allocation",))]
         for axis, found in axes.items():
             self._refuse_doubles(axis, found)
@@ -119,6 +123,7 @@ class Reader:
     def entry(self, axis: str, item: JsonValue, path: Path) -> AxisValue | None:
         """What one entry means; None with the mistake noted."""
         made: Value | None
+        # A wrong number is noted by the document's model, which sees the same value: here it is only passed over.
         if axis in NUMBERS:  # the document's model tells what is wrong with them
             made = item if isinstance(item, int | float) and not isinstance(item, bool) else None
         else:
@@ -142,6 +147,8 @@ class Reader:
 
     def single(self, axis: str, item: JsonValue, path: Path, axes: Axes) -> AxisValue | None:
         """What an entry of `include` means: a label that the matrix has, or an entry of its own."""
+        # A label first: a bare name in `include` means the entry of that name with the parameters that the matrix gives
+        # it.
         namesake = next((found for found in axes[axis] if isinstance(item, str) and found.label == item), None)
         return namesake or self.entry(axis, item, path)
 
@@ -151,6 +158,7 @@ class Reader:
             return item in found.words
         if isinstance(item, dict) and isinstance(found.value, Component):
             try:
+                # By identity, so that defaults may be written out or left away.
                 return AxisValue(self.registry.create(_KINDS[axis], item, self.folder), ()).identity == found.identity
             except (HarnessError, ValidationError):
                 return False
@@ -204,6 +212,7 @@ class Reader:
 
     def _unknown(self, kind: Kind, name: str) -> str:
         known = self.registry.names(kind)
+        # The likeliest mistake of somebody who wants a baseline in the table.
         if name == DENSE and kind in ("pattern", "strategy"):
             return f"expected the name of a {kind}, got 'dense'; the dense baseline needs no mention, every grid has it"
         tail = suggestion(name.rpartition("/")[2], known) or f"; there is {listed(known) or 'none installed'};"
@@ -238,6 +247,7 @@ class Reader:
         shares: dict[str, float] = {}
         for tensor, part in item.items():
             if isinstance(part, int | float) and not isinstance(part, bool) and 0 <= part < 1:
+                # An entry with one wrong share is refused as a whole, but each of them has been told by then.
                 shares[tensor] = float(part)
             else:
                 wanted = "expected a fraction of zeros in [0, 1), such as 0.9"
@@ -253,8 +263,8 @@ class Reader:
             self.problems.add((), "expected `task`, got nothing")
         if document.get("matrix") is None and not included and ("matrix",) not in refused:
             self.problems.add((), "expected `matrix` or `include`, got neither")
-        missing = [axis for axis in _SPARSE if inside.get(axis) is None and ("matrix", axis) not in refused]
-        if 0 < len(missing) < len(_SPARSE):
+        missing = [axis for axis in SPARSE if inside.get(axis) is None and ("matrix", axis) not in refused]
+        if 0 < len(missing) < len(SPARSE):
             message = "expected pattern, strategy and sparsity together, or none of them for the dense baseline alone"
             self.problems.add(("matrix",), f"{message}, got no {listed(missing)}")
 
@@ -266,6 +276,7 @@ class Reader:
         labels: dict[str, AxisValue] = {}
         for item in found:
             first = identities.setdefault(item.identity, item)
+            # By both: equal meanings under two labels are a double, two meanings under one label a clash.
             namesake = labels.setdefault(item.label, item)
             if first is not item:
                 line = self.problems.line(first.path)
@@ -308,6 +319,7 @@ class Reader:
     def _included_name(self, axis: str, item: AxisValue, axes: Axes) -> None:
         """What is in the grid already must be the same under the same label."""
         for other in (*axes[axis], *self._extras[axis]):
+            # Different in one and equal in the other: a label for two things, or two labels for one.
             if (other.label == item.label) != (other.identity == item.identity):
                 return self._refuse_label(axis, item, other)
         self._extras[axis].append(item)

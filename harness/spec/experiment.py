@@ -86,6 +86,7 @@ class Cell:
             "seed": _value(self.seed),
             "task": _identity(self.task),
         }
+        # A baseline has no scope and no allocation, so that all specs on one task share it.
         if self.pattern is not None and self.strategy is not None:
             parts |= {
                 "allocation": (
@@ -105,6 +106,7 @@ class Cell:
 
     def baseline(self) -> "Cell":
         """The dense cell that this one is compared with."""
+        # The value of no mask, spelt in one way: two spellings would be two baselines.
         return replace(self, pattern=None, strategy=None, sparsity=0.0, allocation="uniform")
 
 
@@ -176,6 +178,7 @@ class Experiment:
             )
         conditions = [_Condition.read(text) for text in _conditions(only)]
         chosen = {cell for cell in self.cells if all(condition.holds(cell) for condition in conditions)}
+        # A result without its baseline could not be compared with anything.
         kept = chosen | {cell.baseline() for cell in chosen}
         cells = tuple(cell for cell in self.cells if cell in kept)
         if not cells:
@@ -183,12 +186,14 @@ class Experiment:
                 f"--only '{only}' leaves none of the {len(self.cells)} cells{self._hint(conditions)}"
             )
         only_these = sorted(condition.text for condition in conditions)
+        # Another digest is another run folder: the records of a selection must not replace those of the whole.
         return replace(self, cells=cells, digest=digest({"spec": self.digest, "only": only_these}))
 
     def smoke(self) -> "Experiment":
         """The same grid on tasks cut short, one seed and at most two sparsities: a test of the path, not of numbers."""
         cells: dict[Cell, None] = {}
         for group in _groups(self.cells, lambda cell: replace(cell, seed=0, sparsity=0.0).id):
+            # The two ends of the range: what a pattern cannot reach shows at one of them.
             low, high = min(cell.sparsity for cell in group), max(cell.sparsity for cell in group)
             for sparsity in sorted({low, high}):
                 first = next(cell for cell in group if cell.sparsity == sparsity)
@@ -255,6 +260,7 @@ def _identity(component: Component) -> str:
     return canonical(component.identity())
 
 
+# Typed, since 0, 0.0 and False are one key to a cache and three texts in JSON.
 @lru_cache(maxsize=4096, typed=True)
 def _value(value: str | float) -> str:
     return canonical(value)
@@ -301,6 +307,7 @@ class _Condition:
 
     @classmethod
     def read(cls, text: str) -> "_Condition":
+        # Names first, so that a label with an operator in it stays part of the value.
         match = re.fullmatch(rf"\s*([A-Za-z_]+)\s*({_OPERATOR})\s*(\S.*?)\s*", text)
         # `and` may be part of a label; before another condition it is meant as a comma.
         joined = re.split(rf"\s+(?:and|&&?)\s+(?=[A-Za-z_]+\s*{_OPERATOR})", text.strip())
@@ -330,6 +337,8 @@ class _Condition:
 
     def holds(self, cell: Cell) -> bool:
         """Whether a cell meets it; a baseline has no sparsity or allocation and no name but `dense`."""
+        # Also with `!=`: a baseline has no sparsity that could be another one. It comes with the cells that are
+        # compared with it.
         if cell.is_dense and self.axis in ("sparsity", "allocation"):
             return False
         if cell.is_dense and self.axis in ("pattern", "strategy"):
@@ -337,6 +346,7 @@ class _Condition:
         if self.axis in ("sparsity", "seed"):
             return self._compares(getattr(cell, self.axis))
         met = any(value in _words(cell, self.axis) for value in self.values)
+        # One of several values is enough for `=`, and none of them may hold for `!=`.
         return met == (self.operator == "=")
 
     def _compares(self, number: float) -> bool:
@@ -370,6 +380,7 @@ def _conditions(text: str) -> list[str]:
     for part in text.split(","):
         begins = re.match(rf"\s*([A-Za-z_]+)\s*({_OPERATOR}|$)", part)
         is_inside = bool(found) and not _is_balanced(found[-1])
+        # A comma begins a condition where an axis follows it, or where an operator does and no bracket is open.
         if not found or (begins and (begins[1] in AXES or (begins[2] and not is_inside))):
             found.append(part)
         else:

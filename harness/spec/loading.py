@@ -23,14 +23,12 @@ from harness.api import (
 )
 from harness.discovery.registry import Registry
 from harness.spec.document import AXES, Document, Partial, validate
-from harness.spec.entries import Axes, AxisValue, Reader, Value
+from harness.spec.entries import SPARSE, Axes, AxisValue, Reader, Value
 from harness.spec.experiment import Allocation, Cell, Experiment
 from harness.spec.source import MAX_BYTES, Problems, read
 
 MAX_CELLS = 100_000
 """A larger matrix is refused: it is a slip of the pen, or nobody will live to see its end."""
-
-_SPARSE = ("pattern", "strategy", "sparsity")  # what a dense baseline has not
 
 
 def load(path: Path, registry: Registry, *, plugins: Sequence[Path] | None = None) -> Experiment:
@@ -68,14 +66,17 @@ def loads(
     """
     value, problems = read(text, filename)
     document = validate(value, problems)
+    # The model and the reader both look at the raw value, so that one mistake hides no other.
     if not isinstance(value, dict):
         problems.finish()  # there is nothing else to say of it
     raw = value if isinstance(value, dict) else {}
+    # Plugins of the file first: its entries may name them.
     registry = _with_plugins(registry, raw, problems, path) if plugins is None else registry.with_files(plugins)
     reader = Reader(registry, problems, path.parent if path else None)
     axes, hardware = reader.axes(raw), reader.hardware(raw)
     problems.finish()
     assert document is not None  # or there would have been a problem
+    # After all mistakes of the file: a plugin that is not installed here may be sound on the user's other machine.
     if reader.unusable:
         raise PluginUnavailableError("\n".join(reader.unusable))
     cells = _Grid(document, axes, reader, problems).cells()
@@ -118,6 +119,8 @@ def _with_plugins(registry: Registry, raw: Mapping[str, JsonValue], problems: Pr
             problems.add(where, str(error))
             continue
         for row in registry.rows:
+            # A file's row is named by its absolute path; without this, a broken plugin would only be "unknown" further
+            # down.
             if row.state == "broken" and row.module == os.path.abspath(file):
                 problems.add(where, f"{row.module}: {row.error}; {row.remedy}")
     return registry
@@ -146,6 +149,7 @@ class _Grid:
         """Every cell: baselines first, then the matrix without `exclude`, then `include`."""
         if not self._is_small():
             return ()
+        # A dictionary as an ordered set: the order of the axes is the order of all tables.
         cells = dict.fromkeys(self._cell({axis: found.value for axis, found in p.items()}) for p in self._points())
         for index, single in enumerate(self.document.include):
             cell = self._single(single.model_dump(exclude_none=True), index)
@@ -187,9 +191,10 @@ class _Grid:
 
     def _single(self, entry: Mapping[str, JsonValue], index: int) -> Cell | None:
         """A cell of `include`; an axis it leaves out is taken from the matrix if there is only one value."""
-        is_dense = not any(axis in entry or self.axes[axis] for axis in _SPARSE)
+        # An entry that names nothing of a sparse cell, beside a matrix that has none, is a baseline.
+        is_dense = not any(axis in entry or self.axes[axis] for axis in SPARSE)
         values: dict[str, Value] = {}
-        wanted = [axis for axis in AXES if not (is_dense and axis in _SPARSE)]
+        wanted = [axis for axis in AXES if not (is_dense and axis in SPARSE)]
         for axis in wanted:
             known = self.axes[axis]
             found = known[0] if len(known) == 1 else None
@@ -230,6 +235,7 @@ class _Filter:
         for axis in AXES:
             values: list[JsonValue] | None = getattr(partial, axis)
             if values is not None:
+                # By where values stand and not by what they are: equal numbers may be written in several places.
                 paths[axis] = {f.path for f in axes[axis] if any(reader.matches(f, axis, value) for value in values)}
         return cls(paths)
 
@@ -246,6 +252,7 @@ def _digest(document: Document, cells: tuple[Cell, ...], hardware: tuple[Hardwar
     """A digest of what is meant, not of how it is written; folders and budgets change no result and stay out."""
     return digest(
         {
+            # With labels, which cells' ids leave out: a renamed pattern is another table, so another run's folder.
             "cells": [{"cell": cell.id, **cell.labels()} for cell in cells],
             "scope": [*document.scope],
             "hardware": [{**model.identity(), "label": model.label()} for model in hardware],
@@ -272,6 +279,7 @@ def _written_out(
             inside[axis] = written
         elif axis == "task":
             content[axis] = written
+    # The model fills in its default at the top, which would contradict the one in the matrix.
     if allocation_inside:
         del content["allocation"]
     elif isinstance(content.get("allocation"), dict) and axes["allocation"]:

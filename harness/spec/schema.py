@@ -38,6 +38,7 @@ def schema(registry: Registry) -> dict[str, JsonValue]:
             {"type": "object", "additionalProperties": {"type": "number", "minimum": 0, "exclusiveMaximum": 1}},
         ]
     }
+    # pydantic knows entries as any JSON; what an editor should offer comes from the registry.
     _fill(root["properties"], {"task": True, "allocation": False, "hardware": True})
     for model, many in (("Matrix", True), ("Partial", True), ("Single", False)):
         _fill(definitions[model]["properties"], dict.fromkeys(AXES, many))
@@ -59,6 +60,7 @@ def _entry(registry: Registry, kind: Kind, definitions: Schema) -> Schema:
     # A name in an exclude may also be a label, and `distribution/name` is a name too: the enum only proposes.
     forms: list[Schema] = [{"enum": list(names)}, {"type": "string"}]
     for name in names:
+        # Definitions of two plugins may share a name, `Source` say: each goes under its plugin's.
         key = f"{kind}.{name}"
         definitions[key] = _described(registry.get(kind, name), key, definitions)
         forms.append({"$ref": _TEMPLATE.format(model=key)})

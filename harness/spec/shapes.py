@@ -47,6 +47,7 @@ def check(experiment: Experiment, problems: Mapping[Task, Problem]) -> None:
             does not fit a tensor, an allocation of an unknown tensor, a strategy that does not fit the recipe.
     """
     lines: dict[str, Place] = {}
+    # By label and message: the same misfit in hundreds of cells is one line.
     for axis, label, message in dict.fromkeys((*_scope_misfits(experiment, problems), *_misfits(experiment, problems))):
         place, path = experiment.places.get((axis, label), (Place(1, 1), axis))
         lines[f"{experiment.filename}:{place.line}:{place.column} {path}: {' '.join(message.split())}"] = place
@@ -62,6 +63,7 @@ def _scope_misfits(experiment: Experiment, problems: Mapping[Task, Problem]) -> 
     matrices = [tensor for problem in problems.values() for tensor in problem.tensors() if tensor.is_prunable]
     known = {name for tensor in matrices for name in _names(tensor)}
     biases = {tensor.name for problem in problems.values() for tensor in problem.tensors()} - known
+    # Of a task that could not be loaded nothing is known: then no name is called unknown.
     is_complete = all(cell.task in problems for cell in experiment.cells)
     for entry in experiment.scope:
         if entry in biases:
@@ -86,6 +88,7 @@ def _misfits(experiment: Experiment, problems: Mapping[Task, Problem]) -> Iterat
             try:
                 scopes[task] = scope_tensors(problem, experiment.scope)
             except SpecError as error:
+                # An empty scope stands in, so that every other misfit of this task is still told.
                 scopes[task] = ()
                 if any(True for _ in _known_to_others(experiment, problems, task)):
                     yield "task", labels["task"], str(error)

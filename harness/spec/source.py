@@ -21,7 +21,7 @@ MAX_NODES = 100_000
 WHOLE = "(document)"
 """The path of a problem of the file as a whole."""
 
-_MAX_DEPTH = 40
+_MAX_DEPTH = 40  # enough for any experiment, far from Python's recursion limit
 _CORE = "tag:yaml.org,2002:"
 
 Path = tuple[str | int, ...]
@@ -44,6 +44,7 @@ class Problems:
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
     lines: dict[str, Place] = field(default_factory=dict)
+    # Their sentence is written; a missing or wrong value there would only be a second one about the same place.
     refused: set[Path] = field(default_factory=set)  # values that could not even be read: nothing more is said of them
 
     def add(self, path: Path, message: str, *, at: str = "value") -> None:
@@ -51,6 +52,7 @@ class Problems:
 
         A path that the file does not spell out (a single value read as a list, say) is told by its nearest parent.
         """
+        # A path may lead below what the file has, to a missing key: the message goes to the nearest value above.
         known = path
         while known and known not in self.values:
             known = known[:-1]
@@ -62,6 +64,7 @@ class Problems:
     def add_at(self, place: Place, path: str, message: str) -> None:
         """Note a problem at a position."""
         text = f"{self.filename}:{place.line}:{place.column} {path or WHOLE}: {' '.join(message.split())}"
+        # By its text: a model and a reader that note the same thing note it once.
         self.lines.setdefault(text, place)
 
     def line(self, path: Path) -> int:
@@ -75,6 +78,7 @@ class Problems:
             SpecError: one line per problem, in the order of the file.
         """
         if self.lines:
+            # In the order of the file, as an editor walks through them.
             raise SpecError("\n".join(sorted(self.lines, key=lambda text: (self.lines[text], text))))
 
 
@@ -135,6 +139,7 @@ def read(text: str, filename: str) -> tuple[JsonValue, Problems]:
 
 
 def _compose(text: str, problems: Problems) -> Node | None:
+    # Before parsing: YAML 1.1 reads `no` as false and 010 as 8, and ruamel would obey the directive.
     directive = re.search(r"^%YAML[ \t]+(?!1\.2\b)(\S+)", text, re.MULTILINE)
     if directive:
         line = text.count("\n", 0, directive.start()) + 1
@@ -181,6 +186,7 @@ class _Converter:
         self.nodes = 0
 
     def value(self, node: Node, path: Path, above: tuple[int, ...]) -> JsonValue:
+        # Counted with aliases written out: nine levels of nine aliases are 400 million values from a few lines.
         self.count(path)
         if id(node) in above:
             raise _TooLargeError(path, "expected a tree of values, got an alias of what it stands in")
@@ -205,6 +211,7 @@ class _Converter:
         found: dict[str, JsonValue] = {}
         for key, value in self.pairs(node, path):
             inner = (*path, key.value)
+            # Pairs are walked in their order: a second one of the same name would silently win in a dictionary.
             if inner in self.problems.keys and key.value in found:
                 first = self.problems.keys[inner].line
                 self.problems.add_at(
@@ -217,6 +224,7 @@ class _Converter:
             if (empty := _place_of_nothing(key, value)) is not None:
                 self.problems.values.setdefault(inner, empty)
             found[key.value] = self.value(value, inner, above)
+        # Merged pairs after the mapping's own, which win over them.
         merged = [pair for other in self.merges(node, path, above) for pair in self.merged(other, path, above)]
         for key, value in merged:
             if key.value not in found:
@@ -260,10 +268,12 @@ class _Converter:
             return self.refuse(path, f"expected a plain value, got one tagged {node.tag}")
         try:
             value = _SCALARS[kind](text)
+        # KeyError: a word that YAML 1.2 does not take for a truth value, under an explicit tag.
         except (ValueError, KeyError):
             if kind == "int" and len(text) > _DIGITS:
                 return self.refuse(path, f"expected a number of at most {_DIGITS} digits, got {len(text):,}")
             return self.refuse(path, f"expected a value of type {kind}, got {got(text)}")
+        # JSON has no infinity, and no parameter means one.
         if isinstance(value, float) and not math.isfinite(value):
             return self.refuse(path, f"expected a finite number, got {text}")
         return value

@@ -31,7 +31,9 @@ def import_file(path: Path) -> ModuleType:
     """
     file = checked(path)
     package = package_of(file.parent)
+    # All of it: which neighbours an import has read is not recorded, and half-new code would be neither version.
     _forget_changed(package)
+    # Python remembers folders' listings by their time of change, too coarse for a file written just before.
     importlib.invalidate_caches()
     return importlib.import_module(f"{package}.{file.stem}")
 
@@ -54,6 +56,7 @@ def checked(path: Path) -> Path:
 
 def package_of(folder: Path) -> str:
     """The name of the package that stands for a folder."""
+    # A dot would part the name into packages, a percent sign begin an escape.
     return PREFIX + str(folder).replace("%", "%25").replace(".", "%2E")
 
 
@@ -81,6 +84,7 @@ class _Finder(MetaPathFinder):
         folder = folder_of(fullname)
         assert folder is not None
         if fullname == package_of(folder):
+            # A namespace of this one folder: files beside one another need no `__init__.py`.
             spec = ModuleSpec(fullname, None, is_package=True)
             spec.submodule_search_locations = [str(folder)]
             return spec if folder.is_dir() else None

@@ -99,6 +99,7 @@ def _changed(path: Path) -> int:
 
 @lru_cache(maxsize=2)
 def _read(name: str, files: tuple[tuple[Path, int], ...]) -> Corpus:
+    # Sorting by the training text alone: words of the other texts are known from it, or not at all.
     read = [_words(path) for path, _ in files]
     counts = Counter(read[0].words)
     # By descending count, then by the alphabet: the order never depends on where a word came first.
@@ -152,6 +153,7 @@ def _words(path: Path) -> _Text:
 
 def _ids(text: _Text, ids: Mapping[str, int], path: Path) -> Tokens:
     words, unknown = text.words, ids.get(UNK, -1)
+    # -1 where the text has no <unk> either: found below, with its line.
     tokens = np.fromiter((ids.get(word, unknown) for word in words), dtype=np.int32, count=len(words))  # (tokens,)
     if (tokens < 0).any():
         first = int(np.argmax(tokens < 0))

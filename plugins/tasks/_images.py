@@ -81,6 +81,7 @@ def mnist(data_dir: Path | None) -> Images:
         )
     test = _pair(cast(Path, paths[NAMES[2]]), cast(Path, paths[NAMES[3]]))
     count = len(test[1])
+    # A folder with the t10k files only is common, since they are small: it is enough to try everything out.
     protocol = "the t10k files alone, first 8/10 train, next 1/10 valid, last 1/10 test; not MNIST's usual protocol"
     return _split(*test, (count * 8 // 10, count * 9 // 10), data="mnist", protocol=protocol)
 
@@ -212,6 +213,7 @@ def _cached(path: Path, axes: int) -> _Content:
 @lru_cache(maxsize=8)
 def _read(path: Path, changed: int, axes: int) -> _Content:
     array = read_idx(path, axes)
+    # The header again in front of the array: the digest is then that of the unpacked file, however it was packed.
     head = bytes([0, 0, 8, axes]) + np.array(array.shape, dtype=">u4").tobytes()
     sha = hashlib.sha256(head)
     sha.update(array.tobytes())
@@ -252,10 +254,12 @@ def _parse(stream: BinaryIO, path: Path, axes: int) -> Bytes:
             f"lenet expects an IDX file that begins with {magic.hex()} (unsigned bytes, {axes} axes), {path} begins "
             f"with {header[:4].hex() or 'nothing'}; check that images and labels are not swapped, or get the file again"
         )
+    # Filled up with zeros where the header is cut short: the length check below then says so.
     shape = np.frombuffer(header[4:].ljust(4 * axes, b"\0"), dtype=">u4").tolist()
     size = prod(shape)
     if size > MAX_BYTES:
         raise DataError(f"lenet reads at most {MAX_BYTES} bytes, {path} announces {shape}; get the file again")
+    # One byte more than promised tells that there is more.
     content = stream.read(size + 1)
     if len(header) < head or len(content) != size:
         got = len(header) + len(content)

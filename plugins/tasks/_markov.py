@@ -54,8 +54,10 @@ def slot_counts() -> NDArray[np.int64]:
     Shapes:
         -> (SUCCESSORS,), sum SLOTS.
     """
+    # Ranks to the power of 1.5 by an integer root: floating powers may differ between machines in their last bit.
     shares = [10**9 // isqrt(rank**3 * 10**6) for rank in range(1, SUCCESSORS + 1)]
     counts = np.array([max(1, SLOTS * share // sum(shares)) for share in shares], dtype=np.int64)
+    # What rounding took goes to the first rank, so that the slots are 256 and an entropy is exact.
     counts[0] += SLOTS - counts.sum()
     return counts
 
@@ -85,6 +87,7 @@ def _corpus(source: MarkovSource) -> Corpus:
     tokens, ranks = _walk(source, source.tokens + 2 * held_out)
     bounds = (0, source.tokens, source.tokens + held_out, source.tokens + 2 * held_out)
     texts = {split: tokens[bounds[i] : bounds[i + 1]] for i, split in enumerate(SPLITS)}
+    # By what the source really drew: on a short text the average differs from the entropy rate.
     nats = -np.log(slot_counts() / SLOTS)[ranks[bounds[2] + 1 :]]  # the first word of a text is given, not predicted
     facts: dict[str, JsonValue] = {
         "best_perplexity": round(float(np.exp(source.entropy)), 6),

@@ -21,6 +21,7 @@ def uniform(tensor: Tensor, limit: float, seed: int) -> NDArray[np.float32]:
     Shapes:
         -> the shape of the tensor.
     """
+    # A stream for each tensor by its name: a tensor more or less in a model changes no other one's weights.
     rng = np.random.default_rng([seed, zlib.crc32(tensor.name.encode())])
     return rng.uniform(-limit, limit, tensor.shape).astype(np.float32)
 
@@ -29,6 +30,7 @@ def digest(parts: Sequence[str], arrays: Sequence[Array]) -> str:
     """SHA-256 over the parts and over type, shape and bytes of the arrays."""
     sha = hashlib.sha256()
     for part in parts:
+        # With its length, so that ("ab", "c") and ("a", "bc") are two digests.
         sha.update(f"{len(part)}:{part}".encode())
     for array in arrays:
         # Little endian whatever the machine, so that a fingerprint is the same everywhere.

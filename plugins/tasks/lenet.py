@@ -169,6 +169,7 @@ class ImageClassification(Problem):
         pixels, labels = self._pixels(split), self._labels(split)
         if split == "train":
             size, order = self._task.batch, rng.permutation(len(labels))
+            # A batch that is not full would weigh its images more in the mean gradient.
             order = order[: self.recipe.steps_per_epoch * size]
         else:
             size, order = EVALUATION_BATCH, np.arange(len(labels))
@@ -189,6 +190,7 @@ class ImageClassification(Problem):
 
 def _glorot(tensor: Tensor) -> float:
     assert tensor.cols is not None
+    # A convolution's fan-out counts every tap of every filter, its fan-in all columns.
     taps = tensor.cols.repeat if tensor.role == "conv" else 1
     return sqrt(6 / (tensor.cols.size + tensor.rows.size * taps))
 

@@ -103,6 +103,7 @@ class LstmLm(Task):
     @model_validator(mode="after")
     def _nothing_is_ignored(self) -> Self:
         for corpus, field in (("text", "path"), ("synthetic", "synthetic")):
+            # A corpus that is not used would be ignored silently, and still be part of the task's label.
             if self.corpus != corpus and getattr(self, field) != type(self).model_fields[field].default:
                 raise ValueError(
                     f"lstm_lm: `{field}` belongs to corpus '{corpus}' and corpus is '{self.corpus}'; remove it or set "
@@ -160,6 +161,7 @@ class LanguageModel(Problem):
         }  # fmt: skip
         self._texts = {split: self._cut(split) for split in SPLITS}
         is_whole = task.corpus == "ptb" and not any(self._cuts.values())
+        # Only whole and unchanged is it the published experiment: anything else must not stand beside its figure.
         self._size, self._is_published = task.size, is_whole and task.settings() == PRESETS[task.size]
         settings = self._settings
         self.network = _network(settings, corpus.vocabulary)
@@ -192,6 +194,7 @@ class LanguageModel(Problem):
         return text[:tokens]
 
     def _segments(self, split: Split) -> int:
+        # Every stream needs one word more than it predicts.
         return (len(self._texts[split]) // self._settings.batch - 1) // self._settings.steps
 
     @cached_property
@@ -234,6 +237,7 @@ class LanguageModel(Problem):
         limit = self._settings.init
         return {
             tensor.name: np.zeros(tensor.shape, dtype=np.float32)
+            # As published: the LSTM's biases begin at zero, the softmax's like its weights.
             if tensor.role == "bias" and tensor.layer != "softmax"
             else _shared.uniform(tensor, limit, seed)
             for tensor in self.tensors()
@@ -250,11 +254,13 @@ class LanguageModel(Problem):
         """
         text = self._texts[split]
         if split == "test":
+            # One stream, so that every word of the test text but the first is predicted, and each once.
             streams, width = text[np.newaxis], TEST_SEGMENT  # (1, tokens)
             end = len(text) - 1
         else:
             length, width = len(text) // self._settings.batch, self._settings.steps
             streams = text[: length * self._settings.batch].reshape(self._settings.batch, length)  # (batch, length)
+            # What does not fill a segment for every stream is left out: all batches have one shape.
             end = width * self._segments(split)
         for start in range(0, end, width):
             stop = min(start + width, end)

@@ -44,6 +44,7 @@ class Own(Task):
     enters keys is its code with that of all files it imports, the parameters and the data.
     """
 
+    # The parameters are those of the user's function, which nothing here knows before it is opened.
     model_config = ConfigDict(frozen=True, extra="allow")
 
     name: ClassVar[str] = "own"
@@ -55,6 +56,7 @@ class Own(Task):
 
     @model_validator(mode="after")
     def _remember_the_folder(self, info: ValidationInfo) -> Own:
+        # Paths start at the experiment's folder, wherever the process does.
         self._folder = ((info.context or {}).get("folder") or Path()).resolve()
         return self
 
@@ -103,6 +105,7 @@ class OwnProblem(Problem):
 
     def native(self) -> Opened:
         """The user's objects, in this process; imports their framework."""
+        # It imports the framework: only a process that trains may have it.
         if self._opened is None:
             from .opened import Opened
 
@@ -127,11 +130,13 @@ class OwnProblem(Problem):
         with tempfile.TemporaryDirectory() as folder:
             asked, answer = Path(folder, "asked.json"), Path(folder, "answer.json")
             asked.write_text(json.dumps(self._task.asked(self._data_dir)))
+            # By its own interpreter and over files: what the user's code prints must not get between the answers.
             done = subprocess.run(
                 [sys.executable, "-m", __name__, str(asked), str(answer)],
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", check=False,
             )  # fmt: skip
             if not answer.exists():
+                # A framework that dies in native code leaves no exception, only what it printed last.
                 last = (done.stdout.strip().splitlines() or ["it printed nothing"])[-1]
                 raise OwnCodeError(f"own: {self._task.entry} ended its process with code {done.returncode}: {last}")
             found: dict[str, Any] = json.loads(answer.read_text())
@@ -181,6 +186,7 @@ class OwnProblem(Problem):
         found = {}
         for place, tensor in zip(self.network.places, self.network.trained, strict=True):
             values = parameters[place.parameter]
+            # Parts of a fused parameter are tensors of their own: queries, keys and values.
             part = values if place.rows is None else values[place.start : place.start + place.rows]
             found[place.tensor] = place.outward(part, tensor.shape).astype(np.float32, copy=False)
         return found

@@ -20,6 +20,7 @@ def main(asked: Path, answer: Path) -> None:
         data_dir = Path(given["data_dir"]) if given["data_dir"] else None
         opened = Opened(given["entry"], Path(given["folder"]), given["parameters"], data_dir, smoke=given["smoke"])
         network, recipe = opened.network, opened.recipe
+        # At least one rate, which is what a model that is not trained any more is asked for.
         rates = [recipe.learning_rate.at(epoch) for epoch in range(max(1, recipe.epochs))]
         found = {
             "network": network.model_dump(mode="json"),

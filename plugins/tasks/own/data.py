@@ -35,11 +35,13 @@ class Data:
 
     def __init__(self, way: Way, split: Split, source: Any, batch: int, steps: int | None) -> None:
         self._way, self._split, self._steps = way, split, steps
+        # Larger batches where nothing is trained: the result is the same and comes sooner.
         self._batch = batch if split == "train" else max(batch, _EVALUATION_BATCH)
         self._make = source if callable(source) and not _has_data(source) else None
         source = source(0) if self._make is not None else source
         self._arrays: Any = None
         self._source, self._items = source, 0
+        # A pair of arrays, not of items: data sets with items come as objects of their own.
         if isinstance(source, tuple | list) and len(source) == 2 and not isinstance(source, str):
             self._arrays = tuple(_mapped(part, way.tensor) for part in source)
             sizes = {len(each) for part in self._arrays for each in _leaves(part)}
@@ -80,6 +82,7 @@ class Data:
             yield from (self._pair(batch) for batch in self._begun(int(rng.integers(2**31))))
             return
         order = rng.permutation(self._items) if self._split == "train" else np.arange(self._items)
+        # Steps, not slices of the order: an epoch of training drops what does not fill a batch.
         for step in range(self.steps()):
             chosen = order[step * self._batch : (step + 1) * self._batch]
             yield self._chosen(chosen)
@@ -113,9 +116,11 @@ class Data:
         if self._arrays is not None:
             return _hashed([self._arrays])
         if not self._is_stream:
+            # Augmentation draws while items are read: seeded, two readings are equal.
             self._way.seed(0)
             return _hashed(self._source[place] for place in range(self._items))
         found = _hashed(self._limited(self._begun(0)))
+        # Its first batches twice: a stream that shuffles anew shows it there.
         first, second = (_hashed(islice(self._begun(0), _COMPARED)) for _ in range(2))
         if first != second:
             raise DataError(
@@ -162,6 +167,7 @@ def _hashed(parts: Any) -> str:
 def _hash(value: Any, update: Any) -> None:
     if isinstance(value, Mapping):
         value = tuple(value.items())
+    # With brackets and lengths, so that nesting counts.
     if isinstance(value, tuple | list):
         update(f"({len(value)}".encode())
         for inner in value:
@@ -169,6 +175,7 @@ def _hash(value: Any, update: Any) -> None:
     elif isinstance(value, str | bytes):
         update(value.encode() if isinstance(value, str) else value)
     else:
+        # A copy in one order: strides of an array are no part of what it holds.
         array = np.ascontiguousarray(np.asarray(value))
         if array.dtype == object:
             raise DataError(f"own: an item of type {type(value).__name__} cannot be hashed; set `data_version`")

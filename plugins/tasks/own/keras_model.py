@@ -55,6 +55,7 @@ def held(model: KerasModel) -> list[Held]:
     names: dict[str, int] = {}
     for path in _paths(model, ()):
         layer = path[-1]
+        # By identity: two layers may be equal, and one may be used in two places.
         if id(layer) in seen:  # used twice, or listed by two layers around it
             continue
         seen.add(id(layer))
@@ -74,6 +75,7 @@ def _paths(layer: KerasLayer, before: tuple[KerasLayer, ...]) -> Iterator[tuple[
     path = (*before, layer)
     yield path
     if isinstance(layer, tf_keras.layers.RNN) and not _is_custom_cell(layer):
+        # Else its cell would be found as a layer of its own, and its variables twice.
         return  # its cell is read as a part of the layer
     for inner in layer._flatten_layers(recursive=False, include_self=False):
         yield from _paths(inner, path)
@@ -98,8 +100,10 @@ def _own_variables(layer: KerasLayer) -> dict[str, Variable]:
     if isinstance(layer, tf_keras.layers.RNN) and not _is_custom_cell(layer):
         holder = layer.cell
     found: dict[str, Variable] = {}
+    # The private lists are this layer's own: the public ones have those of inner layers too.
     for variable in (*holder._trainable_weights, *holder._non_trainable_weights):
         part = variable.name.partition(":")[0].rpartition("/")[2] or "variable"
+        # Some layers give two variables one name.
         count = sum(each == part or each.startswith(f"{part}_") for each in found)
         found[part if part not in found else f"{part}_{count}"] = variable
     return found
@@ -178,6 +182,7 @@ def read(
                 continue
             matrix = _matrix(each, part, variable, is_output=id(each.layer) in outputs)
             if matrix is None and name in prunable:
+                # What the user calls a matrix is taken for one, in the order of a dense kernel.
                 matrix = _Matrix((1,), (0,), "dense")
             tensors.append(_tensor(each, name, variable, matrix))
             places.append(_place(name, variable, matrix))
@@ -228,6 +233,7 @@ def _convolution(part: str, shape: tuple[int, ...]) -> _Matrix | None:
     if part == "depthwise_kernel":
         return _Matrix((last - 1, last), taps, "conv", ("channels", 1))
     if part in ("kernel", "pointwise_kernel"):
+        # Columns are (channel, tap), as the harness counts them: so many in a row are of one input.
         repeat = prod(shape[: len(taps)])
         return _Matrix((last,), (last - 1, *taps), "conv", ("channels", 1), ("inputs", repeat))
     return None
@@ -257,6 +263,7 @@ def _recurrent(layer: KerasLayer, part: str) -> _Matrix | None:
     if isinstance(layer.cell, tf_keras.layers.LSTMCell):
         role, gates = "lstm", 4  # i, f, c, o are the harness's i, f, g, o
     elif isinstance(layer.cell, tf_keras.layers.GRUCell):
+        # Keras orders the GRU's gates z, r, h.
         role, gates, blocks = "gru", 3, (1, 0, 2)  # z, r, h; the harness has r, z, n
     cols = ("units", 1) if part == "recurrent_kernel" else ("inputs", 1)
     return _Matrix((1,), (0,), role, ("units", gates), cols, blocks)
@@ -268,6 +275,7 @@ def _einsum(each: Held, is_output: bool) -> _Matrix | None:
 
     left, _, result = each.layer.equation.replace("...", "").partition("->")
     given, _, kernel = left.partition(",")
+    # An axis of the kernel that input and output both have is neither: it runs along.
     inputs = tuple(place for place, axis in enumerate(kernel) if axis in given and axis not in result)
     outputs = tuple(place for place, axis in enumerate(kernel) if axis in result and axis not in given)
     if len(inputs) + len(outputs) != len(kernel) or not inputs or not outputs:
@@ -413,6 +421,7 @@ class Trace:
     def outputs(self, result: object) -> set[int]:
         """Ids of the layers whose result the model gives as its own, a softmax aside."""
         logits = getattr(result, "_keras_logits", result)
+        # A softmax as the last layer is looked through: Keras notes what went into it.
         return {layer for layer, given in self._last.items() if given is result or given is logits}
 
     def _see(self, layer: KerasLayer, inputs: tuple[Any, ...], result: Any) -> None:
@@ -426,9 +435,11 @@ class Trace:
             if part == "depthwise_kernel" and "pointwise_kernel" in each.variables:
                 # Of a separable convolution only the result of its second product is seen; both run as often.
                 values = values // int(each.variables["pointwise_kernel"].shape[-1]) * outputs
+            # Results have so many values per position: what remains is how often the product ran.
             self._positions[id(layer)] = self._positions.get(id(layer), 0) + values // outputs
             if matrix.role in ("dense", "softmax"):
                 self._last[id(layer)] = result
+            # One variable tells how often a layer ran; others would count it again.
             break
 
 
@@ -448,11 +459,13 @@ def wrappable(model: KerasModel, inputs: Any, outputs: Any) -> tuple[str, ...]:
     try:
         from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
 
+        # A clone, since wrapping replaces layers: the user's own model stays what it is.
         clone = tf_keras.models.clone_model(model)
         clone.set_weights(model.get_weights())
         given = clone(inputs, training=False)
     except Exception:  # whatever a user's layer raises when it is made again: it is masked in place then
         return ()
+    # Put together anew, a model whose `call` does more than its layers gives other outputs.
     if not np.array_equal(np.asarray(given), np.asarray(outputs), equal_nan=True):
         return ()
     # Not layers made of layers, such as attention: those have no variables yet where the wrapper looks for them.

@@ -47,6 +47,7 @@ class KerasWay(Way):
 
     def completed(self, model: Any, inputs: Any) -> None:
         """A subclassed model has its variables after its first call only."""
+        # Layers may be built late even where the model says that it is built.
         if not model.built or any(not layer.built for layer in keras_model.layers_of(model)):
             self.forward(model, inputs, training=False)
         for variable in model.trainable_weights:
@@ -56,6 +57,7 @@ class KerasWay(Way):
                 )
 
     def start(self, model: Any, path: Path) -> None:
+        # `.keras` and `.h5` may hold code; reading the weights alone runs none of it.
         """Of `.keras` and `.weights.h5` only the weights are read; `.safetensors` has them by name, as Keras has."""
         if path.suffix == ".safetensors":
             _load_arrays(model, path)
@@ -125,6 +127,7 @@ class KerasWay(Way):
         logits = getattr(outputs, "_keras_logits", None)
         if logits is None:
             logits = outputs
+            # Only eagerly are there values to look at; a graph has been looked at by then.
             if tf.executing_eagerly() and _are_probabilities(np.asarray(outputs)):
                 raise SpecError(
                     "own: the model's outputs add up to 1, so they are probabilities, and the default loss takes "
@@ -181,6 +184,7 @@ class KerasWay(Way):
         import tf_keras
 
         if isinstance(source, tf_keras.utils.Sequence):
+            # Its iterator has no end: it begins again after its last batch.
             return (source[place] for place in range(len(source)))
         return source  # type: ignore[no-any-return]  # an iterable, as the data set checks
 
@@ -203,6 +207,7 @@ def _load_arrays(model: Any, path: Path) -> None:
     given = load_file(path)
     for name, variable in keras_model.variables(model).items():
         own = variable.name.partition(":")[0]
+        # By the harness's name, by Keras's, with and without the index of the output.
         value = next((given[key] for key in (name, own, f"{own}:0", own.replace("/", ".")) if key in given), None)
         if value is None:
             raise SpecError(f"it lacks {name}; it has {', '.join(sorted(given)[:8]) or 'nothing'}")

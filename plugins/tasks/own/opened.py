@@ -79,6 +79,7 @@ class Opened:
             raise SpecError(f"own: {self.path.name} has no function {name!r}; it has {', '.join(names) or 'none'}")
         for way in loaded_ways():
             way.seed(0)  # data that the function draws are the same in every process
+        # The exception of a user's file is told with its line in that file.
         with theirs(self.folder, f"{name}()"):
             given = function(**self._arguments(function, name, data_dir))
         if not isinstance(given, OwnModel):
@@ -87,6 +88,7 @@ class Opened:
             )
         self.own = given
         with theirs(self.folder, "building the model"):
+            # The model is made to look at it: which framework it is of decides how everything else is read.
             self.way: Way = way_of(given.model)
         with theirs(self.folder, "opening the data"):
             self._splits = {
@@ -129,6 +131,7 @@ class Opened:
             path = self._start_file()
             try:
                 self.way.start(model, path)
+            # Frameworks raise all sorts of errors for a wrong checkpoint: each means that it is not of this model.
             except Exception as error:
                 text = " ".join(str(error).split())
                 raise SpecError(
@@ -158,11 +161,13 @@ class Opened:
         with theirs(self.folder, "the model on its first batch"):
             outputs, seen = self.way.traced(model, inputs)
         with theirs(self.folder, "the loss of the first batch"):
+            # In the order of a training step, each named: a mistake in the loss is not told as one of the model.
             loss = self.loss(outputs, targets)
             items = self.items(targets)
         if not self.way.is_scalar(loss):
             raise SpecError(f"own: `loss` must give one number, got {_kind(loss)}; take the mean over the items")
         with theirs(self.folder, "the metric of the first batch"):
+            # One whole round through the user's functions, before anything is trained.
             self.value(self.sums(self.measured(outputs, targets), _number(loss) * items), items)
         return self.way.found(model, seen, items, Wishes(self.own.prunable, self.own.same_units))
 
@@ -180,6 +185,7 @@ class Opened:
             rate = Listed(rates=rates)
         elif not isinstance(rate, LearningRate):
             rate = Constant(rate=float(rate))
+        # A user's own optimiser is code: its digest is in the key, and the recipe's says nothing of it.
         optimiser = SGD() if callable(own.optimiser) else own.optimiser
         return Recipe(
             epochs=own.epochs, optimiser=optimiser, learning_rate=rate, clip_norm=own.clip_norm, steps_per_epoch=steps
@@ -197,6 +203,7 @@ class Opened:
     def fingerprint(self) -> str:
         """A digest of the user's code with what it imports, of its parameters, the data and the checkpoint."""
         with theirs(self.folder, "reading the data"):
+            # A version that the user gives spares reading all data; keeping it true is then theirs.
             data = self.own.data_version or [data.digest() for data in self._splits.values()]
         start = hashlib.sha256(self._start_file().read_bytes()).hexdigest() if self.own.start is not None else ""
         parts = [source.closure(self.path), self._parameters, data, start, self._smoke]
@@ -209,6 +216,7 @@ class Opened:
         steps = self.recipe.steps_per_epoch if split == "train" else 1 if self._smoke else None
         done, left = 0, self._splits[split].batches(rng)
         while steps is None or done < steps:
+            # Around the one step that runs their code, not around what is done with the batch.
             with theirs(self.folder, f"reading batch {done + 1} of `{split}`"):
                 batch = next(left, None)
             if batch is None and steps is None:
@@ -261,6 +269,7 @@ class Opened:
             raise SpecError(f"own: a `measure` of {np.size(sums)} sums needs a `finish` that makes one number of them")
         mean = float(sums) / items
         if measure == "perplexity":
+            # Beyond exp(700) a double is infinite.
             return exp(mean) if mean < 700 else float("inf")
         return 100 * mean if measure == "accuracy" else mean
 

@@ -75,6 +75,7 @@ def closure(path: Path) -> dict[str, str]:
         tree = _parsed(file, name)
         found[name] = hashlib.sha256(_plain(tree).encode()).hexdigest()[:16]
         for module in _imports(tree, file, folder):
+            # What is no file beside it is a package, or part of one: its version stands for its code.
             files = list(_files(module, folder))
             pending += files
             top = module.partition(".")[0]
@@ -117,6 +118,7 @@ def _imports(tree: ast.Module, file: Path, folder: Path) -> Iterator[str]:
             source = ".".join([*base, *([node.module] if node.module else [])])
             if source:
                 yield source
+            # A name imported from a package may be a module of it.
             yield from (f"{source}.{alias.name}".lstrip(".") for alias in node.names)
 
 

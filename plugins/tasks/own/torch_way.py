@@ -40,12 +40,14 @@ class TorchWay(Way):
         """Refuse other types than float32; lazy layers get their sizes."""
         import torch
 
+        # Lazy layers take their sizes from the first batch that they see.
         if any(isinstance(each, torch.nn.parameter.UninitializedParameter) for each in model.parameters()):
             with torch.no_grad():
                 self.forward(model, inputs, training=True)
         for parameter in model.parameters():
             if parameter.dtype != torch.float32 and parameter.requires_grad:
                 raise SpecError(f"own: parameters must be float32, got {parameter.dtype}; convert the model")
+            # Transposed views would be written in another order than they are read.
             parameter.data = parameter.data.contiguous()
 
     def start(self, model: Any, path: Path) -> None:
@@ -56,8 +58,10 @@ class TorchWay(Way):
             from safetensors.torch import load_file
 
             state: Any = load_file(path)
+        # weights_only: a pickle that runs code is refused.
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
+            # Trainers wrap the weights in a dictionary of their own.
             state = state.get("state_dict", state) if isinstance(state, dict) else state
         model.load_state_dict(state)
 
@@ -69,6 +73,7 @@ class TorchWay(Way):
         """A forward pass in evaluation under hooks."""
         import torch
 
+        # Without dropout, so that the shapes and the loss looked at are those of the model alone.
         model.eval()
         trace = torch_model.Trace(model)
         torch.backends.mha.set_fastpath_enabled(False)  # it would call no layer, and compute in another way
@@ -105,6 +110,7 @@ class TorchWay(Way):
 
     def items(self, targets: Any) -> int:
         """Every element of integer targets, or else the length of their first axis."""
+        # A class index is an item for each element, a vector of a regression is one.
         return int(targets.numel() if not targets.is_floating_point() else targets.shape[0])
 
     def correct(self, outputs: Any, targets: Any) -> Any:

@@ -122,6 +122,7 @@ class Way(ABC):
 
     def is_stream(self, source: object) -> bool:
         """Whether a source yields whole batches."""
+        # A data set with items has both; an iterator, a loader or a generator lacks one of them.
         return not (hasattr(source, "__getitem__") and hasattr(source, "__len__"))
 
     def stream(self, source: Any) -> Iterable[Any]:

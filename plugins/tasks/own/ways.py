@@ -23,6 +23,7 @@ def way_of(make_model: Any) -> Way:
     Raises:
         SpecError: it is of none that the harness knows.
     """
+    # One framework in the process: no model has to be made to ask it.
     loaded = loaded_ways()
     if len(loaded) == 1:
         return loaded[0]
