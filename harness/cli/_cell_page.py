@@ -177,7 +177,21 @@ def _tensors(record: Mapping[str, Any]) -> "Grid":
         Column("tensor", lambda each: each[0], kind="label", matters="key"),
         Column("sparsity", lambda each: f"{each[1]:.4f}"),
     ]
+    for width, stored in record.get("storage", {}).items():
+        columns += _stored(width, stored["tensors"])
     return table(columns, sorted(record["tensor_sparsity"].items()))
+
+
+def _stored(width: str, tensors: Mapping[str, Any]) -> "Iterator[Column[tuple[str, float]]]":
+    """Bits of each tensor in the storage format that is smallest for its mask, and which that is."""
+    from harness.report.page import Column
+
+    def told(each: tuple[str, float], what: str) -> str:
+        found = tensors.get(each[0], {}).get(what, "–")
+        return f"{found:,}" if isinstance(found, int) else str(found)
+
+    yield Column(f"bits (w{width})", lambda each: told(each, "bits"))
+    yield Column("stored as", lambda each: told(each, "format"), kind="label")
 
 
 def _stages(stages: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> "Grid":

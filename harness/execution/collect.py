@@ -3,7 +3,9 @@
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 
 from harness import DISTRIBUTION
@@ -30,9 +32,12 @@ from harness.masks.updates import achieved
 from harness.planning.lowering import PlannedCell, pattern_banks
 from harness.planning.plan import Plan
 from harness.planning.stages import digest
-from harness.results.records import BEYOND, NOT_COSTED, Record, Status
+from harness.results.records import BEYOND, NOT_COSTED, Record, Status, Stored
 from harness.spec import Cell
 from harness.store import MASKS, StageRecord
+
+_TRAINED_BITS = 32
+"""Bits of a weight as frameworks train it: what is stored where no hardware entry says in which numbers it computes."""
 
 _NO_METRIC = Metric(name="", better="lower")
 """Of a task whose code did not even say that."""
@@ -261,6 +266,7 @@ class Collector:
                 "tensor_sparsity": by_tensor,
                 "hardware": self._hardware(planned, masks),
                 "fixed_point": self._fixed_point(planned),
+                "storage": self._storage(planned, masks),
                 "trained_epochs": len(ran),
                 "train_seconds": round(sum(record.seconds for record in trained), 3),
                 "dense_digest": dense[-1].digest if dense else None,
@@ -317,14 +323,7 @@ class Collector:
         models = self.plan.experiment.hardware
         if not models:
             return {}
-        assert planned.test is not None
-        task, end = planned.cell.task, self.finished[planned.end.key]
-        problem, test = self.plan.problems[task], self.finished[planned.test.key].test
-        workload = workload_of(planned.cell, problem, planned.scope, masks, test.activation_density if test else {})
-        if task not in self._networks:
-            self._networks[task] = digest(problem.network.model_dump(mode="json"))
-        # Dense cells of several seeds are one dense model to an engine, unless they skip different zeros.
-        identity = workload_digest(workload, self._networks[task], end.checksums.get(MASKS, "dense"))
+        workload, identity = self._workload(planned, masks)
         costs: dict[str, CostRecord] = {}
         self._uncosted.discard(planned.cell.id)
         for model in models:
@@ -334,6 +333,33 @@ class Collector:
                 found = {"model": _group(model), "reason": f"{NOT_COSTED}; the run goes on or was interrupted"}
             costs[model.label()] = found
         return costs
+
+    def _workload(self, planned: PlannedCell, masks: Mapping[str, Mask]) -> tuple[Workload, str]:
+        """What hardware models are asked about a finished cell, and a digest of it."""
+        assert planned.test is not None
+        task, end = planned.cell.task, self.finished[planned.end.key]
+        problem, test = self.plan.problems[task], self.finished[planned.test.key].test
+        workload = workload_of(planned.cell, problem, planned.scope, masks, test.activation_density if test else {})
+        if task not in self._networks:
+            self._networks[task] = digest(problem.network.model_dump(mode="json"))
+        # Dense cells of several seeds are one dense model to an engine, unless they skip different zeros.
+        return workload, workload_digest(workload, self._networks[task], end.checksums.get(MASKS, "dense"))
+
+    def _storage(self, planned: PlannedCell, masks: Mapping[str, Mask]) -> dict[str, Stored]:
+        """Bits of the masks with weights of every width that the experiment's hardware computes with."""
+        workload, identity = self._workload(planned, masks)
+        widths = self._weight_bits or (_TRAINED_BITS,)
+        return {str(bits): self._costs.stored(workload, identity, bits) for bits in widths}
+
+    @cached_property
+    def _weight_bits(self) -> tuple[int, ...]:
+        """Bits that a weight is stored with, in the numbers of the hardware entries, each width once."""
+        found: dict[int, None] = {}
+        for model in self.plan.experiment.hardware:
+            with suppress(PluginContractError):  # which its cost says
+                number_format = number_format_of(model)
+                found |= {number_format.stored_bits: None} if number_format else {}
+        return tuple(found)
 
 
 def _group(model: HardwareModel) -> str:

@@ -1,6 +1,6 @@
 """Hardware costs that are kept: equal masks on an equal hardware model are costed once, also across runs.
 
-    STORE/costs/ab/abcd....json     of one workload: its cost on every hardware model that was asked for
+    STORE/costs/ab/abcd....json     of one workload: its cost on every hardware model that was asked for, its storage
 
 The files are disposable: what is missing, unreadable or of other code is computed anew. The digest of a model is that
 of its parameters, of all code and data of its plugin, of `harness.api`, and of every file that a parameter names.
@@ -14,12 +14,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
 from harness._files import file_sha256
 from harness.api import HardwareModel, HarnessError, JsonValue, StoreError, Workload
 from harness.discovery.asking import cost_of, group_of, number_format_of
+from harness.formats import storage
 from harness.planning import code_digest
 from harness.planning.stages import digest
+from harness.results.records import Stored, StoredTensor
 from harness.store import Store
 
 CostRecord = dict[str, JsonValue]
@@ -58,6 +61,23 @@ class Costs:
             self._write(identity)
         return found
 
+    def stored(self, workload: Workload, identity: str, weight_bits: int) -> Stored:
+        """The bits of a workload in the smallest storage formats; milliseconds, so never left for later.
+
+        Args:
+            workload: the masks.
+            identity: a digest of it.
+            weight_bits: bits of a weight.
+        """
+        key = digest({"storage": weight_bits, "code": _content(Path(storage.__file__))})
+        kept = self._read(identity)
+        with suppress(KeyError, ValidationError):
+            return Stored.model_validate(kept[key])
+        found = stored(workload, weight_bits)
+        kept[key] = found.model_dump(mode="json")
+        self._write(identity)
+        return found
+
     def _path(self, identity: str) -> Path:
         return self._store.folder / "costs" / identity[:2] / f"{identity}.json"
 
@@ -86,6 +106,28 @@ def computed(model: HardwareModel, workload: Workload) -> CostRecord:
         return found | cost_of(model, workload).model_dump(mode="json")
     except HarnessError as error:
         return found | {"reason": str(error)}
+
+
+def stored(workload: Workload, weight_bits: int) -> Stored:
+    """Every matrix of a workload in the storage format that is smallest for its mask.
+
+    Args:
+        workload: the matrices; one without a mask is dense.
+        weight_bits: bits of a weight.
+    """
+    tensors, dense = {}, 0
+    for tensor in workload.tensors:
+        mask = workload.masks.get(tensor.name)
+        size = tensor.size if mask is None else mask.size
+        if size == 0:  # it has no weight to store
+            continue
+        dense += size * weight_bits
+        if mask is None:
+            tensors[tensor.name] = StoredTensor(format="dense", bits=size * weight_bits)
+        else:
+            best = storage.best(storage.sizes(mask, weight_bits=weight_bits))
+            tensors[tensor.name] = StoredTensor(format=best.name, bits=best.bits or 0)
+    return Stored(bits=sum(each.bits for each in tensors.values()), dense_bits=dense, tensors=tensors)
 
 
 def workload_digest(workload: Workload, network: str, masks: str) -> str:

@@ -1,9 +1,11 @@
 """Every planned cell as a row: what a page lists below its tables, and what data frames are made of."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from harness.report import formats, page
 from harness.report.page import Column, Grid, Section, Shown, missing
+from harness.report.rows import weight_widths
 from harness.results.records import Record
 
 
@@ -40,6 +42,8 @@ def _columns(records: Sequence[Record]) -> Iterator[Column[Record]]:
     yield Column("epochs", lambda record: formats.epochs(record.total_epochs, record.retrain_epochs))
     yield Column("s", lambda record: f"{record.train_seconds:.1f}")
     yield Column("costed", _costed)
+    for width in weight_widths(records):
+        yield Column(f"stored kbit, w{width}", partial(_stored, width))
     yield Column("why", lambda record: record.reason, kind="text")
 
 
@@ -59,6 +63,13 @@ def _number(get: Callable[[Record], float | None], shown: Callable[[float], str]
         return f"{value:.{record.digits}f}" if shown is None else shown(value)
 
     return text
+
+
+def _stored(width: str, record: Record) -> Shown:
+    found = record.storage.get(width)
+    if found is None:
+        return missing(record.status if not record.is_done else "not recorded")
+    return f"{formats.kilobits(found.bits)} {', '.join(found.formats)}"
 
 
 def _costed(record: Record) -> str:

@@ -11,6 +11,7 @@ UNEVEN = "≠"
 LATENCY_DIGITS = 2
 SPEEDUP_DIGITS = 2
 REACHED_DIGITS = 1
+KILOBIT_DIGITS = 1
 
 _EQUAL = 1e-9
 """Part of a mean below which an interval's half is rounding: the values behind it are equal."""
@@ -120,6 +121,11 @@ def count(done: int, planned: int) -> str:
 def latency(microseconds: float) -> str:
     """A latency in microseconds."""
     return f"{microseconds:.{LATENCY_DIGITS}f}"
+
+
+def kilobits(bits: float) -> str:
+    """A size in storage, in thousands of bits."""
+    return f"{bits / 1000:,.{KILOBIT_DIGITS}f}"
 
 
 def misfit(fits: bool | None) -> str:

@@ -10,7 +10,17 @@ from harness.api import JsonValue
 from harness.report import added, formats, page
 from harness.report.formats import MARKS
 from harness.report.page import Column, Medium, Noted, Section, Shown, missing
-from harness.report.rows import REFERENCE, UNEVEN, FixedPoint, HardwareCell, Row, Table, is_partial, number_formats
+from harness.report.rows import (
+    REFERENCE,
+    UNEVEN,
+    FixedPoint,
+    HardwareCell,
+    Row,
+    Table,
+    is_partial,
+    number_formats,
+    weight_widths,
+)
 from harness.results.records import Record
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict, signed_rank_floor
 
@@ -119,6 +129,9 @@ def _columns(layout: _Layout) -> Iterator[Column[Row]]:
     yield _difference(REFERENCE, "to\nunstr.", layout)
     for model, labels in table.models.items():
         yield from _hardware(model, labels)
+    widths = weight_widths(record for row in table.rows for record in row.records)
+    for width in widths:
+        yield from _stored(width, len(widths) > 1)
     for label in table.hardware:
         yield Column("", fields=partial(_cost, label))
 
@@ -297,6 +310,38 @@ def _hardware(model: str, labels: Sequence[str]) -> Iterator[Column[Row]]:
         kind="label",
         subject=model,
         when=lambda rows: several,
+    )
+
+
+def _stored(width: str, is_one_of_several: bool) -> Iterator[Column[Row]]:
+    """What the masks take in storage, with weights of so many bits, and in which formats."""
+
+    def bits(row: Row) -> Shown:
+        found = row.storage.get(width)
+        return formats.kilobits(found.bits) if found else missing(row.why_no_value or "not counted")
+
+    def fields(row: Row) -> dict[str, JsonValue]:
+        found = row.storage.get(width)
+        return {
+            f"storage.{width}.bits": found.bits if found else None,
+            f"storage.{width}.dense_bits": found.dense_bits if found else None,
+            f"storage.{width}.formats": " ".join(found.formats) if found else None,
+        }
+
+    about = (
+        f"stored: 1000 bits of the pruned matrices with weights of {width} bits, each in the format that is smallest "
+        "for its mask, as counted on it."
+    )
+    name = f", w{width}" if is_one_of_several else ""
+    yield Column(
+        f"stored{name}\nkbit", bits, fields, short=f"kbit\nw{width}" if name else "stored\nkbit", matters="extra",
+        about=about,
+    )  # fmt: skip
+    yield Column(
+        f"stored{name}\nas",
+        lambda row: ", ".join(row.storage[width].formats) if width in row.storage else "",
+        on="page",
+        kind="label",
     )
 
 

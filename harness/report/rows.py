@@ -69,6 +69,20 @@ class FixedPoint:
 
 
 @dataclass(frozen=True)
+class Storage:
+    """What a row's masks take in their smallest storage formats, at one width of a weight: means over seeds.
+
+    Args:
+        bits: of all pruned matrices; dense_bits: of the same with all their weights.
+        formats: names of the formats that are used, in any seed.
+    """
+
+    bits: float
+    dense_bits: float
+    formats: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Row:
     """One setting over its seeds; a number that is missing is None and `notes` say why.
 
@@ -78,6 +92,7 @@ class Row:
         total_epochs, retrain_epochs: the largest over seeds (they agree unless a cell did not run).
         value: the metric on the test split over seeds.
         fixed_point: the metric in the numbers of hardware models, by what these numbers are called.
+        storage: bits of the masks with their weights, by the width of a weight.
         before_retraining: mean validation value right after the last one-shot prune.
         to_dense: paired difference to the dense baseline.
         to_reference: paired difference to the reference pattern under the same strategy, sparsity and allocation.
@@ -100,6 +115,7 @@ class Row:
     hardware: Mapping[str, HardwareCell]
     records: tuple[Record, ...] = field(repr=False)
     fixed_point: Mapping[str, FixedPoint] = field(default_factory=dict)
+    storage: Mapping[str, Storage] = field(default_factory=dict)
     to_dense: Comparison | None = None
     to_reference: Comparison | None = None
     dense_verdict: Verdict | None = None
@@ -321,6 +337,7 @@ def _row(setting: Setting, records: tuple[Record, ...]) -> Row:
         hardware={label: _cost(done, label) for label in dict.fromkeys(k for r in records for k in r.hardware)},
         records=records,
         fixed_point={label: _fixed_point(done, label) for label in number_formats(records)},
+        storage={width: _storage(done, width) for width in weight_widths(done)},
         why_no_value=_why_incomplete(records),
     )
 
@@ -342,6 +359,20 @@ def _fixed_point(done: Sequence[Record], label: str) -> FixedPoint:
         value=mean_of(value for value, _, _ in scored),
         difference=mean_of(None if trained is None else value - trained for value, trained, _ in scored),
         wrapped=sum(int(_number(each.get("wrapped")) or 0) for _, _, each in scored),
+    )
+
+
+def weight_widths(records: Iterable[Record]) -> tuple[str, ...]:
+    """Bits of a weight at which the masks' storage is counted, in the order met."""
+    return tuple(dict.fromkeys(width for record in records for width in record.storage))
+
+
+def _storage(done: Sequence[Record], width: str) -> Storage:
+    found = [record.storage[width] for record in done if width in record.storage]
+    return Storage(
+        bits=math.fsum(each.bits for each in found) / len(found),
+        dense_bits=math.fsum(each.dense_bits for each in found) / len(found),
+        formats=tuple(dict.fromkeys(name for each in found for name in each.formats)),
     )
 
 

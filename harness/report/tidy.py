@@ -100,6 +100,10 @@ def _row(record: Record) -> dict[str, JsonValue]:
         for name, (key, shown) in _COSTS.items():
             if key in cost:
                 row[f"{label} {name}{shown}"] = _plain(cost[key])
+    for width, stored in record.storage.items():
+        row[f"storage w{width} [bit]"] = float(stored.bits)
+        row[f"storage w{width} of dense [fraction]"] = stored.bits / stored.dense_bits if stored.dense_bits else None
+        row[f"storage w{width} formats"] = " ".join(stored.formats)
     return row
 
 

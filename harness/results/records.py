@@ -94,6 +94,31 @@ class Finding(Frozen):
 Finite = Annotated[float | None, BeforeValidator(_finite)]
 
 
+class StoredTensor(Frozen):
+    """The storage format in which a pruned matrix is the smallest, and its bits in it, as `docs/storage.md` counts."""
+
+    format: str
+    bits: int = Field(ge=0)
+
+
+class Stored(Frozen):
+    """What the masks of a cell take when every matrix of the scope is stored in the format that is smallest for it.
+
+    Args:
+        bits: of all of them together; dense_bits: of the same matrices with all their weights.
+        tensors: format and bits by tensor.
+    """
+
+    bits: int = Field(ge=0)
+    dense_bits: int = Field(ge=0)
+    tensors: dict[str, StoredTensor] = Field(default_factory=dict)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Names of the formats that are used, in the order of the tensors."""
+        return tuple(dict.fromkeys(each.format for each in self.tensors.values()))
+
+
 class Record(Frozen):
     """What became of one planned cell. A cell that did not run has its status and reason, and None for its results.
 
@@ -127,6 +152,8 @@ class Record(Frozen):
         hardware: cost by hardware label, or {"reason": ...}.
         fixed_point: the metric in the numbers of a hardware entry, by the label that its engines share: `format` (and
             its parameters), `value`, `wrapped` (sums that did not fit the accumulator), or `reason`.
+        storage: bits of the finished masks with their weights, by the width of a weight in the numbers of a hardware
+            entry (32 where none tells it), as text; empty where nobody counted.
         facts: what the task says of its data; versions: of framework and harness.
         trained_epochs: epochs that this run trained for the cell; a shared one counts for its first cell;
             train_seconds: training time of the whole chain, cached epochs included.
@@ -178,6 +205,7 @@ class Record(Frozen):
     reason: str = ""
     hardware: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
     fixed_point: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    storage: dict[str, Stored] = Field(default_factory=dict)
     device: str = ""
     precision: str = "float32"
     threads: int | None = Field(default=None, gt=0)

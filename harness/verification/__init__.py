@@ -19,6 +19,7 @@ from harness.verification.masks import Mask
 from harness.verification.outcome import Outcome, Problem
 from harness.verification.recompute import check_models
 from harness.verification.stages import Store, check_stages
+from harness.verification.storage import check_storage
 from harness.verification.tables import check_tables
 
 __all__ = ["Outcome", "Problem", "verify"]
@@ -55,7 +56,9 @@ def verify(path: Path, store: Path | None = None) -> Outcome:
         else:
             check_stages(record, stages, outcome)
         if record.is_done:
-            check_costs(record, _masks(record, stages), outcome)
+            masks = _masks(record, stages)
+            check_costs(record, masks, outcome)
+            check_storage(record, masks, outcome)
     beside = (folder or path.parent) / "spec.yaml"
     if stages is not None and spec is not None:
         check_models(beside, found, stages, outcome)

@@ -7,7 +7,7 @@ from typing import Literal
 
 About = Literal[
     "schema", "grid", "seeds", "labels", "sparsity", "budget", "metric", "stages", "files", "masks", "hardware",
-    "sources", "tables", "named checks",
+    "storage", "sources", "tables", "named checks",
 ]  # fmt: skip
 """What a finding is about; one word for each kind of fact that is looked at."""
 

@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from harness.results.records import Record
+from harness.results.records import Record, Stored
 
 PATTERNS, STRATEGIES, LEVELS = ("unstructured", "bank_balanced(banks=4)", "n_m"), ("fine_tuning", "gradual"), (0.5, 0.9)
 HOSTILE = "<script>alert('x')</script> & \"quotes\" | 50 % _under_ \\back {brace} $x$ #1 ~ ^"
@@ -38,7 +38,17 @@ def _record(draw, setting, seed):
         tensor_sparsity={"a": sparsity, "b": sparsity / 2} if done and sparsity else {},
         total_epochs=6, retrain_epochs=2 if sparsity else 0,
         hardware={"fpga_analytic": draw(_cost)} if done else {},
+        storage={"16": _stored(sparsity)} if done and draw(st.booleans()) else {},
     )  # fmt: skip
+
+
+def _stored(sparsity):
+    """The storage of two matrices of a thousand weights of 16 bits."""
+    kept = round(1000 * (1 - sparsity))
+    parts = {"a": {"format": "csb", "bits": 20 * kept}, "b": {"format": "bitmap", "bits": 1000 + 16 * kept}}
+    if not sparsity:
+        parts = {name: {"format": "dense", "bits": 16_000} for name in parts}
+    return Stored(bits=sum(part["bits"] for part in parts.values()), dense_bits=32_000, tensors=parts)
 
 
 _cost = st.one_of(
@@ -74,6 +84,7 @@ def every_fate():
                     valid_value=value + 1, valid_history=(value + 40, value + 9, value + 1), total_epochs=3,
                     retrain_epochs=1 if sparsity else 0, hardware={"fpga_analytic": cost}, device="cpu", threads=1,
                     tensor_sparsity={"a": sparsity, "b": sparsity / 2} if sparsity else {},
+                    storage={"16": _stored(sparsity)},
                     versions={"harness": "0.1.0", "torch": "2.9.0"}, facts={"corpus": "synthetic"},
                 )
             )  # fmt: skip
@@ -84,7 +95,14 @@ def every_fate():
         13: ("planned", ""),
         16: ("oom", "1 PiB is too much"),
     }
-    nothing = {"value": None, "valid_value": None, "sparsity": None, "model_sparsity": None, "hardware": {}}
+    nothing = {
+        "value": None,
+        "valid_value": None,
+        "sparsity": None,
+        "model_sparsity": None,
+        "hardware": {},
+        "storage": {},
+    }
     for place, (status, reason) in fates.items():
         records[place] = records[place].model_copy(update={"status": status, "reason": reason, **nothing})
     records[5] = records[5].model_copy(update={"hardware": {"fpga_analytic": {"reason": "no such engine"}}})

@@ -12,6 +12,7 @@ from toy import FineTuning, experiment
 from harness.api import Conv2D, Dense, Flatten, Network, Pool2D
 from harness.execution.collect import Collector, output_pixels
 from harness.execution.run import run
+from harness.formats.storage import best, sizes
 from harness.planning.plan import make_plan
 from harness.store import Store
 
@@ -174,3 +175,43 @@ def test_another_number_format_trains_nothing(trained):
     assert {more.stages[key].kind for key in more.to_run} == {"test"}
     assert len(more.to_run) == len(more.cells)
     assert not none.to_run and all(not planned.fixed for planned in none.cells)
+
+
+def test_storage_is_counted_on_the_masks_with_weights_of_the_entry(trained):
+    plan, finished = trained
+    store = plan.store
+
+    for planned, record in zip(plan.cells, records_with(trained, [{}] * 4), strict=True):
+        assert list(record.storage) == ["16"]
+        stored = record.storage["16"]
+        masks = store.masks(finished[planned.end.key])
+        size = sum(tensor.size for tensor in planned.scope)
+        assert stored.dense_bits == 16 * size
+        if record.is_dense:
+            assert stored.bits == 16 * size and stored.formats == ("dense",)
+        else:
+            smallest = {name: best(sizes(mask, weight_bits=16)) for name, mask in masks.items()}
+            assert {name: (each.format, each.bits) for name, each in stored.tensors.items()} == {
+                name: (size.name, size.bits) for name, size in smallest.items()
+            }
+            assert stored.bits == sum(size.bits for size in smallest.values()) < stored.dense_bits
+
+
+def test_without_hardware_weights_are_stored_as_they_are_trained(trained):
+    plan, finished = trained
+    plain = replace(plan, experiment=replace(plan.experiment, hardware=()))
+
+    assert {tuple(record.storage) for record in Collector(plain, finished).records()} == {("32",)}
+
+
+def test_two_entries_of_different_widths_are_counted_both_and_equal_ones_once(trained):
+    plan, finished = trained
+    engine = ColumnFifo(pes=2, groups=1)
+    hardware = tuple(
+        CycleSimulator(engine=engine, weight_bits=bits, clock_mhz=mhz) for bits, mhz in ((8, 100), (8, 200), (16, 100))
+    )
+    several = replace(plan, experiment=replace(plan.experiment, hardware=hardware))
+
+    for record in Collector(several, finished).records():
+        assert list(record.storage) == ["8", "16"]
+        assert record.storage["8"].bits < record.storage["16"].bits

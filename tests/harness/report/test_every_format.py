@@ -53,6 +53,31 @@ def test_every_document_has_the_means_and_counts_of_the_rows(form):
     assert f"{len(every_fate()) - len(WITHOUT)} of {len(every_fate())} planned cells have a result" in text
 
 
+def test_every_format_has_the_bits_that_the_masks_are_stored_in():
+    done = [record for record in every_fate() if record.is_done]
+    tidy = csv.DictReader(StringIO(render(every_fate(), format="tidy")))
+    rows = [row for row in csv.DictReader(StringIO(render(every_fate(), format="csv"))) if row["storage.16.bits"]]
+
+    for form in DOCUMENTS:
+        text = told(form)
+        assert "stored" in text and "kbit" in text  # a terminal has the two on lines of their own
+        # Two matrices of a thousand weights of 16 bits: all of them, and a tenth of them as banks and as a bitmap.
+        assert " 32.0 " in text and " 4.6 " in text
+    for form in ("md", "html"):
+        assert "csb, bitmap" in told(form)
+    assert [float(row["storage w16 [bit]"]) for row in tidy if row["storage w16 [bit]"]] == [
+        record.storage["16"].bits for record in done
+    ]
+    assert {row["storage.16.formats"] for row in rows} == {"dense", "csb bitmap"}
+    assert {float(row["storage.16.bits"]) for row in rows} == {32_000, 4_600}
+
+
+def test_records_of_before_storage_was_counted_have_no_column_for_it():
+    older = [record.model_copy(update={"storage": {}}) for record in every_fate()]
+
+    assert not any("stored" in render(older, format=form) for form in ("rich", "md", "html", "csv"))
+
+
 def test_data_of_every_form_have_the_values_of_the_same_cells():
     pandas = pytest.importorskip("pandas")
     done = {record.cell: record.value for record in every_fate() if record.is_done}

@@ -133,6 +133,7 @@ def test_a_run_as_it_was_made_is_clean_with_its_store(fraud):
         "files",
         "masks",
         "hardware",
+        "storage",
     }
     assert kinds | {"sources", "tables"} == set(outcome.checked)
 
@@ -269,6 +270,24 @@ def fewer_cycles(run):
         cost["speedup"] = cost["streams"] * cost["dense_cycles"] / cost["cycles"]
 
 
+def fewer_bits_in_all(run):
+    run.cell()["storage"]["16"]["bits"] -= 8
+
+
+def fewer_bits_of_a_matrix(run):
+    """The sum is changed with it."""
+    stored = run.cell()["storage"]["16"]
+    stored["bits"] -= 8
+    next(iter(stored["tensors"].values()))["bits"] -= 8
+
+
+def a_dense_model_that_takes_fewer_bits(run):
+    for dense in (record for record in run.records if not record["pattern_name"]):
+        stored = dense["storage"]["16"]
+        stored["bits"] -= 8
+        next(iter(stored["tensors"].values()))["bits"] -= 8
+
+
 def a_shorter_budget(run):
     run.cell()["total_epochs"] -= 1
 
@@ -325,6 +344,9 @@ FRAUDS = {
     another_label_only: ("labels", "labels"),
     a_cost_from_another_mask: ("hardware", "hardware"),
     fewer_cycles: ("hardware", "hardware"),
+    fewer_bits_in_all: ("storage", "storage"),
+    fewer_bits_of_a_matrix: ("storage", None),
+    a_dense_model_that_takes_fewer_bits: ("storage", "storage"),
     a_shorter_budget: ("budget", "budget"),
     a_higher_sparsity: ("masks", "sparsity"),
     one_seed_sold_as_another: ("labels", "seeds"),
