@@ -237,6 +237,7 @@ class EngineModel(HardwareModel):
             engine_dense=_own_dense_design(engine, sizes, budget, setting),
             fixed=design(engine, fixed, work, self.runner(engine), target, numerics, limits),
             omitted=omitted,
+            bandwidth_origin=self._bandwidth_origin(),
         )
         return found, choice, lines
 
@@ -248,6 +249,17 @@ class EngineModel(HardwareModel):
             return engine.clock_mhz, "given"
         figure = self._target().clock(engine.name)
         return figure.value, figure.origin
+
+    def _bandwidth_origin(self) -> str:
+        """Who says what the off-chip memory delivers; empty where nobody does."""
+        if self.bandwidth_gbytes_per_s is not None:
+            return "given"
+        target = self._target()
+        if target.entry.off_chip is None or target.efficiency is None:
+            return ""
+        # A share that is assumed makes the product so, however well the nominal figure is known.
+        origins = {target.entry.off_chip.gbytes_per_s.origin, target.efficiency.origin}
+        return next((origin for origin in ("assumed", "recalled", "derived") if origin in origins), "read")
 
     def _target(self) -> Device:
         return _derated(device(self.device), self.memory_controllers)

@@ -11,6 +11,7 @@ from harness.api import Cost, JsonValue, RamPurpose
 from .._devices import Device, Usage
 from .design import Design, Layer, Numerics
 from .resources import Energy, energy
+from .traffic import layer_traffic, memory_system
 
 _CONSTANT_PARTS = ("fill_drain", "elementwise", "write_back", "layer_overhead", "launch", "chain_stall")
 
@@ -40,6 +41,7 @@ class Choice:
         omitted: matrices that are not costed.
         dense_compute: the dense products on the array that computes them fastest, wherever their weights are.
         streaming: the fastest design found that streams weights, None if there is none.
+        bandwidth_origin: who says what the off-chip memory delivers.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Choice:
     omitted: tuple[str, ...]
     dense_compute: Design
     streaming: Design | None = None
+    bandwidth_origin: str = ""
 
 
 def report(best: Design, choice: Choice) -> Cost:
@@ -144,7 +147,8 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
         "validated_by": best.engine.validated_by,
         "parts": {name: _number(value) for name, value in best.parts().items()},
         "ideal_cycles": -(-executed * best.engine.streams // best.multipliers),
-        "layers": {layer.product.layer: _layer(layer, best.engine.streams_weights) for layer in best.layers},
+        "layers": _layers(best, choice.numerics),
+        "memory_system": dict(memory_system(best, choice.numerics, choice.bandwidth_origin)),
         "ram": {
             **{kind: _plain(purposes) for kind, purposes in best.memory.placement.blocks.items()},
             "distributed": _plain(best.memory.placement.distributed),
@@ -209,6 +213,18 @@ def _why(best: Design, choice: Choice) -> str:
         return "as given"
     which = "the fastest shape found that fits" if best.fits else "no shape fits with all weights on chip; the fastest"
     return f"{which}, of at most {choice.budget} multipliers"
+
+
+def _layers(best: Design, numerics: Numerics) -> dict[str, JsonValue]:
+    """Every layer, what it moves over the chip's border included."""
+    clock = numerics.conditions.clock_mhz
+    return {
+        layer.product.layer: {
+            **_layer(layer, best.engine.streams_weights),
+            "traffic": layer_traffic(best, place, numerics).plain(clock),
+        }
+        for place, layer in enumerate(best.layers)
+    }
 
 
 def _layer(layer: Layer, streams_weights: bool) -> dict[str, JsonValue]:

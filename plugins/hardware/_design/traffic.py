@@ -1,0 +1,117 @@
+"""What a design moves over the chip's border, layer by layer: bytes, intensity, and the bandwidth it would need."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from harness.api import JsonValue, Product
+
+from .design import Design, Numerics
+
+_OPERATIONS = 2  # one multiply-accumulate is a multiplication and an addition
+
+_STALLS = ("memory_stall", "launch", "layer_overhead", "chain_stall")
+"""Cycles in which nothing is computed: what the memory has to keep pace with is the rest."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes over the off-chip memory and operations, of one item.
+
+    Args:
+        operations: two per kept weight and position.
+        weight_bytes: weights that are not on chip, as stored.
+        vector_bytes: inputs and outputs that cross the chip's border.
+        cycles: all of them; busy_cycles: without those that wait for memory or start things up.
+    """
+
+    operations: int
+    weight_bytes: float
+    vector_bytes: float
+    cycles: float
+    busy_cycles: float
+
+    @property
+    def read_bytes(self) -> float:
+        """Weights and vectors."""
+        return self.weight_bytes + self.vector_bytes
+
+    @property
+    def intensity(self) -> float | None:
+        """Operations per byte; None where nothing crosses the border."""
+        return self.operations / self.read_bytes if self.read_bytes else None
+
+    def needed_gbytes_per_s(self, clock_mhz: float) -> float:
+        """Bandwidth with which the memory would never be waited for."""
+        return self.read_bytes * clock_mhz / self.busy_cycles / 1e3 if self.busy_cycles else 0.0
+
+    def plain(self, clock_mhz: float) -> dict[str, JsonValue]:
+        """As JSON values."""
+        return {
+            "operations": self.operations,
+            "weight_bytes": round(self.weight_bytes, 3),
+            "vector_bytes": round(self.vector_bytes, 3),
+            "intensity": None if self.intensity is None else round(self.intensity, 6),
+            "needed_gbytes_per_s": round(self.needed_gbytes_per_s(clock_mhz), 6),
+        }
+
+
+def layer_traffic(design: Design, place: int, numerics: Numerics) -> Traffic:
+    """The traffic of one layer: its streamed weights, and its vector if it is the first or the last.
+
+    Vectors between layers stay on chip.
+    """
+    layer = design.layers[place]
+    share = Fraction(1) if design.engine.streams_weights else layer.streamed
+    vectors = _inputs(layer.product) * (place == 0) + _outputs(layer.product) * (place == len(design.layers) - 1)
+    waiting = sum((layer.parts.get(name, Fraction(0)) for name in _STALLS), Fraction(0))
+    return Traffic(
+        operations=_OPERATIONS * layer.product.nnz * layer.product.pixels,
+        weight_bytes=float(share * layer.run.stored_bits) / 8,
+        vector_bytes=vectors * numerics.conditions.activation_bits / 8,
+        cycles=float(layer.cycles),
+        busy_cycles=float(layer.cycles - waiting),
+    )
+
+
+def traffic(design: Design, numerics: Numerics) -> Traffic:
+    """The traffic of all layers together."""
+    each = [layer_traffic(design, place, numerics) for place in range(len(design.layers))]
+    return Traffic(
+        operations=sum(one.operations for one in each),
+        weight_bytes=sum(one.weight_bytes for one in each),
+        vector_bytes=sum(one.vector_bytes for one in each),
+        cycles=float(design.cycles),
+        busy_cycles=sum(one.busy_cycles for one in each),
+    )
+
+
+def memory_system(design: Design, numerics: Numerics, origin: str) -> Mapping[str, JsonValue]:
+    """The off-chip memory beside what the design asks of it, for a report and for a roofline.
+
+    Args:
+        design: what runs.
+        numerics: clock and bandwidth.
+        origin: who says what the bandwidth is.
+    """
+    clock, speed = numerics.conditions.clock_mhz, numerics.conditions.bytes_per_cycle
+    return {
+        **traffic(design, numerics).plain(clock),
+        "gbytes_per_s": None if speed is None else round(speed * clock / 1e3, 6),
+        "origin": origin,
+        "peak_gops": round(_OPERATIONS * design.multipliers * clock / 1e3, 6),
+    }
+
+
+def _inputs(product: Product) -> int:
+    """Elements that come in: of a recurrent layer without its own last output, of a convolution the whole image."""
+    if product.units is not None:
+        return product.parts[0].cols if len(product.parts) > 1 else 0
+    if product.convolution is None:
+        return product.cols * product.pixels
+    conv = product.convolution
+    return conv.inputs * conv.stride**2 * conv.output[0] * conv.output[1]
+
+
+def _outputs(product: Product) -> int:
+    return (product.rows if product.units is None else product.units) * product.pixels

@@ -1,0 +1,111 @@
+"""What crosses the chip's border, and the roofline made of it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.api import Cost
+from harness.costing.roofline import Roof, roofline
+from harness.discovery.finding import discover
+
+REGISTRY = discover()
+SIZES = {"bank": {"pes": 4, "lanes": 4}, "dense_mvm": {"pes": 4, "lanes": 4}, "csr_stream": {"channels": 2}}
+
+
+def cost(workload, engine="bank", **parameters):
+    model = REGISTRY.create(
+        "hardware",
+        {"name": "cycle_simulator", "multipliers": 16, "engine": {"name": engine, **SIZES[engine]}, **parameters},
+    )
+    return model.cost(workload)
+
+
+def masked(make, rows, cols, seed=0, density=0.25):
+    return make.matrix_workload(np.random.default_rng(seed).random((rows, cols)) < density)
+
+
+def test_a_layer_on_chip_moves_its_inputs_and_outputs_and_no_weight(make):
+    system = cost(masked(make, 24, 40)).details["memory_system"]
+
+    assert system["weight_bytes"] == 0
+    assert system["vector_bytes"] == 2 * (24 + 40)  # 16 bits each
+
+
+def test_vectors_between_layers_stay_on_chip(make):
+    found = cost(make.lstm_workload(16, lambda rows, cols: np.ones((rows, cols), bool), layers=3))
+    moved = [layer["traffic"]["vector_bytes"] for layer in found.details["layers"].values()]
+
+    assert moved == [32, 0, 32]  # 16 inputs of the first, 16 outputs of the last
+
+
+def test_streamed_weights_are_moved_as_they_are_stored(make):
+    found = cost(masked(make, 24, 40), engine="csr_stream")
+    (layer,) = found.details["layers"].values()
+
+    assert found.details["memory_system"]["weight_bytes"] * 8 == layer["stored_bits"]
+
+
+def test_a_design_that_waits_for_memory_needs_more_than_there_is_and_one_that_does_not_wait_less(make):
+    workload = masked(make, 96, 128)
+    slow = cost(workload, engine="csr_stream", bandwidth_gbytes_per_s=0.01)
+    fast = cost(workload, engine="csr_stream", bandwidth_gbytes_per_s=1000.0)
+
+    assert slow.details["parts"]["memory_stall"] > 0
+    assert slow.details["memory_system"]["needed_gbytes_per_s"] > 0.01
+    assert fast.details["parts"]["memory_stall"] == 0
+    assert fast.details["memory_system"]["needed_gbytes_per_s"] < 1000
+
+
+@given(rows=st.integers(1, 40), cols=st.integers(1, 60), density=st.floats(0.05, 1), gbytes=st.floats(0.01, 100))
+@settings(deadline=None, max_examples=8)
+def test_no_engine_computes_above_its_flat_roof_nor_above_what_its_weights_allow(make, rows, cols, density, gbytes):
+    workload = masked(make, rows, cols, density=density)
+    costs = [cost(workload, engine, bandwidth_gbytes_per_s=gbytes) for engine in ("bank", "dense_mvm", "csr_stream")]
+    found = roofline(costs)
+
+    for roof, each in zip(found.roofs, costs, strict=True):
+        (whole, *_) = found.of(roof.engine)
+        system = each.details["memory_system"]
+        assert whole.gops <= roof.peak_gops * (1 + 1e-6)
+        if system["weight_bytes"]:
+            assert whole.gops <= gbytes * system["operations"] / system["weight_bytes"] * (1 + 1e-6)
+
+
+def test_layers_have_points_of_their_own_and_their_operations_add_up(make):
+    found = cost(make.lstm_workload(16, lambda rows, cols: np.ones((rows, cols), bool), layers=2))
+    line = roofline([found])
+
+    assert [point.layer for point in line.of(found.engine)] == ["", "lstm_0", "lstm_1"]
+    layers = found.details["layers"].values()
+    assert sum(layer["traffic"]["operations"] for layer in layers) == found.details["memory_system"]["operations"]
+
+
+def test_the_ridge_is_where_both_roofs_meet():
+    roof = Roof("bank", peak_gops=400.0, gbytes_per_s=16.0, origin="given")
+
+    assert roof.attainable(roof.ridge) == roof.peak_gops
+    assert roof.attainable(roof.ridge / 2) == roof.peak_gops / 2
+
+
+def test_without_a_bandwidth_only_the_flat_roof_is_left():
+    roof = Roof("bank", peak_gops=400.0, gbytes_per_s=None, origin="")
+
+    assert roof.ridge is None
+    assert roof.attainable(0.001) == 400
+
+
+def test_costs_of_stored_records_are_drawn_as_well_and_older_ones_left_out(make):
+    made = cost(masked(make, 24, 40))
+    stored = Cost.model_validate_json(made.model_dump_json())
+    older = made.model_copy(update={"details": {}})
+
+    assert roofline([stored, older]) == roofline([made])
+
+
+@pytest.mark.parametrize(("given_gbytes", "origin"), [(5.0, "given"), (None, "assumed")])
+def test_the_bandwidth_says_where_it_comes_from(make, given_gbytes, origin):
+    parameters = {} if given_gbytes is None else {"bandwidth_gbytes_per_s": given_gbytes}
+    system = cost(masked(make, 24, 40), **parameters).details["memory_system"]
+
+    assert system["origin"] == origin
