@@ -93,7 +93,6 @@ def _speeds(rows: Sequence[Row], model: str, reference: Row | None) -> Section:
 
     def ratio(row: Row) -> str:
         found = clock_ratio(row, reference)
-        # Ratios stay comparable across devices, where clocks differ: a slower engine needs that much more of it.
         return DASH if found is None else f"{found:.2f}"
 
     columns: list[Column[Row]] = [

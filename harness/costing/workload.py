@@ -173,8 +173,8 @@ def _most(entry: _Entry, image: tuple[int, int, int] | None) -> int:
         return 4 * entry.units * max(entry.inputs, entry.units)
     if isinstance(entry, DenseEntry):
         return entry.inputs * entry.outputs
-    # Without an `output`, about as many places as the image has.
     assert isinstance(entry, ConvEntry)
+    # Without an `output`, about as many places as the image has.
     places = math.prod(entry.output or (image or (1, 1, 1))[1:])
     return max(places, entry.inputs * entry.outputs * math.prod(entry.kernel))
 

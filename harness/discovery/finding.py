@@ -238,9 +238,9 @@ class _Discovery:
     def _offers(self, module: ModuleType, origin: _Origin) -> Iterator[PluginRow]:
         """What one module offers, hook by hook: an implementation that raises takes nothing else with it."""
         for kind in KINDS:
+            # Hooks are called one by one: pluggy's own call would stop all others where one raises.
             for implementation in getattr(self.manager.hook, f"register_{kind}").get_hookimpls():
                 if implementation.plugin is not module:
-                    # Hooks are called one by one: pluggy's own call would stop all others where one raises.
                     continue
                 try:
                     offered: object = implementation.function()

@@ -97,10 +97,10 @@ def _found(frames: Sequence[tuple[str, str, object]], candidates: Sequence[Plugi
             break  # a helper belongs to the method that called it, as long as both are of one package
         if isinstance(owner, Component | Score):
             return owner
+        # A problem or session is known to be somebody's by its kind alone: it holds no reference to its plugin.
         kind = "task" if isinstance(owner, Problem) else "backend" if isinstance(owner, Session) else None
         made = next((each for each in candidates if isinstance(each, Component) and each.kind == kind), None)
         if made is not None:
-            # A problem or session is known to be somebody's by its kind alone: it holds no reference to its plugin.
             return made
     return next((each for each in candidates if _is_of(module, each)), None)
 
@@ -141,11 +141,11 @@ def _described(cls: type[Plugin], label: str) -> str:
 
 
 def _owner(cls: type) -> str:
-    # Read from metadata on each fault: faults are rare, and no import of this module should pay for it.
     """` of acme 0.3`, as far as entry points tell whose code a class is; nothing for what is built in."""
     file = file_name(cls.__module__)
     if file:
         return f" of {file}"
+    # Read from metadata on each fault: faults are rare, and no import of this module should pay for it.
     found = distribution_of(cls.__module__, offering())
     return "" if found is None or found.name == DISTRIBUTION else f" of {found.name} {found.version}"
 
@@ -163,11 +163,11 @@ def _frames(trace: TracebackType | None) -> Iterator[tuple[str, str, object]]:
 
 
 def _short(file: str, module: str) -> str:
-    # Paths of installed packages would name the user's machine in messages and in golden files.
     """A file below its import root, the same wherever a package is installed; one of the user's as seen from here."""
     path = Path(file)
     if folder_of(module) is not None:  # the user knows it by its path
         return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else file
+    # Paths of installed packages would name the user's machine in messages and in golden files.
     depth = module.count(".") + (2 if path.name == "__init__.py" else 1)
     return "/".join(path.parts[-depth:])
 

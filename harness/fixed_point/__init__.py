@@ -55,8 +55,8 @@ def _calibration(problem: Problem, seed: int) -> Iterator[Batch]:
     seen = 0
     # On validation data, never on the test split, which must select nothing.
     for batch in problem.batches("valid", 0, batch_rng(seed, 0)):
+        # The test before the sum: whole batches, since a state is carried through them.
         if seen >= CALIBRATION_ITEMS:
-            # The test before the sum: whole batches, since a state is carried through them.
             return
         seen += batch.targets.size
         yield batch

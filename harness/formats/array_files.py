@@ -59,6 +59,7 @@ def open_weights(path: Path, most: int) -> BinaryIO:
         SpecError: it is missing, no plain file, or larger than `most` elements could be.
         DataError: it is empty.
     """
+    # The size is judged by the widest element: the file itself says its type only later.
     stream = open_plain(path, WHAT, most=most * BYTES_EACH + _HEADERS)
     if not stream.peek(1):  # type: ignore[attr-defined]  # a buffered reader
         stream.close()
@@ -125,6 +126,7 @@ def _header(stream: IO[bytes], path: Path, name: str, most: int) -> tuple[tuple[
         )
     if not all(type(extent) is int for extent in shape):
         raise ValueError(f"{name!r} has the shape {shape}")
+    # A header may name any extents: they are multiplied before anything is read.
     check_size(path, name, shape, most)
     return shape, fortran, dtype
 
@@ -133,6 +135,7 @@ def _npy(stream: IO[bytes], size: int, path: Path, name: str, most: int) -> Arra
     """One array: `size` is the most bytes that may follow."""
     shape, fortran, dtype = _header(stream, path, name, most)
     need = math.prod(shape) * dtype.itemsize
+    # No more than is there: a lie in the header must not allocate its size.
     data = stream.read(min(need, size))
     if len(data) < need:
         raise ValueError(f"{name!r} declares {need} bytes and has {len(data)}")
@@ -150,6 +153,7 @@ def read_safetensors(path: Path, most: int = MOST_WEIGHTS) -> dict[str, Array]:
 
     with open_weights(path, most) as file:
         head = file.read(8)
+        # The length of the header comes first, little endian; safetensors itself allows 100 MB of it.
         if len(head) < 8 or not 2 <= int.from_bytes(head, "little") <= 100_000_000:
             raise DataError(
                 f"{path}: expected safetensors, got a damaged file (it begins with {head.hex()}); write it again"
@@ -184,6 +188,7 @@ def _tensor(path: Path, name: str, kind: str, data: bytes) -> Array:
         return powers[np.frombuffer(data, np.uint8)]
     if kind in _SAFETENSORS:
         return np.frombuffer(data, _SAFETENSORS[kind])
+    # FP4 and its like hold several weights in a byte.
     raise DataError(f"{path}: expected integers, floats or bfloat16, got {name!r} as {kind}; convert it to F32")
 
 
@@ -199,8 +204,10 @@ def _float8(exponent_bits: int, end: str) -> Array:
     codes = np.arange(256)
     exponent = (codes >> fraction_bits) & ((1 << exponent_bits) - 1)
     fraction = (codes & ((1 << fraction_bits) - 1)) / (1 << fraction_bits)
+    # The kinds called fnuz, which have no negative zero, have a bias of one more.
     bias = (1 << (exponent_bits - 1)) - (0 if end == "fnuz" else 1)
     small = exponent == 0  # subnormal
+    # Subnormal numbers have the exponent of the smallest normal ones, and no leading one.
     values = np.where(small, fraction, 1 + fraction) * np.exp2(np.maximum(exponent, 1) - bias)
     values[codes >= 128] *= -1
     if end == "fnuz":
@@ -223,7 +230,9 @@ def read_parts(path: Path, most: int = MOST_WEIGHTS) -> dict[str, Array]:
     parts = _weight_map(path)
     arrays: dict[str, Array] = {}
     left = most
+    # Each part is read once, in the order of the list.
     for part in dict.fromkeys(parts.values()):
+        # A name with a path in it could lead anywhere.
         if Path(part).name != part or not part.endswith(".safetensors"):
             raise DataError(f"{path}: expected the names of safetensors files beside it, got {part!r}; mend the list")
         found = read_safetensors(path.with_name(part), left)

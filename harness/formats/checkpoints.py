@@ -85,11 +85,13 @@ def decoded(path: Path, arrays: Mapping[str, Array], most: int) -> Decoded:
     groups: dict[str, dict[str, str]] = {}
     for name in arrays:
         stem, _, last = name.rpartition("." if "." in name else "/")
+        # Case differs between writers, and no two parts of one module differ by it alone.
         groups.setdefault(stem, {})[last.lower()] = name
     for stem, group in groups.items():
         left: Group | None = group
         while left:  # names without dots put many matrices into one group
             left = _decode_one(path, stem, left, arrays, most, result)
+    # After decoding: what is left of a module then is what no decoder has taken.
     for stem, group in groups.items():
         _refuse_packed(path, stem, {last: name for last, name in group.items() if name in result.arrays}, arrays)
     return result
@@ -99,6 +101,7 @@ def _decode_one(
     path: Path, stem: str, group: Group, arrays: Mapping[str, Array], most: int, result: Decoded
 ) -> Group | None:
     """Decode one matrix of a module; what else the module has, or None where nothing is left to decode."""
+    # In this order: a bit mask also has values, which coordinates would take for theirs.
     for kind, decode in _DECODERS.items():
         try:
             found = decode(path, stem, group, arrays, most)
@@ -133,6 +136,7 @@ def _refuse_packed(path: Path, stem: str, group: Group, arrays: Mapping[str, Arr
     """Pass if no array of a module is something else than weights."""
     for what, needed in _REFUSED:
         if all(last in group for last in needed) and arrays[group[needed[0]]].ndim > 0:
+            # A scalar or a dictionary called `meta` stands in many files: it is packing only beside packed values.
             if needed[0] in ("meta", "metadata") and not {"packed", "values", "compressed", "data"} & group.keys():
                 continue
             raise DataError(
@@ -144,6 +148,7 @@ def _refuse_packed(path: Path, stem: str, group: Group, arrays: Mapping[str, Arr
         raise DataError(f"{path}: expected weights, got {group[blocks]!r}, which is blocks of MXFP4; save them as BF16")
     weight = group.get("weight")
     if weight is not None and arrays[weight].ndim == 2 and arrays[weight].dtype.kind in "iu":
+        # Signed bytes beside a scale are weights as they are; wider or unsigned numbers beside one are packed.
         is_wide = arrays[weight].dtype.itemsize > 1 or arrays[weight].dtype == np.uint8
         if is_wide and any(last in group for last in _SCALES):
             raise DataError(
@@ -176,6 +181,7 @@ def _bitmask(path: Path, stem: str, group: Group, arrays: Mapping[str, Array], m
     check_size(path, stem, shape, most)
     if bits.dtype != np.uint8 or bits.shape != (*shape[:-1], -(-shape[-1] // 8)):
         raise _WrongError(f"a bit mask of {shape} has {(*shape[:-1], -(-shape[-1] // 8))} bytes")
+    # With `count`, since the last byte of a row is filled up.
     mask = np.unpackbits(bits.astype(np.uint8), axis=-1, count=shape[-1], bitorder="little").astype(np.bool_)
     values = group.get("compressed")
     if values is not None and arrays[values].size != mask.sum():
@@ -224,6 +230,7 @@ def _fields(words: Array, bits: int, axis: int) -> NDArray[np.int64]:
     """The unsigned numbers of so many bits in 32-bit words, the lowest bits first, along an axis."""
     if words.dtype.itemsize != 4 or words.dtype.kind not in "iu" or words.ndim != 2:
         raise _WrongError(f"packed integers are two-dimensional words of 32 bits, not {words.dtype} of {words.shape}")
+    # As unsigned 32 bits: a shift would drag the sign of an int32 along.
     wide = np.moveaxis(words.astype(np.int64) & 0xFFFFFFFF, axis, -1)  # (others, words)
     shifts = np.arange(32 // bits) * bits
     fields = (wide[..., None] >> shifts) & ((1 << bits) - 1)  # (others, words, 32 / bits)
@@ -257,6 +264,7 @@ def _packed_integers(path: Path, stem: str, group: Group, arrays: Mapping[str, A
         return None  # bytes of FP4, or what nobody knows
     check_size(path, stem, shape, most)
     outputs, inputs = shape
+    # The width is not said, so it has to follow from the shapes, and from one of them only.
     fitting = [bits for bits in (4, 8, 2, 3) if words.shape == (outputs, -(-inputs // (32 // bits)))]
     if len(fitting) != 1:
         raise _WrongError(f"{words.shape} words for {shape} weights do not say how many bits one has")
@@ -288,6 +296,7 @@ def _gptq_or_awq(path: Path, stem: str, group: Group, arrays: Mapping[str, Array
         return None
     words, points, scales = (arrays[group[last]] for last in ("qweight", "qzeros", "scales"))
     groups, outputs = scales.shape
+    # Zero points are packed along the outputs in both formats, which tells how many fit a word.
     per_word = outputs // points.shape[1]
     if points.shape[0] != groups or per_word * points.shape[1] != outputs or per_word not in (4, 8, 16):
         return None  # three bits, which straddle words
@@ -302,6 +311,7 @@ def _gptq_or_awq(path: Path, stem: str, group: Group, arrays: Mapping[str, Array
             zeros = zeros + 1  # the first version of the format stores them one too low
         elif not (zeros == middle).all():
             return None  # which version, the file does not say
+    # Both formats use these names: which side is packed tells them apart.
     elif bits == 4 and words.shape[1] * per_word == outputs:
         inverse = np.argsort(_AWQ_ORDER)
         weights, zeros = (
@@ -326,6 +336,7 @@ def _blocks_of_4_bits(path: Path, stem: str, group: Group, arrays: Mapping[str, 
     packed, table = arrays[stem].ravel(), arrays[group["quant_map"]].ravel()
     if packed.dtype != np.uint8 or len(table) != 16 or packed.size * 2 < np.prod(shape):
         raise _WrongError(f"{packed.size} bytes and a table of {len(table)} are no {shape} weights")
+    # Of an odd number of weights the last byte has a half that means nothing.
     codes = np.stack([packed.astype(np.uint8) >> 4, packed.astype(np.uint8) & 15], axis=-1).ravel()[
         : int(np.prod(shape))
     ]

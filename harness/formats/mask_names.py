@@ -64,13 +64,16 @@ class _MaskName:
 
 def parts_of(name: str) -> tuple[str, ...]:
     """A name in lower case, cut at dots and slashes, without what frameworks put around it."""
+    # TensorFlow appends the index of an operation's output.
     bare = re.sub(r":\d+$", "", name)
     found = []
     for part in re.split(r"[./]", bare):
+        # CamelCase as snake_case: `LayerNorm` and `layer_norm` name one layer.
         snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", part).lower()
         found.append(re.sub(r"^prune_low_magnitude_", "", snake))
     if "parametrizations" in found[:-1]:  # fc.parametrizations.weight.original, fc.parametrizations.weight.0.mask
         found.remove("parametrizations")
+        # Indices inside parametrisations say only which of several one is; a leading one is a layer of a Sequential.
         found = [part for part in found if not part.isdigit() or part == found[0]]
     return tuple(found)
 
@@ -84,6 +87,7 @@ def _mask_name(name: str) -> _MaskName | None:
     parts = parts_of(name)
     if len(parts) > 1 and parts[0] in ("mask", "masks"):
         return _MaskName(parts[1:], is_folder=True)
+    # `mask` alone is of the layer, `mask_1` of its second matrix.
     if match := re.fullmatch(r"masks?(?:_?(\d+))?", parts[-1]):
         return _MaskName(parts[:-1], int(match[1] or 0))
     if match := re.fullmatch(r"(.+?)_?masks?(?:_(\d+))?", parts[-1]):
@@ -103,11 +107,13 @@ def paired(path: Path, arrays: Mapping[str, Array]) -> Paired:
         DataError: a mask has another shape than its weights, could be that of several, or a kept weight is no number.
     """
     notes: list[str] = []
+    # Before masks are looked for: Adam's moments have the shapes of weights and often their names.
     left = [name for name in arrays if _OPTIMISER.search(name)]
     if left:
         notes.append(f"variables of an optimiser, left out: {_some(left)}")
     arrays = {name: array for name, array in arrays.items() if name not in left}
     _refuse_soft(path, arrays)
+    # Only what is binary is a mask, whatever its name says.
     named = {name: found for name in arrays if (found := _mask_name(name)) and _is_binary(arrays[name])}
     weights = {name: array for name, array in arrays.items() if name not in named}
     keys = {name: _key(name) for name in weights}
@@ -130,6 +136,7 @@ def paired(path: Path, arrays: Mapping[str, Array]) -> Paired:
                 continue
             # A kept weight may happen to be zero, and what is dropped need not be a number: the mask knows better.
             check_numbers(path, name, array)
+            # A mask with axes of one is of whole channels: it stands for all of them.
             mask = np.ascontiguousarray(np.broadcast_to(arrays[mask_name] != 0, array.shape))
             wrong = 0 if array.dtype.kind != "f" else int((mask & ~np.isfinite(array)).sum())
             if wrong:
@@ -152,6 +159,7 @@ def _refuse_soft(path: Path, arrays: Mapping[str, Array]) -> None:
             continue
         key = "_".join(found.key)
         is_score = bool(_SCORES.search(parts_of(name)[-1]))
+        # A learnt score named like the weights it belongs to would pass for another matrix of the model.
         if is_score or (not parts_of(name)[-1].startswith("mask_") and {key, f"{key}_weight", f"{key}_kernel"} & keys):
             raise DataError(
                 f"{path}: expected masks of zeros and ones, got {name!r} with other values; make the mask that "
@@ -196,9 +204,11 @@ def _owner(
     wanted = [key, *(f"{key}_{word}".lstrip("_") for word in _WEIGHT_WORDS)]
     same = [weights for weights, own in keys.items() if own in wanted] if key else []
     if len(same) > 1:  # both `fc.weight` and `fc.kernel`, say
+        # Of several matrices that fit, the one with the very name is meant.
         same = [weights for weights in same if keys[weights] == key] or same
     if same:
         if not _fits(arrays[same[0]].shape, shape):
+            # A second mask of a layer may be of another one of its matrices, which it is matched with below.
             if mask.index or arrays[same[0]].ndim < 2:
                 return None
             raise _other_shape(path, name, same[0], arrays)
@@ -267,6 +277,7 @@ def _other_shape(path: Path, mask: str, weights: str, arrays: Mapping[str, Array
 
 def _is_inside(weights: str, layer: str) -> bool:
     """Whether weights are of a layer, `dense_kernel` of `dense` but not `dense_1_kernel`, or end with its name."""
+    # `dense_1` is a layer of its own, and no matrix of `dense`.
     if weights.startswith(f"{layer}_") and not weights[len(layer) + 1].isdigit():
         return True
     return any(weights.endswith(f"_{layer}{end}") for end in ("", *(f"_{word}" for word in _WEIGHT_WORDS)))

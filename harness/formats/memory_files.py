@@ -41,6 +41,7 @@ def quantised(values: Array, weight_bits: int) -> Quantised:
             f"memory files hold weights of 2 to 32 bits, got `weight_bits` of {weight_bits}; choose among them"
         )
     most = (1 << (weight_bits - 1)) - 1
+    # Integers are what hardware holds already: they are checked, not scaled.
     if values.dtype.kind in "iub":
         integers = values.astype(np.int64)
         if integers.size and not -most - 1 <= integers.min() <= integers.max() <= most:
@@ -54,6 +55,7 @@ def quantised(values: Array, weight_bits: int) -> Quantised:
         raise DataError("memory files hold finite weights, got NaN or infinity; repair the weights")
     largest = float(np.abs(floats).max(initial=0.0))
     scale = largest / most if largest else 1.0
+    # Ties to even, as NumPy and most quantisers round: half up would shift the mean.
     return Quantised(np.rint(floats / scale).astype(np.int64), scale)
 
 
@@ -120,6 +122,7 @@ def _width(packed: Packed, part: str) -> int:
 
 def _hex(words: Iterable[int], bits: int) -> str:
     digits, every = -(-bits // 4), (1 << bits) - 1
+    # As two's complement of the width: `$readmemh` knows no sign.
     return "".join(f"{word & every:0{digits}x}\n" for word in words)
 
 
@@ -155,6 +158,7 @@ def _pe_words(packed: Packed, values: NDArray[np.int64], word: PeWord, pes: int)
         slots, kept = np.zeros((rows, 1, word.lanes), dtype=np.int64), 1
     step = word.index_bits + word.weight_bits
     tops = [(slot // kept) << word.lanes * step for slot in range(slots.shape[1])]
+    # The end of a row is marked in its last word, so that rows need no lengths.
     tops[-1] |= 1 << (word.bits - 1)
     return [
         [

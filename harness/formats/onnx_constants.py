@@ -63,11 +63,13 @@ def evaluated(
     """
     kind = str(node.op_type)
     own = _OWN.get(kind)
+    # The size is bounded before it is computed: a few bytes may say `Expand` to terabytes.
     if (own is None and (kind not in _FOLLOWED or node.domain not in ("", "ai.onnx"))) or _size(node, given) > most:
         return None
     if own is not None:
         return [own(node, [array for array in given if array is not None])]
     names = [f"i{place}" if array is not None else "" for place, array in enumerate(given)]
+    # A graph of the one node, by the standard's own reference: no operator has to be written a second time.
     single = onnx.NodeProto()
     single.CopyFrom(node)
     del single.input[:]
@@ -89,6 +91,7 @@ def _run(onnx: ModuleType, graph: Any, feeds: dict[str, Array], opsets: Sequence
     with np.errstate(all="ignore"):
         try:
             results = ReferenceEvaluator(_model(onnx, graph, opsets)).run(None, feeds)
+        # Old operator sets are the better choice as long as they work: attributes became inputs between them.
         except RuntimeError:  # it has not every old version of every operator
             results = ReferenceEvaluator(_model(onnx, graph, newest)).run(None, feeds)
     return [np.asarray(result) for result in results]
@@ -104,6 +107,7 @@ def _size(node: Any, given: Sequence[Array | None]) -> int:
     kind = node.op_type
     shape: tuple[int, ...] = (sum(array.size for array in arrays),)
     if kind in _ELEMENT_WISE or (kind in _OWN and not kind.endswith("Linear")):
+        # Broadcasting may make far more than any input has.
         shape = np.broadcast_shapes(*(array.shape for array in arrays[:3]))
     elif kind == "MatMul":
         shape = (max(arrays[0].size, 1), arrays[1].shape[-1])
@@ -130,6 +134,7 @@ def _per_axis(node: Any, array: Array, parameter: Array) -> Array:
     """Scales or zero points shaped so that they broadcast: one, one per place of an axis, or one per block of it."""
     if parameter.size == 1:
         return parameter.reshape(())
+    # A negative axis counts from the end.
     axis = int(attribute(node, "axis", 1)) % array.ndim
     if parameter.ndim == 1:
         return parameter.reshape([-1 if each == axis else 1 for each in range(array.ndim)])
@@ -152,6 +157,7 @@ def _quantised(node: Any, given: Sequence[Array]) -> Array:
     with np.errstate(all="ignore"):
         integers = np.rint(given[0].astype(np.float32) / scale) + zero
     if kind.kind not in "iu":
+        # Zero points of float8 are zero by the standard.
         return np.asarray(integers)  # to float8: only far below the smallest number it has anything becomes zero
     limits = np.iinfo(kind)
     return np.asarray(np.clip(integers, limits.min, limits.max).astype(kind))
@@ -167,6 +173,7 @@ def _quant(node: Any, given: Sequence[Array]) -> Array:
     values, scale, zero, bits = (np.asarray(array, dtype=np.float64) for array in given)
     width = float(bits.ravel()[0])
     is_signed, is_narrow = bool(attribute(node, "signed", 1)), bool(attribute(node, "narrow", 0))
+    # "Narrow" gives up one code, so that the range is symmetric.
     top = 2 ** (width - 1) - 1 if is_signed else 2**width - 1 - is_narrow
     bottom = -(2 ** (width - 1)) + is_narrow if is_signed else 0
     rounding = {"CEIL": np.ceil, "FLOOR": np.floor, "ROUND_TO_ZERO": np.trunc}.get(

@@ -87,6 +87,7 @@ def _check_names(path: Path, model: Any) -> None:
 def _texts(graph: Any) -> Iterator[object]:
     """The names in a graph or a function, and in the graphs inside it."""
     yield graph.name
+    # Attributes may hold whole graphs: the branches of an If, the body of a Loop.
     for node in graph.node:
         yield from (node.op_type, node.name, node.domain, *node.input, *node.output)
         for found in node.attribute:
@@ -146,6 +147,7 @@ class _Reader:
             lost: names that come from constants through an operator that is not followed, with that operator.
             place: which graph inside a node it is, for notes; empty for the model's own.
         """
+        # Copies: what a branch defines is known in it and not behind it.
         known, lost = dict(known), dict(lost)
         tensors = Tensors(self.onnx, self.path, self.most)
         for tensor in graph.initializer:
@@ -157,6 +159,7 @@ class _Reader:
                 name, array = str(node.output[0]), _constant(tensors, node)
                 self._keep(known, name, array)
                 if array is not None and array.ndim < 2:
+                    # A scalar is nobody's matrix: it is not told among what was left out.
                     self.small.add(known[name].source)
             else:
                 self._node(node, known, lost, place)
@@ -175,9 +178,11 @@ class _Reader:
                 self.graph(inner, known, lost, f"{found.name} of {node.op_type} {_name(node)}".strip())
         names = [str(name) for name in node.input]
         given = [known.get(name) for name in names]
+        # An empty name is an input that was left out.
         is_fixed = any(names) and all(one is not None or not name for one, name in zip(given, names, strict=True))
         if is_fixed and self._follow(node, [one for one in given], known):
             return
+        # Behind something that cannot be followed all is lost: the product that needs it is told with the culprit.
         if any(names) and all(name in known or name in lost or not name for name in names):
             through = next((lost[name] for name in names if name in lost), node.op_type)
             lost.update({str(name): through for name in node.output})
@@ -191,6 +196,7 @@ class _Reader:
         arrays = [None if one is None else one.array for one in given]
         try:
             results = evaluated(self.onnx, node, arrays, self.opsets, self.most)
+        # The reference implementation raises whatever NumPy raises: models of all sorts come by.
         except Exception:  # a node that cannot be computed is one that is not followed
             results = None
         if results is None:
@@ -215,6 +221,7 @@ class _Reader:
 
         operands = list(PRODUCTS[node.op_type](node, take))
         for operand in operands:
+            # A transposed convolution runs once for every position of its input.
             at = names[0] if operand.is_transposed else str(next(iter(node.output), ""))
             positions = self.positions.get(at) if operand.is_kernel else None
             self._add(known[names[operand.place]], operand, place, positions)
@@ -239,7 +246,9 @@ class _Reader:
             positions=positions,
         )
         entries = self.entries.setdefault(constant.source, [])
+        # Multiplied by after all: a tied word table is both.
         entries[:] = [entry for entry in entries if not entry.array.is_lookup]  # a table that is multiplied by, too
+        # By the numbers, so that a matrix which two products use is costed once and told to be.
         digest = _digest(operand)
         again = next((entry for entry in entries if entry.digest == digest), None)
         if again is not None:
@@ -273,6 +282,7 @@ class _Reader:
             is_table = index in tables and one.array.ndim == 2 and not attribute(node, "axis", 0)
             is_unknown = node.domain not in _STANDARD and one.array.ndim in (2, 4) and not tables
             is_unknown &= node.op_type not in NO_PRODUCTS
+            # A matrix in an operator that nobody knows is likelier weights than not, and the note says so.
             if (is_table or is_unknown) and one.source not in self.entries:
                 mask = kept(self.path, one.source, one.array)
                 array = WeightArray(one.source, mask, is_lookup=is_table)
@@ -289,6 +299,7 @@ class _Reader:
         for name, constant in self.constants.items():
             if name in self.entries:
                 continue
+            # Of two or four axes: vectors are biases, and what no node takes may be anything.
             if name not in self.used and constant.array.ndim in (2, 4):
                 arrays.append(WeightArray(name, kept(self.path, name, constant.array)))
             elif name not in self.small:

@@ -54,6 +54,7 @@ def _shifted(array: Array, zero: Array | None, axis: int) -> Array:
         return array
     points = zero.astype(np.int64)
     if points.size > 1:
+        # Along the axis of the outputs, which lies elsewhere on the left and on the right side.
         shape = [1] * array.ndim
         shape[axis] = -1
         points = points.reshape(shape) if points.ndim == 1 else points
@@ -64,6 +65,7 @@ def _matrices(place: int, array: Array, orientation: Orientation) -> Iterator[Op
     """The matrices of a constant with two axes or more; a stack of them is one product each."""
     if array.ndim < 2:
         return
+    # Leading axes are a batch: every matrix in it is a product of its own.
     stack = array.reshape(-1, *array.shape[-2:])
     if len(stack) > _MOST_BATCH:
         return
@@ -96,8 +98,10 @@ def _convolution(node: Any, take: Take, place: int, zero: int | None = None) -> 
 def _transposed_convolution(node: Any, take: Take) -> Iterator[Operand]:
     """The kernel lies as (inputs, outputs of a group, *window): turned to (outputs, inputs of a group, *window)."""
     array, groups = take(1), max(1, attribute(node, "group", 1))
+    # A kernel whose channels the groups do not divide is no valid one: told as a product without weights.
     if array is None or array.ndim < 3 or len(array) % groups:
         return
+    # Inputs of a group first, then its outputs: the harness counts the inputs of one group per row.
     cut = array.reshape(groups, -1, *array.shape[1:]).swapaxes(1, 2)
     yield Operand(1, cut.reshape(-1, *cut.shape[2:]), "rows_out", groups=groups, is_transposed=True, is_kernel=True)
 
@@ -117,6 +121,7 @@ def _recurrent(node: Any, take: Take, zeros: tuple[int, int] | None = None) -> I
         for direction, matrix in enumerate(array):
             own = layer + (("", "_reverse")[direction] if direction < 2 else f"_{direction}")
             is_lstm = node.op_type.endswith("LSTM") and len(matrix) % 4 == 0
+            # The blocks of gates in the order that the harness has, so that engines may interleave them.
             gates = matrix.reshape(4, -1, matrix.shape[1])[_GATES] if is_lstm else matrix
             yield Operand(
                 place, gates.reshape(matrix.shape), "rows_out", f".{'_WR'[place]}", own, place == 2 if is_lstm else None
@@ -135,6 +140,7 @@ def _einsum(node: Any, take: Take) -> Iterator[Operand]:
         if array is None or array.ndim != len(term) or len(set(term)) != len(term):
             continue
         others = "".join(terms[:place] + terms[place + 1 :])
+        # A letter that the other operand has too, and the result keeps, runs along: a matrix for each of its places.
         batch = [axis for axis, letter in enumerate(term) if letter in result and letter in others]
         rows = [axis for axis, letter in enumerate(term) if letter in result and letter not in others]
         cols = [axis for axis, letter in enumerate(term) if letter not in result]
@@ -158,6 +164,7 @@ def _few_bits(node: Any, take: Take) -> Iterator[Operand]:
     if packed is None or packed.dtype != np.uint8 or bits not in (2, 4, 8) or not block or not inputs * outputs:
         return
     blocks = -(-inputs // block)
+    # Packed in another layout by some versions: what does not come out exactly is not guessed.
     if packed.size * 8 != outputs * blocks * block * bits:
         return
     weights = _bytes_as(packed.reshape(outputs, -1), bits).reshape(outputs, blocks, block)

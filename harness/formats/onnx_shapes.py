@@ -13,6 +13,7 @@ def positions_of(onnx: ModuleType, model: Any) -> dict[str, int]:
 
     Shapes that the file does not have are inferred by the package, from a copy without the weights.
     """
+    # Shape inference takes a second on large models: only convolutions need it.
     if not any("Conv" in node.op_type for node in model.graph.node):
         return {}
     graph = _without_weights(onnx, model).graph
@@ -26,6 +27,7 @@ def positions_of(onnx: ModuleType, model: Any) -> dict[str, int]:
 
 def _without_weights(onnx: ModuleType, model: Any) -> Any:
     """A copy of a model whose large tensors have no numbers, with the shapes of its values."""
+    # Without their numbers: the inference passes the model through a message of at most 2 GB.
     light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, functions=model.functions)
     for name in ("node", "input", "output", "value_info"):
         getattr(light.graph, name).extend(getattr(model.graph, name))

@@ -38,6 +38,7 @@ class Tensors:
         """
         name, shape = str(tensor.name), tuple(tensor.dims)
         check_size(self.path, name, shape, self.most)
+        # No weights have so many axes, and NumPy refuses more at 32 or 64 by its version.
         if tensor.data_type in self._no_numbers or len(shape) > _MOST_RANK:
             return None
         if tensor.data_location == self.onnx.TensorProto.EXTERNAL:
@@ -62,6 +63,7 @@ class Tensors:
         if values is None or indices is None or values.ndim != 1 or indices.dtype.kind not in "iu":
             raise DataError(f"{self.path}: expected values and indices of {name!r}, got others; export it again")
         places = indices.astype(np.int64)
+        # Coordinates are turned into places; one outside becomes -1, which the check below refuses.
         if indices.ndim == 2 and indices.shape == (len(values), len(shape)):  # coordinates
             inside = (places >= 0) & (places < np.array(shape))
             places = np.ravel_multi_index(tuple(places.T), shape) if inside.all() else np.array([-1])
@@ -81,6 +83,7 @@ class Tensors:
         location, name = found.get("location", ""), str(tensor.name)
         folder = self.path.parent.resolve()
         place = (folder / location).resolve() if location and "\0" not in location else folder
+        # A model from a stranger must not read files elsewhere, through `..`, an absolute path or a link.
         if not place.is_relative_to(folder) or place == folder:
             raise DataError(
                 f"{self.path}: expected the weights of {name!r} in the folder of the model, got them in another one "
@@ -91,6 +94,7 @@ class Tensors:
             size = os.fstat(stream.fileno()).st_size
             try:
                 offset = int(found.get("offset") or 0)
+                # Without a length, all that follows the offset is meant.
                 length = int(found.get("length") or size - offset)
             except ValueError:
                 offset, length = -1, -1

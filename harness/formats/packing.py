@@ -18,6 +18,7 @@ from harness.api.component import JsonValue
 from harness.arrays import Array, Mask
 from harness.errors import DataError, SpecError
 from harness.formats import array_files, storage
+from harness.formats.sparse_files import owners_of
 from harness.formats.weight_arrays import MOST_WEIGHTS, check_size
 
 PackedFormat = Literal["csb", "csr", "bitmap", "n_m", "block"]
@@ -123,6 +124,7 @@ def stored(packed: Packed) -> Mask:
         DataError: the arrays do not fit each other.
     """
     if packed.format in ("csb", "csr", "bitmap"):
+        # With ones for values, unpacking gives the mask of what is stored, by the code that gives the weights.
         ones = np.ones(packed.arrays["values"].shape, dtype=np.bool_)
         packed = replace(packed, arrays={**packed.arrays, "values": ones})
     return np.asarray(unpack(packed) != 0)
@@ -140,6 +142,7 @@ def write_packed(matrices: Mapping[str, Packed], metadata: Mapping[str, str]) ->
     meta = {"packed": _VERSION, "matrices": entries, "metadata": dict(metadata)}
     arrays[_META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     stream = io.BytesIO()
+    # NumPy gives all members one date: equal matrices are equal bytes.
     np.savez_compressed(stream, allow_pickle=False, **arrays)
     return stream.getvalue()
 
@@ -165,6 +168,7 @@ def read_packed(path: Path) -> dict[str, Array]:
 def is_packed(arrays: Mapping[str, Array]) -> bool:
     """Whether an archive is one of ours."""
     meta = arrays.get(_META)
+    # Recognised by its own description, not by the names of its arrays, which could be anybody's.
     return meta is not None and meta.dtype == np.uint8 and meta.tobytes().startswith(b'{"packed"')
 
 
@@ -194,6 +198,7 @@ def packed_of(path: Path, arrays: Mapping[str, Array]) -> dict[str, Packed]:
 
 
 def _narrow(indices: Array, last: int) -> Array:
+    # The narrowest type that holds the largest place there can be, not the largest there is: equal shapes, equal types.
     return indices.astype(np.min_scalar_type(max(last, 0)))
 
 
@@ -206,6 +211,7 @@ def _pack_csb(matrix: Array, mask: Mask, banks: int | None) -> Packed:
         )
     rows, cols = mask.shape
     kept = int(np.count_nonzero(mask)) // (rows * count)
+    # What remains of a bank's indices is its place in the bank: banks differ in length by one at most.
     places = np.nonzero(mask)[1].reshape(rows, count, kept) - storage.split(cols, count)[None, :, None]
     values = matrix[mask].reshape(rows, count, kept)
     longest = -(-cols // count)
@@ -246,17 +252,8 @@ def _unpack_csr(packed: Packed) -> Array:
     indices = _unsigned(packed.arrays["indices"])
     _below(indices, cols)
     matrix = np.zeros((rows, cols), packed.arrays["values"].dtype)
-    matrix[_owners(packed.arrays["pointers"], rows, len(indices)), indices] = packed.arrays["values"]
+    matrix[owners_of(_unsigned(packed.arrays["pointers"]), rows, len(indices)), indices] = packed.arrays["values"]
     return matrix
-
-
-def _owners(pointers: Array, rows: int, entries: int) -> NDArray[np.intp]:
-    """The row of every entry."""
-    pointers = _unsigned(pointers)
-    counts = np.diff(pointers)
-    if len(pointers) != rows + 1 or pointers[0] != 0 or pointers[-1] != entries or (counts < 0).any():
-        raise ValueError("the pointers do not rise from 0 to the number of entries")
-    return np.repeat(np.arange(rows), counts)
 
 
 def _pack_bitmap(matrix: Array, mask: Mask) -> Packed:
@@ -331,7 +328,9 @@ def _unpack_block(packed: Packed) -> Array:
     indices = _unsigned(packed.arrays["indices"])
     _below(indices, cols // width)
     tiles = np.zeros((rows // height, cols // width, height, width), packed.arrays["values"].dtype)
-    tiles[_owners(packed.arrays["pointers"], rows // height, len(indices)), indices] = packed.arrays["values"]
+    tiles[owners_of(_unsigned(packed.arrays["pointers"]), rows // height, len(indices)), indices] = packed.arrays[
+        "values"
+    ]
     return tiles.swapaxes(1, 2).reshape(rows, cols)
 
 
@@ -341,6 +340,7 @@ def _unpack_dense(packed: Packed) -> Array:
 
 def _unsigned(indices: Array) -> NDArray[np.int64]:
     """Indices that may be added to."""
+    # Signed ones could be negative, and NumPy would count them from the end.
     if indices.dtype.kind != "u":
         raise ValueError(f"indices are {indices.dtype}, not unsigned")
     return indices.astype(np.int64)

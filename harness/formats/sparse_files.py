@@ -44,6 +44,7 @@ def read_mtx(path: Path, most: int = MOST_WEIGHTS) -> Mask:
     # Read here: SciPy 1.17 ends the whole process on some damaged files.
     with open_weights(path, most) as file:
         try:
+            # Latin-1 decodes every byte: comments may be in any encoding, and numbers are ASCII in all.
             first = file.readline(_MOST_HEADER).decode("latin-1")
             banner = first.lower().split()
             if len(banner) != 5 or banner[:2] != ["%%matrixmarket", "matrix"]:
@@ -75,10 +76,12 @@ def _market_mask(path: Path, banner: tuple[str, ...], body: list[str], most: int
             raise ValueError(f"it says {given!r}, which is none of {', '.join(known)}")
     rows, cols, *rest = (int(word) for word in body[0].split())
     check_size(path, path.stem, (rows, cols), most)
+    # Symmetry needs a square; the format allows to say it of anything.
     if symmetry != "general" and rows != cols:
         raise ValueError(f"{rows} x {cols} is not {symmetry}")
     if symmetry == "hermitian" and field != "complex":
         raise ValueError(f"a hermitian matrix is complex, not {field}")
+    # All at once by NumPy: a line at a time, a million entries would take seconds.
     numbers = np.array(" ".join(body[1:]).split(), dtype=np.float64)
     parts = {"pattern": 0, "complex": 2}.get(field, 1)  # numbers of one value
     if form == "array":
@@ -90,11 +93,13 @@ def _market_mask(path: Path, banner: tuple[str, ...], body: list[str], most: int
         raise ValueError(f"{rest} entries of {wide} numbers are declared, {len(numbers)} numbers are there")
     entries = numbers.reshape(-1, wide)
     places = entries[:, :2]
+    # Places come as floats here; beyond 2^53 those skip integers.
     if not ((places == np.floor(places)) & (np.abs(places) < 1 << 53)).all():
         raise ValueError("a place is no whole number")
     row, col = places.astype(np.int64).T - 1
     data = _not_zero(path, entries[:, 2:].ravel(), parts) if parts else np.ones(len(entries), dtype=np.bool_)
     mask = scattered((rows, cols), row, col, data)
+    # Which entries are zero does not change with the sign or the conjugate.
     return mask if symmetry == "general" else mask | mask.T
 
 
@@ -112,6 +117,7 @@ def _triangle_mask(rows: int, cols: int, symmetry: str, data: Mask) -> Mask:
             raise ValueError(f"{rows} x {cols} numbers are declared, {len(data)} are there")
         return np.asarray(data.reshape(cols, rows).T)  # column by column
     below = 1 if symmetry == "skew-symmetric" else 0  # the diagonal of a skew-symmetric matrix is zero
+    # Column by column the file gives the lower triangle, which is the upper one row by row.
     upper_rows, upper_cols = np.triu_indices(rows, below)
     if len(data) != len(upper_rows):
         raise ValueError(f"a {symmetry} array of {rows} rows has {len(upper_rows)} numbers, {len(data)} are there")
@@ -178,6 +184,7 @@ def scipy_mask(path: Path, arrays: Mapping[str, Array], most: int = MOST_WEIGHTS
         if form == "dia":
             return _diagonals((rows, cols), indices_of(arrays["offsets"]), data)
         if form == "coo":
+            # Newer versions of SciPy write one array of coordinates, older ones two.
             places = arrays["coords"] if "coords" in arrays else (arrays["row"], arrays["col"])
             return scattered((rows, cols), indices_of(places[0]), indices_of(places[1]), data)
         if form not in ("csr", "csc", "bsr"):
@@ -238,5 +245,6 @@ def scattered(shape: tuple[int, int], rows: NDArray[np.int64], cols: NDArray[np.
             raise ValueError(f"{what} indices lie between {places.min()} and {places.max()}, of {extent} {what}s")
     mask = np.zeros((*shape, *data.shape[1:]), dtype=np.bool_)
     if math.prod(mask.shape):
+        # `logical_or.at` and no assignment: an entry may be given several times.
         np.logical_or.at(mask, (rows, cols), data)
     return mask

@@ -82,6 +82,7 @@ def sizes(
 
 def best(table: Sequence[FormatSize]) -> FormatSize:
     """The format with the fewest bits; at a tie the earlier one."""
+    # Every mask has at least the dense format, so there is a smallest.
     return min((size for size in table if size.bits is not None), key=lambda size: size.bits or 0)
 
 
@@ -102,6 +103,7 @@ def csb_bits(nnz: int, weight_bits: int, longest_bank: int) -> int:
 
 def split(cols: int, banks: int) -> NDArray[np.intp]:
     """First column of each of `banks` stretches whose lengths differ by at most one, the longer ones first."""
+    # The longer banks come first, as the pattern deals them.
     short, longer = divmod(cols, banks)
     bank = np.arange(banks, dtype=np.intp)
     return bank * short + np.minimum(bank, longer)
@@ -129,8 +131,10 @@ def even_banks(mask: Mask) -> int | None:
     kept = int(totals[0])
     if (totals != kept).any():
         return None
+    # A dense matrix fills any number of banks; each weight its own is the finest.
     if kept == mask.shape[1]:
         return kept
+    # Only divisors of what a row keeps can fill banks equally, the largest first: more banks have shorter indices.
     fits = (banks for banks in range(kept, 1, -1) if kept % banks == 0 and _is_even(mask, banks, kept // banks))
     return next(fits, 1)
 
@@ -160,6 +164,7 @@ def most_per_group(mask: Mask) -> dict[int, int]:
     counts: NDArray[np.uint8] = mask.view(np.uint8)
     group = 1
     while group < _LARGEST_GROUP and counts.shape[1] % 2 == 0:
+        # Neighbours are added up, level by level: each doubling needs half the additions of the one before.
         counts = counts[:, ::2] + counts[:, 1::2]  # (rows, cols / group)
         group *= 2
         found[group] = int(counts.max())
@@ -169,6 +174,7 @@ def most_per_group(mask: Mask) -> dict[int, int]:
 def smallest_n_m(mask: Mask, weight_bits: int) -> tuple[int, int] | None:
     """N and M with the fewest bits among those that a mask obeys with N < M; None if it obeys none."""
     worth = [(kept, group) for group, kept in most_per_group(mask).items() if kept < group]
+    # As fractions, since two choices may need equally many bits per weight: the earlier group then wins on any machine.
     return min(worth, key=lambda pair: Fraction(pair[0] * (weight_bits + index_bits(pair[1])), pair[1]), default=None)
 
 
@@ -213,6 +219,7 @@ def padding_entries(mask: Mask, run_bits: int) -> int:
     counts = np.count_nonzero(columns, axis=1)
     used = np.flatnonzero(counts)
     first = (np.cumsum(counts) - counts)[used]
+    # Before the first weight of a column its zeros count from the column's own beginning.
     zeros[first] = kept[first] - used * mask.shape[0]
     return int((zeros >> run_bits).sum())
 
@@ -233,6 +240,7 @@ def checked(mask: Mask) -> Mask:
 
 def _is_even(mask: Mask, banks: int, kept: int) -> bool:
     probe = bank_counts(mask[:_PROBE_ROWS], banks)
+    # The first rows refute most guesses, so that few have to be held against the whole mask.
     return bool((probe == kept).all()) and bool((bank_counts(mask, banks) == kept).all())
 
 
@@ -357,6 +365,7 @@ def _sibbs(view: _View) -> _Answer:
 def _clustered(view: _View, mask: Mask, width: int, what: str) -> _Answer:
     """One index per cluster of so many weights along the columns of this mask (or of a transposed one)."""
     answers = []
+    # Clusters may be any divisor of what repeats: a shorter one has longer banks, and either may be smaller.
     for size in (size for size in range(2, width + 1) if width % size == 0):
         clusters = mask[:, ::size] if mask is view.mask else mask[:, ::size].T
         banks = even_banks(clusters)

@@ -132,6 +132,7 @@ def read_weights(
     wrong = {name: size for name, size in (output_sizes or {}).items() if min(size) < 1}
     if wrong:
         raise SpecError(f"output sizes are at least 1 x 1, got {wrong}; give height and width")
+    # By the end of the name: `.safetensors.index.json` has suffixes of its own.
     read = next((reader for suffix, reader in _READERS.items() if path.name.lower().endswith(suffix)), None)
     if read is None:
         suffix = path.suffix.lower()
@@ -145,6 +146,7 @@ def read_weights(
         names = ", ".join(found.skipped) or "no array"
         raise DataError(f"{path}: expected a matrix of masks or weights, got {names}; name another file")
     made = _Layers(layout, dict(output_sizes or {})).of(found.arrays)
+    # Last: layers and their names are only known once orientation and pairs are decided.
     _check_names(path, made, {"output sizes": output_sizes, "banks": banks if isinstance(banks, Mapping) else None})
     return _assembled(made, found, banks)
 
@@ -206,6 +208,7 @@ def _plain(path: Path, arrays: Mapping[str, Array], most: int) -> _Read:
     notes = [*unpacked.notes, *paired.notes]
     found = []
     for name, mask in paired.weights.items():
+        # Tables of positions and stacks of experts have three axes as well: only names tell them from kernels.
         if mask.ndim > 5 or (mask.ndim == 3 and not _WINDOW.search(mask_names.parts_of(name)[-1])):
             notes.append(f"{name} of shape {mask.shape} is no matrix and no kernel: left out")
         else:
@@ -224,6 +227,7 @@ def _named(name: str, mask: Mask, orientation: Orientation | None) -> WeightArra
     hint: Orientation | None = "rows_in" if orientation is None and _KERAS.search(name) else None
     if hint and mask.ndim > 2 and _DEPTHWISE.search(name):
         # (*window, channels, outputs of each): every channel is a group of its own
+        # A depthwise kernel of Keras has the channels second to last: every channel is a group with its own outputs.
         channels, each = mask.shape[-2:]
         turned = np.moveaxis(mask, (-2, -1), (0, 1)).reshape(channels * each, 1, *mask.shape[:-2])
         return WeightArray(name, turned, "rows_out", groups=channels)
@@ -253,6 +257,7 @@ def _oriented(mask: Mask, orientation: Orientation) -> Mask:
         (rows, cols), (cols, rows), (out, in, *window) or (*window, in, out) -> (rows, cols).
     """
     if orientation == "rows_in":
+        # The last two axes first, the window behind them, as (out, in, *window).
         mask = np.moveaxis(mask, (-1, -2), (0, 1))
     return np.ascontiguousarray(mask.reshape(len(mask), -1))
 
@@ -295,6 +300,7 @@ class _Layers:
                 continue
             layer, _ = _lstm_of(found) or (found.name, False)
             pair = pairs.get(layer, {})
+            # Only both matrices make an LSTM layer; one alone is a product.
             new = self._lstm(_free(layer, made), pair[False], pair[True]) if len(pair) == 2 else None
             new = new or self._product(found, made.keys(), recurrent=len(pair) == 2)
             made[new.name] = new
@@ -314,6 +320,7 @@ class _Layers:
         for orientation in self._orientations(recurrent):
             masks = _oriented(kernel.kept, orientation), _oriented(recurrent.kept, orientation)
             (rows, inputs), (gates, units) = masks[0].shape, masks[1].shape
+            # Gates in rows are told by the shapes: four times as many rows as the recurrent matrix has columns.
             if rows == gates == 4 * units:
                 tensors = tuple(
                     _tensor(found.name, name, "lstm", mask.shape, gates=4)
@@ -333,6 +340,7 @@ class _Layers:
         rows, cols = mask.shape
         dense = Dense(name=name, inputs=cols, units=rows, input_label=f"{name}.inputs")
         size = self.output_sizes.get(name) or self.output_sizes.get(found.name)
+        # `*` is meant for convolutions alone: a matrix has one position.
         if size is None and found.kept.ndim > 2 and found.positions is None:
             size = self.output_sizes.get("*")
         positions = found.positions if size is None else math.prod(size)
@@ -396,6 +404,7 @@ def _tensor(name: str, layer: str, role: Role, shape: tuple[int, ...], gates: in
 def _assembled(made: Sequence[_Made], read: _Read, banks: int | Mapping[str, int] | None) -> WeightsFile:
     tensors = tuple(tensor for layer in made for tensor in layer.tensors)
     masks = {tensor.name: mask for layer in made for tensor, mask in zip(layer.tensors, layer.masks, strict=True)}
+    # A tensor that keeps everything needs no mask: engines know it as dense.
     pruned = {tensor.name: masks[tensor.name] for tensor in tensors if not masks[tensor.name].all()}
     matrices = (tensor.name for tensor in tensors if tensor.role != "embedding" and tensor.name in pruned)
     asked = dict.fromkeys(matrices, banks) if isinstance(banks, int) else banks or {}
@@ -405,6 +414,7 @@ def _assembled(made: Sequence[_Made], read: _Read, banks: int | Mapping[str, int
         notes.append(f"taken as (outputs, inputs): {', '.join(guessed)}; if they are not, say layout rows_in")
     even: dict[str, int] = {name: count for name, count in read.banks.items() if name in pruned}
     for name, count in asked.items():
+        # Banks that were promised and are not equal would make an engine's count wrong: it is told and not used.
         where = storage.uneven(masks[name], count)
         if where is None:
             even[name] = count

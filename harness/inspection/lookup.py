@@ -157,8 +157,8 @@ def _few(found: Sequence[str], titles: Mapping[str, str], where: Mapping[str, st
     has_runs = len({where.get(cell) for cell in found}) > 1
     shown = []
     for cell, each in list(zip(found, parts, strict=True))[:SHOWN]:
-        words = [each[place] for place in apart] if apart and len(each) == widest else each
         # Only the labels in which they differ, or the sentence would repeat what all of them share.
+        words = [each[place] for place in apart] if apart and len(each) == widest else each
         shown.append(f"{cell} ({' · '.join(words)}{f', run {where[cell]}' if has_runs else ''})")
     shown += [f"and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
     axes = (

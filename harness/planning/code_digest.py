@@ -183,8 +183,8 @@ def _inside(value: object) -> Iterator[BaseModel]:
 # --- whose code it is -----------------------------------------------------------------------------------------------
 
 
-# What is told to people: the file for a file of theirs, else the package that they can install in another version.
 def _owner(cls: type) -> tuple[str, str]:
+    # What is told to people: the file for a file of theirs, else the package that they can install in another version.
     if folder_of(cls.__module__) is not None:
         return file_name(cls.__module__), ""
     if cls.__module__.partition(".")[0] == _TOP:

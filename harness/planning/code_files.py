@@ -197,8 +197,8 @@ def _submodules(package: str, start: Path) -> list[str]:
 
 
 def located(module: str) -> Path | None:
-    # Not by `find_spec`, which imports the parents of what it looks for.
     """The file of a module inside an imported package, found without importing it."""
+    # Not by `find_spec`, which imports the parents of what it looks for.
     top, *inner = module.split(".")
     for folder in getattr(sys.modules.get(top), "__path__", ()):
         path = Path(folder, *inner)

@@ -49,11 +49,11 @@ def imported(module: str, path: Path) -> Iterator[str]:
     for source, names in _sources(module, path):
         # The folder of the plugin kinds itself holds nothing: only what is named in it is imported.
         yield source
+        # Every name may be a module of its own or something that the source defines: both are looked for.
         yield from (f"{source}.{name}" for name in names)
 
 
 def _sources(module: str, path: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
-    # Every name may be a module of its own or something that the source defines: both are looked for.
     """Each `import source` of a module, without names, and each `from source import names`."""
     package = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
     for node in _statements(syntax(path)):
@@ -295,10 +295,10 @@ def imports_dynamically(tree: ast.Module) -> bool:
 
 
 def _is_dynamic(node: ast.AST) -> bool:
-    # `sys.modules` and `sys.path` change what any import gives.
     if isinstance(node, ast.Name):
         return node.id in _DYNAMIC_NAMES
     if isinstance(node, ast.Attribute):
+        # `sys.modules` and `sys.path` change what any import gives.
         of_sys = isinstance(node.value, ast.Name) and node.value.id == "sys" and node.attr in ("modules", "path")
         return of_sys or node.attr in _DYNAMIC_ATTRIBUTES
     if isinstance(node, ast.Import):

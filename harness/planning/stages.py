@@ -172,8 +172,8 @@ def _epochs(phase: Train, steps_per_epoch: int) -> list[Step]:
     total = phase.epochs * steps_per_epoch
     updates: dict[int, list[MaskUpdate]] = {}
     for given in phase.mask_updates(steps_per_epoch):
-        # The very end of a phase is allowed: a schedule that ends with its training has its last update there.
         step = given.step
+        # The very end of a phase is allowed: a schedule that ends with its training has its last update there.
         if not 0 <= step <= total:
             raise SpecError(
                 f"the sparsity schedule has an update at step {step}, outside its phase of {phase.epochs} epochs "
@@ -216,7 +216,6 @@ def root(task: Task, problem: Problem, backend: Backend, settings: Settings, ver
         "versions": dict(sorted(versions.items())),
         "seed": settings.seed,
         "precision": settings.precision,
-        # That two equal cards compute alike is what the framework promises; that CPU and GPU do, it does not.
         # The kind alone: which of several equal GPUs it was decides nothing.
         "device": settings.device.partition(":")[0],
         "threads": settings.threads,
@@ -243,11 +242,11 @@ def stage_templates(steps: Sequence[Step], masking: Masking | None) -> tuple[Sta
         is_dense = is_dense and not updates and not (step.epoch and step.epoch.through)
         inputs: dict[str, JsonValue] = {"epoch_index": trained}
         if step.is_new:
+            # "New weights" is all: which ones follows from the seed at the root.
             inputs["weights"] = "new"
         if step.epoch is not None:
             rates = step.epoch.rates
             inputs["rates"] = rates if isinstance(rates, float) else list(rates)
-            # "New weights" is all: which ones follows from the seed at the root.
             if step.epoch.through is not None:
                 inputs["through"] = step.epoch.through.model_dump(mode="json")
         if updates:

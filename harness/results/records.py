@@ -231,8 +231,8 @@ class Record(Frozen):
 
 
 def comparable(record: Record) -> Record:
-    # Overflowed metrics are finite and useless: a perplexity of 1e200 in a mean would hide all others.
     """A record whose numbers can be compared: a result beyond `BEYOND` is none, and the record says so."""
+    # Overflowed metrics are finite and useless: a perplexity of 1e200 in a mean would hide all others.
     history = tuple(None if _is_beyond(value) else value for value in record.valid_history)
     names = ("value", "valid_value", "value_before_retraining", "best_possible")
     lost: dict[str, object] = {name: None for name in names if _is_beyond(getattr(record, name))}

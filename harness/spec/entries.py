@@ -247,11 +247,11 @@ class Reader:
         shares: dict[str, float] = {}
         for tensor, part in item.items():
             if isinstance(part, int | float) and not isinstance(part, bool) and 0 <= part < 1:
-                # An entry with one wrong share is refused as a whole, but each of them has been told by then.
                 shares[tensor] = float(part)
             else:
                 wanted = "expected a fraction of zeros in [0, 1), such as 0.9"
                 self.problems.add((*path, tensor), f"{wanted}, got {got(part)}")
+        # An entry with one wrong share is refused as a whole, but each of them has been told by then.
         return shares if len(shares) == len(item) else None
 
     def _refuse_gaps(self, document: Mapping[str, JsonValue], inside: Mapping[str, JsonValue]) -> None:

@@ -307,7 +307,6 @@ class _Condition:
 
     @classmethod
     def read(cls, text: str) -> "_Condition":
-        # Names first, so that a label with an operator in it stays part of the value.
         match = re.fullmatch(rf"\s*([A-Za-z_]+)\s*({_OPERATOR})\s*(\S.*?)\s*", text)
         # `and` may be part of a label; before another condition it is meant as a comma.
         joined = re.split(rf"\s+(?:and|&&?)\s+(?=[A-Za-z_]+\s*{_OPERATOR})", text.strip())

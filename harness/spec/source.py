@@ -44,7 +44,6 @@ class Problems:
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
     lines: dict[str, Place] = field(default_factory=dict)
-    # Their sentence is written; a missing or wrong value there would only be a second one about the same place.
     refused: set[Path] = field(default_factory=set)  # values that could not even be read: nothing more is said of them
 
     def add(self, path: Path, message: str, *, at: str = "value") -> None:

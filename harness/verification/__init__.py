@@ -60,6 +60,7 @@ def verify(path: Path, store: Path | None = None) -> Outcome:
             check_costs(record, masks, outcome)
             check_storage(record, masks, outcome)
     beside = (folder or path.parent) / "spec.yaml"
+    # Hardware models are asked again only where masks and experiment are at hand.
     if stages is not None and spec is not None:
         check_models(beside, found, stages, outcome)
     elif any("cycles" in cost for record in found for cost in record.hardware.values()):
@@ -77,6 +78,7 @@ def verify(path: Path, store: Path | None = None) -> Outcome:
 def _masks(record: Record, stages: Store | None) -> Mapping[str, Mask] | None:
     if stages is None:
         return None
+    # Problems of a stage were noted by the check of stages: here they are not noted again.
     stage = stages.stage(record.stage, Outcome()) if record.stage else None
     return stages.masks(stage) if stage else None
 
@@ -98,6 +100,7 @@ def _spec(folder: Path, records: tuple[Record, ...], outcome: Outcome) -> Mappin
     spec = load_yaml(path.read_text(encoding="utf-8-sig"))
     if not isinstance(spec, dict):
         raise SpecError(f"verify: expected an experiment in {path}, got none; copy the run's folder whole")
+    # A smoke run carries the same experiment under its own name.
     for run in dict.fromkeys(record.run for record in records):
         outcome.hold(
             run.rpartition("-")[0] in (spec.get("name"), f"{spec.get('name')}-smoke"), "labels", run,

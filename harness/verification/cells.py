@@ -50,6 +50,7 @@ def _check_result(record: Record, tolerance: float, outcome: Outcome) -> None:
         if outcome.hold(reached is not None, "sparsity", place, "expected the sparsity that was reached, got none"):
             assert reached is not None
             outcome.hold(
+                # A billionth for decimals that are no binary numbers.
                 abs(reached - asked) <= tolerance + 1e-9, "sparsity", place,
                 f"expected a sparsity within {tolerance:g} of {asked:g}, got {reached:.6g}",
             )  # fmt: skip
@@ -58,6 +59,7 @@ def _check_result(record: Record, tolerance: float, outcome: Outcome) -> None:
                 max(record.tensor_sparsity.values(), default=reached),
             )
             outcome.hold(
+                # The whole is a weighted mean of its parts.
                 low - 1e-9 <= reached <= high + 1e-9, "sparsity", place,
                 f"expected a sparsity between those of the tensors, {low:.6g} and {high:.6g}, got {reached:.6g}",
             )  # fmt: skip
@@ -66,6 +68,7 @@ def _check_result(record: Record, tolerance: float, outcome: Outcome) -> None:
             len(record.valid_history) == record.total_epochs, "budget", place,
             f"expected a validation value of each of {record.total_epochs} epochs, got {len(record.valid_history)}",
         )  # fmt: skip
+        # A cell that was only pruned ends with the value after pruning, which is no epoch's.
         if record.retrain_epochs or record.is_dense:
             outcome.hold(
                 close(record.valid_history[-1], record.valid_value), "metric", place,
@@ -86,6 +89,7 @@ def _check_labels(record: Record, outcome: Outcome) -> None:
             outcome.checked["labels"] += 1
         else:
             outcome.hold(
+                # A made-up label is the author's right; the name of another plugin on it would deceive.
                 head not in RULES and head != "dense", "labels", record.cell,
                 f"expected a label of {kind} {name!r}, got {label!r}, which is another one's name",
             )  # fmt: skip
@@ -115,6 +119,7 @@ def _check_budgets(records: Sequence[Record], outcome: Outcome) -> None:
     """The same strategy at the same sparsity has one budget, whatever the pattern and the seed."""
     groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in records:
+        # Skipped cells have no budget: zero epochs are no other recipe.
         if record.status != "skipped":
             groups[record.task, record.strategy, record.target_sparsity].append(record)
         outcome.hold(
@@ -134,6 +139,7 @@ def _check_shared(records: Sequence[Record], outcome: Outcome) -> None:
     owners: dict[str, int] = {}
     for record in records:
         for what in filter(None, (record.dense_digest, record.stage)):
+            # One stage or dense training under two seeds would count one sample twice.
             first = owners.setdefault(what, record.seed)
             outcome.hold(
                 first == record.seed, "seeds", record.cell,
@@ -142,6 +148,7 @@ def _check_shared(records: Sequence[Record], outcome: Outcome) -> None:
     dense = {(r.task, r.backend, r.seed): r for r in records if r.is_dense and r.is_done and r.valid_history}
     for record in records:
         base = dense.get((record.task, record.backend, record.seed))
+        # Gradual strategies leave the dense training before its end, or never had one.
         if record.is_done and record.needs_dense_model and base is not None and record.valid_history:
             if base.dense_digest != record.dense_digest:
                 continue  # it leaves the dense training before its end
@@ -171,6 +178,7 @@ class _Identities:
             return
         every = 2 if record.is_dense else 4
         tries: Iterator[tuple[int, ...]] = (each for each in product(_VERSIONS, repeat=every))
+        # Versions that fitted once are tried first: the same plugins are in all cells.
         known = [each[:every] for each in self._fitting if len(each) >= every]
         for versions in (*known, *tries):
             if _cell_id(record, task, backend, versions) == record.cell:

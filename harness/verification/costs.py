@@ -40,6 +40,7 @@ def _check_arithmetic(cost: _Cost, place: str, outcome: Outcome) -> None:
         )  # fmt: skip
     dense, speedup, streams = _of(cost, "dense_cycles"), _of(cost, "speedup"), _of(cost, "streams") or 1.0
     if dense is not None and speedup is not None:
+        # As many inputs as there are streams are served in the same cycles.
         wanted = streams * dense / cycles
         outcome.hold(
             close(speedup, wanted, 1e-6), "hardware", place,
@@ -72,6 +73,7 @@ def _check_work(record: Record, cost: _Cost, masks: Mapping[str, Mask] | None, p
             return
         kept, size = kept + nonzeros, size + rows * cols
         if masks:
+            # Of a layer's tensors all matrices count: both of an LSTM layer share one product.
             mine = [mask for tensor, mask in masks.items() if tensor.rpartition(".")[0] == name]
             counted = sum(int(mask.sum()) for mask in mine)
             outcome.hold(
@@ -86,6 +88,7 @@ def _check_work(record: Record, cost: _Cost, masks: Mapping[str, Mask] | None, p
     multipliers, streams = _of(cost, "multipliers"), _of(cost, "streams") or 1.0
     if multipliers and kept:
         cycles = _of(cost, "cycles") or 0.0
+        # No multiplier does two products in a cycle: fewer cycles than that are impossible, however clever the engine.
         outcome.hold(
             cycles * multipliers >= kept * streams * (1 - 1e-9), "hardware", place,
             f"expected at least {kept * streams / multipliers:.6g} cycles for {kept:g} products on {multipliers:g} "

@@ -43,6 +43,7 @@ def _combinations(
     for scope in dict.fromkeys(key[0] for key in seeds):
         present = {key[1:] for key in seeds if key[0] == scope}
         axes = [list(dict.fromkeys(key[place] for key in present)) for place in range(len(_AXES))]
+        # A list of single cells promises no combinations.
         if _is_listed(spec):
             outcome.skip("combinations: the experiment adds single cells (`include`), so that it has no full grid", 1)
             continue
@@ -50,6 +51,7 @@ def _combinations(
             named = " · ".join(str(value) for value in key)
             if key in present:
                 outcome.checked["grid"] += 1
+            # A failed or skipped cell has a record: only what was never planned has none.
             elif not _is_excluded(key, spec):
                 outcome.hold(
                     False, "grid", named,
@@ -76,6 +78,7 @@ def _seeds(
         outcome.hold(
             not missing, "seeds", named, f"expected the seeds {several(sorted(every))}, {several(missing)} missing"
         )
+        # By task and backend: baselines have neither pattern nor scope.
         where = (str(key[1]), str(key[2]))
         lacking = sorted(found - dense.get(where, set()))
         outcome.hold(

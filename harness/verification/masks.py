@@ -56,6 +56,7 @@ def _whole(mask: Mask, height: int, width: int, what: str) -> str:
     """Tiles from the upper left corner, cut off at the other edges, are kept or dropped whole."""
     rows, cols = mask.shape
     padded = np.zeros((-(-rows // height) * height, -(-cols // width) * width), dtype=np.int64)
+    # Sizes of tiles are counted as the mask is: those at an edge are full with fewer weights.
     sizes = padded.copy()
     padded[:rows, :cols], sizes[:rows, :cols] = mask, 1
     shape = (len(padded) // height, height, padded.shape[1] // width, width)

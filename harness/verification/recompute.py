@@ -34,6 +34,7 @@ def check_models(path: Path, records: Sequence[Record], store: Store, outcome: O
         return
     models = {model.label(): model for model in experiment.hardware}
     patterns = {cell.id: cell.pattern for cell in experiment.cells}
+    # A part of an experiment, made by `--only`, has another id and may lack cells.
     if any(record.run == experiment.run_id for record in records):  # all of it was run, and not a part
         missing = sorted(patterns.keys() - {record.cell for record in records})
         outcome.hold(not missing, "grid", experiment.run_id, f"expected every cell of it, without {several(missing)}")
@@ -63,6 +64,7 @@ def check_models(path: Path, records: Sequence[Record], store: Store, outcome: O
                     False, "hardware", record.cell, f"expected costs of the experiment's models, got one of {label}"
                 )
                 continue
+            # A cost depends on masks, banks and zeros among the inputs alone: equal ones are asked for once.
             place = (label, masks + str(dict(workload.banks)), density)
             if place not in answers:
                 answers[place] = _answer(models[label], workload)

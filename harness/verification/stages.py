@@ -82,6 +82,7 @@ class Store:
         return load((self._folder(key) / name).read_bytes())
 
     def _checked(self, key: str, outcome: Outcome) -> Stage | None:
+        # A key is part of a path: letters and digits lead nowhere else.
         if not key.isalnum():
             outcome.hold(False, "stages", key[:40], "expected the key of a stage, letters and digits")
             return None
@@ -99,6 +100,8 @@ class Store:
             checksum == whole, "stages", key, "expected the record that its checksum is of, got another"
         )
         fits &= outcome.hold(
+            # The key is computed anew: a record under the key of something else would be a result of other code or
+            # data.
             stage.get("key") == key == _key(stage), "stages", key,
             "expected the key of what the stage says that it computed, got the key of something else",
         )  # fmt: skip
@@ -110,6 +113,7 @@ class Store:
         """Whether a file is the one that the stage wrote; a state may have been dropped since."""
         path = self._folder(key) / name
         if not path.is_file():
+            # States are dropped to save room; masks and records never are.
             if name == "state.safetensors" or checksum is None:
                 return True
             return outcome.hold(False, "files", f"{key}/{name}", "expected the file that the stage wrote, got none")
@@ -128,6 +132,7 @@ class Store:
 
 def _key(stage: Stage) -> str:
     """The key of a stage from what it did and where it began, without the versions of code that only tell."""
+    # As `harness.planning.stages` makes keys, written a second time on purpose.
     inputs = dict(stage["inputs"])
     source = inputs.pop("source", None)
     code = inputs.pop("code", None)
@@ -173,6 +178,7 @@ def check_stages(record: Record, store: Store, outcome: Outcome) -> None:
 
 def _check_beginning(record: Record, chain: Sequence[Stage], outcome: Outcome) -> None:
     """The cell that the stages were run for is the one that the record names."""
+    # Only mask updates carry masking: the last one is that of the finished model.
     root, updates = chain[0]["inputs"], [stage["inputs"] for stage in chain if "masking" in stage["inputs"]]
     told: list[tuple[str, object, object]] = [
         ("seed", record.seed, root.get("seed")),
@@ -219,6 +225,7 @@ def _value(record: Record, totals: Mapping[str, Any] | None) -> float | None:
     if isinstance(totals.get("value"), int | float):
         return float(totals["value"])
     if record.metric == "perplexity":
+        # Its own formulas, two of them: what else a task measures cannot be checked by totals.
         return math.exp(totals["nats"] / totals["items"])
     if record.metric == "accuracy" and totals.get("correct") is not None:
         return float((100.0 if record.unit == "%" else 1.0) * totals["correct"] / totals["items"])
@@ -268,6 +275,7 @@ def _check_masks(record: Record, chain: Sequence[Stage], store: Store, outcome: 
         )
     for name, weight in store.weights(chain[-1]).items():
         if name in masks and weight.shape == masks[name].shape:
+            # Weights under a mask that are not zero mean that something trained them after all.
             alive = int((weight[~masks[name]] != 0).sum())
             outcome.hold(
                 alive == 0,

@@ -36,6 +36,7 @@ def check_tables(records: Sequence[Record], path: Path, outcome: Outcome) -> Non
             continue
         is_dense = row["pattern"] == "dense"
         labels = ("dense",) if is_dense else (row["pattern"], row["strategy"], row.get("asked %", ""))
+        # A pooled table names no backend: any may be meant, and only one then has these labels.
         values = [
             each for key, each in groups.items()
             if key[1:] == labels and row.get("backend", key[0]).startswith(key[0])
@@ -78,6 +79,7 @@ def _rounds(value: float, text: str) -> bool:
     """Whether a number as printed is this value, rounded to the digits that it has."""
     plain = text.replace(",", "")
     digits = len(plain.partition(".")[2])
+    # Half of the last digit: rounding differs in ties only.
     return bool(abs(value - float(plain)) <= 0.5 * 10.0**-digits * (1 + 1e-6))
 
 
@@ -88,6 +90,7 @@ def _rows(text: str) -> Iterator[dict[str, str]]:
         if not line.startswith("|"):
             header = []
             continue
+        # Pipes inside a cell are escaped: they do not end it.
         cells = [re.sub(r"\\(.)", r"\1", cell).strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
         if not header:
             header = cells

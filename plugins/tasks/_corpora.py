@@ -99,8 +99,8 @@ def _changed(path: Path) -> int:
 
 @lru_cache(maxsize=2)
 def _read(name: str, files: tuple[tuple[Path, int], ...]) -> Corpus:
-    # Sorting by the training text alone: words of the other texts are known from it, or not at all.
     read = [_words(path) for path, _ in files]
+    # Sorting by the training text alone: words of the other texts are known from it, or not at all.
     counts = Counter(read[0].words)
     # By descending count, then by the alphabet: the order never depends on where a word came first.
     order = sorted(counts, key=lambda word: (-counts[word], word))

@@ -62,6 +62,7 @@ class MLflow(Tracker):
         """Parameters and results of a cell; its run ends with it."""
         client, run = self._known(), self._run_of(str(record["cell"]))
         for name in _PARAMETERS:
+            # MLflow refuses longer values, and with them the whole call.
             client.log_param(run, name, str(record[name])[:_LONGEST])
         client.set_tag(run, "status", str(record["status"]))
         if record["reason"]:
@@ -78,6 +79,7 @@ class MLflow(Tracker):
                 client.log_metric(run, name, float(value))
         is_done = record["status"] in ("ok", "cached", "skipped")
         client.set_terminated(run, "FINISHED" if is_done else "FAILED")
+        # Emptied and not removed: a cell that is told of again gets a run of its own.
         self._runs[str(record["cell"])] = ""
 
     def run_finished(self, run: RunInfo, state: RunState) -> None:

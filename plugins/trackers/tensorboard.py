@@ -54,6 +54,7 @@ class TensorBoard(Tracker):
         }
         writer.add_text("cell", ", ".join(f"{name} {value}" for name, value in labels.items()))
         epochs = record["total_epochs"]
+        # At the end of the curve it belongs to.
         step = epochs if isinstance(epochs, int) else 0
         told: list[tuple[str, Any]] = [(f"test/{record['metric']}", record["value"]), ("sparsity", record["sparsity"])]
         costs = record["hardware"]
@@ -62,6 +63,7 @@ class TensorBoard(Tracker):
         for name, value in told:
             if isinstance(value, int | float):
                 writer.add_scalar(name, float(value), step)
+        # Flushed, since a cell's result is waited for and an event file is written in blocks.
         writer.flush()
 
     def run_finished(self, run: RunInfo, state: RunState) -> None:

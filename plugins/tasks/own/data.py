@@ -82,7 +82,6 @@ class Data:
             yield from (self._pair(batch) for batch in self._begun(int(rng.integers(2**31))))
             return
         order = rng.permutation(self._items) if self._split == "train" else np.arange(self._items)
-        # Steps, not slices of the order: an epoch of training drops what does not fill a batch.
         for step in range(self.steps()):
             chosen = order[step * self._batch : (step + 1) * self._batch]
             yield self._chosen(chosen)

@@ -57,10 +57,10 @@ class KerasWay(Way):
                 )
 
     def start(self, model: Any, path: Path) -> None:
-        # `.keras` and `.h5` may hold code; reading the weights alone runs none of it.
         """Of `.keras` and `.weights.h5` only the weights are read; `.safetensors` has them by name, as Keras has."""
         if path.suffix == ".safetensors":
             _load_arrays(model, path)
+        # `.keras` and `.h5` may hold code; reading the weights alone runs none of it.
         elif path.suffix in (".keras", ".h5"):
             model.load_weights(str(path))
         else:

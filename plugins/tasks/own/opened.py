@@ -79,7 +79,6 @@ class Opened:
             raise SpecError(f"own: {self.path.name} has no function {name!r}; it has {', '.join(names) or 'none'}")
         for way in loaded_ways():
             way.seed(0)  # data that the function draws are the same in every process
-        # The exception of a user's file is told with its line in that file.
         with theirs(self.folder, f"{name}()"):
             given = function(**self._arguments(function, name, data_dir))
         if not isinstance(given, OwnModel):

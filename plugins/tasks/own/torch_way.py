@@ -58,8 +58,8 @@ class TorchWay(Way):
             from safetensors.torch import load_file
 
             state: Any = load_file(path)
-        # weights_only: a pickle that runs code is refused.
         else:
+            # weights_only: a pickle that runs code is refused.
             state = torch.load(path, map_location="cpu", weights_only=True)
             # Trainers wrap the weights in a dictionary of their own.
             state = state.get("state_dict", state) if isinstance(state, dict) else state
