@@ -50,6 +50,7 @@ class KerasTfmot(Backend):
             return (
                 f"keras_tfmot: device must be `cpu` or `cuda:N`, got `{settings.device}`; set `device` to one of them"
             )
+        # The driver's library, looked for without the framework: planning must not wait for an import of TensorFlow.
         try:
             ctypes.CDLL("libcuda.so.1")
         except OSError:

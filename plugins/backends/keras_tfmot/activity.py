@@ -30,6 +30,7 @@ def watch(model: KerasModel, network: Network) -> tuple[KerasModel, Watched]:
     for layer in network.layers:
         if isinstance(layer, LSTM):
             built = model.get_layer(layer.name)
+            # An LSTM multiplies twice: its inputs, and its own outputs of the step before.
             values += [built.input[0], built.output[0]]
             layers += [layer, layer]
         elif isinstance(layer, Dense | Conv2D):

@@ -81,6 +81,7 @@ class _Builder:
         self.value = self.layers.Permute((2, 3, 1))(self.items) if self.is_image else self.items
         self.dropouts = [place for place, layer in enumerate(self.network.layers) if isinstance(layer, Dropout)]
         self.seeds = self.keras.Input(batch_shape=(len(self.dropouts), 2), dtype="int32") if self.dropouts else None
+        # Dropouts are numbered by their order: each takes its own row of seeds.
         self.dropouts_placed = 0
 
     def add(self, layer: Layer) -> None:
@@ -101,6 +102,8 @@ class _Builder:
                 pool = layers.MaxPooling2D if layer.kind == "max" else layers.AveragePooling2D
                 self.value = pool(layer.size)(self.value)
             case Flatten():
+                # The harness flattens with channels slowest; without this, a dense layer's columns would mean other
+                # pixels.
                 channels_slowest = layers.Permute((3, 1, 2))(self.value) if self.is_image else self.value
                 self.value = layers.Flatten()(channels_slowest)
                 self.is_image = False
@@ -138,6 +141,8 @@ class _Builder:
             layer.units,
             return_sequences=True,
             return_state=True,
+            # Keras would start the forget gate's bias at 1; initial weights come from the task, and their biases are
+            # zero.
             unit_forget_bias=False,
             kernel_initializer="zeros",
             recurrent_initializer="zeros",

@@ -37,6 +37,7 @@ class GivenRule(Rule):
             raise SpecError(
                 f"own: `optimiser` must make a tf_keras.optimizers.Optimizer, got {type(self._given).__name__}"
             )
+        # Such a schedule counts steps by itself, which a rewind could not put back.
         if isinstance(self._given._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             raise SpecError("own: the optimiser has a schedule of its own; give it as `learning_rate` of the OwnModel")
         self._like: dict[Any, list[Variable]] = {}
@@ -51,6 +52,7 @@ class GivenRule(Rule):
 
     def _remember_slots(self) -> None:
         """Note which variable of the optimiser is made for which weight."""
+        # Keras names slots only for people: which weight one belongs to is told while it is made, and nowhere later.
         inner = self._given.add_variable_from_reference
 
         def add(model_variable: Variable, *given: Any, **named: Any) -> Variable:
@@ -75,6 +77,7 @@ class GivenRule(Rule):
 
     def load(self, values: Mapping[str, Array]) -> None:
         """Take the state over; what is not there starts anew."""
+        # A state of before the first step has none of them.
         has_any = any(name.startswith(_PREFIX) for name in values)
         for name, variable in self._kept().items():
             if has_any and name not in values:
@@ -83,6 +86,7 @@ class GivenRule(Rule):
 
     def _kept(self) -> dict[str, Variable]:
         kept = {f"{_PREFIX}{place}/{each.name}": each for place, each in enumerate(self._given.variables)}
+        # As they are right after building: what a chain without a state begins with.
         if not hasattr(self, "_first"):
             self._first = {name: variable.numpy() for name, variable in kept.items()}
         return kept

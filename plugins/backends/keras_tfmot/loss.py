@@ -33,6 +33,7 @@ def entropy(targets: Tensor, logits: Tensor) -> Tensor:
 
         def gradient(upstream: Tensor) -> Tensor:
             places = tf.stack([tf.range(tf.size(labels)), labels], axis=1)
+            # softmax - 1 at the target, by one scatter: a one-hot matrix would be as large as the logits.
             return tf.tensor_scatter_nd_sub(tf.exp(logs) * upstream[:, None], places, upstream)
 
         return -tf.gather(logs, labels, batch_dims=1), gradient

@@ -61,6 +61,7 @@ def hessian_gradients(
         batches: inputs and targets of every batch.
         zero: recurrent state that the first batch begins with.
     """
+    # Two passes: the mean gradient has to be known before its product with each batch's Hessian is summed.
     tf, held = frameworks().tf, list(weights.values())
     mean, states = [tf.zeros_like(weight) for weight in held], zero
     for inputs, targets in batches:
@@ -74,6 +75,7 @@ def hessian_gradients(
             with tf.GradientTape() as tape:
                 value, states = loss(inputs, targets, states)
             found = [tf.convert_to_tensor(gradient) for gradient in tape.gradient(value, held)]
+            # The derivative of g . v by the weights is H v as long as v is held fixed.
             inner = tf.add_n([tf.reduce_sum(g * fixed) for g, fixed in zip(found, mean, strict=True)])
         second = outer.gradient(inner, held, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         product = [p + tf.convert_to_tensor(s) / len(batches) for p, s in zip(product, second, strict=True)]
@@ -93,6 +95,7 @@ def synaptic_flow(
             outputs = model(tf.ones((1, *shape)), training=False)
             flow = tf.reduce_sum(outputs[0] if isinstance(outputs, list) else outputs)
         found = tape.gradient(flow, [variables[name] for name in matrices])
+    # Also where a batch raises: a session that goes on with absolute weights would train another model.
     finally:
         for name, variable in variables.items():
             variable.assign(before[name])

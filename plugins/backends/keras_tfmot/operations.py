@@ -71,6 +71,7 @@ class TensorFlowOperations(Operations):
 
     def largest(self, values: Tensor) -> float:
         """As `tf.reduce_max` of the absolute values."""
+        # TensorFlow's maximum of nothing is -inf.
         return float(self._tf.reduce_max(self._tf.abs(values))) if values.shape.num_elements() else 0.0
 
     def differing(self, one: Tensor, other: Tensor) -> int:

@@ -39,6 +39,7 @@ class Rule:
             for name, variable in variables.items()
         }
         if isinstance(optimiser, Adam | AdamW):
+            # A float, since slots are stored as float32; it counts exactly up to 2^24 steps.
             self.slots["t"] = self.tf.Variable(np.float32(0), trainable=False)
 
     @property
@@ -50,6 +51,7 @@ class Rule:
         """Take one step along the gradients times `scale`; called inside a traced function."""
         if self.takes_rows:
             for name, gradient in gradients.items():
+                # Scaled within the rate, so that no gradient is copied; the same product, rounded elsewhere.
                 self._descend(self.variables[name], gradient, rate * scale)
             return
         scaled = {name: scale * gradient for name, gradient in gradients.items()}
@@ -69,6 +71,7 @@ class Rule:
         for name, gradient in gradients.items():
             weight = self.variables[name]
             step = gradient + rule.weight_decay * weight if rule.weight_decay else gradient
+            # Heavy ball without dampening, as the api defines it: Keras' own SGD folds the rate into the velocity.
             if rule.momentum:
                 velocity = self.slots[f"momentum/{name}"]
                 step = velocity.assign(rule.momentum * velocity + step)
@@ -110,6 +113,7 @@ def rows_summed(gradient: Gradient) -> Gradient:
     tf = frameworks().tf
     if not isinstance(gradient, tf.IndexedSlices):
         return gradient
+    # A word that occurs twice in a batch has two rows: norms and slots need their sum.
     rows, places = tf.unique(gradient.indices)
     return tf.IndexedSlices(tf.math.unsorted_segment_sum(gradient.values, places, tf.size(rows)), rows)
 
@@ -128,5 +132,7 @@ def clip_scale(gradients: Iterable[Gradient], norm: float | None) -> Tensor:
     if norm is None:
         return tf.constant(1.0)
     parts = [gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient for gradient in gradients]
+    # l2_loss is half of the sum of squares, and does not make a copy of its argument.
     found = tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(part) for part in parts]))
+    # One where the norm is small enough: norm / norm, exactly.
     return norm / tf.maximum(found, norm)

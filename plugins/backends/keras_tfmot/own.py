@@ -74,6 +74,7 @@ class OwnSession(KerasSession):
         self._built = self._own.built(settings.seed)
         self._wrapped = _wrapped(self._built, network.wrapped) if network.wrapped else None
         held = self._own.way.variables(self.finished)
+        # The clone has weights of its own, freshly drawn.
         if self._wrapped is not None:
             for name, variable in self._own.way.variables(self._built).items():
                 held[name].assign(variable)
@@ -94,6 +95,7 @@ class OwnSession(KerasSession):
     @functools.cached_property
     def finished(self) -> KerasModel:
         """The model without TF-MOT's wrappers."""
+        # Without wrappers for everything but training: they would mask again, and cost a pass over the weights.
         return self._built if self._wrapped is None else frameworks().sparsity.strip_pruning(self._wrapped)
 
     @property
@@ -112,6 +114,8 @@ class OwnSession(KerasSession):
         for name, place in self._places.items():
             if place.tensor.is_prunable:
                 weight = variables[name]
+                # What TF-MOT does not wrap is masked by us: a depthwise kernel, an attention, a model that cannot be
+                # cloned.
                 mask = theirs_by_weight.get(weight.ref())
                 masks[name] = self._tf.Variable(self._tf.ones_like(weight), trainable=False) if mask is None else mask
         return Model(self._trained, variables, masks, wrappers, (), ())
@@ -124,6 +128,8 @@ class OwnSession(KerasSession):
         for name, variable in self._buffers.items():
             if given and name not in given:
                 raise PluginContractError(f"keras_tfmot: a state must hold the buffer {name}; load one of this task")
+            # A state without buffers is one of initial weights: moving averages begin where the model was built with
+            # them.
             variable.assign(given[name] if given else self._first_buffers[name])
         if isinstance(self._rule, GivenRule):
             self._rule.load(state.extra)
@@ -183,6 +189,7 @@ class OwnSession(KerasSession):
             count = self._own.items(targets)
             with theirs(self._own.folder, "a training step"):
                 loss = float(self._own_step()(inputs, targets, np.float32(epoch.rate(step))))
+            # Told with the line of the user's loss: nothing of theirs is on the stack by now.
             if not math.isfinite(loss):
                 raise DivergedError(step, loss, f"training loss ({self._own.loss_place})")
             nats, items = nats + loss * count, items + count
@@ -197,6 +204,7 @@ class OwnSession(KerasSession):
         """Let everything random in an epoch follow from (seed, epoch)."""
         high, low = dropout_seed(self._settings.seed, index, 0, 0)
         if self._randomness.restart(high << 31 | low):
+            # A new graph takes seconds to trace, once an epoch, and only for models with such draws.
             self._steps.clear()  # a graph with hidden counters: only a new one begins them again
 
     def _own_step(self) -> Any:
@@ -223,6 +231,7 @@ class OwnSession(KerasSession):
         with tf.GradientTape() as tape:
             loss = self._own.loss(self._own.forward(model, inputs, training=training), targets)
             added = model.losses
+            # Regularisers belong to the loss that is descended, not to the loss that is reported.
             whole = tf.add_n([tf.reshape(loss, ()), *added]) if added else loss
         found = tape.gradient(whole, list(variables.values()), unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return tf.reshape(loss, ()), dict(zip(variables, found, strict=True))
@@ -237,6 +246,7 @@ class OwnSession(KerasSession):
                 found = self._gradient_function(inputs, targets)
             seen += 1
             for name, gradient in found.items():
+                # In float64, as gradients of many batches are summed.
                 sums[name] = sums.get(name, np.float64(0)) + gradient.numpy().astype(np.float64)
         return {name: self._places[name].outward((total / seen).astype(np.float32)) for name, total in sums.items()}
 
@@ -278,6 +288,7 @@ class OwnSession(KerasSession):
         live: dict[str, list[int]] = {}
         nats, items, sums = 0.0, 0, np.float64(0)
         with_activity = split == "test"
+        # For what draws even while evaluating: the same draws in every evaluation.
         self._tf.random.set_seed(self._settings.seed)
         for inputs, targets in self._own_batches(split, 0):
             count = self._own.items(targets)
@@ -290,6 +301,7 @@ class OwnSession(KerasSession):
                 seen[0] += int(np.count_nonzero(np.asarray(flag)))
                 seen[1] += flag.shape.num_elements()
         with theirs(self._own.folder, f"the metric of the {split} split"):
+            # After all batches, so that a metric may be more than a mean of means.
             value = self._own.value(sums, items)
         density = {name: count / size for name, (count, size) in live.items() if size}
         return Evaluation(nats=nats, items=items, value=value, activation_density=density)
@@ -347,6 +359,7 @@ class OwnSession(KerasSession):
 def _multiplied(given: Any, result: Any, is_recurrent: bool) -> Iterator[Any]:
     """What the matrices of a layer are multiplied with."""
     tf = frameworks().tf
+    # Recurrent layers give their states behind their outputs.
     outputs = result[0] if isinstance(result, list | tuple) and result else result
     for values in (given, outputs if is_recurrent else None):
         if tf.is_tensor(values):

@@ -32,6 +32,7 @@ def input_sums(session: OwnSession, batches: Sequence[tuple[Any, Any]], *, momen
     layers = {name: layer for name, layer in own.way.named_layers(model).items() if name in matrices}
 
     def see(name: str, given: Any, result: Any) -> None:
+        # Inside a graph there is no value to take; evaluations here are eager.
         if name not in layers or not hasattr(given, "numpy"):
             return
         tensor = matrices[name]
@@ -67,6 +68,7 @@ def _rows(layer: KerasLayer, values: NDArray[Any], cols: int) -> NDArray[Any] | 
         given, _, kernel = layer.equation.replace("...", "").partition("->")[0].partition(",")
         met = "".join(axis for axis in kernel if axis in given)
         return values.reshape(-1, cols) if given.endswith(met) else None
+    # Subclasses of Conv2D may compute anything else.
     if type(layer) is not layers.Conv2D or layer.groups != 1 or set(layer.dilation_rate) != {1}:
         return None
     if layer.data_format != "channels_last" or len(set(layer.strides)) != 1:
@@ -81,6 +83,7 @@ def _around(layer: KerasLayer, sizes: Sequence[int]) -> list[tuple[int, int]]:
     """Zeros before and after, as TensorFlow lays them: the odd one after."""
     found = []
     for size, kernel, stride in zip(sizes, layer.kernel_size, layer.strides, strict=True):
+        # "Same" padding is as much as makes the output the ceiling of size / stride.
         whole = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         found.append((whole // 2, whole - whole // 2))
     return found

@@ -32,9 +32,11 @@ class Place:
         Shapes:
             (rows, cols) -> (cols, rows); a convolution's (out, in*kh*kw) -> (kh, kw, in, out); else as it is.
         """
+        # Rows of a table are words, in Keras as in the harness.
         if self.tensor.cols is None or isinstance(self.layer, Embedding):
             return array
         if isinstance(self.layer, Conv2D):
+            # Keras has (height, width, in, out), the harness (out, in * height * width).
             return array.reshape(self.layer.outputs, self.layer.inputs, *self.layer.kernel).transpose(2, 3, 1, 0)
         return array.T
 

@@ -87,10 +87,12 @@ class KerasSession(Session):
                 self._assign(tensor, slot, state.slots[name])
             else:
                 slot.assign(state.slots[name])
+        # TF-MOT counts steps from -1, which its callback checks.
         for layer, wrapper in self._model.wrappers.items():
             wrapper.pruning_step.assign(state.extra.get(f"pruning_step/{layer}", np.int64(-1)))
         for mask in self._model.masks.values():
             mask.assign(np.ones(mask.shape, np.float32))
+        # Forgotten first: a load after other stages must not keep their masks.
         self._select_masked(frozenset())
         self.set_masks(state.masks)
 
@@ -131,6 +133,7 @@ class KerasSession(Session):
                     "leave it out"
                 )
             self._assign(name, self._model.masks[name], mask.astype(np.float32))
+            # Of the mask as it is held, in Keras' orientation.
             kept = self._model.masks[name] > 0
             held = [variable for slot, variable in self._rule.slots.items() if slot.partition("/")[2] == name]
             for variable in (self._model.variables[name], *held):
@@ -166,6 +169,7 @@ class KerasSession(Session):
             DivergedError: the loss is NaN or infinite.
         """
         total = self._problem.recipe.steps_per_epoch
+        # TF-MOT's callback as Keras' own `fit` calls it, so that whatever it does at a step or an epoch's end is done.
         callback = classes().callback(epoch.updates, total, lambda update: self.set_masks(masker(update, index, self)))
         callback.set_model(self._model.keras)
         callback.on_train_begin()
@@ -173,8 +177,10 @@ class KerasSession(Session):
         nats, items, states = 0.0, 0, None
         for step, batch in enumerate(self._batches("train", index)):
             callback.on_train_batch_begin(step)
+            # States are carried from batch to batch: only the first begins at zero.
             states = states or self._zero_states(batch.inputs)
             loss, states = self._step(batch, self._seeds(index, step), epoch.rate(step), states)
+            # At once: a step later all weights would be NaN, and the step that did it unknown.
             if not math.isfinite(loss):
                 raise DivergedError(step, loss / len(batch.targets))
             nats, items = nats + loss, items + batch.targets.size
@@ -202,6 +208,7 @@ class KerasSession(Session):
         self, inputs: Tensor, targets: Tensor, seeds: Tensor, rate: Tensor, states: list[Tensor]
     ) -> tuple[Tensor, list[Tensor]]:
         nats, after, gradients = self._differentiate(self._model.keras, inputs, targets, seeds, states, training=True)
+        # Rows of an embedding stay rows where nothing but their own values moves them.
         collect = rows_summed if self._rule.takes_rows else dense
         gradients = {name: collect(gradient) for name, gradient in gradients.items()}
         for name in sorted(self._masked):
@@ -225,6 +232,7 @@ class KerasSession(Session):
         with tf.GradientTape() as tape:
             logits, after = self._forward(model, inputs, seeds, states, training=training)
             nats = tf.reduce_sum(self._entropy(targets, logits))
+            # A mean over the batch, a sum over its steps: the published recipe's loss, whose clipping norm it decides.
             loss = nats / tf.cast(tf.shape(targets)[0], tf.float32)
         found = tape.gradient(loss, list(variables.values()))
         return nats, after, dict(zip(variables, found, strict=True))
@@ -333,6 +341,7 @@ class KerasSession(Session):
         ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
             logits, rest = self._forward(model, inputs, self._no_seeds(), states, training=False)
             after, values = rest[: len(states)], rest[len(states) :]
+            # Summed in float64: a test split has 80,000 tokens.
             nats = tf.reduce_sum(tf.cast(self._entropy(targets, logits), tf.float64))
             correct = tf.constant(0)
             if self._problem.metric.needs_correct:
@@ -377,6 +386,7 @@ class KerasSession(Session):
     def _select_masked(self, names: frozenset[str]) -> None:
         """Tell every wrapper which of its weights have a mask."""
         self._masked = names
+        # By reference: the wrapper lists its weights in its own order.
         for wrapper in self._model.wrappers.values():
             held = [mask.ref() for _, mask, _ in wrapper.pruning_vars]
             wrapper.pruning_obj.masked = frozenset(

@@ -62,6 +62,7 @@ class Classes:
 @functools.cache
 def frameworks() -> Frameworks:
     """Import the packages; Keras 2 is chosen before TensorFlow looks for a Keras."""
+    # Before the first import of TensorFlow in this process, which reads it then.
     os.environ["TF_USE_LEGACY_KERAS"] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with _silent_stderr():
@@ -123,12 +124,14 @@ def memory_errors() -> Iterator[None]:
 def _silent_stderr() -> Iterator[None]:
     """Hold back what C++ writes while it loads, since no log level applies yet; it is shown if loading fails."""
     sys.stderr.flush()
+    # The file descriptor and not `sys.stderr`, which C++ knows nothing of.
     with tempfile.TemporaryFile() as held:
         kept = os.dup(2)
         os.dup2(held.fileno(), 2)
         try:
             yield
         except BaseException:
+            # Held back and told after all: an import that fails says there why.
             held.seek(0)
             os.write(kept, held.read())
             raise
@@ -209,10 +212,12 @@ def _callback_class(fw: Frameworks) -> type[Callback]:
 
         def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
             for update in self.updates:
+                # Before the step, as the api defines it; several at one step in their order.
                 if update.step == batch:
                     self.apply(update)
 
         def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            # The update of the very end comes after the last step, and is none of a batch.
             self.on_train_batch_begin(self.steps)
             super().on_epoch_end(epoch, logs)
 
@@ -231,6 +236,7 @@ def _dropout_class(fw: Frameworks) -> type[KerasLayer]:
 
         def call(self, inputs: tuple[Tensor, Tensor], training: bool = False) -> Tensor:
             values, seeds = inputs
+            # A rate of 0 draws nothing: the graph is that of a network without dropout.
             if not training or self.rate == 0:
                 return values
             # Philox, named: left to itself TensorFlow picks an algorithm by device.

@@ -50,6 +50,7 @@ class TorchBackend(Backend):
             return None
         if not re.fullmatch(r"cuda(:\d+)?", settings.device):
             return f"torch: device must be `cpu` or `cuda:N`, got `{settings.device}`; set `device` to one of them"
+        # The driver's library, looked for without the framework: planning must not wait for an import of PyTorch.
         try:
             ctypes.CDLL("libcuda.so.1")
         except OSError:
@@ -58,8 +59,10 @@ class TorchBackend(Backend):
 
     def arithmetic(self, settings: Settings) -> str:
         """How bfloat16 is computed on a CPU: by kernels for it, or in float32 where the processor has none."""
+        # Only there do machines differ by more than the order of sums: oneDNN computes with what the processor has.
         if settings.precision == "float32" or settings.device != "cpu":
             return ""
+        # What a key was planned with wins: the worker checks that its own processor can do it.
         return settings.arithmetic or bfloat16_arithmetic()
 
     def devices(self) -> tuple[Device, ...]:

@@ -37,12 +37,14 @@ class GivenStepper(Stepper):
             raise SpecError(f"own: `optimiser` must make a torch.optim.Optimizer, got {type(self._optimiser).__name__}")
         self.slots = {}
         self._parameters, self._folder = parameters, folder
+        # Groups may have rates of their own: a schedule moves all of them in proportion.
         first = self._optimiser.param_groups[0]["lr"]
         self._ratios = [float(group["lr"] / first) if first else 1.0 for group in self._optimiser.param_groups]
 
     def step(self, weights: dict[str, Tensor], gradients: dict[str, Gradient], rate: float, scale: float) -> None:
         """Let the optimiser take its step along the gradients, which are views of the parameters' own."""
         for parameter in self._parameters.values():
+            # Into the gradient, since an optimiser that somebody else wrote takes no factor.
             if scale != 1.0 and parameter.grad is not None:
                 parameter.grad.mul_(scale)
         for group, ratio in zip(self._optimiser.param_groups, self._ratios, strict=True):
@@ -56,6 +58,7 @@ class GivenStepper(Stepper):
 
         owner = self._parameters.get(parameter)
         for value in self._optimiser.state.get(owner, {}).values() if owner is not None else ():
+            # Step counts and the like have another shape, and nothing of a weight in them.
             if isinstance(value, torch.Tensor) and value.shape == owner.shape:  # type: ignore[union-attr]  # not None
                 yield value
 
@@ -80,6 +83,7 @@ class GivenStepper(Stepper):
         """Take the state over; what is not there starts anew."""
         import torch
 
+        # An empty state is how an optimiser begins; what is left over of an earlier stage would be used.
         self._optimiser.state.clear()
         for full, value in values.items():
             for prefix in (_ARRAY, _NUMBER):

@@ -27,6 +27,7 @@ class Head:
     def __init__(self, layer: Dense, device: torch.device) -> None:
         import torch
 
+        # In the layout in which its gradient comes out of the product below, so that a step adds along memory.
         self.kernel = torch.zeros(layer.inputs, layer.units, device=device).t()
         self.bias = torch.zeros(layer.units, device=device)
         self._names = tuple(tensor.name for tensor in layer.tensors())
@@ -55,6 +56,7 @@ class Head:
         """
         import torch
 
+        # In place of the logits, which nothing needs once their gradient is known: 10,000 words x 700 items are 28 MB.
         slopes = self.logits(hidden)
         nats = softmax_gradient_(slopes, targets)
         bias_gradient = torch.mv(slopes.t(), slopes.new_full(targets.shape, per_item))
@@ -83,6 +85,7 @@ class LowHead(Head):
         super().__init__(layer, device)
         self._low_kernel = torch.empty_like(self.kernel, dtype=torch.bfloat16)
         self._kernel_gradient = torch.empty_like(self.kernel)
+        # Kept between steps: fresh memory of this size is fetched from the system every time.
         self._buffers: dict[torch.dtype, Tensor] = {}
         if rounds:
             self._product = _rounded(self._product)
@@ -117,8 +120,10 @@ class LowHead(Head):
             logits = self._widened(piece)
             nats += softmax_gradient_(logits, wanted)
             bias_gradient.addmv_(logits.t(), weight)
+            # Back into bfloat16, in which both products below read them.
             piece.copy_(logits)
         down = self._product(slopes, self._low_kernel.t(), None).float().mul_(per_item)
+        # Scaled before rounding: afterwards the gradient would be rounded twice.
         left = (hidden * per_item).bfloat16()
         kernel_gradient = self._kernel_gradient.copy_(self._product(left.t(), slopes.t(), None).t())
         return nats, down, dict(zip(self._names, (kernel_gradient, bias_gradient), strict=True))
@@ -154,6 +159,7 @@ def _has_onednn(device: torch.device, *, low_precision: bool = False) -> bool:
     if device.type != "cpu" or not torch.backends.mkldnn.enabled:
         return False
     operators = torch.ops.mkldnn
+    # A private operator: asked for by name, since a later PyTorch may not have it.
     if low_precision and not (
         hasattr(operators, "_is_mkldnn_bf16_supported") and operators._is_mkldnn_bf16_supported()
     ):
@@ -200,6 +206,7 @@ def softmax_gradient_(logits: Tensor, targets: Tensor) -> float:
     # cross-entropy = log-sum-exp - logit of the target; log-sum-exp = max logit - log(max probability)
     reach = logits.amax(dim=1).sub_(logits.gather(1, at_target).squeeze(1))
     torch.softmax(logits, dim=1, out=logits)
+    # In double precision: the difference of two large numbers is what remains.
     nats = float((reach.double() - logits.amax(dim=1).double().log()).sum())
     logits.scatter_add_(1, at_target, logits.new_full((1, 1), -1.0).expand_as(at_target))
     return nats

@@ -32,6 +32,7 @@ class _Inputs(Activity):
     def see(self, layer: Layer, values: Tensor) -> None:
         if values.is_floating_point():  # ids flow into an embedding
             array = values.detach().float().cpu().numpy()
+            # Time comes first inside; sums are over positions, whose order does not matter, but a carried state's does.
             if self._is_recurrent and array.ndim == 3:
                 array = array.swapaxes(0, 1)
             if isinstance(layer, Conv2D):
@@ -56,8 +57,10 @@ def hessian_gradients(model: Model, batches: list[Batch], matrices: list[str], t
     """H g by differentiating twice, g the mean gradient of the loss and H its mean Hessian over the batches."""
     import torch
 
+    # Two passes: the mean gradient has to be known before its product with each batch's Hessian is summed.
     with _differentiable(model, matrices) as weights:
         mean = [torch.zeros_like(weight) for weight in weights]
+        # The state is carried within each pass and begins anew with the second.
         run = Pass()
         for batch in batches:
             found = torch.autograd.grad(model.plain_loss(batch, run, temperature), weights)
@@ -77,6 +80,7 @@ def synaptic_flow(model: Model, matrices: list[str]) -> Arrays:
     """dR/d|w|, R the summed outputs of the network with weights |w| on one input of ones."""
     import torch
 
+    # Copies, not signs: a weight of -0.0 would lose its own.
     before = {name: weight.detach().clone() for name, weight in model.weights.items()}
     with torch.no_grad():
         for weight in model.weights.values():

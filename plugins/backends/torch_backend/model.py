@@ -69,6 +69,7 @@ class Model:
         self._rounds = self._low and arithmetic == ROUNDED
         last = network.layers[-1]
         self._head: Head | None = None
+        # The last dense layer is most of the work where there are 10,000 words: it has a backward pass by hand.
         if isinstance(last, Dense):
             self._head = LowHead(last, device, rounds=self._rounds) if self._low else Head(last, device)
         self._body = network.layers[:-1] if self._head else network.layers
@@ -77,6 +78,8 @@ class Model:
         for layer in self._body:
             for tensor in layer.tensors():
                 is_table = isinstance(layer, Embedding)
+                # A table's gradient is made of the rows that a batch has touched: autograd would make one of the whole
+                # table.
                 self.weights[tensor.name] = torch.zeros(tensor.shape, device=device, requires_grad=not is_table)
                 self._autograd_names += [] if is_table else [tensor.name]
         if self._head:
@@ -109,6 +112,7 @@ class Model:
         with torch.enable_grad(), self._autocast():
             embedded = self._embed(inputs)
             hidden = self._run_body(embedded, run, training=True)
+        # Detached: from here on gradients are made by hand, and handed back to autograd below.
         flat = hidden.detach().reshape(-1, hidden.shape[-1]).float()
         gradients: dict[str, Gradient] = {}
         if self._head:
@@ -117,6 +121,7 @@ class Model:
             down = flat.clone()
             nats = softmax_gradient_(down, targets)
             down.mul_(per_item)
+        # Without a layer that is trained below the head there is nothing to go on to.
         if hidden.requires_grad:
             sources = [*leaves, embedded] if embedded.requires_grad else leaves
             found = torch.autograd.grad(hidden, sources, down.view(hidden.shape).to(hidden.dtype))
@@ -135,6 +140,7 @@ class Model:
             hidden = self._run_body(self._embed(inputs), run, training=False)
         if run.activity and self._head:
             run.activity.see(self.network.layers[-1], hidden)
+        # In float32 whatever the body computed in: a cross-entropy in bfloat16 has two digits.
         flat = hidden.reshape(-1, hidden.shape[-1]).float()
         nats, correct = torch.zeros((), dtype=torch.float64), 0
         for rows, wanted in zip(torch.split(flat, rows_at_once), torch.split(targets, rows_at_once), strict=True):
@@ -156,6 +162,7 @@ class Model:
         functional, first = torch.nn.functional, self.network.layers[0]
         if isinstance(first, Embedding):
             inputs = functional.embedding(inputs, self.weights[f"{first.name}.table"])
+        # Rounded products have no second derivative.
         rounds, self._rounds = self._rounds, False
         try:
             hidden = self._run_body(inputs.to(self._device), run, training=True)
@@ -197,6 +204,7 @@ class Model:
 
         first = self.network.layers[0]
         assert isinstance(first, Embedding)
+        # Each touched row once, repeated words summed: norms and slots need the sum.
         rows, positions = torch.unique(inputs, return_inverse=True)
         values = grad.new_zeros(len(rows), first.features)
         values.index_add_(0, positions.reshape(-1), grad.reshape(-1, first.features))
@@ -230,6 +238,7 @@ class Model:
             case Pool2D():
                 return functional.avg_pool2d(x, layer.size)
             case Flatten():
+                # Time first in a recurrent network: turned back, so that items come first in what is flattened.
                 return (x.transpose(0, 1) if self.network.is_recurrent else x).flatten(1)
             case Activation():
                 return {"relu": torch.relu, "tanh": torch.tanh, "sigmoid": torch.sigmoid}[layer.function](x)
@@ -268,6 +277,7 @@ def dropout(x: Tensor, rate: float, seed: int) -> Tensor:
     """Inverted dropout whose mask depends on the seed alone."""
     import torch
 
+    # A generator of its own: the mask follows from the seed, whatever else has drawn before.
     generator = torch.Generator(device=x.device).manual_seed(seed)
     kept = torch.empty(x.shape, dtype=torch.float32, device=x.device)
     return x * kept.bernoulli_(1 - rate, generator=generator).div_(1 - rate)

@@ -57,6 +57,7 @@ def clip_scale(gradients: dict[str, Gradient], clip_norm: float | None) -> float
 
     if clip_norm is None:
         return 1.0
+    # Untouched rows are zero and add nothing to a norm.
     values = [g.values if isinstance(g, RowGradient) else g for g in gradients.values()]
     norms = torch.stack([torch.linalg.vector_norm(value, dtype=torch.float32) for value in values])
     norm = float(torch.linalg.vector_norm(norms))
@@ -91,6 +92,7 @@ class PlainSGD(Stepper):
         """Set w to w - rate * scale * g."""
         for name, gradient in gradients.items():
             if isinstance(gradient, RowGradient):
+                # Scale and rate in one factor: no gradient is copied.
                 weights[name].index_add_(0, gradient.rows, gradient.values, alpha=-rate * scale)
             else:
                 weights[name].add_(gradient, alpha=-rate * scale)
@@ -110,6 +112,7 @@ class MomentumSGD(Stepper):
         """Set v to momentum * v + scale * g + weight_decay * w, and w to w - rate * v."""
         for name, sparse in gradients.items():
             weight = weights[name]
+            # In place: the gradient is this step's own.
             change = (sparse.dense() if isinstance(sparse, RowGradient) else sparse).mul_(scale)
             if self._rule.weight_decay:
                 change.add_(weight, alpha=self._rule.weight_decay)
@@ -126,6 +129,7 @@ class AdamStepper(Stepper):
 
         self._rule = rule
         self.slots = {f"{slot}/{name}": torch.zeros_like(weights[name]) for slot in "mv" for name in weights}
+        # A tensor like all slots, so that it is stored with them.
         self.slots["t"] = torch.zeros(())
 
     def step(self, weights: dict[str, Tensor], gradients: dict[str, Gradient], rate: float, scale: float) -> None:
@@ -134,6 +138,7 @@ class AdamStepper(Stepper):
         decay = rule.weight_decay if isinstance(rule, AdamW) else 0.0
         self.slots["t"] += 1
         steps = int(self.slots["t"])
+        # In Python's doubles: 1 - 0.999^t loses most of its digits in float32 while t is small.
         first_bias, second_bias = 1 - rule.beta1**steps, 1 - rule.beta2**steps
         for name, sparse in gradients.items():
             gradient = (sparse.dense() if isinstance(sparse, RowGradient) else sparse).mul_(scale)
@@ -141,6 +146,7 @@ class AdamStepper(Stepper):
             second = self.slots[f"v/{name}"].mul_(rule.beta2).addcmul_(gradient, gradient, value=1 - rule.beta2)
             denominator = second.div(second_bias).sqrt_().add_(rule.epsilon)
             if decay:
+                # Before Adam's step and by the rate alone: decoupled, as AdamW's paper has it.
                 weights[name].mul_(1 - rate * decay)
             weights[name].addcdiv_(first, denominator, value=-rate / first_bias)
 

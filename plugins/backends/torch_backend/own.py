@@ -77,7 +77,9 @@ class OwnSession(TorchSession):
         self._parameters = dict(self._module.named_parameters())
         self._places = {place.tensor: place for place in network.places}
         self._weights = {
-            name: self._view(place, self._parameters[place.parameter].detach()) for name, place in self._places.items()
+            # Views of the module's own memory: a step on them is a step of the module.
+            name: self._view(place, self._parameters[place.parameter].detach())
+            for name, place in self._places.items()
         }
         self._first_buffers = self._buffers()
         self._keep: dict[str, Tensor] = {}
@@ -99,6 +101,7 @@ class OwnSession(TorchSession):
     def load(self, state: State) -> None:
         """Take over weights, masks, optimiser state and buffers; without buffers they are as they were at first."""
         buffers = {key.removeprefix(_BUFFER): value for key, value in state.extra.items() if key.startswith(_BUFFER)}
+        # A state without buffers is one of initial weights: moving averages begin where the model was built with them.
         self._set_buffers(buffers or self._first_buffers)
         if self._given is not None:
             self._given.load(state.extra)
@@ -123,6 +126,7 @@ class OwnSession(TorchSession):
 
         names = [name for name, tensor in self._tensors.items() if tensor.is_prunable]
         sums, count = {name: torch.zeros_like(self._weights[name]) for name in names}, 0
+        # As in an evaluation: statistics of batch normalisation must not move by being looked at.
         self._module.eval()
         # cuDNN has no backward pass of a recurrent layer in evaluation.
         with self._kept_random(), torch.backends.cudnn.flags(enabled=False):
@@ -132,6 +136,7 @@ class OwnSession(TorchSession):
                     if name in sums:
                         sums[name].add_(gradient)
                 count += 1
+        # Gradients left behind would be added to by the next step.
         self._module.zero_grad(set_to_none=True)
         self._module.train()
         return {name: np.array((total / count).cpu().numpy(), dtype=np.float32) for name, total in sums.items()}
@@ -144,6 +149,7 @@ class OwnSession(TorchSession):
         try:
             with self._kept_random():
                 if asked.what in ("input_norms", "input_moments"):
+                    # Parts of a fused projection share one input: only whole parameters have sums of their own.
                     whole = {place.parameter: name for name, place in names.items() if place.rows is None}
                     return own_measuring.input_sums(
                         self._module, self._output, batches, whole, moments=asked.what == "input_moments"
@@ -186,6 +192,7 @@ class OwnSession(TorchSession):
         batches = self._batches_of("train", index)
         for step in range(self._problem.recipe.steps_per_epoch):
             self._update_masks(updates.pop(step, ()), index, masker)
+            # By step, so that an epoch that is resumed draws what it would have drawn.
             torch.manual_seed(self._dropout_seed(index, step, 0))  # of the data's augmentation as well
             inputs, targets = next(batches)
             count = self._own.items(targets)
@@ -208,6 +215,7 @@ class OwnSession(TorchSession):
         nats, items, sums = 0.0, 0, np.float64(0)
         activity = OwnActivity(self._module, self._tensors.values()) if split == "test" else None
         self._module.eval()
+        # For what draws even while evaluating: the same draws in every evaluation.
         torch.manual_seed(self._settings.seed)
         try:
             # Not inference mode: what a module keeps from it would be closed to the training that follows.
@@ -245,6 +253,7 @@ class OwnSession(TorchSession):
             raise DivergedError(step, loss, f"training loss ({self._own.loss_place})")
         gradients = dict(self._gradients())
         with torch.no_grad():
+            # Masked before the norm: what cannot move must not shrink the step of what can.
             mask_gradients(gradients, self._keep)
             scale = clip_scale(gradients, self._problem.recipe.clip_norm)
             self._stepper.step(self._weights, gradients, rate, scale)
@@ -252,6 +261,7 @@ class OwnSession(TorchSession):
         return loss
 
     def _backward(self, inputs: Any, targets: Any) -> float:
+        # None and not zero: autograd then writes a gradient instead of adding to one.
         for parameter in self._parameters.values():
             parameter.grad = None
         with theirs(self._own.folder, "the forward pass"):
@@ -272,6 +282,7 @@ class OwnSession(TorchSession):
                 # A convolution may leave its gradient in another layout, of which there is no matrix to view.
                 parameter.grad = (
                     torch.zeros_like(parameter) if given is None
+                    # Sparse gradients of an embedding as dense ones: masks and norms have one shape then.
                     else (given.to_dense() if given.is_sparse else given).contiguous()
                 )  # fmt: skip
         return {name: self._view(place, self._parameters[place.parameter].grad) for name, place in self._places.items()}
@@ -283,6 +294,7 @@ class OwnSession(TorchSession):
         for name, kept in self._keep.items():
             place = self._places[name]
             for values in (*self._given.like(place.parameter), self._parameters[place.parameter].detach()):
+                # Through views, since a fused parameter holds several tensors.
                 self._view(place, values).masked_fill_(kept == 0, 0.0)
 
     # --- data, buffers, randomness --------------------------------------------------------------------------------
@@ -304,6 +316,7 @@ class OwnSession(TorchSession):
     def _set_buffers(self, values: Mapping[str, Array]) -> None:
         import torch
 
+        # The list is taken first: setting a buffer changes what is being walked through.
         for name, buffer in dict(self._module.named_buffers()).items():
             if name not in values:
                 raise PluginContractError(f"torch: a state must hold the buffer {name}; load a state of this task")

@@ -29,8 +29,10 @@ class OwnActivity:
         layers = {tensor.layer for tensor in tensors if tensor.is_prunable and tensor.role != "embedding"}
         for name, inner in module.named_modules():
             if isinstance(inner, nn.MultiheadAttention):
+                # Attention is called with queries, keys and values, which are the inputs of its three projections.
                 found = {part: f"{name}.{part[0]}" for part in ("query", "key", "value")}
             elif isinstance(inner, nn.RNNBase):
+                # Of several layers inside one module only the first one's inputs pass a hook.
                 found = {"input": f"{name}.l0" if name else "model.l0"}
             else:
                 found = {"input": name or "model"}
@@ -52,6 +54,7 @@ class OwnActivity:
             given = dict(zip(layers, inputs, strict=False)) | named
             for argument, layer in layers.items():
                 values = given.get(argument)
+                # A packed sequence has its values without padding, which is no input.
                 values = getattr(values, "data", values)  # of a packed sequence too
                 if hasattr(values, "count_nonzero"):
                     self._live[layer] += int(values.count_nonzero())

@@ -55,6 +55,7 @@ def input_sums(
 
 def _is_plain(inner: Any) -> bool:
     """Whether its inputs are patches with one stride, zeros around them, seen by all outputs."""
+    # Grouped, dilated or reflecting ones have other patches than those that are cut here.
     return (
         inner.groups == 1
         and set(inner.dilation) == {1}
@@ -91,6 +92,7 @@ def hessian_gradients(
     held = list(trained.values())
 
     def gradients(batch: tuple[Any, Any], *, again: bool) -> list[Tensor]:
+        # A user's loss need not depend on every weight.
         found = torch.autograd.grad(loss(*batch), held, create_graph=again, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(held, found, strict=True)]
 

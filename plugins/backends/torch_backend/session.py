@@ -102,6 +102,7 @@ class TorchSession(Session):
                 if name in state.slots:
                     slot.copy_(_tensor(state.slots[name], slot))
         self._masks, self._keep = {}, {}
+        # The order matters: setting masks of a state whose dense weights live on would otherwise zero them.
         self._through.load(state.extra)  # first: masks hide what lives on under them, and zero it elsewhere
         self.set_masks(state.masks)
 
@@ -144,6 +145,7 @@ class TorchSession(Session):
         """The mean gradient of the loss over the first training batches of an epoch, for every matrix."""
         import torch
 
+        # One pass state through the batches, as in training: a recurrent state is carried.
         run, count = Pass(), 0
         sums = {name: torch.zeros_like(self._weights[name]) for name, t in self._tensors.items() if t.is_prunable}
         for batch in islice(self._batches("train", epoch), batches):
@@ -183,6 +185,7 @@ class TorchSession(Session):
             items += batch.targets.size
             if (step + 1) % PROGRESS_STEPS == 0:
                 progress(step + 1)
+        # An update at the very end comes after the last step.
         self._update_masks(updates.pop(step + 1, ()), index, masker)
         if updates:
             raise PluginContractError(
@@ -230,6 +233,7 @@ class TorchSession(Session):
 
         nats, gradients = self._model.loss_and_gradients(batch, run)
         loss = nats / batch.targets.shape[0]
+        # At once: a step later all weights would be NaN, and the step that did it unknown.
         if not math.isfinite(loss):
             raise DivergedError(step, loss)
         with torch.no_grad():
@@ -238,6 +242,7 @@ class TorchSession(Session):
             else:
                 mask_gradients(gradients, self._keep)
             scale = clip_scale(gradients, self._problem.recipe.clip_norm)
+            # In straight-through training the dense weights are moved, and the model shows them masked again.
             self._stepper.step({**self._weights, **self._through.dense}, gradients, rate, scale)
             self._through.hide(self._keep)
         return nats
@@ -260,6 +265,7 @@ class TorchSession(Session):
 
     def _dropout_seed(self, index: int, step: int, layer: int) -> int:
         high, low = dropout_seed(self._settings.seed, index, step, layer)
+        # One 62-bit seed of the two of 31 bits: PyTorch's generators take 64.
         return high << 31 | low
 
     def _slots_of(self, name: str) -> list[Tensor]:
@@ -267,6 +273,7 @@ class TorchSession(Session):
 
     def _check_names(self, state: State) -> None:
         if set(state.weights) != set(self._weights):
+            # In both directions: a tensor too many is as wrong as one that is missing.
             wrong = sorted(set(state.weights) ^ set(self._weights))
             raise PluginContractError(
                 f"torch: a state must hold the network's tensors, {wrong} differ; load a state of this task"
@@ -317,6 +324,7 @@ def _set_up_framework(settings: Settings, device: Device) -> None:
     import torch
 
     torch.set_num_threads(settings.threads)
+    # It may be set once in a process: a second session in the same worker finds it set.
     if torch.get_num_interop_threads() != 1:
         torch.set_num_interop_threads(1)
     if device != "cpu":

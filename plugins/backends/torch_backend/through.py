@@ -42,6 +42,7 @@ class Through:
         """Go on where an epoch before this one left off, or begin with the model's weights and no movement."""
         self._decay = decay
         for name in names:
+            # An epoch of the same training goes on with what the state brought along.
             if name not in self.dense:
                 self.dense[name] = self._masked[name].detach().clone()
                 self._movement[name] = self.dense[name].new_zeros(self.dense[name].shape)
@@ -57,13 +58,16 @@ class Through:
             gradient = gradients[name]
             if isinstance(gradient, RowGradient):  # a decay touches every row
                 gradient = gradients[name] = gradient.dense()
+            # Summed before the decay is added: movement is of the loss alone.
             self._movement[name].sub_(gradient * weight)
             if name in keep and self._decay:
+                # A new tensor: the gradient may be a view that something else still reads.
                 gradients[name] = gradient + self._decay * (1 - keep[name]) * weight
 
     def hide(self, keep: Mapping[str, Tensor]) -> None:
         """Show the model the dense weights under their masks."""
         for name, weight in self.dense.items():
+            # Detached, since the model's weights are leaves of autograd.
             shown = self._masked[name].detach()
             shown.copy_(weight)
             if name in keep:
