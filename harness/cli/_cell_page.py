@@ -72,17 +72,18 @@ def _masks(masks: "Mapping[str, Mask]") -> "Raster":
 def _training(record: Mapping[str, Any]) -> "Chart":
     """The validation metric after every epoch, as it stands in the record."""
     from harness.report.charts import Chart, Panel, Point, Series, Style
+    from harness.report.pictures.training import in_sentences, prunings_of
+    from harness.results.records import Record
 
     unit = f", {record['unit']}" if record["unit"] else ""
     values = [(epoch, value) for epoch, value in enumerate(record["valid_history"], start=1) if value is not None]
     digits = record["digits"]
     points = tuple(Point(float(epoch), value, name=f"epoch {epoch}: {value:.{digits}f}") for epoch, value in values)
-    prune = record["total_epochs"] - record["retrain_epochs"]
-    events = (("prune", float(prune)),) if record["retrain_epochs"] else ()
+    events, strokes = prunings_of([Record.model_validate(record)])
     style = Style(0, f"{record['pattern']}, {record['strategy']}, seed {record['seed']}")
-    panel = Panel("", (Series(style.name, points, style, style),), events=events)
+    panel = Panel("", (Series(style.name, points, style, style),), events=events, strokes=strokes)
     y = f"{record['metric'] or 'value'}{unit} (valid)"
-    about = ("On the validation split after every trained epoch.",)
+    about = ("On the validation split after every trained epoch.", *in_sentences([panel]))
     return Chart("training", "Training curve", "trained epochs", y, (panel,), about)
 
 

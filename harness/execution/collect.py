@@ -188,6 +188,7 @@ class Collector:
             retrain_epochs=planned.retrain_epochs,
             mask_updates=planned.mask_updates,
             gradual_updates=planned.gradual_updates,
+            prunings=planned.prunings,
             start_rate=planned.start_rate,
             retrain_rate=planned.retrain_rate,
             ignore=experiment.ignore,

@@ -62,6 +62,7 @@ class PlannedCell:
         mask_updates: how often the masks are made anew, one-shot prunes included.
         warning: what a reader should know of a cell that does run, as a sentence.
         gradual_updates: the mask updates that fall into a training epoch.
+        prunings: when masks are made, and how sparse; see `Record`.
         start_rate, retrain_rate: the largest learning rate of the first epoch, and of those after the first prune.
         fixed: its test scores in the number formats of the hardware entries.
         rewinds_to: epochs of the dense training that are gone back to: their states are needed beside its end's.
@@ -83,6 +84,7 @@ class PlannedCell:
     rewinds_to: tuple[int, ...] = ()
     failure: str | None = None
     hyper_parameters: tuple[str, ...] = ()
+    prunings: tuple[tuple[float, float], ...] = ()
 
     @property
     def end(self) -> Stage:
@@ -126,6 +128,7 @@ class _Combination:
     rewinds_to: tuple[int, ...] = ()
     failure: str | None = None
     hyper_parameters: tuple[str, ...] = ()
+    prunings: tuple[tuple[float, float], ...] = ()
 
     def cell(
         self, cell: Cell, chain: tuple[Stage, ...] = (), test: Stage | None = None, fixed: tuple[Stage, ...] = ()
@@ -134,7 +137,7 @@ class _Combination:
         return PlannedCell(
             cell, chain, test, self.scope, self.skip, self.total_epochs, self.retrain_epochs, self.mask_updates,
             self.warning, self.gradual_updates, self.start_rate, self.retrain_rate, fixed, self.rewinds_to,
-            self.failure, self.hyper_parameters,
+            self.failure, self.hyper_parameters, self.prunings,
         )  # fmt: skip
 
 
@@ -251,7 +254,7 @@ class Lowering:
             scope, None, found[:dense], found[dense:], kinds.count("train"), kinds[first_prune:].count("train"),
             gradually + kinds.count("prune"), _why_hardly_gradual(cell, gradually), gradually,
             _largest_rate([each for each in found if each.kind == "train"][:1]), _largest_rate(found[first_prune:]),
-            _rewinds_to(found, dense), None, hyper_parameters,
+            _rewinds_to(found, dense), None, hyper_parameters, _prunings(found, recipe.steps_per_epoch),
         )  # fmt: skip
 
     def _scope(self, task: Task) -> tuple[Tensor, ...]:
@@ -331,6 +334,27 @@ def _rewinds_to(templates: Sequence[StageTemplate], dense: int) -> tuple[int, ..
         if template.source is not None and template.source <= dense and "weights" not in template.inputs
     }
     return tuple(sorted(found))
+
+
+_MOST_PRUNINGS = 100
+"""Of a cell that are told: a strategy may make its masks anew before every step."""
+
+
+def _prunings(templates: Sequence[StageTemplate], steps_per_epoch: int) -> tuple[tuple[float, float], ...]:
+    """Epochs trained before each mask update, those before a rewind included, and the sparsity asked for."""
+    found: list[tuple[float, float]] = []
+    trained = 0
+    for template in templates:
+        updates = template.epoch.updates if template.epoch is not None else ()
+        found += [(round(trained + each.step / steps_per_epoch, 4), each.sparsity) for each in updates]
+        if template.update is not None:
+            found.append((float(trained), template.update.sparsity))
+        trained += template.kind == "train"
+    if len(found) <= _MOST_PRUNINGS:
+        return tuple(found)
+    # Spread evenly, with the first and the last of them.
+    last = _MOST_PRUNINGS - 1
+    return tuple(found[place * (len(found) - 1) // last] for place in range(_MOST_PRUNINGS))
 
 
 def _largest_rate(found: Sequence[StageTemplate]) -> float | None:

@@ -8,11 +8,11 @@ from functools import partial
 from harness._text import plural
 from harness.api import JsonValue
 from harness.report import added, answer, cells, checks, formats, methods, page
-from harness.report.charts import charts
 from harness.report.comparison import StrategyRow, strategies
 from harness.report.engines import engines
 from harness.report.formats import MISFIT
 from harness.report.page import Column, Document, Grid, Medium, Noted, Section, Shown, missing
+from harness.report.pictures import charts
 from harness.report.ranking import ranking
 from harness.report.results import results
 from harness.report.rows import Table, is_partial, tables

@@ -105,6 +105,9 @@ def _panel(axes: Axes, chart: Chart, panel: Panel, *, title: str) -> None:
     for name, place_x in panel.events:
         axes.axvline(place_x, color="0.5", linewidth=0.8, linestyle=":")
         axes.annotate(name, (place_x, 1), xycoords=("data", "axes fraction"), va="top", fontsize="small", color="0.3")
+    if panel.strokes:
+        places = [place_x for _, place_x in panel.strokes]
+        axes.vlines(places, 0, 0.04, transform=axes.get_xaxis_transform(), color="0.3", linewidth=0.8)
     axes.set(title=f"{title}\n{panel.title}".strip(), xlabel=panel.x or chart.x, ylabel=chart.y)
     if panel.names:
         axes.set_xticks(range(len(panel.names)), panel.names, rotation=30, ha="right")

@@ -6,8 +6,9 @@ from pathlib import Path
 from harness._outputs import write_output
 from harness.api import SpecError
 from harness.report import tabular
-from harness.report.charts import Chart, charts
+from harness.report.charts import Chart
 from harness.report.figures import FigureForm, FigureStyle, drawn
+from harness.report.pictures import charts
 from harness.report.rows import tables
 from harness.results.records import Record
 

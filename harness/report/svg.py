@@ -37,6 +37,8 @@ _DODGE = 4  # pixels between neighbours
 
 _SHADES = 8  # of a raster
 
+_STROKE = 8  # height of one on the axis
+
 _MOST = 1e300
 """The largest number on an axis."""
 
@@ -172,7 +174,7 @@ def _short(value: float) -> str:
 
 
 def _panel(chart: Chart, panel: Panel, ys: _Axis) -> Iterator[str]:
-    xs = [point.x for point in panel.points] + [x for _, x in panel.events]
+    xs = [point.x for point in panel.points] + [x for _, x in (*panel.events, *panel.strokes)]
     along = _axis([-0.5, len(panel.names) - 0.5], is_log=False) if panel.names else _axis(xs, is_log=panel.is_log_x)
     wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 
@@ -199,7 +201,7 @@ def _panel(chart: Chart, panel: Panel, ys: _Axis) -> Iterator[str]:
 
 
 def _lines(panel: Panel, x: Callable[[float], float], y: Callable[[float], float]) -> Iterator[str]:
-    """Levels and events."""
+    """Levels, events and strokes."""
     wide, high = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     for name, level in panel.levels:
         yield (
@@ -208,10 +210,16 @@ def _lines(panel: Panel, x: Callable[[float], float], y: Callable[[float], float
             f'fill="currentColor"{_HALO}>{escape(name)}</text>'
         )
     for name, place in panel.events:
+        yield f'<path d="M{x(place):.1f} {_TOP}v{high}" stroke="currentColor" stroke-dasharray="1 3" opacity=".8"/>'
+        if name:
+            yield (
+                f'<text x="{x(place) + 3:.1f}" y="{_TOP + 10}" font-size="10" fill="currentColor"{_HALO}>'
+                f"{escape(name)}</text>"
+            )
+    for name, place in panel.strokes:
         yield (
-            f'<path d="M{x(place):.1f} {_TOP}v{high}" stroke="currentColor" stroke-dasharray="1 3" opacity=".8"/>'
-            f'<text x="{x(place) + 3:.1f}" y="{_TOP + 10}" font-size="10" fill="currentColor"{_HALO}>'
-            f"{escape(name)}</text>"
+            f'<path d="M{x(place):.1f} {_HEIGHT - _BOTTOM}v-{_STROKE}" stroke="currentColor">'
+            f"<title>{escape(name)}</title></path>"
         )
 
 

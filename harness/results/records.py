@@ -119,6 +119,10 @@ class Stored(Frozen):
         return tuple(dict.fromkeys(each.format for each in self.tensors.values()))
 
 
+Pruning = tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], Annotated[float, Field(ge=0, lt=1)]]
+"""When masks were made anew, in trained epochs of the chain, and the sparsity asked for."""
+
+
 class Record(Frozen):
     """What became of one planned cell. A cell that did not run has its status and reason, and None for its results.
 
@@ -143,6 +147,8 @@ class Record(Frozen):
         total_epochs: epochs from initial weights to the pruned model; retrain_epochs: those after the first prune.
         mask_updates: how often the masks were made anew, one-shot prunes included; None where nobody counted.
         gradual_updates: those of them that fell into a training epoch; None where nobody counted.
+        prunings: trained epochs of the chain before each of these updates, those before a rewind included, and the
+            sparsity asked for; of more than a hundred, a hundred spread evenly; empty where nobody noted them.
         start_rate, retrain_rate: the largest learning rate of the first epoch, and of all after the first one-shot
             prune; None where there is none.
         needs_dense_model: whether the strategy starts from a trained dense model.
@@ -196,6 +202,7 @@ class Record(Frozen):
     retrain_epochs: int = Field(default=0, ge=0)
     mask_updates: int | None = Field(default=None, ge=0)
     gradual_updates: int | None = Field(default=None, ge=0)
+    prunings: tuple[Pruning, ...] = ()
     start_rate: Finite = None
     retrain_rate: Finite = None
     needs_dense_model: bool = False
@@ -346,6 +353,11 @@ class _Parts(TypedDict, total=False):
     elementwise: JsonValue
 
 
+class _Layer(TypedDict, total=False):
+    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
+    busy: JsonValue
+
+
 class _Details(TypedDict, total=False):
     """What tables say of a cost's details; a model of somebody else's may give other things these names."""
 
@@ -353,6 +365,7 @@ class _Details(TypedDict, total=False):
     device: _Device | JsonValue
     clock: _Clock | JsonValue
     parts: _Parts | JsonValue
+    layers: dict[str, _Layer] | JsonValue
     weight_bits: JsonValue
     validated_by: JsonValue
 
@@ -375,7 +388,7 @@ def read(path: Path, *, details: bool = True) -> tuple[Record, ...]:
         path: the file.
         details: whether all details of the hardware costs are wanted, most of a large file; without them, those that
             tables and checks need are there: the id of `device`, `value` and `origin` of `clock`, the constant `parts`,
-            `weight_bits` and `validated_by`.
+            `weight_bits`, `validated_by`, and of every layer `busy`.
 
     Raises:
         StoreError: the file is missing, is no file of records, or has a newer format.

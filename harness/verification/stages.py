@@ -247,6 +247,10 @@ def _check_budget(record: Record, chain: Sequence[Stage], outcome: Outcome) -> N
             updates == record.mask_updates, "budget", record.cell,
             f"expected {updates} mask updates, as were made, got {record.mask_updates}",
         )  # fmt: skip
+        outcome.hold(
+            len(record.prunings) in (0, min(updates, 100)), "budget", record.cell,
+            f"expected {min(updates, 100)} of the {updates} prunings that were made, got {len(record.prunings)}",
+        )  # fmt: skip
 
 
 def _check_masks(record: Record, chain: Sequence[Stage], store: Store, outcome: Outcome) -> None:

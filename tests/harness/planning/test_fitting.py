@@ -5,6 +5,7 @@ from harness_plugins.patterns.bank_balanced import BankBalanced
 from harness_plugins.patterns.block import Block
 from harness_plugins.patterns.n_m import NM
 from harness_plugins.patterns.unstructured import Unstructured
+from harness_plugins.strategies.fine_tuning import FineTuning as InRounds
 from harness_plugins.strategies.gradual import Gradual
 from toy import FineTuning, experiment
 
@@ -72,3 +73,19 @@ def test_mask_updates_are_counted_and_a_schedule_of_few_is_told(tmp_path):
     assert often.mask_updates >= 5 and not often.warning and not once.warning
     assert "makes 2 mask updates" in seldom.warning
     assert plan.summary()["warnings"] == [seldom.warning]
+
+
+def test_every_pruning_has_its_place_and_sparsity_and_a_hundred_stand_for_many(tmp_path):
+    strategies = (InRounds(epochs=2), InRounds(epochs=2, rounds=2), Gradual(), Gradual(every=1))
+    plan = make_plan(experiment(strategies, sparsities=(0.75,)), store=tmp_path)
+
+    dense, once, twice, often, always = plan.cells
+
+    epochs = dense.total_epochs
+    assert dense.prunings == () and once.prunings == ((float(epochs), 0.75),)
+    assert [sparsity for _, sparsity in twice.prunings] == [pytest.approx(0.5), pytest.approx(0.75)]
+    assert [place for place, _ in twice.prunings] == [epochs, epochs + twice.retrain_epochs / 2]
+    for cell in (often, always):
+        assert len(cell.prunings) == min(cell.mask_updates, 100)
+        assert list(cell.prunings) == sorted(cell.prunings) and cell.prunings[-1][1] == 0.75
+        assert 0 <= cell.prunings[0][0] < cell.prunings[-1][0] <= cell.total_epochs

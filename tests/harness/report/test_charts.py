@@ -15,7 +15,9 @@ from records_at_random import every_fate, runs
 
 from harness.cli._cell_page import _masks as cell_masks
 from harness.report import svg
-from harness.report.charts import Chart, Panel, Point, Series, Style, _dominated, charts
+from harness.report.charts import Chart, Panel, Point, Series, Style
+from harness.report.pictures import charts
+from harness.report.pictures.cost import _dominated
 from harness.report.rows import tables
 from harness.results.records import write
 
@@ -93,6 +95,97 @@ def test_whatever_the_numbers_they_lie_inside_the_panel(found, is_log):
     _, _, wide, high = map(float, tree.get("viewBox").split())
     assert len(places) == len(points)
     assert all(math.isfinite(x) and 0 <= x <= wide and 0 <= y <= high for x, y in places)
+
+
+def costed(busy, **fields):
+    """A pruned cell whose two layers have this work on their PEs, as `np.histogram` counts it."""
+    layers = {}
+    for name, work in zip("ab", busy, strict=True):
+        counts, edges = np.histogram(work, bins=10)
+        told = {"pes": counts.tolist(), "from": float(edges[0]), "to": float(edges[-1])}
+        layers[name] = {"busy": told}
+    cost = {
+        "model": "simulator", "engine": "bank", "cycles": 10, "latency_us": 0.5, "fits": True,
+        "exact": True, "details": {"layers": layers},
+    }  # fmt: skip
+    return every_fate()[3].model_copy(update={"hardware": {"simulator": cost}, **fields})
+
+
+@given(st.lists(st.lists(st.integers(1, 400), min_size=2, max_size=60), min_size=2, max_size=2))
+@settings(max_examples=60, deadline=None)
+def test_all_pes_are_in_the_chart_of_their_load_near_the_share_that_they_have(busy):
+    chart = named(charts(tables([costed(busy)])), "load")
+
+    [series] = chart.panels[0].series
+    total = sum(map(len, busy))
+    # The records hold ten bins from the least busy PE to the busiest: a share is known to a tenth of that range.
+    off = max((max(work) - min(work)) / max(work) for work in busy) / 10 + 1e-9
+    assert sum(point.y for point in series.points) == pytest.approx(100)
+    for point in series.points:
+        up_to = sum(each.y for each in series.points if each.x <= point.x) * total / 100
+        shares = [each / max(work) for work in busy for each in work]
+        low, high = (sum(share <= point.x / 100 + sign * off for share in shares) for sign in (-1, 1))
+        assert low - 1e-6 <= up_to <= high + 1e-6
+
+
+def test_equal_loads_are_all_at_the_end():
+    chart = named(charts(tables([costed([[7] * 6, [5] * 6]), costed([[1, 4], [2, 9]], pattern="b", cell="b")])), "load")
+
+    first, second = chart.panels[0].series
+    assert [(point.x, point.y) for point in first.points if point.y] == [(100, 100)] and "mean load 100 %" in first.name
+    assert "mean load 100 %" not in second.name
+
+
+def test_storage_is_an_axis_for_every_row_whose_masks_were_counted():
+    [table] = tables(every_fate())
+
+    [panel] = [panel for panel in named(charts([table]), "pareto").panels if panel.title == "storage"]
+
+    found = {(point.x, point.y) for point in panel.points}
+    assert found == {(row.storage["16"].bits / 1000, row.value.mean) for row in table.rows if row.value}
+
+
+def test_costs_of_others_that_tell_of_layers_in_another_way_have_no_load():
+    for layers in ([1], {"a": 3}, {"a": {"busy": [1]}}, {"a": {"busy": {"pes": ["x"]}}},
+                   {"a": {"busy": {"pes": [1, 2], "from": 3, "to": "x"}}}):  # fmt: skip
+        cell = costed([[1, 2], [3, 4]])
+        cell.hardware["simulator"]["details"] = {"layers": layers}
+
+        assert named(charts(tables([cell])), "load") is None
+
+
+def test_prunings_are_lines_or_strokes_and_stand_in_the_data():
+    once = every_fate()[3].model_copy(update={"prunings": ((2.0, 0.9),)})
+    gradually = tuple((round(0.1 * place, 1), round(0.045 * place, 3)) for place in range(1, 21))
+    often = every_fate()[6].model_copy(update={"strategy": "gradual", "retrain_epochs": 0, "prunings": gradually})
+    before = every_fate()[15].model_copy(update={"strategy": "old"})
+
+    chart = named(charts(tables([once, often, before])), "training")
+
+    panels = {panel.title: panel for panel in chart.panels}
+    assert panels["fine_tuning"].events == (("prune", 2.0),) and not panels["fine_tuning"].strokes
+    assert [place for _, place in panels["gradual"].strokes] == [place for place, _ in gradually]
+    assert "to 90 % at epoch 2" in panels["gradual"].strokes[-1][0] and not panels["gradual"].events
+    assert panels["old"].events == (("prune", 2.0),)  # of before prunings were noted
+    told = [row for row in chart.data() if row["series"] == "event"]
+    assert len(told) == 22 and {row["panel"] for row in told} == {"fine_tuning", "gradual", "old"}
+    assert svg.text(chart).count("mask update to") == 20
+
+
+def test_the_metric_is_set_against_the_sparsity_of_each_tensor_where_these_differ():
+    one = every_fate()[3]
+    sparsities = {"a": {"a": 0.9, "b": 0.1}, "b": {"a": 0.1, "b": 0.9}}
+    rows = [one.model_copy(update={"allocation": n, "cell": n, "tensor_sparsity": s}) for n, s in sparsities.items()]
+    level = [each.model_copy(update={"tensor_sparsity": {"a": 0.9, "b": 0.9}}) for each in every_fate()[3:6:3]]
+
+    chart = named(charts(tables(rows)), "sensitivity")
+
+    assert [panel.title for panel in chart.panels] == ["a", "b"]
+    for panel in chart.panels:
+        assert {round(point.x) for point in panel.points} == {10, 90} and {point.y for point in panel.points} == {
+            one.value
+        }
+    assert named(charts(tables(level)), "sensitivity") is None
 
 
 def test_many_points_are_a_few_elements():

@@ -198,7 +198,7 @@ def test_without_details_everything_else_is_there(tmp_path):
         "device": {"id": "board", "family": "old"},
         "clock": {"value": 200.0, "origin": "assumed", "source": "a book"},
         "parts": {"launch": 3.5, "compute": 1.5},
-        "layers": {"lstm_0": {"rows": 4}},
+        "layers": {"lstm_0": {"rows": 4, "busy": {"pes": [3]}}},
     }
     cost = {"latency_us": 1.5, "notes": ["slow"], "details": details}
     write(tmp_path / "records.json", [FINISHED.model_copy(update={"hardware": {"engine": cost}}), SKIPPED])
@@ -206,6 +206,7 @@ def test_without_details_everything_else_is_there(tmp_path):
     first, second = read(tmp_path / "records.json", details=False)
 
     kept = {"device": {"id": "board"}, "clock": {"value": 200.0, "origin": "assumed"}, "parts": {"launch": 3.5}}
+    kept["layers"] = {"lstm_0": {"busy": {"pes": [3]}}}
     assert first.hardware == {"engine": {"latency_us": 1.5, "notes": ["slow"], "details": kept}}
     assert first.model_dump(exclude={"hardware"}) == FINISHED.model_dump(exclude={"hardware"})
     assert second.model_dump() == SKIPPED.model_dump()
