@@ -17,7 +17,6 @@ from harness.api.column import ReportColumn, ReportRow
 from harness.api.component import API_VERSION, Component, Frozen, JsonValue, Kind, hookimpl, nested
 from harness.api.engine import (
     Conditions,
-    Convolution,
     Engine,
     EngineShape,
     Line,
@@ -39,6 +38,7 @@ from harness.api.network import (
     Activation,
     Axis,
     Conv2D,
+    Convolution,
     Dense,
     Dropout,
     Embedding,

@@ -17,26 +17,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.api.component import Component
+from harness.api.network import Convolution
 from harness.arrays import Mask
 
 RamPurpose = Literal["weights", "pointers", "accumulators", "vector", "fifo", "state"]
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """The geometry of a convolution whose product runs once per output position.
-
-    Args:
-        inputs: input channels; the columns of the product are (inputs, kernel height, kernel width).
-        kernel: height and width.
-        stride: the same in both directions.
-        output: height and width of the output.
-    """
-
-    inputs: int
-    kernel: tuple[int, int]
-    stride: int
-    output: tuple[int, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +108,11 @@ class Product:
     def nnz(self) -> int:
         """Weights kept."""
         return sum(part.kept for part in self.parts)
+
+    @property
+    def groups(self) -> int:
+        """Groups of rows that see inputs of their own: those of a convolution, `cols` of them for every group."""
+        return 1 if self.convolution is None else self.convolution.groups
 
     @property
     def density(self) -> float:

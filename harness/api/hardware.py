@@ -10,7 +10,7 @@ from pydantic import Field
 
 from harness.api.component import Component, Frozen, JsonValue
 from harness.api.engine import Engine
-from harness.api.network import Network, Tensor
+from harness.api.network import Convolution, Network, Tensor
 from harness.api.number_format import NumberFormat
 from harness.api.validation import Check
 from harness.arrays import Mask
@@ -34,6 +34,7 @@ class Workload:
         output_pixels: output positions of a convolution, by layer name, where the network does not tell them.
         kept: number of weights kept, by name of a tensor without mask: enough for models that need no mask.
         activation_density: fraction of a layer's inputs that are not zero, by layer name; 1 where it is not known.
+        convolutions: geometry of convolutions, by layer name, where the network does not tell it.
     """
 
     network: Network
@@ -43,6 +44,7 @@ class Workload:
     output_pixels: Mapping[str, int] = field(default_factory=dict)
     kept: Mapping[str, int] = field(default_factory=dict)
     activation_density: Mapping[str, float] = field(default_factory=dict)
+    convolutions: Mapping[str, Convolution] = field(default_factory=dict)
 
 
 class Cost(Frozen):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.api.component import Frozen, JsonValue
-from harness.api.network import Layer, Network, Tensor
+from harness.api.network import Convolution, Layer, Network, Tensor
 from harness.api.program import SGD, LearningRate, Optimiser, Rates
 from harness.api.task import Metric, Problem
 
@@ -154,6 +154,7 @@ class NativeModel(Network):
         positions: how often a layer's product runs for one item, by layer name, as a forward pass showed.
         wrapped: layers that a toolkit of the framework can hold the masks of.
         listed: every parameter, the frozen ones too, for people; decides nothing and is in no key.
+        traced: geometry of the convolutions that the forward pass ran at one size; decides no training, is in no key.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -163,10 +164,15 @@ class NativeModel(Network):
     positions: dict[str, int] = Field(default_factory=dict)
     wrapped: tuple[str, ...] = ()
     listed: tuple[ListedTensor, ...] = Field(default=(), exclude=True)
+    traced: dict[str, Convolution] = Field(default_factory=dict, exclude=True)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """What was found, in the order of the parameters."""
         return self.trained
+
+    def convolutions(self) -> dict[str, Convolution]:
+        """What the forward pass showed."""
+        return dict(self.traced)
 
 
 def opened_here(problem: Problem) -> bool:

@@ -5,6 +5,7 @@ order i, f, g, o along the rows. A convolution is (out, in*kh*kw), the column or
 the one exception: (words, features).
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -16,6 +17,64 @@ from harness.api.component import Frozen
 GATES = ("i", "f", "g", "o")
 
 Role = Literal["embedding", "lstm", "gru", "attention", "softmax", "dense", "conv", "bias"]
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """The geometry of a convolution whose product runs once per output position.
+
+    Args:
+        inputs: input channels of all groups; the columns of the product are (inputs / groups, kernel height, width).
+        kernel: height and width.
+        stride: from an output position to the next one of its line.
+        output: height and width of the output.
+        image: height and width of the input, without padding; None where it is not known.
+        groups: the outputs fall into so many groups, each of which sees its own inputs only.
+        dilation: from a tap of the kernel to the next one, down and across.
+        stride_down: from a line of outputs to the next one, where that differs from `stride`.
+
+    Example:
+        A 3 x 3 convolution that halves an image of 8 channels.
+
+        >>> halved = Convolution(8, (3, 3), 2, (14, 14), image=(28, 28))
+        >>> halved.positions, halved.window, halved.read
+        (196, (3, 3), (28, 28))
+    """
+
+    inputs: int
+    kernel: tuple[int, int]
+    stride: int
+    output: tuple[int, int]
+    image: tuple[int, int] | None = None
+    groups: int = 1
+    dilation: tuple[int, int] = (1, 1)
+    stride_down: int | None = None
+
+    @property
+    def positions(self) -> int:
+        """Output positions of one item."""
+        return self.output[0] * self.output[1]
+
+    @property
+    def strides(self) -> tuple[int, int]:
+        """Down and across."""
+        return (self.stride if self.stride_down is None else self.stride_down), self.stride
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Height and width of what an output sees of the input, gaps of a dilated kernel included."""
+        height, width = (step * (taps - 1) + 1 for step, taps in zip(self.dilation, self.kernel, strict=True))
+        return height, width
+
+    @property
+    def read(self) -> tuple[int, int]:
+        """Height and width of the input; where they are not known, of what all outputs see without padding."""
+        if self.image is not None:
+            return self.image
+        height, width = (
+            (count - 1) * step + seen for count, step, seen in zip(self.output, self.strides, self.window, strict=True)
+        )
+        return height, width
 
 
 class Axis(Frozen):
@@ -253,6 +312,24 @@ class Network(Frozen):
     def tensors(self) -> tuple[Tensor, ...]:
         """Every trainable tensor, in the order of the layers."""
         return tuple(tensor for layer in self.layers for tensor in layer.tensors())
+
+    def convolutions(self) -> dict[str, Convolution]:
+        """The geometry of every convolution whose input size is known, by layer name."""
+        found: dict[str, Convolution] = {}
+        if len(self.input_shape) != 3:
+            return found
+        _, height, width = self.input_shape
+        for layer in self.layers:
+            if layer.type == "conv2d":
+                image = height, width
+                height, width = (
+                    (size + 2 * layer.padding - taps) // layer.stride + 1
+                    for size, taps in zip(image, layer.kernel, strict=True)
+                )
+                found[layer.name] = Convolution(layer.inputs, layer.kernel, layer.stride, (height, width), image)
+            elif layer.type == "pool2d":
+                height, width = height // layer.size, width // layer.size
+        return found
 
     @property
     def is_recurrent(self) -> bool:

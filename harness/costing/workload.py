@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness._text import listed
-from harness.api import LSTM, Conv2D, Dense, Frozen, Layer, Network, Pool2D, SpecError, Workload
+from harness.api import LSTM, Conv2D, Convolution, Dense, Frozen, Layer, Network, Pool2D, SpecError, Workload
 from harness.costing.entries import read_description
 from harness.formats.weights_files import Layout, WeightsFile, read_weights
 
@@ -93,7 +93,10 @@ class DenseEntry(_Entry):
 
 
 class ConvEntry(_Entry):
-    """A convolution; `output` is its height and width where the description has no `input_shape`."""
+    """A convolution; `output` is its height and width where the description has no `input_shape`.
+
+    In `groups`, each output sees the inputs of its own group only; as many groups as inputs are a depthwise one.
+    """
 
     type: Literal["conv2d"]
     inputs: int = Field(gt=0)
@@ -101,13 +104,14 @@ class ConvEntry(_Entry):
     kernel: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]]
     stride: int = Field(default=1, gt=0)
     padding: int = Field(default=0, ge=0)
+    groups: int = Field(default=1, gt=0)
     output: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)]] | None = None
 
     def layer(self) -> Layer:
         """The layer in the vocabulary of networks."""
         return Conv2D(
             name=self.name,
-            inputs=self.inputs,
+            inputs=self.inputs // self.groups,
             outputs=self.outputs,
             kernel=self.kernel,
             stride=self.stride,
@@ -118,6 +122,19 @@ class ConvEntry(_Entry):
     def densities(self) -> tuple[float, ...]:
         """One per matrix."""
         return (self.density,)
+
+    def geometry(self, image: tuple[int, int] | None) -> Convolution:
+        """Its sizes on an image, or for its own `output`."""
+        output = self.output or _places(self, image or (1, 1))
+        return Convolution(self.inputs, self.kernel, self.stride, output, None if self.output else image, self.groups)
+
+
+def _places(entry: ConvEntry, image: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of the output for an image."""
+    high, wide = (
+        (size + 2 * entry.padding - taps) // entry.stride + 1 for size, taps in zip(image, entry.kernel, strict=True)
+    )
+    return high, wide
 
 
 class PoolEntry(Frozen):
@@ -160,6 +177,11 @@ class Description(Frozen):
                     f"layer {entry.name!r} has {most:.1e} weights or positions, expected at most {MOST_WEIGHTS:.1e}; "
                     "check its sizes"
                 )
+            if isinstance(entry, ConvEntry) and (entry.inputs % entry.groups or entry.outputs % entry.groups):
+                raise ValueError(
+                    f"layer {entry.name!r} has {entry.inputs} inputs and {entry.outputs} outputs in {entry.groups} "
+                    "groups, expected both to be a multiple of them; correct one"
+                )
             if isinstance(entry, ConvEntry) and entry.output is None and self.input_shape is None:
                 raise ValueError(
                     f"layer {entry.name!r} needs its `output` (height and width), or the file an `input_shape`; add one"
@@ -176,7 +198,7 @@ def _most(entry: _Entry, image: tuple[int, int, int] | None) -> int:
     assert isinstance(entry, ConvEntry)
     # Without an `output`, about as many places as the image has.
     places = math.prod(entry.output or (image or (1, 1, 1))[1:])
-    return max(places, entry.inputs * entry.outputs * math.prod(entry.kernel))
+    return max(places, entry.inputs // entry.groups * entry.outputs * math.prod(entry.kernel))
 
 
 @dataclass(frozen=True)
@@ -284,9 +306,12 @@ def _workload(description: Description, problems: "Problems") -> Given:
     banks: dict[str, int] = {}
     pixels: dict[str, int] = {}
     density: dict[str, float] = {}
+    convolutions: dict[str, Convolution] = {}
+    image = description.input_shape and description.input_shape[1:]
     for index, entry in enumerate(description.layers):
         if isinstance(entry, PoolEntry):
             layers.append(Pool2D(size=entry.size))
+            image = image and (image[0] // entry.size, image[1] // entry.size)
             continue
         layer = entry.layer()
         layers.append(layer)
@@ -302,12 +327,17 @@ def _workload(description: Description, problems: "Problems") -> Given:
             if entry.banks is not None:
                 banks[tensor.name] = entry.banks
         density[layer.name] = entry.activation_density  # type: ignore[union-attr]  # only pooling has no name
-        if isinstance(entry, ConvEntry) and entry.output is not None:
-            pixels[entry.name] = entry.output[0] * entry.output[1]
+        if isinstance(entry, ConvEntry):
+            geometry = convolutions[entry.name] = entry.geometry(image)
+            if min(geometry.output) < 1:
+                problems.add(("layers", index), f"its window is larger than the {image[0]} x {image[1]} that it gets")  # type: ignore[index]  # an output of its own is positive
+            if entry.output is not None:
+                pixels[entry.name] = geometry.positions
+            image = image and geometry.output
     problems.finish()
     network = Network(layers=tuple(layers), input_shape=description.input_shape or ())
     tensors = tuple(tensor for tensor in network.tensors() if tensor.is_prunable)
-    return Given(Workload(network, tensors, {}, banks, pixels, kept, density))
+    return Given(Workload(network, tensors, {}, banks, pixels, kept, density, convolutions))
 
 
 def _kept(rows: int, cols: int, density: float, banks: int | None) -> int:

@@ -398,25 +398,15 @@ def workload_of(
         banks=pattern_banks(cell.pattern, scope),
         output_pixels=output_pixels(problem.network),
         activation_density={layer: value for layer, value in activation_density.items() if layer in layers},
+        convolutions={layer: each for layer, each in problem.network.convolutions().items() if layer in layers},
     )
 
 
 def output_pixels(network: Network) -> dict[str, int]:
     """Output positions of every convolution, by layer name; of a user's own model those that were traced."""
-    pixels: dict[str, int] = {}
     if isinstance(network, NativeModel):
         return dict(network.positions)
-    if len(network.input_shape) != 3:
-        return pixels
-    _, height, width = network.input_shape
-    for layer in network.layers:
-        if layer.type == "conv2d":
-            height = (height + 2 * layer.padding - layer.kernel[0]) // layer.stride + 1
-            width = (width + 2 * layer.padding - layer.kernel[1]) // layer.stride + 1
-            pixels[layer.name] = height * width
-        elif layer.type == "pool2d":
-            height, width = height // layer.size, width // layer.size
-    return pixels
+    return {layer: geometry.positions for layer, geometry in network.convolutions().items()}
 
 
 def _place(record: StageRecord) -> str:

@@ -9,6 +9,7 @@ of its parameters, of all code and data of its plugin, of `harness.api`, and of 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -146,6 +147,7 @@ def workload_digest(workload: Workload, network: str, masks: str) -> str:
             "banks": dict(workload.banks),
             "pixels": dict(workload.output_pixels),
             "density": dict(workload.activation_density),
+            "convolutions": {layer: asdict(each) for layer, each in workload.convolutions.items()},
         }
     )
 

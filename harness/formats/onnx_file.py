@@ -1,6 +1,7 @@
 """Weights of an ONNX model, oriented as its graph reads them; needs the package `onnx`."""
 
 import hashlib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from harness.api import Convolution
 from harness.arrays import Array
 from harness.errors import DataError, SpecError
 from harness.formats.array_files import open_weights
 from harness.formats.onnx_constants import Constant, attribute, evaluated
 from harness.formats.onnx_products import LOOK_UPS, NO_PRODUCTS, PRODUCTS, Operand
-from harness.formats.onnx_shapes import positions_of
+from harness.formats.onnx_shapes import extents_of, geometry_of
 from harness.formats.onnx_tensors import Tensors
 from harness.formats.weight_arrays import WeightArray, kept
 
@@ -62,7 +64,7 @@ def read_onnx(path: Path, most: int) -> OnnxWeights:
         raise DataError(f"{path}: expected an ONNX model, got a damaged one ({error}); export it again") from None
     _check_names(path, model)
     whole = _inlined(model)
-    reader = _Reader(onnx, path, most, _opsets(model), positions_of(onnx, whole))
+    reader = _Reader(onnx, path, most, _opsets(model), extents_of(onnx, whole))
     reader.graph(whole.graph, {}, {}, "")
     return reader.result()
 
@@ -130,7 +132,7 @@ class _Reader:
     path: Path
     most: int
     opsets: tuple[Any, ...]
-    positions: Mapping[str, int] = field(default_factory=dict)  # by name of what a convolution gives or takes
+    extents: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by name of what a convolution gives or takes
     entries: dict[str, list[_Entry]] = field(default_factory=dict)  # by source
     constants: dict[str, Constant] = field(default_factory=dict)  # of the file, in its order
     used: set[str] = field(default_factory=set)
@@ -223,8 +225,12 @@ class _Reader:
         for operand in operands:
             # A transposed convolution runs once for every position of its input.
             at = names[0] if operand.is_transposed else str(next(iter(node.output), ""))
-            positions = self.positions.get(at) if operand.is_kernel else None
-            self._add(known[names[operand.place]], operand, place, positions)
+            extents = self.extents.get(at) if operand.is_kernel else None
+            geometry = None
+            if operand.is_kernel and not operand.is_transposed:
+                image = self.extents.get(names[0])
+                geometry = geometry_of(node, operand.array.shape, operand.groups, image, extents)
+            self._add(known[names[operand.place]], operand, place, extents, geometry)
         self.used |= {known[name].source for name in names if name in known}
         if not operands:
             through = next((lost[name] for name in names if name in lost), None)
@@ -232,7 +238,14 @@ class _Reader:
             why = "its constant is packed in another way" if any(_is_matrix(known.get(name)) for name in names) else why
             self.unfound.append(f"{node.op_type} {_name(node)} ({why})".replace("  ", " "))
 
-    def _add(self, constant: Constant, operand: Operand, place: str, positions: int | None) -> None:
+    def _add(
+        self,
+        constant: Constant,
+        operand: Operand,
+        place: str,
+        extents: tuple[int, ...] | None,
+        geometry: Convolution | None,
+    ) -> None:
         name = (operand.layer or constant.source) + operand.suffix
         mask = kept(self.path, name, operand.array)
         self._tell_rounding(name, constant, int(mask.sum()), mask.size)
@@ -243,7 +256,8 @@ class _Reader:
             lstm=None if operand.lstm is None else (operand.layer, operand.lstm),
             groups=operand.groups,
             is_transposed=operand.is_transposed,
-            positions=positions,
+            positions=None if extents is None else math.prod(extents),
+            geometry=geometry,
         )
         entries = self.entries.setdefault(constant.source, [])
         # Multiplied by after all: a tied word table is both.

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from harness.api import Convolution
 from harness.arrays import Array, Mask
 from harness.errors import DataError
 
@@ -34,6 +35,7 @@ class WeightArray:
         groups: of a convolution's channels; its outputs each see the inputs of their own group.
         is_transposed: whether it is the kernel of a transposed convolution: one product for every *input* position.
         positions: for how many positions it is multiplied with, where the file says that of a convolution.
+        geometry: strides, groups and sizes of a convolution, where the file says them.
     """
 
     name: str
@@ -45,6 +47,7 @@ class WeightArray:
     groups: int = 1
     is_transposed: bool = False
     positions: int | None = None
+    geometry: Convolution | None = None
 
 
 def check_size(path: Path, name: str, shape: tuple[int, ...], most: int) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness.api import LSTM, Axis, Conv2D, Dense, Embedding, Layer, Network, Role, Tensor, Workload
+from harness.api import LSTM, Axis, Conv2D, Convolution, Dense, Embedding, Layer, Network, Role, Tensor, Workload
 from harness.arrays import Array, Mask
 from harness.errors import DataError, SpecError
 from harness.formats import array_files, checkpoints, mask_names, onnx_file, packing, sparse_files, storage
@@ -82,6 +82,7 @@ class _Made:
     masks: tuple[Mask, ...]
     layer: Layer
     pixels: int | None = None
+    geometry: Convolution | None = None
     is_guessed: bool = False
     is_unsized: bool = False
     notes: tuple[str, ...] = ()
@@ -356,11 +357,12 @@ class _Layers:
             inputs = cols // (kernel[0] * kernel[1])
             layer = Conv2D(name=name, inputs=inputs, outputs=rows, kernel=kernel, input_label=f"{name}.inputs")
         tensor = _tensor(found.name, name, "conv", mask.shape)
-        notes = _grouped(found, mask)
+        geometry = _sized(found.geometry, size)
+        notes = _grouped(found, mask) if geometry is None else ()
         if found.is_transposed and size is not None:
             shown = "x".join(str(extent) for extent in size)
             notes += (f"{found.name} is a transposed convolution: {shown} is taken as the size of its input",)
-        return _Made(name, (tensor,), (mask,), layer, pixels=positions, is_guessed=guessed, notes=notes)
+        return _Made(name, (tensor,), (mask,), layer, positions, geometry, is_guessed=guessed, notes=notes)
 
     def _lookup(self, found: WeightArray, name: str) -> _Made:
         words, features = found.kept.shape
@@ -369,6 +371,15 @@ class _Layers:
         return _Made(
             name, (tensor,), (found.kept,), Embedding(name=name, words=words, features=features), notes=(note,)
         )
+
+
+def _sized(geometry: Convolution | None, size: tuple[int, ...] | None) -> Convolution | None:
+    """A geometry with the output size that was given, where one was; of the input then nothing is known."""
+    if geometry is None or size is None:
+        return geometry
+    if len(size) > 2 or (len(size) == 1 and geometry.kernel[0] > 1):
+        return None
+    return replace(geometry, output=(size[0], size[1]) if len(size) == 2 else (1, size[0]), image=None)
 
 
 def _notes(found: WeightArray, mask: Mask, recurrent: bool) -> tuple[str, ...]:
@@ -426,5 +437,6 @@ def _assembled(made: Sequence[_Made], read: _Read, banks: int | Mapping[str, int
         masks=pruned,
         banks=even,
         output_pixels={layer.name: layer.pixels for layer in made if layer.pixels is not None},
+        convolutions={layer.name: layer.geometry for layer in made if layer.geometry is not None},
     )
     return WeightsFile(workload, tuple(notes), read.skipped, tuple(layer.name for layer in made if layer.is_unsized))

@@ -35,10 +35,11 @@ def _products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Produc
         raise SpecError(
             f"hardware models cost matrices with roles {', '.join(roles)}, got {given}; widen the scope or `roles`"
         )
-    geometry = _convolutions(workload)
+    geometry = {**workload.network.convolutions(), **workload.convolutions}
     return tuple(
         _product(layer, tuple(tensors), workload, geometry)
-        for layer, tensors in groupby(chosen, key=lambda tensor: tensor.layer)
+        # Matrices of one layer that give different outputs run one after the other, as in a separable convolution.
+        for (layer, _), tensors in groupby(chosen, key=lambda tensor: (tensor.layer, tensor.rows.size))
     )
 
 
@@ -80,7 +81,8 @@ def _product(layer: str, tensors: tuple[Tensor, ...], workload: Workload, geomet
             f"hardware models need the output positions of {layer!r}, got none; give them as `output_pixels`"
         )
     found = geometry.get(layer)
-    pixels = found.output[0] * found.output[1] if found is not None else workload.output_pixels.get(layer, 1)
+    # A layer that one item runs several times, at whatever sizes, is counted as often as it was seen.
+    pixels = workload.output_pixels.get(layer, 1 if found is None else found.positions)
     return Product(
         layer=layer,
         parts=tuple(_part(tensor, workload) for tensor in tensors),
@@ -113,19 +115,3 @@ def _part(tensor: Tensor, workload: Workload) -> Part:
     if kept == size:
         return Part(tensor.name, rows, cols, None, size)
     return Part(tensor.name, rows, cols, mask, kept, workload.banks.get(tensor.name))
-
-
-def _convolutions(workload: Workload) -> dict[str, Convolution]:
-    """Geometry of every convolution of the network, by layer name."""
-    found: dict[str, Convolution] = {}
-    if len(workload.network.input_shape) != 3:
-        return found
-    _, height, width = workload.network.input_shape
-    for layer in workload.network.layers:
-        if layer.type == "conv2d":
-            height = (height + 2 * layer.padding - layer.kernel[0]) // layer.stride + 1
-            width = (width + 2 * layer.padding - layer.kernel[1]) // layer.stride + 1
-            found[layer.name] = Convolution(layer.inputs, layer.kernel, layer.stride, (height, width))
-        elif layer.type == "pool2d":
-            height, width = height // layer.size, width // layer.size
-    return found

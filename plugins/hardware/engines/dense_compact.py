@@ -29,6 +29,8 @@ class DenseCompact(DenseMvm):
         """Without masks nobody knows what is left; without an empty row or column nothing is left out."""
         if not product.has_masks:
             return f"it leaves out what a mask prunes whole, and of {product.layer} only a number of weights is known"
+        if product.groups > 1:
+            return f"the rows of {product.layer} see inputs of {product.groups} groups, and it has one list of inputs"
         if product.nnz == 0:
             return f"nothing of {product.layer} is left"
         left = _compacted(product)

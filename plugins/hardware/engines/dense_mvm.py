@@ -76,10 +76,12 @@ class DenseMvm(Engine):
             },
             rams=(
                 Ram("weights", used * conditions.weight_bits, depth, pes, stacked=True),
-                Ram("vector", conditions.activation_bits, 2 * _waves(product, shape), used, small=True),
+                Ram(
+                    "vector", conditions.activation_bits, 2 * product.groups * _waves(product, shape), used, small=True
+                ),
             ),
             last=Fraction(_waves(product, shape)),
-            last_rows=product.rows - (_groups(product, shape) - 1) * pes,
+            last_rows=(product.rows // product.groups - 1) % pes + 1,
             stored_bits=words * used * conditions.weight_bits,
             stored_words=words * used,
         )
@@ -90,7 +92,8 @@ class DenseMvm(Engine):
 
 
 def _groups(product: Product, shape: EngineShape) -> int:
-    return -(-product.rows // shape["pes"])
+    """Rows at a time, over and over; rows that see other inputs wait for their own turn."""
+    return product.groups * -(-product.rows // (product.groups * shape["pes"]))
 
 
 def _waves(product: Product, shape: EngineShape) -> int:

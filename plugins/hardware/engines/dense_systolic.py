@@ -29,6 +29,7 @@ class _Tiling:
         length: operands that stream through a tile, one per cycle.
         load: cycles that put the stationary operands of a tile in place.
         high, wide: rows and columns of PEs that ever work.
+        groups: of a convolution's outputs; each is a product of its own.
     """
 
     down: int
@@ -37,11 +38,12 @@ class _Tiling:
     load: int
     high: int
     wide: int
+    groups: int = 1
 
     @property
     def tiles(self) -> int:
         """Tiles, one after another."""
-        return self.down * self.across
+        return self.down * self.across * self.groups
 
 
 class DenseSystolic(Engine):
@@ -139,7 +141,7 @@ class DenseSystolic(Engine):
 
     def _extents(self, product: Product) -> tuple[int, int, int]:
         """What lies along the rows of the array, along its columns, and in time."""
-        outputs, inputs, vectors = product.rows, product.cols, product.pixels * self.batch
+        outputs, inputs, vectors = product.rows // product.groups, product.cols, product.pixels * self.batch
         if self.dataflow == "output_stationary":
             return outputs, vectors, inputs
         return (inputs, outputs, vectors) if self.dataflow == "weight_stationary" else (inputs, vectors, outputs)
@@ -154,15 +156,16 @@ class DenseSystolic(Engine):
             load=0 if self.dataflow == "output_stationary" else high,
             high=min(high, along_rows),
             wide=min(wide, along_cols),
+            groups=product.groups,
         )
 
     def _last(self, product: Product, tiling: _Tiling, skew: int) -> tuple[int, int | None]:
         """Cycles of the tiles that the last outputs wait for, and how many rows those are; None for all."""
         each = tiling.load + tiling.length + skew
         if self.dataflow == "output_stationary":  # all vectors with the last rows
-            return tiling.across * each - skew, (product.rows - 1) % tiling.high + 1
+            return tiling.across * each - skew, (product.rows // product.groups - 1) % tiling.high + 1
         if self.dataflow == "weight_stationary":  # all inputs of the last rows
-            return tiling.down * each - skew, (product.rows - 1) % tiling.wide + 1
+            return tiling.down * each - skew, (product.rows // product.groups - 1) % tiling.wide + 1
         return each - skew, None
 
     def _rams(self, product: Product, tiling: _Tiling, conditions: Conditions) -> tuple[Ram, ...]:
@@ -171,7 +174,7 @@ class DenseSystolic(Engine):
         high, wide, down = tiling.high, tiling.wide, tiling.down
         if self.dataflow == "output_stationary":
             return (
-                Ram("weights", high * weight, down * tiling.length, 1, stacked=True),
+                Ram("weights", high * weight, down * tiling.length * tiling.groups, 1, stacked=True),
                 Ram("vector", wide * element, 2 * tiling.length, 1),
             )
         if self.dataflow == "weight_stationary":
@@ -181,7 +184,7 @@ class DenseSystolic(Engine):
                 Ram("accumulators", wide * total, tiling.length, 1),
             )
         return (
-            Ram("weights", high * weight, down * tiling.length, 1, stacked=True),
+            Ram("weights", high * weight, down * tiling.length * tiling.groups, 1, stacked=True),
             Ram("vector", wide * element, 2 * down * high, 1),
             Ram("accumulators", wide * total, tiling.length, 1),
         )

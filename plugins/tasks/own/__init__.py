@@ -149,8 +149,9 @@ class OwnProblem(Problem):
         """What was found in the model."""
         if self._opened is not None:
             return self._opened.network
-        listed = self._description["listed"]
-        return NativeModel.model_validate({**self._description["network"], "listed": listed})
+        # What is in no key stands beside the network.
+        beside = {name: self._description[name] for name in ("listed", "traced")}
+        return NativeModel.model_validate({**self._description["network"], **beside})
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from harness.api import HarnessError, NativeModel, PluginUnavailableError
@@ -25,6 +26,7 @@ def main(asked: Path, answer: Path) -> None:
         found = {
             "network": network.model_dump(mode="json"),
             "listed": [each.model_dump(mode="json") for each in network.listed],
+            "traced": {layer: asdict(each) for layer, each in network.traced.items()},
             "recipe": {**recipe.model_dump(mode="json", exclude={"learning_rate"}), "rates": rates},
             "metric": opened.metric.model_dump(mode="json"),
             "fingerprint": opened.fingerprint(),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from harness.api import Axis, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
+from harness.api import Axis, Convolution, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
 
 if TYPE_CHECKING:
     from tensorflow import Variable
@@ -152,6 +152,7 @@ def read(
     model: KerasModel,
     outputs: set[int],
     positions: dict[int, int],
+    convolutions: dict[int, Convolution],
     wrapped: tuple[str, ...],
     prunable: Sequence[str],
     same: Mapping[str, str],
@@ -162,6 +163,7 @@ def read(
         model: called once, so that all of its variables are there.
         outputs: ids of the layers whose result is the model's own.
         positions: as a call showed, by id of the layer.
+        convolutions: their geometry, likewise.
         wrapped: names of the layers that TF-MOT can wrap.
         prunable: further two-dimensional variables that may be pruned, (inputs, outputs).
         same: labels of axes that are to be other ones.
@@ -197,6 +199,7 @@ def read(
         places=tuple(places),
         positions={each.name: positions[id(each.layer)] for each in layers if id(each.layer) in positions},
         wrapped=wrapped,
+        traced={each.name: convolutions[id(each.layer)] for each in layers if id(each.layer) in convolutions},
         listed=tuple(listed),
     )
 
@@ -401,11 +404,41 @@ def converted(function: Callable[..., Any]) -> Callable[..., Any]:
     return tf.__internal__.autograph.tf_convert(function, context)  # type: ignore[no-any-return]  # no types
 
 
+def _geometry(layer: KerasLayer, part: str, taken: Sequence[int], given: Sequence[int]) -> Convolution | None:
+    """The geometry of a convolution over lines or images; None in three directions, and of two products in one."""
+    if not 3 <= len(given) <= 4 or hasattr(layer, "pointwise_kernel"):
+        return None
+    first = layer.data_format == "channels_first"
+    count = len(given) - 2
+
+    def both(sizes: Sequence[int]) -> tuple[int, int]:
+        """Height and width; a line is one row."""
+        found = [int(size) for size in sizes]
+        return (found[0], found[1]) if count == 2 else (1, found[0])
+
+    def extents(shape: Sequence[int]) -> tuple[int, int]:
+        return both(shape[2:] if first else shape[1:-1])
+
+    channels = int(taken[1] if first else taken[-1])
+    down, across = both(layer.strides)
+    return Convolution(
+        inputs=channels,
+        kernel=both(layer.kernel_size),
+        stride=across,
+        output=extents(given),
+        image=extents(taken),
+        groups=channels if part == "depthwise_kernel" else layer.groups,
+        dilation=both(layer.dilation_rate),
+        stride_down=None if count == 1 or down == across else down,
+    )
+
+
 class Trace:
     """How often each layer's product runs, and which layer gives the model's result."""
 
     def __init__(self, model: KerasModel) -> None:
         self._positions: dict[int, int] = {}
+        self._sizes: dict[int, set[Convolution | None]] = {}
         self._last: dict[int, Any] = {}
         self._parts = {id(each.layer): each for each in held(model)}
         self._watch = Watch([each.layer for each in self._parts.values()], self._see)
@@ -417,6 +450,11 @@ class Trace:
     def per_item(self, items: int) -> dict[int, int]:
         """Products for one item, rounded up, by id of the layer."""
         return {layer: max(1, -(-count // items)) for layer, count in self._positions.items()}
+
+    @property
+    def convolutions(self) -> dict[int, Convolution]:
+        """Geometry of every convolution that ran at one size, in one or two directions, by id of the layer."""
+        return {layer: found for layer, sizes in self._sizes.items() for found in sizes if found and len(sizes) == 1}
 
     def outputs(self, result: object) -> set[int]:
         """Ids of the layers whose result the model gives as its own, a softmax aside."""
@@ -437,6 +475,8 @@ class Trace:
                 values = values // int(each.variables["pointwise_kernel"].shape[-1]) * outputs
             # Results have so many values per position: what remains is how often the product ran.
             self._positions[id(layer)] = self._positions.get(id(layer), 0) + values // outputs
+            if matrix.role == "conv" and inputs and hasattr(inputs[0], "shape"):
+                self._sizes.setdefault(id(layer), set()).add(_geometry(layer, part, inputs[0].shape, result.shape))
             if matrix.role in ("dense", "softmax"):
                 self._last[id(layer)] = result
             # One variable tells how often a layer ran; others would count it again.

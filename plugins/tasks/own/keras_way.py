@@ -107,7 +107,13 @@ class KerasWay(Way):
         trace, outputs, inputs = seen
         wrapped = keras_model.wrappable(model, inputs, outputs)
         return keras_model.read(
-            model, trace.outputs(outputs), trace.per_item(items), wrapped, wishes.prunable, wishes.same or {}
+            model,
+            trace.outputs(outputs),
+            trace.per_item(items),
+            trace.convolutions,
+            wrapped,
+            wishes.prunable,
+            wishes.same or {},
         )
 
     def forward(self, model: Any, inputs: Any, *, training: bool) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from harness.api import Axis, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
+from harness.api import Axis, Convolution, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,12 @@ class _Found:
 
 
 def read(
-    model: nn.Module, outputs: set[str], positions: dict[str, int], prunable: Sequence[str], same: Mapping[str, str]
+    model: nn.Module,
+    outputs: set[str],
+    positions: dict[str, int],
+    convolutions: dict[str, Convolution],
+    prunable: Sequence[str],
+    same: Mapping[str, str],
 ) -> NativeModel:
     """Every trainable tensor of a module, tied ones once, in the order of its parameters.
 
@@ -33,6 +38,7 @@ def read(
         model: the module.
         outputs: names of the layers whose result is the model's own.
         positions: as a forward pass showed.
+        convolutions: their geometry, as it showed.
         prunable: further two-dimensional parameters that may be pruned.
         same: labels of axes that are to be other ones.
 
@@ -57,6 +63,7 @@ def read(
             Place(tensor=each.tensor.name, parameter=each.parameter, start=each.start, rows=each.rows) for each in found
         ),
         positions=positions,
+        traced=convolutions,
         listed=_listed(model, found, owners),
     )
 
@@ -223,11 +230,36 @@ def _relabelled(tensor: Tensor, same: Mapping[str, str]) -> Tensor:
     return tensor.model_copy(update={"rows": axis(tensor.rows), "cols": axis(tensor.cols)})
 
 
+def _geometry(module: nn.Conv2d, taken: Sequence[int], given: Sequence[int]) -> Convolution | None:
+    """The geometry of a convolution over lines or images; None in three directions."""
+    count = len(module.kernel_size)
+    if count > 2:
+        return None
+
+    def both(sizes: Sequence[int]) -> tuple[int, int]:
+        """Height and width; a line is one row."""
+        found = [int(size) for size in sizes][-count:]
+        return (found[0], found[1]) if count == 2 else (1, found[0])
+
+    down, across = both(module.stride)
+    return Convolution(
+        inputs=module.in_channels,
+        kernel=both(module.kernel_size),
+        stride=across,
+        output=both(given),
+        image=both(taken),
+        groups=module.groups,
+        dilation=both(module.dilation),
+        stride_down=None if count == 1 or down == across else down,
+    )
+
+
 class Trace:
     """What runs in a forward pass, by hooks on the layers with matrices.
 
     Attributes:
         positions: products of each layer over the whole batch.
+        convolutions: geometry of those that ran at one size only.
         last: what the linear layers gave, to tell which of them gives the model's output; held, or its place in memory
             would be used again.
     """
@@ -236,6 +268,7 @@ class Trace:
         from torch import nn
 
         self.positions: dict[str, int] = {}
+        self._sizes: dict[str, set[Convolution | None]] = {}
         self.last: dict[str, torch.Tensor] = {}
         self._handles = []
         for name, module in model.named_modules():
@@ -254,6 +287,11 @@ class Trace:
         """Products for one item, rounded up."""
         return {layer: max(1, -(-count // items)) for layer, count in self.positions.items()}
 
+    @property
+    def convolutions(self) -> dict[str, Convolution]:
+        """Geometry of every convolution that ran at one size, in one or two directions."""
+        return {layer: found for layer, sizes in self._sizes.items() for found in sizes if found and len(sizes) == 1}
+
     def outputs(self, result: object) -> set[str]:
         """The linear layers whose result the model gives as its own."""
         address = getattr(result, "data_ptr", lambda: None)()
@@ -266,6 +304,8 @@ class Trace:
         def hook(module: Any, inputs: Any, output: Any) -> None:
             channels = getattr(module, "out_channels", None) or module.out_features
             self._count(layer, output.numel() // channels)
+            if hasattr(module, "out_channels") and inputs:
+                self._sizes.setdefault(layer, set()).add(_geometry(module, inputs[0].shape, output.shape))
             if hasattr(module, "out_features"):
                 self.last[layer] = output
 

@@ -86,7 +86,12 @@ class TorchWay(Way):
         """Roles and axes from the modules."""
         trace, outputs = seen
         return torch_model.read(
-            model, trace.outputs(outputs), trace.per_item(items), wishes.prunable, wishes.same or {}
+            model,
+            trace.outputs(outputs),
+            trace.per_item(items),
+            trace.convolutions,
+            wishes.prunable,
+            wishes.same or {},
         )
 
     def forward(self, model: Any, inputs: Any, *, training: bool) -> Any:

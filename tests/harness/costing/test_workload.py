@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.api import DataError, SpecError, keep_count
+from harness.api import Convolution, DataError, SpecError, keep_count
 from harness.costing.workload import DESCRIPTIONS, described, read_given
 
 
@@ -64,6 +64,37 @@ def test_outputs_of_convolutions_are_given_or_follow_from_the_image(tmp_path):
     assert given_size.output_pixels == {"c": 30}
     assert image.output_pixels == {} and image.network.input_shape == (1, 8, 8)
     assert [layer.type for layer in image.network.layers] == ["conv2d", "pool2d"]
+    assert given_size.convolutions == {"c": Convolution(1, (3, 3), 1, (6, 5))}
+    assert image.convolutions == {"c": Convolution(1, (3, 3), 1, (6, 6), image=(8, 8))}
+
+
+def test_groups_and_strides_are_described_and_reach_the_engines(tmp_path):
+    depthwise = "{type: conv2d, name: a, inputs: 8, outputs: 8, kernel: [3, 3], groups: 8, padding: 1, stride: 2}"
+    point = "{type: conv2d, name: b, inputs: 8, outputs: 4, kernel: [1, 1]}"
+    text = f"input_shape: [8, 9, 9]\nlayers:\n  - {depthwise}\n  - {point}\n"
+
+    workload = described(written(tmp_path, text)).workload
+
+    assert [tensor.shape for tensor in workload.tensors] == [(8, 9), (4, 8)]
+    assert workload.convolutions == {
+        "a": Convolution(8, (3, 3), 2, (5, 5), image=(9, 9), groups=8),
+        "b": Convolution(8, (1, 1), 1, (5, 5), image=(5, 5)),
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ("groups: 3", "8 inputs and 8 outputs in 3 groups, expected both to be a multiple"),
+        ("kernel: [9, 9]", "its window is larger than the 5 x 5 that it gets"),
+    ],
+)
+def test_a_convolution_that_cannot_be_is_refused(tmp_path, changed, told):
+    fields = {"kernel": "kernel: [3, 3]", changed.split(":")[0]: changed}
+    entry = f"{{type: conv2d, name: a, inputs: 8, outputs: 8, {', '.join(fields.values())}}}"
+
+    with pytest.raises(SpecError, match=told):
+        described(written(tmp_path, f"input_shape: [8, 5, 5]\nlayers:\n  - {entry}\n"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.api import DataError, SpecError
+from harness.api import Convolution, DataError, SpecError
 from harness.formats.weights_files import read_weights
 
 onnx = pytest.importorskip("onnx", reason="the optional package onnx is not installed")
@@ -582,6 +582,29 @@ def test_a_size_that_is_given_goes_before_that_of_the_graph(tmp_path):
     found = read_weights(tmp_path / "model.onnx", output_sizes={"w": (2, 5)})
 
     assert found.workload.output_pixels == {"w": 10}
+
+
+def test_strides_groups_and_sizes_are_those_of_the_graph(tmp_path):
+    nodes = [
+        node("Conv", ["x", "a"], ["h"], pads=[1, 1, 1, 1], group=6, strides=[2, 1]),
+        node("Conv", ["h", "b"], dilations=[1, 2]),
+    ]
+    arrays = {"a": np.ones((6, 1, 3, 3), np.float32), "b": np.ones((5, 6, 3, 3), np.float32)}
+
+    found = sized(tmp_path, nodes, arrays, ["batch", 6, 9, 12])
+
+    depthwise = Convolution(6, (3, 3), 1, (5, 12), image=(9, 12), groups=6, stride_down=2)
+    dilated = Convolution(6, (3, 3), 1, (3, 8), image=(5, 12), dilation=(1, 2))
+    assert found.workload.convolutions == {"a": depthwise, "b": dilated}
+    assert found.notes == ()
+    again = read_weights(tmp_path / "model.onnx", output_sizes={"b": (2, 5)}).workload.convolutions["b"]
+    assert (again.output, again.image, again.dilation) == ((2, 5), None, (1, 2))
+
+
+def test_a_convolution_over_lines_is_one_over_images_of_one_row(tmp_path):
+    found = sized(tmp_path, [node("Conv", ["x", "w"], strides=[2])], {"w": np.ones((2, 4, 3), np.float32)}, [1, 4, 9])
+
+    assert found.workload.convolutions == {"w": Convolution(4, (1, 3), 2, (1, 4), image=(1, 9))}
 
 
 def test_a_transposed_convolution_runs_once_per_input_position(tmp_path):

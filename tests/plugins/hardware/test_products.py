@@ -77,9 +77,9 @@ def test_a_convolution_runs_once_per_output_position_of_its_network():
     first, second = products(Workload(network, network.tensors(), {}), ALL)
 
     assert (first.rows, first.cols, first.pixels) == (4, 75, 784)
-    assert first.convolution == Convolution(inputs=3, kernel=(5, 5), stride=1, output=(28, 28))
+    assert first.convolution == Convolution(inputs=3, kernel=(5, 5), stride=1, output=(28, 28), image=(28, 28))
     assert (second.rows, second.cols, second.pixels) == (6, 60, 6 * 5)  # 14 x 14 behind the pool
-    assert second.convolution == Convolution(inputs=4, kernel=(3, 5), stride=2, output=(6, 5))
+    assert second.convolution == Convolution(inputs=4, kernel=(3, 5), stride=2, output=(6, 5), image=(14, 14))
 
 
 def test_output_positions_may_be_given_where_the_network_does_not_tell_them():
@@ -89,6 +89,26 @@ def test_output_positions_may_be_given_where_the_network_does_not_tell_them():
 
     assert (first.pixels, second.pixels) == (784, 30)
     assert first.convolution is None
+
+
+def test_geometry_may_be_given_and_tells_the_positions():
+    network = convolutions(input_shape=())
+    given = {"first": Convolution(3, (5, 5), 2, (7, 9)), "second": Convolution(4, (3, 5), 1, (4, 4))}
+    first, second = products(Workload(network, network.tensors(), {}, convolutions=given), ALL)
+
+    assert (first.pixels, second.pixels) == (63, 16)
+    assert first.convolution is given["first"]
+
+
+def test_matrices_of_one_layer_with_different_outputs_are_products_of_their_own():
+    first, second = (
+        Conv2D(name="separable", inputs=n, outputs=m, kernel=(1, 1), input_label="x").tensors()[0]
+        for n, m in ((1, 4), (4, 6))
+    )
+    network = convolutions(input_shape=())
+    found = products(Workload(network, (first, second), {}, output_pixels={"separable": 9}), ALL)
+
+    assert [(product.rows, product.cols, product.pixels) for product in found] == [(4, 1, 9), (6, 4, 9)]
 
 
 def test_a_convolution_of_unknown_output_size_is_refused():

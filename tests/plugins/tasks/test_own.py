@@ -60,6 +60,11 @@ def tensors():
             for t in network.trained
         },
         "positions": network.positions,
+        "geometry": {
+            name: [c.inputs, c.kernel, c.strides, c.output, c.image, c.groups]
+            for name, c in network.convolutions().items()
+        },
+        "in_no_key": "traced" not in network.model_dump(),
         "labels": [network.trained[0].rows.label],
     }
 
@@ -244,6 +249,14 @@ def test_positions_of_an_item_are_those_of_a_forward_pass(found):
         "conv": 16, "grouped": 16, "attention.q": 16, "attention.k": 16, "attention.v": 16, "attention.out_proj": 16,
         "out": 1,
     }  # fmt: skip
+
+
+def test_the_geometry_of_convolutions_is_that_of_the_forward_pass(found):
+    assert found["tensors"]["geometry"] == {
+        "conv": [1, [3, 3], [1, 1], [4, 4], [4, 4], 1],
+        "grouped": [8, [1, 1], [1, 1], [1, 16], [1, 16], 2],
+    }
+    assert found["tensors"]["in_no_key"]
 
 
 def test_tied_weights_are_one_tensor(found):

@@ -75,6 +75,10 @@ def tensors():
                 for t in network.trained
             },
             "positions": network.positions,
+            "geometry": {
+                name: [c.inputs, c.kernel, c.strides, c.output, c.image, c.groups]
+                for name, c in network.convolutions().items()
+            },
             "wrapped": network.wrapped,
             "frozen": [each.tensor for each in network.listed if each.left_out == "frozen"],
         }
@@ -342,6 +346,14 @@ def test_positions_of_an_item_are_those_of_a_call(found):
         "conv": 16, "depth": 16, "grouped": 16, "attention.query": 16, "attention.key": 16, "attention.value": 16,
         "attention.attention_output": 16, "out": 1,
     }  # fmt: skip
+
+
+def test_the_geometry_of_convolutions_is_that_of_a_call(found):
+    assert found["tensors"]["task"]["geometry"] == {
+        "conv": [1, [3, 3], [1, 1], [4, 4], [4, 4], 1],
+        "depth": [8, [3, 3], [1, 1], [4, 4], [4, 4], 8],
+        "grouped": [8, [1, 1], [1, 1], [1, 16], [1, 16], 2],
+    }
 
 
 def test_tensors_are_turned_into_the_orientation_of_the_harness_and_back(found):

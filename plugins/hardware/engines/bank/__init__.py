@@ -146,7 +146,8 @@ class Bank(Engine):
         # Where counts vary, a word says whether it ends its row and which wave it belongs to.
         flags = 1 + (waves - 1).bit_length() if varies else 0
         width = used * (conditions.weight_bits + index_bits) + flags
-        vector_depth = 2 * waves * bank_map.longest  # the next vector is written while this one is read
+        # The next vector is written while this one is read; of a grouped convolution each PE holds all groups' inputs.
+        vector_depth = 2 * waves * bank_map.longest * product.groups
         return Run(
             parts={**issue.parts, "fill_drain": Fraction(fill_drain(lanes))},
             rams=(

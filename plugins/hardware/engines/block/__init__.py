@@ -47,7 +47,9 @@ class Block(Engine):
     lockstep: bool = Field(default=False, description="whether all arrays wait for the slowest after every block row")
 
     def refusal(self, product: Product) -> str | None:
-        """Without `block`, masks must be known and made of whole blocks."""
+        """Without `block`, masks must be known and made of whole blocks; rows of a block share their inputs."""
+        if product.groups > 1:
+            return f"rows of a block share their inputs, and those of {product.layer} are of {product.groups} groups"
         if self.block is not None:
             return None
         names = " and ".join(part.tensor for part in product.parts)

@@ -73,6 +73,12 @@ class ColumnFifo(Engine):
             raise ValueError("a FIFO with a late full flag needs fifo_depth >= 2, got 1; set `fifo_depth` to 2 or more")
         return self
 
+    def refusal(self, product: Product) -> str | None:
+        """Rows that see inputs of their own: every input goes to all rows."""
+        if product.groups == 1:
+            return None
+        return f"it hands every input to all rows, and those of {product.layer} see inputs of {product.groups} groups"
+
     @property
     def streams(self) -> int:
         """One input per channel."""

@@ -137,7 +137,7 @@ class CsrStream(Engine):
         pairs = shape["pairs_per_cycle"]
         sums = -(-product.rows // shape.multipliers)
         return (
-            Ram("vector", conditions.activation_bits, -(-product.cols // pairs), shape.multipliers),
+            Ram("vector", conditions.activation_bits, -(-product.cols * product.groups // pairs), shape.multipliers),
             Ram("accumulators", conditions.accumulator_bits, sums, shape.multipliers, small=True),
         )
 

@@ -66,13 +66,9 @@ class McbbsSystolic(Engine):
         """Refuse all but clustered banks, unknown geometry, and filters larger than the input tile."""
         span = self._range(product)
         what = f"it runs clusters of {self.cluster} input channels, equally many of every {span},"
-        if product.pixels > 1 and product.convolution is None:
-            return f"it tiles convolutions, and the geometry of {product.layer} is not known"
         high, wide = _kernel(product)
-        if high > INPUT_HEIGHT or wide > INPUT_WIDTH:
-            return (
-                f"its input tile is {INPUT_HEIGHT} x {INPUT_WIDTH} pixels, and {product.layer} has {high} x {wide} taps"
-            )
+        if (why := _untiled(product, high, wide)) is not None:
+            return why
         if product.cols < self.cluster * self.parallel_clusters * high * wide:
             return None  # less than one block: worked off as if dense
         for part in product.parts:
@@ -206,6 +202,17 @@ class McbbsSystolic(Engine):
         sizes = {part.cols // part.banks if part.banks and part.cols % part.banks == 0 else None for part in pruned}
         size = sizes.pop() if len(sizes) == 1 and self.cluster == 1 and _taps(product) == 1 else None
         return size or _PUBLISHED_RANGE
+
+
+def _untiled(product: Product, high: int, wide: int) -> str | None:
+    """Why a convolution of so many taps cannot be cut into tiles."""
+    if product.pixels > 1 and product.convolution is None:
+        return f"it tiles convolutions, and the geometry of {product.layer} is not known"
+    if product.groups > 1:
+        return f"it hands every input to all rows, and those of {product.layer} see inputs of {product.groups} groups"
+    if high > INPUT_HEIGHT or wide > INPUT_WIDTH:
+        return f"its input tile is {INPUT_HEIGHT} x {INPUT_WIDTH} pixels, and {product.layer} has {high} x {wide} taps"
+    return None
 
 
 def _kernel(product: Product) -> tuple[int, int]:

@@ -81,7 +81,7 @@ class NM(Engine):
 
     def least_cycles(self, product: Product, shape: EngineShape) -> int:
         """Exactly the issue cycles."""
-        return -(-product.rows // shape["pes"]) * _row_cycles(_slots(product, shape), shape["lanes"])
+        return _turns(product, shape) * _row_cycles(_slots(product, shape), shape["lanes"])
 
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """ceil(rows / M) times the cycles of a row: the same for every mask of the ratio."""
@@ -89,7 +89,7 @@ class NM(Engine):
         slots = _slots(product, shape)
         # Every row takes as long: the ratio alone decides.
         each, used, waves = _row_cycles(slots, lanes), min(lanes, len(slots)), -(-len(slots) // lanes)
-        depth, reserved = -(-rows // pes) * each, rows * int(slots.sum())
+        depth, reserved = _turns(product, shape) * each, rows * int(slots.sum())
         index_bits = (m - 1).bit_length()
         values = Fraction(rows * each * used)
         return Run(
@@ -103,10 +103,10 @@ class NM(Engine):
             rams=(
                 Ram("weights", used * (conditions.weight_bits + index_bits), depth, pes, stacked=True),
                 # A whole group is read at once; the next vector is written while this one is read.
-                Ram("vector", m * conditions.activation_bits, 2 * waves, used, small=True),
+                Ram("vector", m * conditions.activation_bits, 2 * waves * product.groups, used, small=True),
             ),
             last=Fraction(each),
-            last_rows=rows - (-(-rows // pes) - 1) * pes,
+            last_rows=(rows // product.groups - 1) % pes + 1,
             stored_bits=values * (conditions.weight_bits + index_bits),
             stored_words=values,
             busy=np.bincount(np.arange(rows) % pes, minlength=pes) * each,
@@ -159,6 +159,11 @@ class NM(Engine):
         # The last key is the first one that counts: cycles, then multipliers.
         order = np.lexsort((pes * lanes, cycles)).tolist()
         return [(int(pes[index]), int(lanes[index])) for index in order]
+
+
+def _turns(product: Product, shape: EngineShape) -> int:
+    """Rows at a time, over and over; rows that see other inputs wait for their own turn."""
+    return product.groups * -(-product.rows // (product.groups * shape["pes"]))
 
 
 def _groups(product: Product, m: int) -> int:
