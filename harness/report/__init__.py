@@ -68,6 +68,7 @@ def render(
         return _json(_with_columns(records, columns)) + "\n"
     if format == "tidy":
         return tidy.text(records, columns)
+    # A screen first answers; whoever wants the rest asks for it.
     if format == "rich" and not full:
         document = first_page(records, title=title, margin=margin, where=where)
     else:
@@ -106,6 +107,7 @@ def _json(records: Sequence[Record | dict[str, object]]) -> str:
         text = to_json(records, indent=2, inf_nan_mode="null").decode()
     except ValueError:  # half a character, which is no UTF-8
         text = json.dumps([_plain(dict(record)) for record in records], indent=2)
+    # Most reports are printable as they are: looking at the whole text once is cheaper than at every character.
     if text.replace("\n", "").isprintable():
         return text
     return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)

@@ -42,6 +42,7 @@ def columns(table: Table, added: Sequence[Added]) -> list[Column[Row]]:
 
 def seen(table: Table) -> dict[Setting, ReportRow]:
     """The rows of a table as third parties see them."""
+    # Baselines first, since every other row is handed its own.
     dense = {row.setting.backend: _seen(row.records) for row in table.rows if row.setting.is_dense}
     return {
         row.setting: dense[row.setting.backend]
@@ -54,6 +55,7 @@ def seen(table: Table) -> dict[Setting, ReportRow]:
 def _column(added: Added, rows: Mapping[Setting, ReportRow]) -> Column[Row]:
     values = {setting: added.value(row) for setting, row in rows.items()}
     notes = {setting: added.footnote(row) for setting, row in rows.items()}
+    # A column that broke is shown even where it has nothing else, so that its fault is seen below the table.
     has_something = any(value is not None for value in values.values()) or any(notes.values()) or bool(added.fault)
 
     def shown(row: Row) -> Shown:
@@ -99,6 +101,7 @@ def _seen(records: Sequence[Record], dense: ReportRow | None = None) -> ReportRo
         target_sparsity=first.target_sparsity,
         sparsity=mean_of(record.sparsity for record in done),
         model_sparsity=mean_of(record.model_sparsity for record in done),
+        # The longest, as in our own rows: seeds that failed early have fewer.
         total_epochs=max(record.total_epochs for record in records),
         retrain_epochs=max(record.retrain_epochs for record in records),
         metric=first.metric,

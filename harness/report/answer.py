@@ -65,6 +65,7 @@ def _subject(table: Table) -> _Subject:
         setting = row.setting
         other = dense.get(setting.backend) if is_dense else rows.get(setting._replace(pattern=table.reference))
         own, theirs = _cycles(table, row), _cycles(table, other) if other else None
+        # Cycles against cycles of the same kind: what a table's own engines make of either.
         factors[setting] = theirs / own if own and theirs else None
     return _Subject(table, is_dense, lines, factors)
 
@@ -97,6 +98,7 @@ def first_page(
         told = [f"{plural(len(found) - count, 'table')} more: harness report --full."] if count < len(found) else []
         if len(warned) > _MOST_WARNINGS:
             told.append(f"{plural(len(warned) - _MOST_WARNINGS, 'warning')} more: harness report --full.")
+        # Notes are named only: what does not touch the meaning must not push the answer off the screen.
         if checked.notes():
             told.append(f"notes: {', '.join(checked.notes())} (harness report --full)")
         told += [f"{name}: {place}" for name, place in where]
@@ -179,6 +181,7 @@ def _answer(subject: _Subject, margin: float | None, most: int | None) -> Sectio
     table, is_dense, every = subject.table, subject.is_dense, subject.lines
     baseline = "dense" if is_dense else table.reference
     shown = every[:most]
+    # Every sparsity is a column, also where a pattern lacks it: levels are compared along a row.
     levels = sorted({level for line in every for level in line.rows})
     cells = [Column(formats.level(level), partial(_cell, subject, level), kind="number") for level in levels]
     plain: Mapping[str, str] = {}
@@ -200,6 +203,7 @@ def _lines(table: Table, *, is_dense: bool) -> list[_Line]:
     found: dict[Setting, dict[float, Row]] = {}
     for row in table.rows:
         if not row.setting.is_dense and (is_dense or row.setting.pattern != table.reference):
+            # All sparsities of a setting are one row: it is the setting without its sparsity that tells rows apart.
             found.setdefault(row.setting._replace(target_sparsity=0.0), {})[row.setting.target_sparsity] = row
     firsts = list(dict.fromkeys(setting.strategy for setting in found))
     lines = [_Line(setting, rows) for setting, rows in found.items()]
@@ -223,6 +227,7 @@ def _plain_names(table: Table) -> dict[str, str]:
     settings = [row.setting for row in table.rows]
     labels = {label for setting in settings for label in (setting.pattern, setting.strategy)}
     names = Counter(label.partition("(")[0] for label in labels)
+    # Only where the name stands alone: `block` for two block sizes would name neither.
     return {label: name for label in labels if names[name := label.partition("(")[0]] == 1}
 
 
@@ -283,6 +288,7 @@ def _sentence(
     for (pattern, verdict, strategy), levels in found.items():
         at = ", ".join(dict.fromkeys(levels))
         clauses.setdefault((pattern, verdict), []).append(f"{strategy} at {at} %")
+    # More clauses than this nobody reads: counts then.
     if sum(map(len, clauses.values())) > _MOST_CLAUSES:
         counts = Counter(verdict for (_, verdict, _), levels in found.items() for _ in levels)
         told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _ORDER if counts[verdict])

@@ -30,6 +30,7 @@ def _columns(records: Sequence[Record]) -> Iterator[Column[Record]]:
         values = {getattr(record, name) for record in records}
         if len(values) > 1 or name in ("pattern", "strategy"):
             yield Column(name, _label(name), kind="label")
+    # Nothing is averaged here: each seed is a row.
     yield Column("asked %", lambda record: formats.asked(record.target_sparsity))
     yield Column("seed", lambda record: str(record.seed))
     yield Column("status", lambda record: record.status, kind="label")

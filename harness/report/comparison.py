@@ -90,11 +90,13 @@ def _accuracies(table: Table, level: float) -> dict[str, Accuracy]:
         if setting.is_dense or setting.target_sparsity != level:
             continue
         baseline = dense.get(setting.backend, {})
+        # Paired by seed, as every other difference.
         for seed, value in row.values.items():
             if seed in baseline:
                 cell = (setting.backend, setting.pattern, setting.allocation, seed)
                 differences.setdefault(setting.strategy, {})[cell] = value - baseline[seed]
     apart = {row.setting.strategy for row in table.rows if row.uneven and row.setting.target_sparsity == level}
+    # Common to all strategies: a strategy that failed on the hard patterns must not look better for it.
     common = set.intersection(*(set(cells) for cells in differences.values())) if differences else set()
     if not common:
         return {}

@@ -49,6 +49,7 @@ def build(
         StoreError: two records are of the same cell.
     """
     found = tables(records, margin)
+    # Data formats are flat: tables of results alone.
     if medium == "data":
         told = [results(table, margin=margin, medium=medium, columns=columns) for table in found]
         return Document(title, tuple(told))
@@ -57,6 +58,7 @@ def build(
     drawn = [Section("Pictures", charts=charts(found))] if pictures else []
     opening = (*opening, *(section for section in drawn if section.charts))
     sections = []
+    # Once for all tables: findings are of the study.
     checked = checks.look(records, found)
     for table in found:
         sections.append(results(table, margin=margin, medium=medium, columns=columns))
@@ -96,6 +98,7 @@ def _what_ran(records: Sequence[Record], compact: bool) -> Section:
         warnings.append(
             f"NOT REPRODUCED: in {doubtful} cells a stage that was computed again gave other bytes than before."
         )
+    # A value on the way is not the result; it is told and does not lower the row.
     overflowed = sum("not_finite" in record.facts for record in records)
     if overflowed:
         told = plural(overflowed, "cell")

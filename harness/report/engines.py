@@ -8,7 +8,7 @@ from harness.api import JsonValue
 from harness.report import formats, page
 from harness.report.formats import MISFIT
 from harness.report.page import Column, Section
-from harness.report.rows import Row, Table
+from harness.report.rows import Row, Table, mean_of
 from harness.results.records import DENSE, NOT_COSTED, Record
 
 _Cost = Mapping[str, JsonValue]
@@ -72,7 +72,9 @@ def engines(table: Table, compact: bool) -> list[Section]:
     if not several:
         return []
     if not compact:
+        # A page has room for every model; a terminal shows one, with the cycles of the others beside it.
         return [_section(table, model, _Layout(labels, {}, compact)) for model, labels in several.items()]
+    # The model that counts on masks is the one to compare patterns by.
     main = next((model for model, labels in several.items() if table.is_exact(labels)), next(iter(several)))
     others = {model: labels for model, labels in several.items() if model != main}
     return [_section(table, main, _Layout(several[main], others, compact))]
@@ -91,6 +93,7 @@ def pairs(table: Table, labels: Sequence[str]) -> list[Pair]:
         of_group = [
             replace(_pair(pattern, sparsity, label, records), uneven=(pattern, sparsity) in uneven) for label in labels
         ]
+        # What does not fit comes after what fits, however fast it is.
         of_group.sort(key=lambda pair: (pair.cycles is None, not pair.fits, pair.cycles or 0.0))
         found += of_group
     return found
@@ -139,6 +142,7 @@ def _section(table: Table, model: str, layout: _Layout) -> Section:
     for pair in found:
         if pair.cycles is None:
             continue
+        # Over the best that fits: a clock that draws level with a circuit that cannot be built helps nobody.
         factor = pair.cycles / (best[pair.sparsity] or pair.cycles)
         if layout.compact and factor > _FAR_BEHIND:
             behind.setdefault(pair.engine, []).append(f"{pair.pattern} {pair.cycles:,.0f}")
@@ -207,6 +211,7 @@ def _columns(layout: _Layout) -> Iterator[Column[_Line]]:
 
 def _speedup(pair: Pair) -> float:
     """Mean dense cycles over mean cycles, so that the factor belongs to the cycles that stand beside it."""
+    # Weighted by cycles, so that the factor times the mean cycles is the mean of the dense ones.
     both = [(_numbers([cost], "speedup"), _numbers([cost], "cycles")) for cost in pair.costs]
     costs = [(speedup[0], cycles[0]) for speedup, cycles in both if speedup and cycles]
     total = sum(cycles for _, cycles in costs)
@@ -302,6 +307,7 @@ def _pending(table: Table, labels: Sequence[str]) -> list[str]:
 def _refused(found: Sequence[Pair], compact: bool) -> list[str]:
     """Engines that cannot run a pattern; a whole report has the reasons."""
     if compact:
+        # Reasons differ by tensor and would fill a screen; a page has them all.
         engines: dict[str, dict[str, None]] = {}
         for pair in found:
             if pair.reasons:
@@ -331,8 +337,7 @@ def _numbers(costs: Sequence[_Cost], name: str) -> list[float]:
 
 
 def _mean(costs: Sequence[_Cost], name: str) -> float | None:
-    values = _numbers(costs, name)
-    return sum(values) / len(values) if values else None
+    return mean_of(_numbers(costs, name))
 
 
 def _ratio(pair: Pair, name: str) -> float | None:

@@ -64,9 +64,11 @@ def drawn(charts: Sequence[Chart], form: FigureForm, style: FigureStyle = "thesi
 
     panels = [(chart, panel) for chart in charts for panel in chart.panels]
     across = max(1, min(_ACROSS, len(panels)))
+    # At least one row, so that an empty chart is still a picture.
     down = max(1, -(-len(panels) // across))
     wide, high = _PANEL_INCHES[style]
     with mpl.rc_context():
+        # From the library's own defaults: a user's matplotlibrc would change our bytes.
         mpl.rcdefaults()
         mpl.rcParams.update(_OURS | _SETTINGS[style])
         figure = Figure(figsize=(wide * across, high * down + 0.4), layout="constrained")
@@ -161,6 +163,7 @@ def _series(axes: Axes, series: Series, moved: float, *, is_crowded: bool) -> No
             markerfacecolor="none" if hollow else colour, capsize=2, transform=shift,
             alpha=0.4 if hollow and is_crowded else 1,
         )  # fmt: skip
+        # Intervals count for the limits too, which matplotlib takes from the points alone.
         reach = [(point.x, point.y + sign * (point.half or 0.0)) for point in points for sign in (-1, 1)]
         axes.update_datalim(reach)
     for point in series.points:
@@ -179,6 +182,7 @@ def _colour(style: Style) -> str:
 def _entries(chart: Chart) -> list[tuple[Style | None, Style | None, Style | None]]:
     """What the legend explains: (colour, shape, dash), those that are not one entry's None."""
     every = [series for panel in chart.panels for series in panel.series]
+    # A pattern has one colour and one marker: they make one entry of the legend.
     found: list[tuple[Style | None, Style | None, Style | None]] = [
         (series.colour, series.shape if series.shape == series.colour else None, None) for series in every
     ]

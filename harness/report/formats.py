@@ -84,6 +84,7 @@ def is_constant(number: Interval) -> bool:
 
 def signed(number: float, digits: int) -> str:
     """A difference with its sign; one that rounds to zero has none."""
+    # A minus before a zero would claim a direction that the digits do not show.
     text = f"{number:+.{digits}f}"
     return text[1:] if float(text) == 0 else text
 
@@ -99,6 +100,7 @@ def _half(number: Interval, digits: int) -> str:
         return ""
     if is_constant(number):
         return f" (all {number.n} equal)"
+    # A width that would be printed as zero is one that is smaller than the last digit.
     text, least = f"{number.half:.{digits}f}", f"{10**-digits:.{digits}f}"
     return f" ± {text}" if float(text) else f" ± <{least}"
 

@@ -93,6 +93,7 @@ def _table(grid: Grid, most: int = _MOST_ROWS, *, is_alive: bool = True) -> dict
         "columns": [{"title": column.title, "kind": column.kind} for column in grid.columns],
         "rows": rows,
         "total": total,
+        # Rows that the page leaves out travel as data, which its script puts in when somebody asks.
         "rest": _json([[cell.text for cell in row] for row in grid.rows]) if total > most and is_alive else "",
         "below": [*grid.notes, *grid.caption],
     }
@@ -103,6 +104,7 @@ def _json(value: object) -> "Any":
     from markupsafe import Markup
 
     found = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    # Escaped as JSON itself allows: HTML entities mean nothing inside a script.
     return Markup(re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", found))
 
 

@@ -75,6 +75,7 @@ def _label(heading: str, taken: set[str]) -> str:
 
 def _table(section: Section, grid: Grid, label: str) -> Iterator[str]:
     is_long = len(grid.rows) > _LONG
+    # siunitx aligns at the decimal point; one text in the column would break the whole table.
     aligned = [_numbers(column, [row[place].text for row in grid.rows]) for place, column in enumerate(grid.columns)]
     form = "".join(_form(column, numbers) for column, numbers in zip(grid.columns, aligned, strict=True))
     caption = rf"\caption{{{escaped(section.heading)}}}\label{{{label}}}"
@@ -113,6 +114,7 @@ def _form(column: Column[Any], numbers: Sequence[re.Match[str]]) -> str:
     sign = "+" if any(number[1] for number in numbers) else ""
     whole = max(len(number[2].replace(",", "")) for number in numbers)
     decimals = max(len(number[3] or "") for number in numbers)
+    # Its uncertainty is in units of the last digits: 1.20 ± 0.03 is 1.20(3).
     spread = [len((number[4] + (number[5] or "")).lstrip("0")) or 1 for number in numbers if number[4]]
     uncertain = f"({max(spread)})" if spread else ""
     return f"S[retain-explicit-plus,separate-uncertainty,table-format={sign}{whole}.{decimals}{uncertain}]"
@@ -130,11 +132,13 @@ def _cell(cell: str, *, is_aligned: bool) -> str:
         return (r"\quad " if indent else "") + escaped(cell)
     found = _NUMBER.match(cell.strip())
     if found is None:
+        # In braces siunitx prints a text and reads no number from it.
         return f"{{{escaped(cell)}}}"
     number = found[1] + found[2].replace(",", "") + (f".{found[3]}" if found[3] else "")
     if found[4]:
         number += rf" \pm {found[4]}" + (f".{found[5]}" if found[5] else "")
     after = cell.strip()[found.end() :]
+    # A tie before a mark, so that no line ends between them.
     space = "~" if after[:1] == " " else ""
     return number + (f" {{{space}{escaped(after)}}}" if after else "")
 

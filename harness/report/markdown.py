@@ -45,6 +45,7 @@ def _row(cells: Iterable[str]) -> str:
 def _plain(text: str) -> str:
     """One line that Markdown reads as it is written."""
     line = " ".join(text.split())
+    # In this order: the backslash first, or it would escape those that are set here.
     for character in "\\|*<":
         line = line.replace(character, f"\\{character}")
     return line.replace("](", "]\\(")  # a link of somebody else's

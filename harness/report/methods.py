@@ -53,6 +53,7 @@ def _facts(records: Sequence[Record]) -> Iterable[tuple[str, str]]:
     if runs:
         yield "command", "harness run spec.yaml (it lies beside records.json)"
         yield "run", ", ".join(runs)
+    # A digest of digests: two runs agree if this one line does.
     dense = sorted({record.dense_digest for record in records if record.dense_digest})
     if dense:
         yield "dense models", f"{len(dense)}, digest of them all {digest(list(dense))[:16]}"

@@ -84,6 +84,7 @@ class Column(Generic[T]):
     @property
     def title(self) -> str:
         """The header on one line; a word that was broken over two lines is whole again."""
+        # A hyphen at a line's end belongs to the word, a break after an underscore does not.
         return " ".join(lines(self.header or self.short).replace("-\n", "-").replace("_\n", "_").split())
 
     @property
@@ -157,6 +158,7 @@ def table(
     """
     used = tuple(column for column in columns if column.is_on(medium, rows))
     if medium == "data":
+        # Columns may give several fields; a later one of the same name would win.
         data = tuple({k: v for column in used if column.fields for k, v in column.fields(row).items()} for row in rows)
         return Grid(used, (), data=data)
     numbers = Footnotes() if footnotes is None else footnotes
@@ -208,5 +210,6 @@ def _sentence(text: str) -> str:
 
 
 def _show(part: Grid | Section | Document, **texts: object) -> None:
+    # Frozen values are set while they are made, and at no other time.
     for name, text in texts.items():
         object.__setattr__(part, name, text)

@@ -60,6 +60,7 @@ def figures(
         StoreError: two records are of the same cell.
     """
     written = []
+    # Each chart by itself, in every form: papers take one, slides another.
     for chart in charts(tables(records, margin)):
         for form in forms:
             written.append(folder / f"{chart.name}.{form}")

@@ -89,6 +89,7 @@ def _groups(table: Table) -> _Groups:
     groups: _Groups = {}
     for row in table.rows:
         setting = row.setting
+        # An interval needs two seeds; without one there is no rank.
         if not setting.is_dense and len(row.values) > 1:
             place = _Place(setting.backend, setting.allocation, setting.target_sparsity)
             groups.setdefault(place, {}).setdefault(setting.strategy, {})[setting.pattern] = row
@@ -118,6 +119,7 @@ def _interactions(table: Table, groups: _Groups, margin: float | None) -> Iterat
     """One sentence per place where two strategies or more have two patterns or more in common."""
     found: dict[_Place, Interaction] = {}
     for place, strategies in groups.items():
+        # On the cells that all strategies and patterns of a place share: the test is of a full table.
         tested = interaction({s: {p: row.values for p, row in rows.items()} for s, rows in strategies.items()})
         if tested is not None:
             found[place] = tested
@@ -151,6 +153,7 @@ def _turned(table: Table, strategies: Mapping[str, Mapping[str, Row]], margin: f
             for other in patterns[place + 1 :]:
                 compared = compare(rows[one].values, rows[other].values, margin)
                 if compared is not None and compared.p_difference is not None:
+                    # By pair and not by order: two strategies may list the same two patterns the other way round.
                     comparisons[strategy, frozenset((one, other)), one, other] = compared
     judged = verdicts(comparisons, table.better)
     winners: dict[frozenset[str], dict[str, list[str]]] = {}
@@ -225,6 +228,7 @@ def _recommendation(table: Table, margin: float | None, doubts: Sequence[str]) -
     if not told:
         return ""
     if doubts:
+        # Verdicts are not taken back; a recommendation is not built on a run with errors.
         return f"No recommendation, though there are verdicts to rest one on: {listed(doubts)} (see the checks)."
     seeds = max(row.done for row in table.rows)
     return (
@@ -240,6 +244,7 @@ def _proven(rows: Sequence[Row]) -> list[Row]:
     for row in rows:
         compared = row.to_reference
         if row.reference_verdict not in ("better", "equivalent") or compared is None or compared.difference.n < 2:
+            # The first sparsity without evidence ends it: "up to" means every one below.
             break
         if row.uneven_reference:
             break

@@ -54,6 +54,7 @@ def results(table: Table, *, margin: float | None, medium: Medium, columns: Sequ
         with_verdicts=table.comparisons > 0 and any(row.value and row.value.n > 1 for row in table.rows),
     )
     grid = page.table(
+        # Columns of others stand behind ours, and the reason, which only data formats have, comes last.
         [
             *_columns(layout),
             *added.columns(table, columns),
@@ -178,6 +179,7 @@ def _value(row: Row, digits: int) -> Shown:
 def _before_retraining(row: Row, digits: int) -> Shown:
     """The validation value right after the last prune; seeds with which it overflowed are told."""
     shown = "" if row.before_retraining is None else f"{row.before_retraining:.{digits}f}"
+    # A value that overflowed right after pruning is why retraining was needed, not a fault of the row.
     over = [record.seed for record in row.records if record.value_before_retraining is None and _has_overflowed(record)]
     if not over:
         return shown
@@ -288,6 +290,7 @@ def _hardware(model: str, labels: Sequence[str]) -> Iterator[Column[Row]]:
 
     def marked(row: Row) -> Shown:
         found, mark = latency(row), formats.misfit(cost(row).fits)
+        # The mark belongs to the number and not to its footnote.
         return found + mark if isinstance(found, str) else found._replace(text=found.text + mark)
 
     def fits(row: Row) -> Shown:
@@ -363,6 +366,7 @@ def _groups(table: Table) -> dict[int, str]:
     return {
         index: name
         for index, name in enumerate(names)
+        # Where the pattern changes; rows of one pattern are neighbours by their order.
         if not table.rows[index].setting.is_dense and (index == 0 or names[index - 1] != name)
     }
 

@@ -28,6 +28,7 @@ _MOST_PARTS = 4
 
 def text(document: Document, width: int) -> str:
     """The document without colour or control characters, at a fixed width."""
+    # Not the user's terminal: a text of this width is the same for everybody.
     console = Console(file=StringIO(), width=width, no_color=True, force_terminal=False, legacy_windows=False)
     with console.capture() as capture:
         show(document, console)
@@ -88,6 +89,7 @@ def _broken_text(line: str, width: int) -> str:
             continue
         indent = part[: len(part) - len(part.lstrip())]
         now, used = indent, _length(indent)
+        # A word that is longer than the width stands on a line of its own and runs over: cutting it would hide letters.
         for word in part.split():
             needed = _length(word) + (now != indent)
             if used + needed > width and now.strip():
@@ -161,12 +163,14 @@ class _Lines:
 def _parts(grid: Grid, width: int) -> tuple[list[tuple[Grid, int]], list[Column[Any]]]:
     """The table as wide as it fits: tables with the gaps between their columns, and the columns left out."""
     settings = [(candidate, gap) for candidate in (grid, _broken(grid)) for gap in (2, 1)]
+    # From loose to tight: labels are broken, then gaps narrowed, before a table is cut at all.
     for setting in settings:
         if _needed(*setting) <= width:
             return [setting], []
     places = list(range(len(grid.columns)))
     left_out: list[int] = []
     found = _fewest(settings, places, width)
+    # What matters least goes first, from the right, and only as long as the table is cut in many parts.
     for weight in ("extra", "second"):
         for place in reversed(places.copy()):
             if len(found) > _MOST_PARTS and grid.columns[place].matters == weight:
@@ -186,6 +190,7 @@ def _cut(grid: Grid, places: Sequence[int], width: int, gap: int) -> list[Grid]:
     """Parts of a table, each with the key columns and as many others, in their order, as fit beside them."""
     needs = [need + gap for need in _needs(grid)]
     keys = [place for place in places if grid.columns[place].matters == "key"]
+    # Room for one gap more, as the last column of a part needs none.
     room = width + gap - sum(needs[place] for place in keys)
     found: list[list[int]] = []
     left = -1
@@ -249,6 +254,7 @@ def _needs(grid: Grid) -> list[int]:
         cells = [row[place].text for row in grid.rows]
         whole = max(map(_longest, cells), default=0)
         if column.kind == "text":
+            # A text may be broken; a number or a name never is.
             words = max((_length(word) for cell in cells for word in cell.split()), default=0)
             whole = min(whole, max(words, _TEXT_WIDTH))
         needs.append(max(whole, _longest(column.head)))
@@ -268,6 +274,7 @@ def _widths(grid: Grid, gap: int, width: int) -> list[int]:
     texts = [place for place, column in enumerate(grid.columns) if column.kind == "text"]
     for number, place in enumerate(texts):
         whole = max((_longest(row[place].text) for row in grid.rows), default=0)
+        # Each takes its share of what is left: a short text leaves more to the next.
         more = max(0, min(whole - widths[place], spare // (len(texts) - number)))
         widths[place] += more
         spare -= more

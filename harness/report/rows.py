@@ -132,6 +132,7 @@ class Row:
         Where none could run it, the reasons together; while one is not costed yet nobody knows which is the fastest.
         """
         cells = [self.hardware[label] for label in labels if label in self.hardware]
+        # Without all engines costed, the fastest of those that are would change with the next look.
         waiting = next((cell for cell in cells if cell.reason.startswith(NOT_COSTED)), None)
         if waiting is not None:
             return HardwareCell(reason=waiting.reason)
@@ -139,6 +140,8 @@ class Row:
         if not costed:
             return HardwareCell(reason="; ".join(dict.fromkeys(cell.reason for cell in cells if cell.reason)))
         is_dense = self.setting.is_dense
+        # A dense row's speed-up is 1 by definition on the baseline engine; on another one it would be a comparison of
+        # engines.
         return min(costed, key=lambda cell: (is_dense and not cell.is_baseline, cell.fits is False, cell.latency_us))
 
     @property
@@ -240,6 +243,7 @@ def _grouped(records: Sequence[Record]) -> dict[Setting, tuple[Record, ...]]:
     groups: dict[Setting, dict[int, Record]] = {}
     for record in records:
         group = groups.setdefault(_setting(record), {})
+        # Two records of one seed in a row would count it twice, and the pair could not be told.
         if record.seed in group:
             raise StoreError(
                 f"report: expected one record per cell, got {group[record.seed].cell!r} and {record.cell!r} with equal "
@@ -269,6 +273,7 @@ def _table(
 ) -> Table:
     rows = {setting: _row(setting, group) for setting, group in groups.items()}
     reference = _reference(record for group in groups.values() for record in group)
+    # Weighed before compared: the mark belongs to the row, whatever it is compared with.
     rows = {setting: _compared(row, rows, reference, margin) for setting, row in _weighed(rows).items()}
     records = [record for group in groups.values() for record in group]
     described = next((record for record in records if record.metric), records[0])
@@ -307,6 +312,7 @@ def _reference(records: Iterable[Record]) -> str:
 
 def _ordered(rows: Mapping[Setting, Row]) -> tuple[Row, ...]:
     """Dense first within each backend; labels in the order of the plan, sparsities ascending."""
+    # By first appearance: a plan's own order, which no sorting of names would give.
     columns = zip(*(_labels(setting) for setting in rows), strict=True)
     firsts = [{label: index for index, label in enumerate(dict.fromkeys(labels))} for labels in columns]
 
@@ -399,6 +405,7 @@ def _why_incomplete(records: Sequence[Record]) -> str:
         elif not record.is_done:
             because = f"{record.status}: {record.reason}" if record.reason else record.status
             reasons.setdefault(because, []).append(record.seed)
+    # One reason for all seeds needs no list of them.
     if len(reasons) == 1 and len(next(iter(reasons.values()))) == len(records):
         return next(iter(reasons))
     return "; ".join(f"{_seeds(seeds)} {reason}" for reason, seeds in reasons.items())
@@ -420,6 +427,7 @@ def _cost(done: Sequence[Record], label: str) -> HardwareCell:
         speedup=mean_of(_number(cost.get("speedup")) for cost in costed),
         fits=all(cost["fits"] is True for cost in costed) if all("fits" in cost for cost in costed) else None,
         engine=str(costed[0].get("engine", "")),
+        # An engine may be its own baseline: then its dense row is what speed-ups count from.
         is_baseline=bool(costed[0].get("baseline")) and costed[0].get("engine") == costed[0].get("baseline"),
         partly=_why_partly([(seed, str(cost["reason"])) for seed, cost in found if "reason" in cost]),
     )
@@ -466,10 +474,12 @@ def _weighed(rows: Mapping[Setting, Row]) -> dict[Setting, Row]:
             groups.setdefault((setting.backend, setting.target_sparsity), []).append(row)
     marked = dict(rows)
     for (_, target), group in groups.items():
+        # Nearest to the target, not most common: it is the one that kept what was asked for.
         nearest = min(group, key=lambda row: abs(_kept(row) - (1 - target)))
         kept = _kept(nearest)
         for row in group:
             differs = any(_apart(_kept(row), _kept(other)) > UNEVEN for other in group)
+            # Half the tolerance: of two that differ, at least one is that far from the nearest.
             if differs and _apart(_kept(row), kept) > UNEVEN / 2:
                 marked[row.setting] = replace(row, uneven=_unlike(row, nearest))
     return marked

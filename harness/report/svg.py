@@ -71,6 +71,7 @@ def text(chart: Chart | Raster, *, label: str = "") -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {across * _WIDTH} {height}" role="img" {named} '
         f'width="{across * _WIDTH}" font-family="system-ui, sans-serif" font-size="11" fill="none">'
     ]
+    # One vertical axis for all panels: they are read side by side.
     axis = _axis([y for panel in chart.panels for y in _ys(panel)], is_log=chart.is_log_y)
     for number, panel in enumerate(chart.panels):
         x, y = number % across * _WIDTH, number // across * _HEIGHT
@@ -97,6 +98,7 @@ def _raster(raster: Raster, label: str) -> str:
         shades: dict[int, list[str]] = {}
         for row, values in enumerate(rows):
             for column, kept in enumerate(values):
+                # A few shades, so that cells of one shade are a single path.
                 shades.setdefault(math.ceil(kept * _SHADES), []).append(
                     f"M{column * side:.1f} {_TOP + row * side:.1f}h{side:.1f}v{side:.1f}h-{side:.1f}z"
                 )
@@ -138,14 +140,17 @@ def _axis(values: Sequence[float], *, is_log: bool) -> _Axis:
         low, high = low / 1.1, high * 1.1
         steps = (1, 2, 5) if high / low < 1e3 else (1,)
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+        # Every power as long as there are few; then every second, third, ...
         powers = range(first, last + 1, 1 + (last - first) // _MOST_POWERS)
         ticks = (step * 10.0**power for power in powers for step in steps)
         return _Axis(low, high, True, tuple(tick for tick in ticks if low <= tick <= high))
+    # A flat series gets room by its own size, an empty one by one.
     room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
     low, high = low - room, high + room
     step = _step((high - low) / 4)
     first = math.ceil(low / step)
     count = math.floor(high / step) - first + 1
+    # Counted from a whole number of steps: adding a step over and over would drift.
     return _Axis(low, high, False, tuple(round((first + place) * step, 12) for place in range(count)))
 
 

@@ -85,6 +85,7 @@ def noted(records: Sequence[Record], added: Sequence[AddedCheck] = ()) -> list[R
         return []
     by_cell: dict[str, list[Finding]] = {}
     summary, own = look(records, added=added), {check.code for check in CHECKS}
+    # Our own silenced checks are not noted; those of plugins are, since a report cannot ask them again.
     for found in (*summary.found, *(each for each in summary.silenced if each.finding.code not in own)):
         for cell in found.cells:
             by_cell.setdefault(cell, []).append(found.finding)
@@ -96,6 +97,7 @@ def noted(records: Sequence[Record], added: Sequence[AddedCheck] = ()) -> list[R
 
 
 def _summary(study: Study, checks: Iterable[NamedCheck], added: Sequence[AddedCheck] = ()) -> Summary:
+    # What any record of the study ignores is ignored: they come from one experiment.
     ignored = {code for record in study.records for code in record.ignore}
     every: list[Found] = []
     passed: list[str] = []
@@ -104,6 +106,7 @@ def _summary(study: Study, checks: Iterable[NamedCheck], added: Sequence[AddedCh
         mine = check.findings(study) if check.applies(study) else []
         every += mine
         if not mine:
+            # That nothing was found means something only where there was something to look at.
             (passed if check.applies(study) else idle).append(check.code)
     for other in added:
         theirs = asked(other, study)

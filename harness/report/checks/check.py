@@ -42,6 +42,7 @@ class Study:
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """The rows that are no baseline; the baselines where there is nothing else."""
+        # A study of baselines alone can still have one seed.
         return self.pruned or tuple(row for table in self.tables for row in table.rows)
 
     @cached_property
@@ -120,6 +121,7 @@ class AddedCheck(Protocol):
 
 def asked(check: AddedCheck, study: Study) -> list[Found] | None:
     """What somebody else's check found; that it broke is a finding, too. None where it does not apply."""
+    # By identity, as checks name the very rows that they were given.
     cells = {id(row): own for row, own in study.seen}
     found = check.look([row for row, _ in study.seen])
     if check.fault:

@@ -35,6 +35,7 @@ class OtherPrecision(NamedCheck):
         found: dict[tuple[int, str, str], list[Record]] = {}
         for record, cost in study.costs:
             bits = _detail(cost, "weight_bits")
+            # float32 costs at 32 bits agree; only a different width is another model.
             if isinstance(bits, int) and bits != _BITS[record.precision] and not _is_scored(record, cost):
                 found.setdefault((bits, record.metric, record.precision), []).append(record)
         for (bits, metric, precision), records in found.items():
@@ -66,6 +67,7 @@ class MostlyConstants(NamedCheck):
             for row in table.rows if model else ():
                 costed = [record for record in row.records if record.is_done]
                 labels = table.models[model or ""]
+                # The best engine alone: nobody builds the others, and their constants would hide in a mean.
                 best = min(
                     (record.hardware[label] for record in costed for label in labels if _is_cost(record, label)),
                     key=lambda cost: _number(cost["cycles"]),
@@ -111,6 +113,7 @@ class EmptyTensors(NamedCheck):
             yield f"{name} has no weight left in {plural(len(records), 'cell')}", records
         if dead:
             part, name, _ = max(dead, key=lambda each: each[0])
+            # One record may have several dead tensors and still be one cell.
             cells = list({id(record): record for *_, record in dead}.values())
             yield f"rows without a weight in {plural(len(cells), 'cell')}, up to {100 * part:.1f} % of {name}", cells
 
@@ -154,6 +157,7 @@ class NoFit(NamedCheck):
         """How many rows."""
         rows = [
             row for table in study.tables for row in table.rows
+            # `is False`: a model that does not say whether it fits is not accused.
             if (model := table.main_model) and row.fastest(table.models[model]).fits is False
         ]  # fmt: skip
         if rows:

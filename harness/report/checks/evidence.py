@@ -25,6 +25,7 @@ class OneSeed(NamedCheck):
 
     def look(self, study: Study) -> Iterator[tuple[str, Iterable[Record]]]:
         """How many settings have one seed alone."""
+        # Skipped rows have no seeds that could be added.
         rows = [row for row in study.rows if row.planned == 1 and _can_run(row.records)]
         if rows:
             yield "one seed: no interval and no verdict, differences may be chance", records_of(rows)

@@ -49,6 +49,7 @@ class StillImproving(NamedCheck):
             best = min if record.better == "lower" else max
             last = max(1, len(values) // _LAST)
             before = best(values[:-last], default=None)
+            # After one epoch there is nothing before the end: infinitely much may be left.
             gain = float("inf") if before is None else abs(best(values) - before) / max(abs(before), 1e-12)
             if gain > _IMPROVES:
                 found.append((gain, record, before, best(values), last))
@@ -81,6 +82,7 @@ class WorseThanKnown(NamedCheck):
                 done = [record for record in row.records if record.is_done]
                 value = row.value.mean if row.value else 0.0
                 for reference, what, slack in _references(done[0]):
+                    # A published value may be missed a little; counting words has to be beaten.
                     allowed = reference * (1 + slack if table.better == "lower" else 1 - slack)
                     if value > allowed if table.better == "lower" else value < allowed:
                         digits = table.digits
@@ -117,6 +119,7 @@ class BetterThanDense(NamedCheck):
         for table in study.tables:
             rows = [row for row in table.rows if row.to_dense is not None]
             sign = -1 if table.better == "lower" else 1
+            # By the sign of the mean alone: a tendency everywhere is the finding, not any single difference.
             better = [row for row in rows if row.to_dense and sign * row.to_dense.difference.mean > 0]
             if len(rows) >= _ENOUGH and len(better) >= _NEARLY_ALL * len(rows):
                 yield f"{len(better)} of {len(rows)} pruned settings better the dense model", records_of(better)
@@ -140,6 +143,7 @@ class TinyRate(NamedCheck):
         found: dict[str, list[Record]] = {}
         for record in study.records:
             start, rate = record.start_rate, record.retrain_rate
+            # Compared without dividing: a rate of zero is as far below as any.
             if start is not None and rate is not None and rate * _SMALL_RATE < start:
                 found.setdefault(record.strategy, []).append(record)
         for strategy, records in found.items():
@@ -246,5 +250,6 @@ class SameSplit(NamedCheck):
         """By task."""
         for task in dict.fromkeys(record.task for record in study.done):
             both = [r for r in study.done if r.task == task and r.value is not None and r.valid_value is not None]
+            # Equality in every cell by chance is out of the question from four cells on.
             if len(both) >= _ENOUGH and all(record.value == record.valid_value for record in both):
                 yield f"{task}: test and validation agree to the last digit in {plural(len(both), 'cell')}", both

@@ -101,8 +101,10 @@ def judge(gate: Gate, pairing: Pairing) -> Judged:
         )
     if gate.confidence is None:
         means = {name: math.fsum(numbers) / len(numbers) for name, numbers in found}
+        # Without a confidence a gate is a plain threshold on the mean.
         failed = [_told(name, mean, gate) for name, mean in means.items() if _beyond(gate, mean)]
         return Judged(gate, tuple(failed), (), len(found))
+    # Both directions by one test: "below" is "above" of the negatives.
     sign = 1 if gate.is_above else -1
     p = {name: exceeds_p([sign * each for each in numbers], sign * gate.bound) for name, numbers in found}
     undecided = tuple(f"{name}: one seed" for name, each in p.items() if each is None)
@@ -111,6 +113,7 @@ def judge(gate: Gate, pairing: Pairing) -> Judged:
     failed = [
         _told(name, math.fsum(numbers_of[name]) / len(numbers_of[name]), gate) + f", p = {each:.2g}"
         for name, each in corrected.items()
+        # A p of exactly the level passes for rounding's sake.
         if each <= 1 - gate.confidence + 1e-12
     ]
     return Judged(gate, tuple(failed), undecided, len(found))
@@ -144,6 +147,7 @@ def _differences(
     numbers = []
     for seed, record in row.a.items():
         before, after = of(record), of(row.b[seed])
+        # A relative change from zero is none.
         if before is None or after is None or (gate.kind == "relative" and before == 0):
             continue
         numbers.append(

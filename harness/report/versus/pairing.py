@@ -6,24 +6,10 @@ from typing import NamedTuple
 
 from harness._text import listed, plural
 from harness.api import EmptySelectionError, JsonValue, SpecError, StoreError
-from harness.results.records import Record
+from harness.results.records import OF_A_CELL, Record
 
 LABELS = ("task", "backend", "pattern", "allocation", "strategy")
 """What names a cell, beside its sparsity and seed."""
-
-# Of a machine or of a cell, and not of the data.
-_NOT_OF_THE_DATA = frozenset(
-    (
-        "activation_density",
-        "arithmetic",
-        "cpu",
-        "empty_rows",
-        "failed_stage",
-        "not_reproduced",
-        "trusted_code",
-        "warning",
-    )
-)
 
 Value = JsonValue | Mapping[str, JsonValue] | tuple[str, ...] | tuple[int, int]
 
@@ -31,7 +17,7 @@ Value = JsonValue | Mapping[str, JsonValue] | tuple[str, ...] | tuple[int, int]
 def _data(record: Record) -> Value:
     return {
         name: value for name, value in record.facts.items()
-        if name not in _NOT_OF_THE_DATA and not name.startswith("without_a_model")
+        if name not in OF_A_CELL and not name.startswith("without_a_model")
     }  # fmt: skip
 
 
@@ -156,6 +142,7 @@ def paired(a: Side, b: Side, across: Collection[str] = ()) -> Pairing:
             f"compare: expected some of {listed((*LABELS, *CONDITIONS))} in --across, got {unknown[0]!r}; name what "
             "differs"
         )
+    # A pattern that differs brings its parameters along: naming it allows what follows from it.
     free = frozenset(across) | {each for label in across for each in _FOLLOWS.get(label, ())}
     ours, theirs = _by_setting(a, free), _by_setting(b, free)
     rows = [
@@ -174,6 +161,7 @@ def _by_setting(side: Side, free: Collection[str]) -> dict[Setting, dict[int, Re
         labels = {name: "" if name in free else str(getattr(record, name)) for name in LABELS}
         setting = Setting(scope=() if record.is_dense else record.scope, **labels, sparsity=record.target_sparsity)
         seeds = found.setdefault(setting, {})
+        # Two cells under one name could be paired in two ways.
         if record.seed in seeds:
             raise StoreError(
                 f"compare: {side.name} has two cells for {_named(setting)}, seed {record.seed} "
@@ -239,6 +227,7 @@ def _named(setting: Setting) -> str:
 
 def _hint(a: Side, b: Side, free: Collection[str]) -> str:
     """What the sides disagree in, if it is a label that all cells of a side share."""
+    # The likeliest mistake: two runs on different backends, say, of the same cells.
     for name in LABELS:
         mine, yours = _labels(a, name), _labels(b, name)
         if name not in free and mine and yours and not mine & yours:
@@ -271,6 +260,7 @@ def joined(sides: Sequence[Side]) -> list[Record]:
         for record in side.records:
             known = cells.get(record.cell)
             if known is not None:
+                # The first run's record stays, if it has a result.
                 cells[record.cell] = (known[0], _same(known, side.name, record))
                 continue
             key = (*(getattr(record, name) for name in LABELS), record.scope, record.target_sparsity, record.seed)

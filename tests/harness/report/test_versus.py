@@ -11,7 +11,7 @@ from toy_site import Shell
 from harness.api import EmptySelectionError, SpecError, StoreError
 from harness.report import markdown, rich
 from harness.report.versus import Side, joined, parse, versus
-from harness.results.records import Record
+from harness.results.records import OF_A_CELL, Record
 from harness.results.statistics import exceeds_p
 
 NOISE = (0.02, -0.03, 0.01, 0.04, -0.02)
@@ -113,6 +113,14 @@ def test_machines_may_differ_and_are_shown():
 
     assert "What else differs" in told
     assert "| versions | torch 1 | torch 2 |" in told and "| processor | x | y |" in told
+
+
+@pytest.mark.parametrize("fact", sorted(OF_A_CELL))
+def test_facts_of_a_cell_are_no_other_data(fact):
+    """A validation value that overflowed on the way, say, is of one training and not of what it was trained on."""
+    other = side("b", facts={"tokens": 1000, "cpu": "x", fact: {"stage": "train"}})
+
+    assert len(versus(side(), other).lines) == 2
 
 
 def test_two_backends_are_compared_across_their_label():
