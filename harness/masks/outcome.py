@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness.api import Mask, Pattern, Tensor, WholeScopePattern
+from harness.api import Mask, MaskUpdate, Pattern, PluginContractError, Tensor, WholeScopePattern
+from harness.discovery.guard import calling
 from harness.masks.allocation import erk_shares
-from harness.masks.updates import TOLERANCE, Allocation, is_coupled
+from harness.masks.updates import TOLERANCE, Allocation, MaskMaker, is_coupled
 
 _ROUNDING = 1e-9
 """Of fractions that are equal in exact arithmetic."""
@@ -58,6 +59,27 @@ def why_missed(
         share, found = shares.get(tensor.name, target), 1 - kept[tensor.name] / tensor.size
         if abs(found - share) > tolerance + _ROUNDING:
             return _off(f"{tensor.name} ({tensor.shape[0]} x {tensor.shape[1]})", share, found, tolerance)
+    return None
+
+
+def why_not_made(masks: Mapping[str, Mask], maker: MaskMaker, update: MaskUpdate) -> str | None:
+    """Why masks cannot be those that an update made, as a sentence; None if they can.
+
+    Every answer of a pattern was held to its counts when it was given; what lies in a store is held to them again.
+
+    Args:
+        masks: by tensor name, after the update.
+        maker: what the update was made with.
+        update: the last one before.
+    """
+    if maker.allocation == "lamp":
+        return None  # its shares follow from scores, which are gone
+    try:
+        with calling(maker.pattern):
+            # Without the masks before: that none came back is the business of whoever compares two stages.
+            maker._check(masks, maker._shares(update.sparsity, {}), {}, update)
+    except PluginContractError as error:
+        return str(error)
     return None
 
 

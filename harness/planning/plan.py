@@ -9,16 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from harness.api import Backend, Component, JsonValue, PluginContractError, Problem, Settings, Task
+from harness._text import plural
+from harness.api import Backend, Component, JsonValue, NativeModel, PluginContractError, Problem, Settings, Task
 from harness.discovery.asking import loaded
 from harness.planning.backends import resolve_device
+from harness.planning.genuine import Model
 from harness.planning.lowering import Lowering, PlannedCell, settings_of
-from harness.planning.snapshot import Shapes, StoreSnapshot, with_trusted_stages
+from harness.planning.snapshot import STATE_MISSING, StoreSnapshot, with_trusted_stages
 from harness.planning.stages import Stage, scoring_stage
 from harness.spec import Cell, Experiment, check
 from harness.store import StageRecord, Store
 
 Part = TypeVar("Part", bound=Component)
+
+_MOST_DAMAGED = 3
+"""Damaged stages that a bill tells one by one."""
 
 
 @dataclass(frozen=True)
@@ -103,12 +108,29 @@ class Plan:
             "epochs_without_sharing": naive,
             "sharing_ratio": round(distinct / naive, 4) if naive else 1.0,
             "warnings": [*self.warnings()],
+            "notes": [*self.notes()],
             "cells_detail": [self._detail(planned) for planned in self.cells],
         }
 
     def warnings(self) -> dict[str, int]:
         """What a reader should know of cells that do run, with the number of those cells."""
         return Counter(planned.warning for planned in self.cells if planned.warning)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of stages that run once more though they were finished, in sentences."""
+        again = [key for key, reason in self.to_run.items() if reason.startswith(f"{STATE_MISSING} for")]
+        models = {stage.parent for key, stage in self.stages.items() if key in self.to_run and stage.number_format}
+        epochs = sum(self.stages[key].kind == "train" for key in again)
+        told = [f"damaged: {reason}" for reason in list(self.damaged.values())[:_MOST_DAMAGED]]
+        if len(self.damaged) > _MOST_DAMAGED:
+            told.append(f"damaged: {len(self.damaged) - _MOST_DAMAGED} other stages")
+        if again:
+            told.append(
+                f"{plural(len(models.intersection(again)), 'finished model')} whose state is gone: trained again "
+                f"({plural(epochs, 'epoch')}) for a score in the numbers of a hardware entry; merge a store that has "
+                "the state, or leave that entry out, and nothing is trained for it"
+            )
+        return tuple(told)
 
     def _detail(self, planned: PlannedCell) -> JsonValue:
         run = [stage for stage in planned.stages if stage.key in self.to_run]
@@ -151,7 +173,7 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
     lowering = Lowering(experiment, problems, devices, broken)
     cells = tuple(lowering.planned(cell) for cell in experiment.cells)
     # The store is listed once; what others finish meanwhile is seen when a stage is about to run.
-    snapshot = StoreSnapshot(Store(store), _mask_shapes(cells, problems))
+    snapshot = StoreSnapshot(Store(store), _models(cells, problems))
     if trust_code:
         replaced, found = with_trusted_stages(lowering.stages, snapshot)
         cells, trusted = tuple(cell.moved(replaced.stages) for cell in cells), replaced.trusted
@@ -163,17 +185,19 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
     )  # fmt: skip
 
 
-def _mask_shapes(cells: Sequence[PlannedCell], problems: Mapping[Task, Problem]) -> dict[str, Shapes]:
-    """The shapes that masks may have after every pruned stage of these cells."""
-    tensors: dict[Task, Shapes] = {
-        task: {tensor.name: tensor.shape for tensor in problem.tensors()} for task, problem in problems.items()
-    }
-    return {
-        stage.key: tensors[planned.cell.task]
-        for planned in cells
-        for stage in planned.chain
-        if planned.cell.task in tensors and not stage.is_dense and stage.kind != "test"
-    }
+def _models(cells: Sequence[PlannedCell], problems: Mapping[Task, Problem]) -> dict[str, Model]:
+    """The model of every stage of these cells, by the stage's key."""
+    models: dict[tuple[Task, int], Model] = {}
+    found: dict[str, Model] = {}
+    for planned in cells:
+        task, seed = planned.cell.task, planned.cell.seed
+        if task in problems and planned.chain:
+            if (task, seed) not in models:
+                problem = problems[task]
+                tensors = {tensor.name: tensor for tensor in problem.tensors()}
+                models[task, seed] = Model(tensors, isinstance(problem.network, NativeModel), seed)
+            found |= dict.fromkeys((stage.key for stage in planned.stages), models[task, seed])
+    return found
 
 
 def _distinct(values: Sequence[Part]) -> list[Part]:

@@ -77,9 +77,11 @@ def _bill(summary: Mapping[str, JsonValue]) -> tuple[str, ...]:
         reasons.append(
             f"  {rest}: {plural(len(counts) - _MOST_REASONS, 'other reason')} (`harness plan --json` has all)"
         )
+    notes = summary.get("notes", [])
     return (
         f"stages: {summary['cached']} cached, {summary['stages_to_run']} to run{', because' if reasons else ''}",
         *reasons,
         f"epochs: {summary['epochs_to_run']} to run; {summary['epochs']} in all, {summary['epochs_without_sharing']} "
         f"without sharing (ratio {summary['sharing_ratio']})",
+        *(str(note) for note in (notes if isinstance(notes, list) else [])),
     )

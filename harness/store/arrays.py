@@ -63,8 +63,20 @@ def masks_of(content: bytes) -> dict[str, Mask]:
     bits = {name.removeprefix("bits/"): array for name, array in arrays.items() if name.startswith("bits/")}
     try:
         return {name: _unpacked(array, arrays[f"shape/{name}"]) for name, array in bits.items()}
-    except (KeyError, ValueError):
-        raise ValueError("holds no masks") from None
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"holds no masks ({error})") from None
+
+
+def array_types(content: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of every array of a safetensors file, as its header has them; `check_size` has seen it."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    try:
+        return {
+            str(name): (str(entry["dtype"]), tuple(map(int, entry["shape"])))
+            for name, entry in header.items() if name != "__metadata__"
+        }  # fmt: skip
+    except (KeyError, ValueError, TypeError):
+        return {}
 
 
 def state_digest(state: State) -> str:
@@ -117,11 +129,13 @@ def _packed(masks: Mapping[str, Mask]) -> dict[str, NDArray[np.uint8] | NDArray[
 
 
 def _unpacked(bits: Array, shape: Array) -> Mask:
+    if bits.dtype != np.uint8 or shape.dtype != np.int64 or shape.shape != (2,):
+        raise ValueError(f"bits are {bits.dtype}, their shape {shape.dtype} of shape {shape.shape}")
     rows, cols = (int(length) for length in shape)
     # `unpackbits` would make as many values as it is asked for, whatever there is.
     if bits.ndim != 1 or min(rows, cols) < 0 or (rows * cols + 7) // 8 != bits.size:
         raise ValueError(f"{bits.size} bytes are no mask of {rows} x {cols}")
-    return np.unpackbits(bits.astype(np.uint8), count=rows * cols).astype(np.bool_).reshape(rows, cols)
+    return np.unpackbits(bits.astype(np.uint8, copy=False), count=rows * cols).astype(np.bool_).reshape(rows, cols)
 
 
 def _parsed(content: bytes) -> dict[str, Array]:

@@ -20,7 +20,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from typing import BinaryIO, TypeVar
 
 from harness._files import aside, folders, read_file, replace, sha256, temporary, write_atomic
 from harness.api import EmptySelectionError, Mask, State, StoreError
-from harness.store.arrays import check_size, mask_bytes, masks_of, state_bytes, state_digest, state_of
+from harness.store.arrays import array_types, check_size, mask_bytes, masks_of, state_bytes, state_digest, state_of
 from harness.store.stage_record import STORE_FORMAT, DamagedStageError, StageRecord, record_checksum
 
 STATE, MASKS, STAGE = "state.safetensors", "masks.safetensors", "stage.json"
@@ -214,13 +214,25 @@ class Store:
         """Whether the state after the stage is kept."""
         return (self.stage_folder(key) / STATE).exists()
 
-    def verify_state(self, record: StageRecord) -> None:
+    def verify_state(
+        self, record: StageRecord, check: Callable[[Mapping[str, tuple[str, tuple[int, ...]]]], None] | None = None
+    ) -> None:
         """Compare the kept state with its checksum.
+
+        Args:
+            record: of the stage.
+            check: given type and shape of every array by name, raises a DamagedStageError if they are not as expected.
 
         Raises:
             DamagedStageError: it is missing or differs.
         """
-        self._settled(record, lambda current: self._bytes(current, STATE))
+
+        def verify(current: StageRecord) -> None:
+            content = self._bytes(current, STATE)
+            if check is not None:
+                check(array_types(content))
+
+        self._settled(record, verify)
 
     def masks(self, record: StageRecord) -> dict[str, Mask]:
         """The masks after a stage.

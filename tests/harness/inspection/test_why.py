@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import toy
 from harness_plugins.hardware.cycle_simulator import CycleSimulator
 from harness_plugins.patterns.bank_balanced import BankBalanced
 from harness_plugins.patterns.unstructured import Unstructured
@@ -16,7 +17,7 @@ from harness.planning.plan import make_plan
 from harness.planning.stages import Masking, Stage, Step, stage_templates
 from harness.report import rich
 from harness.report.plan_table import plan_document
-from harness.store import StageRecord, Store
+from harness.store import Store
 
 MAGNITUDE = Magnitude()
 
@@ -24,9 +25,7 @@ MAGNITUDE = Magnitude()
 def fill(folder, grid=None):
     """Write every stage of a plan's, as if it had been run; states are not kept."""
     plan = make_plan(grid or experiment(), store=folder)
-    for stage in plan.stages.values():
-        record = StageRecord(key=stage.key, parent=stage.parent, kind=stage.kind, inputs=dict(stage.inputs))
-        Store(folder).write(record, None)
+    toy.fill(Store(folder), plan)
     return plan
 
 
