@@ -11,7 +11,8 @@ from harness._text import plural
 from harness.report import checks, formats, page, rich
 from harness.report.formats import DASH, MARKS
 from harness.report.page import Column, Document, Section
-from harness.report.rows import Row, Setting, Table, is_partial, tables
+from harness.report.rows import Row, Setting, Table, is_partial
+from harness.report.tables import tables
 from harness.results.records import Record
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict
 

@@ -15,7 +15,8 @@ from harness.report.page import Column, Document, Grid, Medium, Noted, Section, 
 from harness.report.pictures import charts
 from harness.report.ranking import ranking
 from harness.report.results import results
-from harness.report.rows import Table, is_partial, tables
+from harness.report.rows import Table, is_partial
+from harness.report.tables import tables
 from harness.results.records import DONE, FAILED, OF_A_CELL, PENDING, Record
 
 _SHOWN_CELLS = 3  # missing cells that a compact report names per reason

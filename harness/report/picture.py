@@ -9,7 +9,7 @@ from harness.report import tabular
 from harness.report.charts import Chart
 from harness.report.figures import FigureForm, FigureStyle, drawn
 from harness.report.pictures import charts
-from harness.report.rows import tables
+from harness.report.tables import tables
 from harness.results.records import Record
 
 _FORMS: dict[str, FigureForm] = {".svg": "svg", ".png": "png", ".pdf": "pdf"}

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from harness.report.checks import costs, course, evidence, training
 from harness.report.checks.check import ANCHOR, AddedCheck, Found, NamedCheck, Study, asked
-from harness.report.rows import Table, tables
+from harness.report.rows import Table
+from harness.report.tables import tables
 from harness.results.records import Finding, Record, Severity
 
 __all__ = ["ANCHOR", "CHECKS", "AddedCheck", "Found", "NamedCheck", "Study", "Summary", "beforehand", "look", "noted"]

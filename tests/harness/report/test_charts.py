@@ -18,7 +18,7 @@ from harness.report import svg
 from harness.report.charts import Chart, Panel, Point, Series, Style
 from harness.report.pictures import charts
 from harness.report.pictures.cost import _dominated
-from harness.report.rows import tables
+from harness.report.tables import tables
 from harness.results.records import write
 
 _numbers = st.floats(-1e6, 1e6, allow_nan=False).map(lambda number: float(f"{number:.5g}"))

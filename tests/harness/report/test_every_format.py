@@ -11,7 +11,7 @@ import pytest
 from records_at_random import every_fate
 
 from harness.report import parquet, render
-from harness.report.rows import tables
+from harness.report.tables import tables
 
 FORMATS = ("rich", "md", "html", "latex", "csv", "tidy", "json")
 DOCUMENTS = ("rich", "md", "html", "latex")

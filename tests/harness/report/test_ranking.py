@@ -4,7 +4,7 @@ import numpy as np
 
 from harness.report import render
 from harness.report.ranking import ranking
-from harness.report.rows import tables
+from harness.report.tables import tables
 from harness.results.records import Record
 
 

@@ -20,7 +20,8 @@ from harness.report.comparison import strategies
 from harness.report.document import build
 from harness.report.engines import pairs
 from harness.report.formats import UNEVEN
-from harness.report.rows import HardwareCell, tables
+from harness.report.rows import HardwareCell
+from harness.report.tables import tables
 from harness.results.records import NOT_COSTED, Record, write
 from harness.results.statistics import interval
 

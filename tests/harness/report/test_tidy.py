@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.report import parquet, render
-from harness.report.rows import tables
+from harness.report.tables import tables
 from harness.report.tidy import frame, rows
 from harness.results.records import write
 
