@@ -82,6 +82,15 @@ def status(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again every second until no run is left.")] = False,
+    perfetto: Annotated[
+        Path | None,
+        typer.Option(
+            "--perfetto",
+            metavar="FILE",
+            help="Write when every stage ran, and on which worker, as a trace for ui.perfetto.dev.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say how runs stand: alive or dead, cells, running stages, time left, last error.
@@ -89,17 +98,38 @@ def status(
     A run whose process is gone is said to have died; the same `harness run` continues it. With --watch a terminal is
     refreshed in place, a pipe gets a line for every change, and with --json an array for every change.
     """
+    from harness.api import SpecError
     from harness.inspection import run_status
     from harness.inspection.lookup import find_run, runs
 
+    if perfetto is not None and (watch or as_json):
+        raise SpecError("status: --perfetto writes a file, once; leave --watch and --json out")
     folders = runs(store) if run is None else [find_run(store, run)]
-    if not watch:
+    if perfetto is not None:
+        _write_trace(perfetto, folders)
+    elif not watch:
         found = [run_status.status(folder) for folder in folders]
         if as_json:
             print_json([each.model_dump(mode="json") for each in found])
         else:
             print_document(status_document(found))
-        return
+    else:
+        _watch(folders, as_json=as_json)
+
+
+def _write_trace(file: Path, folders: "Sequence[Path]") -> None:
+    import json
+
+    from harness.inspection import run_status
+    from harness.inspection.trace import trace
+
+    found = trace([(folder, run_status.status(folder)) for folder in folders])
+    write_text(file, json.dumps(found, ensure_ascii=False, separators=(",", ":")) + "\n")
+    stages = sum(event["ph"] == "X" and event["cat"] != "start" for event in found["traceEvents"])
+    echo(f"wrote {file}: {plural(stages, 'stage')}; open it at https://ui.perfetto.dev")
+
+
+def _watch(folders: "Sequence[Path]", *, as_json: bool) -> None:
     looks = _looks(folders)
     try:
         if as_json:

@@ -34,7 +34,7 @@ from harness.execution.local import LocalExecutor
 from harness.execution.progress import Progress
 from harness.execution.slots import default_workers
 from harness.execution.tracking import Tracking
-from harness.execution.worker import Done, Failed, Job, Message
+from harness.execution.worker import Begun, Done, Failed, Job, Message
 from harness.execution.worker import Progress as StepsDone
 from harness.planning.lowering import PlannedCell
 from harness.planning.plan import Plan, make_plan
@@ -46,6 +46,7 @@ from harness.spec import Experiment
 from harness.store import StageRecord, Store
 from harness.store.claims import Claims
 from harness.store.status_file import Heartbeat, StatusFile
+from harness.store.timeline import Attempt, TimelineFile
 
 _RECORDS_EVERY_S = 5.0
 _RECORDS_SHARE = 0.05
@@ -182,6 +183,8 @@ class _Run:
         self._status = StatusFile(
             self._folder, {"run": plan.experiment.run_id, "workers": workers, "stages_to_run": len(plan.to_run)}
         )
+        self._timeline = TimelineFile(self._folder)
+        self._begun: dict[str, tuple[float, str]] = {}
         self._next_records = 0.0
         self._records: list[Record] = []
         self._store_error: str | None = None
@@ -222,6 +225,9 @@ class _Run:
         finally:
             self._executor.close()
             self._drop_empty_logs()
+            for key in list(self._running):
+                self._note_attempt(key, "interrupted")
+            self._timeline.close()
             self._running.clear()
             self._collector.running.clear()
             self._progress.end()
@@ -288,6 +294,8 @@ class _Run:
 
     def _on_message(self, message: Message) -> None:
         if isinstance(message, StepsDone):
+            if isinstance(message, Begun):
+                self._begun[message.key] = time.time(), message.worker
             if message.steps:  # else it only says that the stage has begun
                 self._running[message.key] |= {"step": message.step, "steps": message.steps}
                 self._progress.step(message.key, message.step, message.steps)
@@ -297,6 +305,10 @@ class _Run:
 
     def _ended(self, message: Done | Failed) -> None:
         key = message.record.key if isinstance(message, Done) else message.key
+        is_found = isinstance(message, Done) and message.is_found
+        if not is_found:
+            outcome = self._outcome(message) if isinstance(message, Done) else ""
+            self._note_attempt(key, "ok" if isinstance(message, Done) else message.status, outcome)
         self._running.pop(key, None)
         self._collector.running.discard(key)
         if isinstance(message, Failed):
@@ -311,6 +323,19 @@ class _Run:
         outcome = "computed by another run" if message.is_found else self._outcome(message)
         self._progress.finished(key, self._collector.label(key), outcome, self._clock.tally(), is_epoch=is_epoch)
         self._tracking.stage_finished(partial(self._stage_info, key, record, is_found=message.is_found))
+
+    def _note_attempt(self, key: str, status: str, outcome: str = "") -> None:
+        """Add an attempt at a stage to the timeline of the run, as it ends."""
+        if key not in self._running:  # found before it was handed out
+            return
+        begun, worker = self._begun.pop(key, (None, ""))
+        told, stage = self._running[key], self._plan.stages[key]
+        self._timeline.add(
+            Attempt(
+                stage=key, cell=str(told["cell"]), label=str(told["label"]), kind=stage.kind, worker=worker,
+                given=float(str(told["since"])), begun=begun, ended=time.time(), status=status, outcome=outcome,
+            )
+        )  # fmt: skip
 
     def _stage_info(
         self, key: str, record: StageRecord | None = None, *, is_found: bool = False, failure: str = ""

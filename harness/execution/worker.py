@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import signal
+import socket
 import sys
 import threading
 import time
@@ -80,6 +81,17 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Begun(Progress):
+    """A worker begins with a stage; there are no steps yet.
+
+    Args:
+        worker: its host and process.
+    """
+
+    worker: str = ""
+
+
+@dataclass(frozen=True)
 class Done:
     """A stage that is finished and stored.
 
@@ -134,7 +146,7 @@ class Worker:
             except EOFError:
                 return
             # Told at once: from here on the time limit counts the stage, not the start of its process.
-            self._report.send(Progress(job.stage.key, 0, 0))
+            self._report.send(Begun(job.stage.key, 0, 0, f"{socket.gethostname()} {os.getpid()}"))
             with logged(job.log):
                 answer = self.answer(job)
             self._report.send(answer)

@@ -136,6 +136,18 @@ def test_watching_with_json_prints_an_array_for_every_change(finished):
     assert [json.loads(line)[0]["state"] for line in watched] == ["finished"]
 
 
+def test_a_run_is_a_trace_of_its_workers(finished, tmp_path):
+    file = tmp_path / "trace.json"
+
+    told = finished("status", "--perfetto", str(file))
+
+    events = json.loads(file.read_text())["traceEvents"]
+    stages = [event for event in events if event["ph"] == "X" and event["cat"] != "start"]
+    assert told.exit_code == 0 and f"{len(stages)} stages" in told.stdout
+    assert {event["args"]["status"] for event in stages} == {"ok"} and {event["tid"] for event in stages} == {1}
+    assert finished("status", "--perfetto", str(file), "--watch").exit_code == 2
+
+
 def test_a_terminal_is_refreshed_in_place(capsys):
     console = Console(force_terminal=True, width=100, height=20)
     looks = [[RunStatus(run="toy-1", state="running", host="h", epochs=2, epochs_done=n)] for n in (0, 1)]

@@ -26,6 +26,7 @@ from harness.planning.plan import make_plan
 from harness.report import render
 from harness.results import records
 from harness.store import Store
+from harness.store.timeline import attempts
 
 SUPPORT = Path(__file__).parents[2] / "support"
 
@@ -274,6 +275,9 @@ def test_a_stage_is_tried_again_where_that_was_asked_for(tmp_path, monkeypatch, 
 
     assert (tmp_path / "broken").exists()
     assert [record.status for record in result.records] == ["ok", "ok"]
+    again = [each for each in attempts(result.folder) if each.status != "ok"]
+    assert [each.status for each in again] == [status]
+    assert [each.status for each in attempts(result.folder) if each.stage == again[0].stage] == [status, "ok"]
 
 
 def test_a_stage_that_takes_too_long_is_ended_and_the_rest_goes_on(tmp_path, monkeypatch):
@@ -320,6 +324,19 @@ def test_a_run_says_how_it_ended(finished):
     assert (status["state"], status["epochs_done"], status["running"]) == ("ended", status["epochs"], [])
     assert status["cells"] in ({"ok": 5}, {"cached": 5})
     assert status["pid"] == os.getpid()
+
+
+def test_a_run_notes_when_and_where_every_stage_that_it_ran_was_run(finished):
+    grid, store, result = finished
+    found = list(attempts(result.folder))
+
+    plan = make_plan(grid, store=store)
+    assert sorted(each.stage for each in found) == sorted(plan.stages)
+    assert {each.status for each in found} == {"ok"} and {each.kind for each in found} >= {"init", "train", "test"}
+    assert all(each.begun is not None and each.label and each.outcome for each in found)
+    # One process a worker, and none of them this one.
+    workers = {each.worker.rpartition(" ")[2] for each in found}
+    assert 1 <= len(workers) <= 2 and str(os.getpid()) not in workers
 
 
 def test_a_stage_that_is_damaged_while_the_run_goes_on_is_mended(tmp_path, monkeypatch):
