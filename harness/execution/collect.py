@@ -27,8 +27,7 @@ from harness.api import (
 from harness.discovery.asking import effective, group_of, number_format_of, value_of, versions_of
 from harness.execution.costs import CostRecord, Costs, workload_digest
 from harness.execution.counting import without_a_model
-from harness.masks.outcome import why_missed
-from harness.masks.updates import achieved
+from harness.masks.outcome import achieved, why_missed
 from harness.planning.lowering import PlannedCell, pattern_banks
 from harness.planning.plan import Plan
 from harness.planning.stages import digest

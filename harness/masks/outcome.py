@@ -1,6 +1,7 @@
 """What came out of a cell's mask updates: whether the masks that are there are the ones that were asked for."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,20 @@ from harness.masks.updates import TOLERANCE, Allocation, MaskMaker, is_coupled
 
 _ROUNDING = 1e-9
 """Of fractions that are equal in exact arithmetic."""
+
+
+class Achieved(NamedTuple):
+    """Sparsity counted on masks.
+
+    Args:
+        tensors: by name, for every tensor that has a mask.
+        scope: over the weights of those tensors together.
+        model: over all parameters of the model, biases and unpruned tensors included.
+    """
+
+    tensors: dict[str, float]
+    scope: float
+    model: float
 
 
 def why_missed(
@@ -97,4 +112,22 @@ def _off(where: str, asked: float, found: float, tolerance: float) -> str:
         f"{where} ended at a counted sparsity of {found:.4g} where {asked:g} was asked for, further off than the "
         f"tolerance {tolerance:g}; choose sizes that divide the matrix, a strategy that ends at its target, or a wider "
         "`tolerance`"
+    )
+
+
+def achieved(masks: Mapping[str, Mask], tensors: Sequence[Tensor]) -> Achieved:
+    """The sparsity that masks really have.
+
+    Args:
+        masks: by tensor name, for the pruned tensors only.
+        tensors: every trainable tensor of the model, biases included.
+    """
+    # In the order of the model: files keep masks in none, and records of equal cells are to be equal.
+    masks = {tensor.name: masks[tensor.name] for tensor in tensors if tensor.name in masks}
+    zeros = {name: int(mask.size - np.count_nonzero(mask)) for name, mask in masks.items()}
+    pruned = sum(mask.size for mask in masks.values())
+    return Achieved(
+        tensors={name: zeros[name] / mask.size for name, mask in masks.items()},
+        scope=sum(zeros.values()) / pruned if pruned else 0.0,
+        model=sum(zeros.values()) / sum(tensor.size for tensor in tensors),
     )

@@ -1,7 +1,7 @@
 """From a mask update to checked masks of the whole scope: scores, allocation, pattern, and the contract's demands."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,10 @@ from harness.api import (
     WholeScopePattern,
 )
 from harness.api.score import WORDS
-from harness.discovery.asking import asked, reason_of
+from harness.discovery.asking import asked
 from harness.discovery.guard import calling, refused
 from harness.masks.allocation import erk_shares, lamp_shares
 from harness.masks.coupling import Coupling
-from harness.selection.layout import Layout
 
 Allocation = Literal["uniform", "global", "erk", "lamp"] | Mapping[str, float]
 """How a sparsity is shared out: the same for every tensor, wherever the scores are lowest, by a rule of shapes or of
@@ -37,20 +36,6 @@ scores, or as written per tensor."""
 
 TOLERANCE = 0.02
 """How far the reachable sparsity may lie from the target before a cell is skipped."""
-
-
-class Achieved(NamedTuple):
-    """Sparsity counted on masks.
-
-    Args:
-        tensors: by name, for every tensor that has a mask.
-        scope: over the weights of those tensors together.
-        model: over all parameters of the model, biases and unpruned tensors included.
-    """
-
-    tensors: dict[str, float]
-    scope: float
-    model: float
 
 
 class MaskMaker:
@@ -342,71 +327,10 @@ def check_allocation(allocation: Allocation, scope: Sequence[Tensor]) -> None:
             raise SpecError(f"allocation: the sparsity of {name} must lie in [0, 1), got {sparsity}; write 90 % as 0.9")
 
 
-def why_skipped(
-    pattern: Pattern,
-    allocation: Allocation,
-    scope: Sequence[Tensor],
-    target: float,
-    tolerance: float = TOLERANCE,
-) -> str | None:
-    """Why a cell cannot run as it is asked for, as a sentence; None if it can.
-
-    Args:
-        pattern: the cell's pattern.
-        allocation: how the sparsity is shared out.
-        scope: the tensors that are pruned.
-        target: the cell's sparsity.
-        tolerance: how far a tensor's reachable sparsity may lie from its target.
-
-    Raises:
-        SpecError: the pattern does not fit a tensor's shape at all, or the allocation does not fit the scope.
-    """
-    check_allocation(allocation, scope)
-    if is_coupled(pattern, scope):
-        return _why_not_coupled(pattern, allocation, scope, target, tolerance)
-    if reason := reason_of(pattern, lambda: pattern.why_not_scope(scope, target), "why_not_scope"):
-        return f"{pattern.label()} {reason}"
-    if allocation in ("global", "lamp"):
-        return _why_not_spanning(pattern, allocation)
-    if isinstance(pattern, WholeScopePattern):
-        return None
-    shares: Mapping[str, float] = {} if isinstance(allocation, str) else allocation
-    if allocation == "erk":
-        shares = erk_shares(scope, target)
-    for tensor in scope:
-        if reason := _why_unreachable(pattern, tensor, shares.get(tensor.name, target), tolerance):
-            return reason
-    return None
-
-
 def is_coupled(pattern: Pattern, scope: Sequence[Tensor]) -> bool:
     """Whether a pattern's units span the tensors of the scope."""
     rows, cols = scope[0].shape
     return pattern.frame(rows, cols).coupling == "labels"
-
-
-def _why_not_coupled(
-    pattern: Pattern, allocation: Allocation, scope: Sequence[Tensor], target: float, tolerance: float
-) -> str | None:
-    if allocation != "uniform":
-        return (
-            f"{pattern.label()} removes units from all tensors at once, so no sparsity is left to share out under its "
-            "allocation; use 'uniform'"
-        )
-    coupling = Coupling.of(scope)
-    names = ", ".join(tensor.name for tensor in scope)
-    if not coupling.counts:
-        return (
-            f"{pattern.label()}: no tensor of the scope ({names}) reads what another one makes, so no unit can be "
-            "removed whole; widen the scope"
-        )
-    reached = coupling.reached(coupling.quotas(target))
-    if abs(reached - target) > tolerance + 1e-9:
-        return (
-            f"{pattern.label()}: {names} at sparsity {target:g} cannot be reached within the tolerance {tolerance:g}; "
-            f"the nearest reachable sparsity is {reached:g}"
-        )
-    return None
 
 
 def _why_not_spanning(pattern: Pattern, allocation: Allocation) -> str | None:
@@ -418,28 +342,6 @@ def _why_not_spanning(pattern: Pattern, allocation: Allocation) -> str | None:
     )
 
 
-def _why_unreachable(pattern: Pattern, tensor: Tensor, target: float, tolerance: float) -> str | None:
-    rows, cols = tensor.shape
-    where = f"{pattern.label()}: {tensor.name} ({rows} x {cols}) at sparsity {target:g}"
-    pattern = pattern.for_tensor(tensor)
-    layout = pattern.layout(rows, cols)
-    if layout.quota(target) == 0:
-        return f"{where} would keep nothing; the nearest reachable sparsity is {layout.reached_with(1):g}"
-    reached = _reachable(pattern, tensor, target)
-    if layout.edge_deficit:
-        # Smaller units at an edge: which of them stay is known only then, what can be reached at all is known now.
-        least, most = _possible(layout, layout.quota(target))
-        reached = min(max(target, least), most)
-    if abs(reached - target) > tolerance + 1e-9:
-        return (
-            f"{where} cannot be reached within the tolerance {tolerance:g}; the nearest reachable sparsity is "
-            f"{reached:g}"
-        )
-    if reason := reason_of(pattern, lambda: pattern.why_not(rows, cols, target), "why_not"):
-        return f"{where} {reason}"
-    return None
-
-
 def _reachable(pattern: Pattern, tensor: Tensor, sparsity: float) -> float:
     """What a pattern says it can reach; every comparison with a NaN would let it pass."""
     rows, cols = tensor.shape
@@ -447,38 +349,6 @@ def _reachable(pattern: Pattern, tensor: Tensor, sparsity: float) -> float:
     if not isinstance(reached, int | float) or not 0 <= reached <= 1:
         raise refused(pattern, "a sparsity between 0 and 1", repr(reached)[:80], "reachable")
     return float(reached)
-
-
-def _possible(layout: Layout, quota: int) -> tuple[float, float]:
-    """The lowest and highest sparsity of masks that keep `quota` units in every group, those at the edges smaller."""
-    height, width = layout.unit
-    fewest = most = 0
-    for rows, cols in layout.groups():
-        heights = np.diff([*range(rows.start, rows.stop, height), rows.stop])
-        widths = np.diff([*range(cols.start, cols.stop, width), cols.stop])
-        areas = np.sort(np.outer(heights, widths), axis=None)
-        fewest, most = fewest + int(areas[:quota].sum()), most + int(areas[len(areas) - quota :].sum())
-    # Which of the smaller edge units stay is not known: the extremes are, by sorting their areas.
-    size = layout.rows * layout.cols
-    return 1 - most / size, 1 - fewest / size
-
-
-def achieved(masks: Mapping[str, Mask], tensors: Sequence[Tensor]) -> Achieved:
-    """The sparsity that masks really have.
-
-    Args:
-        masks: by tensor name, for the pruned tensors only.
-        tensors: every trainable tensor of the model, biases included.
-    """
-    # In the order of the model: files keep masks in none, and records of equal cells are to be equal.
-    masks = {tensor.name: masks[tensor.name] for tensor in tensors if tensor.name in masks}
-    zeros = {name: int(mask.size - np.count_nonzero(mask)) for name, mask in masks.items()}
-    pruned = sum(mask.size for mask in masks.values())
-    return Achieved(
-        tensors={name: zeros[name] / mask.size for name, mask in masks.items()},
-        scope=sum(zeros.values()) / pruned if pruned else 0.0,
-        model=sum(zeros.values()) / sum(tensor.size for tensor in tensors),
-    )
 
 
 def _require_finite(values: Matrix | NDArray[np.floating], tensor: str, what: str) -> None:

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from harness.api import Pattern, SpecError, Tensor
-from harness.masks.updates import Allocation, why_skipped
+from harness.masks.beforehand import why_skipped
+from harness.masks.updates import Allocation
 
 _TRIED = 64
 """How far from a whole number others are tried, each way."""

@@ -32,7 +32,7 @@ from harness.discovery.asking import (
     why_unavailable,
 )
 from harness.discovery.guard import calling
-from harness.masks.updates import why_skipped
+from harness.masks.beforehand import why_skipped
 from harness.planning.fitting import nearest_fit
 from harness.planning.stages import (
     Masking,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.api import Axis, Tensor
 from harness.masks.allocation import erk_shares, lamp_shares
-from harness.masks.updates import why_skipped
+from harness.masks.beforehand import why_skipped
 
 
 def matrix(name, rows, cols, taps=1):

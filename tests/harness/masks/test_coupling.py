@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.api import LSTM, Conv2D, Dense, Magnitude, MaskUpdate, Network
+from harness.masks.beforehand import why_skipped
 from harness.masks.coupling import Coupling
-from harness.masks.updates import MaskMaker, why_skipped
+from harness.masks.updates import MaskMaker
 
 
 def matrices(*layers):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.api import Axis, Tensor
+from harness.masks.beforehand import why_skipped
 from harness.masks.outcome import why_missed
-from harness.masks.updates import why_skipped
 
 
 def matrix(name, rows, cols):

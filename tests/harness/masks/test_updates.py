@@ -29,7 +29,9 @@ from harness.api import (
     Tensor,
     keep_count,
 )
-from harness.masks.updates import MaskMaker, achieved, why_skipped
+from harness.masks.beforehand import why_skipped
+from harness.masks.outcome import achieved
+from harness.masks.updates import MaskMaker
 
 
 def matrix(name, rows, cols):

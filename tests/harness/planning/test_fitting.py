@@ -10,7 +10,7 @@ from harness_plugins.strategies.gradual import Gradual
 from toy import FineTuning, experiment
 
 from harness.api import Axis, Tensor
-from harness.masks.updates import why_skipped
+from harness.masks.beforehand import why_skipped
 from harness.planning.fitting import nearest_fit
 from harness.planning.plan import make_plan, outlook
 
