@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import Counter
@@ -104,6 +105,7 @@ class RayExecutor:
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         # Every error becomes the status of a stage; one that nobody waits for any more needs no traceback.
         os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+        _leave_uv_alone()
         import ray
 
         try:
@@ -162,7 +164,7 @@ class RayExecutor:
         # Ray shows an actor its own GPU and no other, so that this is the first one it sees.
         devices = ("cuda:0",) if demand.gpus else ()
         actor = ray.remote(num_cpus=demand.cpus, num_gpus=demand.gpus, max_restarts=0)(Station).remote(
-            settings, devices
+            settings, devices, Path.cwd()
         )
         slot = _Slot(job.backend.name, actor)
         self._slots.append(slot)
@@ -247,7 +249,7 @@ class _Slot:
     def begin(self, job: Job, policy: Policy) -> None:
         """Send a job; the actor begins when it is there."""
         folders = {"store": job.store, "data_dir": job.data_dir, "log": job.log}
-        # An actor works in a folder of Ray's.
+        # A node may lack this folder, and then its actors work in another.
         there = replace(job, **{name: path and path.absolute() for name, path in folders.items()})  # type: ignore[arg-type]
         self.running = job
         stream = self.actor.run.options(num_returns="streaming")
@@ -287,6 +289,21 @@ def _knock(address: str | None) -> None:
     host, colon, port = (address or "").rpartition(":")
     if colon and "://" not in host:
         socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _leave_uv_alone() -> None:
+    """Let nodes run what is installed on them, unless the user asked Ray for something else.
+
+    Under `uv run` Ray would copy the working folder to every node, install it there anew, and run actors in a copy that
+    it deletes once it thinks that nobody needs it.
+    """
+    variable = "RAY_ENABLE_UV_RUN_RUNTIME_ENV"
+    if variable in os.environ:
+        return
+    os.environ[variable] = "0"
+    constants = sys.modules.get("ray._private.ray_constants")
+    if hasattr(constants, variable):  # a script has imported Ray already, which read the variable then
+        setattr(constants, variable, False)
 
 
 @contextmanager

@@ -31,12 +31,14 @@ class Station:
     Args:
         settings: variables of the environment that the harness reads (HARNESS_...), as where the run was started.
         devices: where the worker computes; empty: where the jobs say.
+        folder: where the run was started; the actor works there if its node has it, as a worker on one machine does.
     """
 
-    def __init__(self, settings: Mapping[str, str], devices: Sequence[str]) -> None:
+    def __init__(self, settings: Mapping[str, str], devices: Sequence[str], folder: Path) -> None:
         import __main__
 
         os.environ.update(settings)
+        _work_in(folder)
         # A spawned process runs its parent's main file first; Ray's would import Ray beside the framework.
         vars(__main__).pop("__file__", None)
         self._executor = _Keeping(1, devices)
@@ -65,6 +67,14 @@ class Station:
         while (message := messages.get()) is not None:  # Ray sends values into generators: no `yield from` an iterator
             yield message
         running.result()
+
+
+def _work_in(folder: Path) -> None:
+    """Make a folder the working one; the root where this node lacks it: Ray may delete the folder it began in."""
+    try:
+        os.chdir(folder)
+    except OSError:
+        os.chdir("/")
 
 
 class _Keeping(LocalExecutor):
