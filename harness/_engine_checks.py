@@ -35,6 +35,7 @@ def check_engine(engine: Engine, products: Sequence[Product] | None = None, budg
         accepted += 1
         for budget in budgets:
             _check_shapes(engine, product, budget, f"{where} within {budget} multipliers")
+    # One that refuses everything has not been tried; with products of the author's own that is theirs to judge.
     demand(accepted or products is not None, engine.label(), "at least one of `engine_products()` to be taken")
 
 
@@ -115,8 +116,10 @@ def _check_runs(engine: Engine, product: Product, shape: EngineShape, at: str) -
     _check_run(engine, product, shape, run, f"{at}, simulated")
     untouched = all(np.array_equal(mask, old) for mask, old in zip(masks, before, strict=True))
     demand(untouched, at, "the masks to be left as they were")
+    # A whole layer has its fill in its cycles; a single product is bounded by what it issues.
     least, taken = engine.least_cycles(product, shape), run.cycles if engine.whole_layer else run.issue_cycles
     demand(least <= taken, at, f"least_cycles of at most {taken}, got {least}")
+    # Another object, and a product for which nothing is remembered: results must not come from a cache.
     again = type(engine).model_validate(engine.parameters()).simulate(_afresh(product), shape, conditions)
     demand((again.parts, again.rams) == (run.parts, run.rams), at, "the same run when asked twice")
     if product.is_dense:
@@ -142,6 +145,7 @@ def _check_run(engine: Engine, product: Product, shape: EngineShape, run: Run, a
         demand(cycles >= 0, at, f"parts of 0 or more, got {name}={cycles}")
     runs = product.pixels if engine.whole_layer else 1
     useful = Fraction(product.nnz * engine.streams * runs, shape.multipliers)
+    # Products with zeros among the inputs may be skipped, so that fewer products are made than weights kept.
     if product.activation_density == 1:
         demand(run.issue_cycles >= useful, at, f"at least the {useful} cycles of its weights, got {run.issue_cycles}")
     demand(0 <= run.last <= run.issue_cycles, at, f"last in [0, {run.issue_cycles}], got {run.last}")

@@ -30,6 +30,7 @@ def can_keep() -> bool:
 def adopt() -> None:
     """Let orphans among this process's descendants become its children, where the system can."""
     if sys.platform == "linux":
+        # Otherwise orphans go to process 1, and nobody here could wait for them.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -42,6 +43,7 @@ def signal_at_death(number: signal.Signals) -> None:
 def reap() -> dict[int, int]:
     """The exit codes of children that have ended, by process number; negative is the signal that ended one."""
     found: dict[int, int] = {}
+    # No child at all is an error to the system: there is nothing to reap then.
     with suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
@@ -65,6 +67,7 @@ def descendants() -> list[int]:
             children.setdefault(int(text.split()[1]), []).append(int(name))
     found, new = [], [os.getpid()]
     while new:
+        # Level by level from this process: a grandchild whose parent has ended belongs to whoever adopted it.
         new = [child for pid in new for child in children.get(pid, ())]
         found += new
     return found
@@ -87,6 +90,7 @@ def end(grace_s: float, is_urgent: Callable[[], bool] = lambda: False) -> dict[i
         for pid in left:
             with suppress(OSError):
                 if is_late:
+                    # SIGKILL again at every look: new processes may have been started meanwhile.
                     os.kill(pid, signal.SIGKILL)
                 elif pid not in asked:
                     os.kill(pid, signal.SIGTERM)

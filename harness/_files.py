@@ -27,6 +27,7 @@ def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> N
         OSError: it cannot be written; nothing half-written remains.
     """
     write = (lambda file: file.write(content)) if isinstance(content, bytes) else content
+    # Twice: the second time nothing can be in the way any more.
     for is_last in (False, True):
         with temporary(path, path.parent, write) as made:
             try:
@@ -59,6 +60,7 @@ def aside(path: Path) -> None:
     """
     with suppress(FileNotFoundError, NotADirectoryError):
         try:
+            # The name that is most likely to be looked for; a random one only where that is taken.
             path.replace(path.with_suffix(".damaged"))
         except OSError as error:
             if error.errno not in (errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
@@ -75,6 +77,7 @@ def temporary(path: Path, folder: Path, write: Callable[[BinaryIO], object]) -> 
         folder: where it lies until then: on the file system of `path`, or it cannot be renamed.
         write: writes its content.
     """
+    # Cut short by bytes: a name has 255 of them, and some are left for what mkstemp adds.
     handle, made = tempfile.mkstemp(dir=folder, prefix=f".{os.fsdecode(os.fsencode(path.name)[:200])}.")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -101,6 +104,7 @@ def open_at_once(path: Path) -> int:
     Raises:
         OSError: the file cannot be opened.
     """
+    # O_NONBLOCK makes opening a pipe return at once; for a plain file it changes nothing.
     return os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
 
 
@@ -116,6 +120,7 @@ def read_file(path: Path, limit: int | None = None) -> bytes:
         size = plain_size(handle)
         if limit is not None and size > limit:
             raise ValueError(f"expected at most {limit} bytes, got {size}")
+        # As many bytes as it had: a file that grows under us is read as it was.
         return file.read(size)
 
 

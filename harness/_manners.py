@@ -54,8 +54,13 @@ def check_import(component: type[Component]) -> None:
     asked = json.dumps({"module": module, "file": os.path.abspath(file), "path": sys.path}, default=str)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD], input=asked.encode(), capture_output=True, timeout=_WAIT, check=False
+            [sys.executable, "-c", _CHILD],
+            input=asked.encode(),
+            capture_output=True,
+            timeout=_WAIT,
+            check=False,
         )
+        # A module may print anything: the answer stands in a line that says that it is one.
         lines = [line for line in done.stdout.decode(errors="replace").splitlines() if line.startswith(_ANSWER)]
     except subprocess.TimeoutExpired:
         lines = []
@@ -85,6 +90,7 @@ def check_globals(where: str, use: Callable[[], object], watched: Sequence[str] 
     """
     changed: Sequence[str] = ()
     _load_matplotlib()
+    # Twice: what a first use changes for good, such as a library's own set-up, is not the plugin's habit.
     for _ in range(2):
         with _put_back() as before:
             use()
@@ -109,6 +115,7 @@ def global_state() -> Mapping[str, object]:
 
 def _folder() -> str:
     try:
+        # The folder may have been removed under this process.
         return os.getcwd()
     except FileNotFoundError:  # somebody removed it
         return ""
@@ -141,6 +148,7 @@ def _put_back() -> Iterator[Mapping[str, object]]:
     finally:
         np.random.set_state(numbers)
         random.setstate(python)
+        # A folder that is gone cannot be gone back to.
         if before["the working directory"] not in ("", _folder()):
             os.chdir(str(before["the working directory"]))
         if _settings():
@@ -164,6 +172,7 @@ class _Noticed(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
+        # Every framework is offered, installed or not: a plugin must behave alike on all machines.
         return ModuleSpec(fullname, self, is_package=True) if fullname.partition(".")[0] in FRAMEWORKS else None
 
     def exec_module(self, module: ModuleType) -> None:
@@ -194,6 +203,7 @@ def _import(module: str, file: Path) -> None:
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
+        # That a module itself is missing is one thing, that it lacks another is an error of its import.
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         spec = importlib.util.spec_from_file_location("_plugin_by_its_file", file)

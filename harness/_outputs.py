@@ -46,6 +46,7 @@ def write_output(path: Path, content: bytes | str, *, is_new: bool = False, make
         if makes_folder:
             path.parent.mkdir(parents=True, exist_ok=True)
         if is_new:
+            # By lexists: a link to nothing would be followed and written through.
             if os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, "")
             _put(path, data, None, is_new=True)
@@ -54,6 +55,7 @@ def write_output(path: Path, content: bytes | str, *, is_new: bool = False, make
         if before is not None and (_is_of_a_process(path) or not stat.S_ISREG(before.st_mode)):
             _pass_on(path, data)
         else:
+            # Through links to the file itself, which a rename would otherwise replace by a plain file.
             _replace(Path(os.path.realpath(path)), data, before)
     except FileExistsError:
         raise SpecError(f"{path} exists already and was left as it is; name another file") from None
@@ -93,6 +95,7 @@ def _replace(path: Path, data: bytes, before: os.stat_result | None) -> None:
     try:
         _put(path, data, before, is_new=False)
     except OSError as error:
+        # A new file has nothing that could be overwritten in its place.
         if before is None or error.errno not in _IN_PLACE:
             raise
         _overwrite(path, data)
@@ -115,6 +118,7 @@ def _fill(handle: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
         left = left[os.write(handle, left) :]
+    # Shorter than before: the end of the old content would follow.
     os.ftruncate(handle, len(data))
     os.fsync(handle)
 
@@ -134,6 +138,7 @@ def _put(path: Path, data: bytes, before: os.stat_result | None, *, is_new: bool
             _name(handle, path)
             return
         part = _part(path)
+        # A name for the nameless, then the swap: `link` cannot replace what is there.
         _name(handle, part)
     try:
         os.replace(part, path)
@@ -183,6 +188,7 @@ def _complete(handle: int, data: bytes, before: os.stat_result | None) -> None:
     if before is None:
         _files.readable_as_usual(handle)
     else:
+        # The rights that the old file had; without permission to set them it keeps those of a new one.
         with suppress(OSError):
             os.fchmod(handle, stat.S_IMODE(before.st_mode))
     _fill(handle, data)

@@ -68,6 +68,7 @@ def check_task(task: Task, data_dir: Path | None = None) -> None:
     _check_weights(problem, again, where)
     for split in _SPLITS:
         _check_batches(problem, split, where)
+    # Numbers that every metric can be computed from.
     value = problem.value(Evaluation(nats=12.0, items=10, correct=5))
     demand(isinstance(value, int | float) and math.isfinite(value), where, f"a metric that is a number, got {value!r}")
 
@@ -90,6 +91,7 @@ def _check_weights(problem: Problem, again: Problem, where: str) -> None:
         demand(np.isfinite(array).all(), at, "finite weights")
         demand(np.array_equal(array, same[name]), at, "the same weights for the same seed")
     other = problem.initial_weights(2)
+    # Some tensors, biases say, may be alike; all of them never.
     differ = any(not np.array_equal(weights[name], other[name]) for name in tensors)
     demand(differ, where, "other weights for another seed")
 
@@ -105,6 +107,7 @@ def _check_batches(problem: Problem, split: Split, where: str) -> None:
         demand(len(batches) == steps, at, f"{steps} batches, as its recipe says, got {len(batches)}")
         demand(len(shapes) == 1, at, f"batches of one shape, got {sorted(shapes)}")
     else:
+        # Evaluation has nothing random: neither epoch nor seed may change its batches.
         other = problem.batches(split, 5, np.random.default_rng(4))
         demand(_equal(batches, list(other)), at, "the same batches in every epoch and for every seed")
     demand(_equal(batches, list(again)), at, "the same batches for the same generator")
@@ -200,6 +203,7 @@ def check_backend(backend: Backend, problem: Problem | None = None) -> None:
     refused = backend.why_not(tried, settings)
     demand(refused is None, where, f"to train one hidden layer by plain SGD; it refuses: {refused}")
     first = State(tried.initial_weights(1))
+    # One session for all but the training, which needs fresh ones.
     session = backend.open(tried, settings)
     try:
         _check_state(session, first, where)
@@ -242,6 +246,7 @@ def _check_gradients(session: Session, problem: Problem, where: str) -> None:
 
 
 def _check_masks(session: Session, where: str) -> None:
+    # The first matrix: a bias has no mask.
     name = next(name for name, array in session.weights().items() if array.ndim > 1)
     mask = np.ones(session.weights()[name].shape, np.bool_)
     mask.flat[::2] = False
@@ -286,6 +291,7 @@ def _check_training(backend: Backend, problem: Problem, first: State, where: str
     demand(changed, where, "training to change the weights")
     half, _ = run(((0, epochs[0]),), first)
     whole, _ = run(((1, epochs[1]),), half)
+    # In two sessions with the state stored between them, against one session without a stop.
     _same(whole, both, where, "an epoch after a stop to be the epoch without one")
 
 
@@ -315,6 +321,7 @@ def check_hardware(model: HardwareModel) -> None:
         demand(isinstance(cost, Cost), at, f"a Cost, got {type(cost).__name__}")
         left = all(np.array_equal(mask, before[tensor]) for tensor, mask in workload.masks.items())
         demand(left, at, "the masks to be left as they were")
+        # Costed twice, so that a model which remembers shows it.
         demand(model.cost(workload) == cost, at, "the same cost when asked twice")
         _check_figures(cost, name == "dense", at)
     demand(costed, where, f"a cost of dense, random or banked masks; it refuses them all: {refused}")

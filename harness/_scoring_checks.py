@@ -26,6 +26,7 @@ def check_score(score: Score, shapes: Sequence[tuple[int, int]] = SHAPES) -> Non
     needed = {measured.what for measured in score.measurements()}
     demand(needed <= set(score.needs), where, f"measurements of what it `needs`, got {', '.join(sorted(needed))}")
     for rows, cols in shapes:
+        # All weights zero, too: a division by their largest is then found out.
         for scale in (1.0, 0.0):
             given = _score_input(score, rows, cols, scale)
             weights, before = given.weights.copy(), {need: values.copy() for need, values in given.needed.items()}
@@ -42,6 +43,7 @@ def check_score(score: Score, shapes: Sequence[tuple[int, int]] = SHAPES) -> Non
                 _check_values(score.solved(given, mask), given.weights, at, "solved weights")
                 same = np.ones_like(mask)
                 kept = score.solved(given, same)
+                # What is not pruned has nothing to make up for.
                 close = np.allclose(kept, given.weights, rtol=1e-4, atol=1e-6)
                 demand(close, at, "weights that stay as they are where nothing is pruned")
 
@@ -82,6 +84,7 @@ def check_schedule(schedule: Schedule) -> None:
     Raises:
         PluginContractError: the first promise it breaks.
     """
+    # 64 points see every schedule's steps, and no fraction of them is rounded.
     steps = [step / 64 for step in range(64)]
     for initial, final in ((0.0, 0.9), (0.0, 0.5), (0.25, 0.97), (0.5, 0.5)):
         where = f"{schedule.label()} from {initial} to {final}"

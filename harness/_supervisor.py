@@ -69,9 +69,11 @@ def supervised(command: Callable[[], None]) -> None:
         command()
         return
     if child == 0:
+        # From here on two processes: the child goes on as the command, this one only watches.
         os.close(reader)
         _line.append(writer)
         _family.signal_at_death(signal.SIGKILL)
+        # The parent may have ended between the fork and the request to be told.
         if os.getppid() != above:
             os._exit(1)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -118,6 +120,7 @@ class _Watch:
     def _wait(self) -> int:
         codes: dict[int, int] = {}
         awaited = {*self._interrupts, signal.SIGCHLD}
+        # Without an interrupt there is no deadline, and nothing to wake up for.
         while self._child not in codes:
             heard = signal.sigtimedwait(awaited, _LOOK_S) if self._first else signal.sigwaitinfo(awaited)
             if heard is not None and heard.si_signo in self._interrupts:
@@ -135,8 +138,10 @@ class _Watch:
             with suppress(OSError):
                 os.kill(self._child, number)
         if self._first is not None and now - self._last < ONE_S:
+            # Ctrl-C and what a wrapper hands on are one.
             return
         self._first, self._last, self._count = self._first or number, now, self._count + 1
+        # Less time for each further one; the third ends it at once.
         allowed = (HEARD_S, HEARD_S if self._was_taken else AGAIN_S, 0.0)[min(self._count, 3) - 1]
         self._until = now + allowed if self._count == 1 else min(self._until, now + allowed)
 
@@ -158,5 +163,6 @@ def _crash(number: int) -> str:
 def _say(text: str) -> None:
     with suppress(OSError):
         if os.isatty(2):
+            # Written by hand: at this point no library may be in a state to print.
             os.write(2, b"\x1b[?25h\r")  # a display that was killed has left the cursor hidden
         os.write(2, f"{text}\n".encode())

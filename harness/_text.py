@@ -77,6 +77,7 @@ def span(seconds: float) -> str:
 
 
 def _escaped(char: str) -> str:
+    # Spaces of other widths are readable; whatever acts on a terminal is not.
     if unicodedata.category(char) == "Zs":
         return char  # a space of another width does no harm
     return char.encode("unicode_escape", "backslashreplace").decode("ascii")

@@ -28,6 +28,8 @@ def closest(word: str, known: Iterable[str]) -> str | None:
         return None
     best, found = _CUTOFF, None
     for each in known:
+        # By letters for misspelt words, by words for abbreviations: `lr_rewinding` is far from
+        # `learning_rate_rewinding` by letters.
         likeness = max(_by_letters(word.lower(), each.lower()), _by_words(_parts(word), _parts(each)))
         if likeness > best or (found is None and likeness == best):
             best, found = likeness, each
@@ -61,6 +63,7 @@ def _paired(words: Sequence[str], others: Sequence[str]) -> float:
     found = 0.0
     for place, word in enumerate(words):
         likest = max(_by_letters(word, other) for other in others)
+        # In this order: a word like another one is no abbreviation of it.
         found += likest if likest >= _SAME_WORD else _is_short(word, others) or _is_spelt_out(place, words, others)
     return found
 

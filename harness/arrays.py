@@ -25,5 +25,6 @@ def keep_count(size: int, sparsity: float) -> int:
         size: number of weights (or cells) that share one quota.
         sparsity: fraction of zeros, in [0, 1).
     """
+    # By its shortest decimal: 0.58 is 58 in 100, not the binary number just below it.
     kept = Decimal(size) * (1 - Decimal(repr(float(sparsity))))
     return int(kept.quantize(Decimal(1), rounding=ROUND_HALF_UP))

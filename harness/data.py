@@ -310,6 +310,7 @@ def _is_right(path: Path, file: DataFile, *, thorough: bool) -> bool:
             stream.seek(-_GZIP_TAIL, os.SEEK_END)
             size = int.from_bytes(stream.read(_GZIP_TAIL), "little")  # the size of the content ends a gzip file
     wanted = file.unpacked or file
+    # A gzip file's time stamp and name differ from mirror to mirror: its content is what counts.
     return size == wanted.size and (
         not thorough or _sha256(path, packed and file.unpacked is not None) == wanted.sha256
     )

@@ -74,6 +74,7 @@ def main() -> None:
         # that is no UTF-8 is printed with escapes, which JSON can hold too.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    # Before the command imports any library: one in C may print while it loads.
     _take_stdout()
     try:
         code = app(prog_name="harness", standalone_mode=False)
@@ -101,5 +102,6 @@ def _take_stdout() -> None:
         os.dup2(2, 1)
     except OSError:  # one of them is closed
         return
+    # Line by line for a terminal, in blocks for anything else, as Python itself does.
     buffering = 1 if os.isatty(kept) else -1
     sys.stdout = open(kept, "w", buffering, encoding="utf-8", errors="backslashreplace")  # for good

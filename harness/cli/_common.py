@@ -91,6 +91,7 @@ def _console(*, stderr: bool) -> "Console":
     from rich.console import Console
 
     console = Console(stderr=stderr, highlight=False) if stderr else Console(file=_product.get(), highlight=False)
+    # Rich would take 80 columns where nobody says how many there are.
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PLAIN_WIDTH
     return console
@@ -202,6 +203,7 @@ class _Signals:
         # Only the main thread may handle signals; elsewhere somebody else does.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
+                # A job in the background ignores Ctrl-C, which is meant for the one in front.
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as for a job in the background
                     self._previous[number] = signal.signal(number, self._interrupt)
         return self
@@ -212,6 +214,7 @@ class _Signals:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
+        # A terminal and a supervisor may both hand on one Ctrl-C: it is one.
         if now - self._last < _supervisor.ONE_S:
             return
         self._last = now
@@ -231,6 +234,7 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
     def run(*args: P.args, **kwargs: P.kwargs) -> None:
         signals = _Signals()
         try:
+            # The signals inside and the product around them: what a late interrupt prints must still find stdout.
             with signals, _product_alone():
                 code = command(*args, **kwargs) or 0
         except KeyboardInterrupt:
@@ -240,6 +244,7 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             stderr().print("interrupted; everything finished is kept, and the same command continues", style="yellow")
             code = signals.exit_code
+        # Both have their exit codes: the one is a choice, the other a reader that has gone.
         except (typer.Exit, BrokenPipeError):
             raise
         except Exception as error:
@@ -262,6 +267,7 @@ def explained(error: Exception) -> int:
         text = lines[0] if len(lines) == 1 else "\n".join([f"{len(lines)} mistakes, nothing was run", *lines])
         stderr().print(Text.assemble(("error: ", "bold red"), (text, "red")), soft_wrap=True)
         return error.exit_code
+    # Without a file name it is stdout that could not be written: files of ours are named by who writes them.
     if isinstance(error, OSError) and error.errno in _NO_SPACE and error.filename is None:
         # No file has a name here: it is stdout, or a disk that filled up under it.
         with suppress(OSError):

@@ -58,6 +58,7 @@ def fetch(
         before = data.fetch(
             name, folder, base_url=base_url, progress=lambda file, done, size: shown.update(bars[file], completed=done)
         )
+    # What was right before is told as it was; the others have been fetched to their usual place.
     for file in before:
         state = "was there already" if file.state == "ok" else "fetched"
         path = file.path if file.state == "ok" else folder / name / file.file.name

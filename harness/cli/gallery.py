@@ -78,6 +78,7 @@ def _piece(pattern: Pattern) -> Piece:
 
 def _mask(pattern: Pattern) -> Mask:
     """The mask of one LSTM's input matrix; beside it the recurrent one, where the pattern looks at both."""
+    # A seed of the gallery's own: its pictures are compared with those of the last time.
     rng = np.random.default_rng(5)
     scores = {tensor.name: np.abs(rng.normal(size=tensor.shape)) for tensor in _TENSORS}
     masks = {}
@@ -86,6 +87,7 @@ def _mask(pattern: Pattern) -> Mask:
     elif is_coupled(pattern, _TENSORS):
         masks = Coupling.of(_TENSORS).masks(scores, _SPARSITY)
     if masks:
+        # A column between the two matrices that belongs to neither.
         gap = np.zeros((4 * _UNITS, 1), np.bool_)
         first, second = (masks[tensor.name] for tensor in _TENSORS)
         return np.concatenate([first, gap, second], axis=1)
@@ -132,6 +134,7 @@ def _squares(mask: Mask) -> str:
     """The matrix as pale ground, every run of kept weights as one dark rectangle."""
     runs = []
     for row, line in enumerate(mask):
+        # Where kept and dropped meet, with a border on each side: starts and ends of runs alternate.
         edges = np.flatnonzero(np.diff(np.concatenate([[False], line, [False]]).astype(np.int8)))
         runs += [
             f"M{start * _CELL} {row * _CELL}h{(stop - start) * _CELL}v{_CELL - 1}h-{(stop - start) * _CELL}z"
@@ -175,6 +178,7 @@ def _png(pieces: Sequence[Piece]) -> bytes:
 def _title(piece: Piece) -> str:
     if piece.mask is None:
         return piece.label
+    # The gap is no weight and must not be counted as one.
     weights = np.delete(piece.mask, _INPUTS, axis=1) if piece.mask.shape[1] > _INPUTS else piece.mask
     return f"{piece.label}: {1 - weights.mean():.0%} zeros"
 

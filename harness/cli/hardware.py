@@ -266,6 +266,7 @@ def sweep(
         designs.whole_numbers(fifo_depth, "--fifo-depth"),
         () if clock is None else designs.numbers(clock, "--clock"),
     )
+    # Before anything is computed: a sweep takes minutes, a wrong suffix is told at once.
     for path in output or ():
         designs.check_output(path)
     given = _given(file, workload, layout, banks, output_size, activation_density)
@@ -351,6 +352,7 @@ def _by_layer(texts: list[str] | None, option: str) -> dict[str, str]:
 
     found: dict[str, str] = {}
     for text in texts or ():
+        # A value without a layer has an empty name, which stands for all of them.
         name, _, value = text.rpartition("=")
         if name in found:
             raise SpecError(f"{option}: expected every layer once, got {text!r} again; remove one")
@@ -404,5 +406,6 @@ def _request(
     from harness.costing.costs import Request
     from harness.costing.entries import engine_entry
 
+    # Every model in place of the first that can: `all` is no name of one.
     wanted = known if models and "all" in models else tuple(dict.fromkeys(models or ()))
     return Request(wanted, tuple(engine_entry(text) for text in engines or ()), parameters)

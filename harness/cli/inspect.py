@@ -234,6 +234,7 @@ def _epochs(each: "RunStatus") -> str:
 
 
 def _at(each: "RunStatus") -> range:
+    # A finished run may still list stages that it was at when its status was written.
     return range(len(each.running)) if each.state in ("running", "died") else range(0)
 
 
@@ -242,6 +243,7 @@ def _stage(each: "RunStatus", place: int) -> str:
     parts = [stage.label]
     if stage.steps:
         parts.append(f"step {stage.step} of {stage.steps}")
+    # By the run's own clock: its host's may differ from this one's.
     if each.state == "running" and each.written >= stage.since > 0:
         parts.append(f"for {span(each.written - stage.since)}")
     if stage.before is not None:
@@ -273,6 +275,7 @@ def logs(
     found = find_cell(store, cell, run)
     if follow:
         if not _print_pieces(inspection.follow(store, found, data_dir), found):
+            # Asked again, since the cell may have changed while its logs were followed.
             now = find_cell(store, found.record.cell, str(found.folder))
             stderr().print(inspection.why_no_log(store, now), markup=False, soft_wrap=True)
         return

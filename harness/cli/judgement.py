@@ -102,6 +102,7 @@ def compare(
         free.append(label)
     else:
         second = _side(str(b), store)[1]
+    # The tables name both sides: two of one name could not be told apart.
     first, second = _told_apart(first, second, a, str(b))
     if margin is None and folder is not None:
         margin = margin_of(folder)
@@ -159,6 +160,7 @@ def _split(between: str, side: "Side") -> "tuple[str, Side, Side]":
         )
     sides = []
     for name in names:
+        # The whole label first; a name before its parameters stands for all of that name only where no label is it.
         chosen = [record for record in side.records if name == str(getattr(record, label))]
         if not chosen:
             chosen = [record for record in side.records if str(getattr(record, label)).partition("(")[0] == name]

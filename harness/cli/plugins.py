@@ -199,6 +199,7 @@ def check(
         print_json(found)
     else:
         for verdict in found:
+            # What `check` prints is one line a verdict, so that it can be searched.
             said = "" if verdict["result"] == "ok" else f": {verdict['said']}"
             echo(f"{verdict['result']}  {verdict['kind'] or '?'} {verdict['name']}, {verdict['check']}{said}")
     return EXIT_GATE if any(verdict["result"] == "failed" for verdict in found) else 0

@@ -113,6 +113,7 @@ def _checked(kind: str, name: str, registry: "Registry") -> None:
     if kind not in KINDS:
         raise SpecError(f"plugins new: expected a kind ({', '.join(KINDS)}), got {kind!r}")
     if not _is_name(name):
+        # What the user most likely meant, as a name that would be taken.
         near = re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")
         near = near if _is_name(near) else f"my_{near or kind}"
         raise SpecError(f"plugins new: expected a snake_case name that means nothing else, got {name!r}; take {near!r}")
@@ -172,6 +173,7 @@ def _experiment(kind: str, name: str, plugins: str) -> str:
 
 def _write(texts: Mapping[Path, str]) -> None:
     """Write files that are not there yet; all of them, or none where one is."""
+    # All names are looked at before the first file is written.
     for path in texts:
         if path.exists() or path.is_symlink():
             raise SpecError(f"{path} exists already and was left as it is; take another name, or another file with -o")

@@ -90,6 +90,7 @@ def gc(
 
 
 def _print(found: "Collected") -> None:
+    # By kind, in the order of the table above: what costs least to lose comes first.
     for kind, description in KINDS.items():
         items = [item for item in found.items if item.kind == kind]
         if items:
