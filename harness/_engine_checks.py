@@ -151,9 +151,13 @@ def _check_run(engine: Engine, product: Product, shape: EngineShape, run: Run, a
     demand(0 <= run.last <= run.issue_cycles, at, f"last in [0, {run.issue_cycles}], got {run.last}")
     rows = run.last_rows
     demand(rows is None or 1 <= rows <= product.rows, at, f"last_rows in [1, {product.rows}], got {rows}")
-    demand(run.stored_words >= product.nnz, at, f"all {product.nnz} weights to be stored, got {run.stored_words}")
-    bits = product.nnz * Conditions().weight_bits
+    # Weights that are wired into a circuit are stored nowhere.
+    stored = 0 if engine.unrolled else product.nnz
+    demand(run.stored_words >= stored, at, f"all {stored} weights to be stored, got {run.stored_words}")
+    bits = stored * Conditions().weight_bits
     demand(run.stored_bits >= bits, at, f"at least {bits} bits to be stored, got {run.stored_bits}")
+    has_logic = run.logic is not None and run.logic.lut >= 0 and run.logic.ff >= 0
+    demand(has_logic or not engine.unrolled, at, f"the LUTs and flip-flops of its circuit, got {run.logic}")
     for ram in run.rams:
         sound = ram.width >= 1 and ram.depth >= 0 and ram.count >= 1
         demand(sound, at, f"memories of at least one bit, 0 words and one copy, got {ram}")

@@ -20,6 +20,10 @@ from harness.api.component import Component
 from harness.api.network import Convolution
 from harness.arrays import Mask
 
+HardwareClass = Literal["time-shared", "streamed", "systolic", "unrolled"]
+"""Arrays that take turns with weights on chip or with weights from memory, arrays that take whole layers, circuits of
+constant weights."""
+
 RamPurpose = Literal["weights", "pointers", "accumulators", "vector", "fifo", "state"]
 
 
@@ -33,6 +37,8 @@ class Part:
         mask: True where a weight is kept, in the tensor's own row order; None where only `kept` is known.
         kept: number of weights kept.
         banks: equally filled banks per row, if any.
+        values: the weights as integers of the number format, in the tensor's own row order, where they are known and an
+            engine asks for them (`reads_values`).
     """
 
     tensor: str
@@ -41,6 +47,7 @@ class Part:
     mask: Mask | None
     kept: int
     banks: int | None = None
+    values: NDArray[np.int64] | None = None
 
     @property
     def size(self) -> int:
@@ -317,6 +324,7 @@ class Run:
         stored_words: values stored, padding included; divided by the non-zeros it says what padding costs.
         busy: cycles in which each PE works, a histogram's raw data; None where it is not known.
         fifo_high_water: most entries that ever waited in one FIFO.
+        logic: LUTs and flip-flops of a circuit that serves this product alone; they add up over the products.
         notes: what a reader must know, as sentences.
     """
 
@@ -328,6 +336,7 @@ class Run:
     stored_words: Fraction = Fraction(0)
     busy: NDArray[np.int64] | None = field(default=None, compare=False)
     fifo_high_water: int | None = None
+    logic: "Logic | None" = None
     notes: tuple[str, ...] = ()
 
     @cached_property
@@ -363,6 +372,11 @@ class Engine(Component):
     """Whether weights are read from off-chip memory every time, by design."""
     shares_operand: ClassVar[bool] = False
     """Whether neighbouring multipliers share an operand, so that a DSP block may pack two 8-bit products."""
+    unrolled: ClassVar[bool] = False
+    """Whether every kept weight is a circuit of its own, made of adders: nothing is shared in time, no budget of
+    multipliers bounds it, no weight is stored, and the circuits of several layers work at the same time."""
+    reads_values: ClassVar[bool] = False
+    """Whether its cost depends on the values of the weights (`Part.values`), and not on the masks alone."""
     validated_by: ClassVar[str] = ""
     """Whose measured accelerator its cycles were held against without being fitted to it; empty where nobody's was."""
 
@@ -377,6 +391,13 @@ class Engine(Component):
     def streams(self) -> int:
         """Independent inputs that one run serves at once."""
         return 1
+
+    @property
+    def hardware_class(self) -> HardwareClass:
+        """What kind of hardware it is: patterns rank differently on each."""
+        if self.unrolled:
+            return "unrolled"
+        return "streamed" if self.streams_weights else "systolic" if self.whole_layer else "time-shared"
 
     def refusal(self, product: Product) -> str | None:
         """Why this engine cannot run a product, as the end of a sentence; None if it can.

@@ -1,11 +1,13 @@
 """Hardware models: what a set of masked tensors costs."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from harness.api.component import Component, Frozen, JsonValue
@@ -16,6 +18,9 @@ from harness.api.validation import Check
 from harness.arrays import Mask
 
 Origin = Literal["measured", "modelled", "published"]
+
+Quantise = Callable[[NDArray[np.float64], NumberFormat], tuple[NDArray[np.float64], NDArray[np.int64]]]
+"""Weights (rows, cols) as integers of a number format (rows, cols), and the exponents of the rows' steps (rows,)."""
 
 Count = Annotated[int, Field(ge=0)]
 Quantity = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -35,6 +40,10 @@ class Workload:
         kept: number of weights kept, by name of a tensor without mask: enough for models that need no mask.
         activation_density: fraction of a layer's inputs that are not zero, by layer name; 1 where it is not known.
         convolutions: geometry of convolutions, by layer name, where the network does not tell it.
+        weights: the finished weights by tensor name, where they are known: for models that ask for them
+            (`HardwareModel.reads_weights`).
+        quantise: what makes integers of the weights of one product in a number format, and the exponent of every row's
+            step: the function that finished models are evaluated with.
     """
 
     network: Network
@@ -45,6 +54,8 @@ class Workload:
     kept: Mapping[str, int] = field(default_factory=dict)
     activation_density: Mapping[str, float] = field(default_factory=dict)
     convolutions: Mapping[str, Convolution] = field(default_factory=dict)
+    weights: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    quantise: Quantise | None = None
 
 
 class Cost(Frozen):
@@ -143,6 +154,10 @@ class HardwareModel(Component):
     def number_format(self) -> NumberFormat | None:
         """In which numbers it computes: finished models are evaluated in them too; None: they are not."""
         return None
+
+    def reads_weights(self) -> bool:
+        """Whether its cost depends on the weights' values: then workloads bring them where they are known."""
+        return False
 
     def group(self) -> str:
         """The label that the variants of one entry share: tables compare the engines under it."""

@@ -108,7 +108,9 @@ class Reader:
     def hardware(self, document: Mapping[str, JsonValue]) -> list[AxisValue]:
         """The hardware models, one per engine for an entry that names none."""
         entries = self._all("hardware", items(document.get("hardware"), ("hardware",)))
-        engines = [cast(type[Engine], self.registry.get("engine", name)) for name in self.registry.names("engine")]
+        installed = [cast(type[Engine], self.registry.get("engine", name)) for name in self.registry.names("engine")]
+        # No budget holds a circuit of constants: it is no peer of the others, and costed where it is named only.
+        engines = [engine for engine in installed if not engine.unrolled]
         found = [AxisValue(variant, entry.path) for entry in entries for variant in self._variants(entry, engines)]
         self._refuse_doubles("hardware", found)
         return found

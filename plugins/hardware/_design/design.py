@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
-from harness.api import Conditions, Engine, EngineShape, Frozen, Product, Ram, Run, exact_sum
+from harness.api import Conditions, Engine, EngineShape, Frozen, Logic, Product, Ram, Run, exact_sum
 
 from .._devices import Device, Usage
 from .placement import Placement, SmallMemory, deepest, place
@@ -218,7 +218,7 @@ def design(
     )
     multipliers = shape.multipliers * copies
     dsp, from_luts = _dsp(engine, products, multipliers, device, numerics)
-    estimate = _logic(engine, shape, multipliers, from_luts, numerics)
+    estimate = _unrolled(engine, runs, copies) or _logic(engine, shape, multipliers, from_luts, numerics)
     usage = {"dsp": device.usage("dsp", dsp), **memory.placement.usage}
     if estimate is not None:
         # The high end of the range: what fits must fit for certain.
@@ -243,6 +243,8 @@ def _dsp(
     engine: Engine, products: Sequence[Product], multipliers: int, device: Device, numerics: Numerics
 ) -> tuple[int, int]:
     """DSP blocks of the array and of the LSTM's element-wise part; and the multipliers made of LUTs instead."""
+    if engine.unrolled:  # constants are multiplied by adders, which its logic counts
+        multipliers = 0
     bits = numerics.conditions.operand_bits
     is_recurrent = any(product.units is not None for product in products)
     cell = _CELL_PRODUCTS * numerics.elementwise_units * is_recurrent
@@ -255,6 +257,15 @@ def _dsp(
     if array == single:
         return -(-(multipliers + cell) // int(array)), 0
     return -(-multipliers // int(array)) + -(-cell // int(single)), 0
+
+
+def _unrolled(engine: Engine, runs: Sequence[Run], copies: int) -> LogicEstimate | None:
+    """The logic of circuits that serve one product each; None where products share an array."""
+    found = [run.logic for run in runs if run.logic is not None]
+    if not found:
+        return None
+    total = Logic(lut=copies * sum(each.lut for each in found), ff=copies * sum(each.ff for each in found))
+    return LogicEstimate(total, total, f"engine {engine.name}, counted adder by adder, indicative")
 
 
 def _logic(

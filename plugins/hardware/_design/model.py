@@ -36,7 +36,7 @@ from ..engines.dense_mvm import DenseMvm
 from .design import Budget, Copies, Design, Inputs, Numerics, Runner, design
 from .front import front
 from .placement import SmallMemory
-from .products import CostedRole, left_out, products
+from .products import CostedRole, left_out, products, valued
 from .report import Choice, report
 from .search import SearchResult, Setting, search
 
@@ -174,6 +174,10 @@ class EngineModel(HardwareModel):
     def check(self, product: Product) -> None:
         """Raise SpecError if the model lacks something about a product."""
 
+    def reads_weights(self) -> bool:
+        """Whether the engine's cost depends on the values of the weights."""
+        return self.engine is not None and self.engine.reads_values
+
     def cost(self, workload: Workload) -> Cost:
         """Cost a workload on the fastest shape of the engine that fits.
 
@@ -181,7 +185,7 @@ class EngineModel(HardwareModel):
             SpecError: there is nothing to cost, the engine cannot run it, or the device is unknown.
             ShapeError: a mask does not have its tensor's shape, or there are more banks than columns.
         """
-        return self.cost_products(products(workload, self.roles), left_out(workload, self.roles))
+        return self.cost_products(self._work(workload), left_out(workload, self.roles))
 
     def cost_products(self, work: tuple[Product, ...], omitted: tuple[str, ...] = ()) -> Cost:
         """Cost products that run one after another; as `cost`. Several engines may share the products' counts."""
@@ -190,13 +194,18 @@ class EngineModel(HardwareModel):
 
     def designs(self, workload: Workload) -> tuple[Cost, ...]:
         """The fastest design, and those that no other beats in cycles, DSP blocks, RAM and bandwidth; as `cost`."""
-        work = products(workload, self.roles)
+        work = self._work(workload)
         found, choice, lines = self._searched(work, left_out(workload, self.roles))
         assert self.engine is not None  # a search has one
         setting = Setting(choice.device, choice.numerics, Budget(ram_blocks=self.ram_blocks, luts=self.luts))
         known = [each for each in (found.best, found.fits, found.streams) if each is not None]
         best = front(self.engine, work, lines, self.runner(self.engine), setting, known)
         return tuple(report(each, choice) for each in best or (found.best,))
+
+    def _work(self, workload: Workload) -> tuple[Product, ...]:
+        """The products, with the values of their weights where the engine asks for them and they are known."""
+        work = products(workload, self.roles)
+        return valued(work, workload, self._format()) if self.reads_weights() else work
 
     def _searched(
         self, work: tuple[Product, ...], omitted: tuple[str, ...]
@@ -218,7 +227,7 @@ class EngineModel(HardwareModel):
         setting = Setting(target, numerics, limits)
         lines = engine.lines(work, budget)
         found = search(engine, work, lines, self.runner(engine), setting)
-        given = sum(map(len, lines)) == 1
+        given = sum(map(len, lines)) == 1 and not engine.unrolled
         # An engine of one given shape is compared with a dense array of as many multipliers.
         equal = found.best.shape.multipliers if given else budget
         sizes = tuple(_Sizes.of(product) for product in work)

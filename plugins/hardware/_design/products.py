@@ -1,12 +1,13 @@
 """From a workload to the matrix-vector products that an engine runs one after another."""
 
+from dataclasses import replace
 from itertools import groupby
 from typing import Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from harness.api import Convolution, Part, Product, ShapeError, SpecError, Tensor, Workload
+from harness.api import Convolution, NumberFormat, Part, Product, ShapeError, SpecError, Tensor, Workload
 
 CostedRole = Literal["lstm", "dense", "softmax", "conv"]
 
@@ -41,6 +42,43 @@ def _products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Produc
         # Matrices of one layer that give different outputs run one after the other, as in a separable convolution.
         for (layer, _), tensors in groupby(chosen, key=lambda tensor: (tensor.layer, tensor.rows.size))
     )
+
+
+_VALUED: WeakKeyDictionary[Workload, dict[tuple[object, ...], tuple[Product, ...]]] = WeakKeyDictionary()
+
+
+def valued(work: tuple[Product, ...], workload: Workload, number_format: NumberFormat) -> tuple[Product, ...]:
+    """The same products with their weights as integers of a number format, those whose weights are known.
+
+    The matrices of a product share their steps, as they do where finished models are evaluated.
+
+    Raises:
+        ShapeError: weights have another shape than their tensor.
+    """
+    known = _VALUED.setdefault(workload, {})
+    place = (*map(id, work), number_format)
+    if place not in known:
+        known[place] = tuple(_with_values(product, workload, number_format) for product in work)
+    return known[place]
+
+
+def _with_values(product: Product, workload: Workload, number_format: NumberFormat) -> Product:
+    names = [part.tensor for part in product.parts]
+    if workload.quantise is None or not all(name in workload.weights for name in names):
+        return product
+    matrices = []
+    for part in product.parts:
+        weights = workload.weights[part.tensor]
+        if weights.shape != (part.rows, part.cols):
+            raise ShapeError(
+                f"hardware models expect weights of shape {(part.rows, part.cols)} for {part.tensor!r}, got "
+                f"{weights.shape}; weights are (outputs, inputs)"
+            )
+        matrices.append(weights if part.mask is None else np.where(part.mask, weights, 0.0))
+    integers, _ = workload.quantise(np.hstack(matrices), number_format)
+    pieces = np.split(integers.astype(np.int64), product.offsets[1:-1], axis=1)
+    parts = tuple(replace(part, values=piece) for part, piece in zip(product.parts, pieces, strict=True))
+    return replace(product, parts=parts)
 
 
 def left_out(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[str, ...]:

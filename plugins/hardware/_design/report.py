@@ -76,7 +76,7 @@ def report(best: Design, choice: Choice) -> Cost:
         clock_mhz=clock,
         clock_origin=choice.clock_origin,
         streams=streams,
-        steps_per_s=streams * 1e6 / latency_us,
+        steps_per_s=streams * 1e6 / (_interval(best, cycles) / clock),
         exact=choice.exact,
         baseline=choice.dense.engine.name,
         dense_cycles=dense_cycles,
@@ -104,6 +104,16 @@ def report(best: Design, choice: Choice) -> Cost:
         details=_details(best, choice),
         notes=tuple(_notes(best, choice)),
     )
+
+
+def _interval(best: Design, cycles: int) -> float:
+    """Cycles between two items: the latency, or what the busiest circuit takes where every layer has one of its own.
+
+    A recurrent layer waits for its own last output, whatever stands beside it.
+    """
+    if not best.engine.unrolled or any(layer.product.units is not None for layer in best.layers):
+        return cycles
+    return float(max(layer.run.issue_cycles * layer.repeats for layer in best.layers))
 
 
 def _stall(design: Design) -> Fraction:
@@ -142,6 +152,7 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
     dense = choice.dense
     return {
         "why": _why(best, choice),
+        "hardware_class": best.engine.hardware_class,
         "budget": choice.budget,
         "weight_bits": choice.numerics.conditions.weight_bits,
         "validated_by": best.engine.validated_by,
@@ -211,6 +222,8 @@ def _number(value: Fraction) -> float:
 def _why(best: Design, choice: Choice) -> str:
     if choice.given:
         return "as given"
+    if best.engine.unrolled:
+        return "fully unrolled: a circuit for every kept weight, whatever the budget of multipliers"
     which = "the fastest shape found that fits" if best.fits else "no shape fits with all weights on chip; the fastest"
     return f"{which}, of at most {choice.budget} multipliers"
 

@@ -109,8 +109,8 @@ def _inputs(product: Product) -> int:
         return product.parts[0].cols if len(product.parts) > 1 else 0
     if product.convolution is None:
         return product.cols * product.pixels
-    conv = product.convolution
-    return conv.inputs * conv.stride**2 * conv.output[0] * conv.output[1]
+    height, width = product.convolution.read
+    return product.convolution.inputs * height * width
 
 
 def _outputs(product: Product) -> int:

@@ -608,9 +608,10 @@ hardware:
 
     assert sum(cell.is_dense for cell in experiment.cells) == 4
     assert sum(not cell.is_dense for cell in experiment.cells) == 4 * 3 * 3 * 4
-    # The first model names no engine: it is costed on every one that is installed.
+    # The first model names no engine: it is costed on every one that is installed and shares a budget of multipliers.
+    shared = [name for name in registry.names("engine") if not registry.get("engine", name).unrolled]
     assert [model.label() for model in experiment.hardware] == [
-        *(f"fpga_analytic[{engine}]" for engine in registry.names("engine")),
+        *(f"fpga_analytic[{engine}]" for engine in shared),
         "cycle_simulator[bank]",
     ]
 

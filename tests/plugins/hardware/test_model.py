@@ -59,8 +59,15 @@ def test_an_engine_may_have_parameters_and_a_label():
 
 
 @pytest.mark.parametrize("entry", ["fpga_analytic", "{name: fpga_analytic, engine: all}"])
-def test_an_entry_without_an_engine_stands_for_all_of_them(entry):
-    assert labels(entry) == [f"fpga_analytic[{name}]" for name in REGISTRY.names("engine")]
+def test_an_entry_without_an_engine_stands_for_all_that_share_a_budget(entry):
+    shared = [engine.name for engine in ENGINES if not engine.unrolled]
+
+    assert labels(entry) == [f"fpga_analytic[{name}]" for name in shared]
+    assert "static_dataflow" not in shared
+
+
+def test_a_circuit_that_no_budget_bounds_is_costed_where_it_is_named():
+    assert labels("{name: fpga_analytic, engine: static_dataflow}") == ["fpga_analytic[static_dataflow]"]
 
 
 def test_parameters_of_the_model_stand_before_the_engine_in_its_label():
@@ -246,7 +253,7 @@ def test_a_cost_keeps_the_laws_of_costs(make, model, engine, kind):
         -sum(int(mask.sum()) for mask in workload.masks.values()) * cost.streams // cost.multipliers
     )
     assert 0 <= cost.utilisation <= 1
-    assert cost.multipliers <= 64
+    assert cost.multipliers <= 64 or engine.unrolled  # constants are no multipliers that a budget counts
     assert sum(cost.details["parts"].values()) <= cost.cycles + 1e-4
     assert min(cost.details["parts"].values()) >= 0
     assert cost.latency_us == pytest.approx(cost.cycles / cost.clock_mhz)

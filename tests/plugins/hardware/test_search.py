@@ -104,7 +104,8 @@ def test_no_array_given_by_hand_beats_the_search_for_a_convolution(make, budget)
 
 
 def test_every_engine_that_searches_is_under_this_law():
-    names = {row.name for row in REGISTRY.rows if row.kind == "engine" and row.distribution == DISTRIBUTION}
+    ours = [row for row in REGISTRY.rows if row.kind == "engine" and row.distribution == DISTRIBUTION]
+    names = {row.name for row in ours if not row.component.unrolled}  # of which there is one shape
 
     assert names == set(SIZES)
 

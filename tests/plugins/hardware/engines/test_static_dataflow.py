@@ -1,0 +1,299 @@
+"""Unrolled circuits: they compute what they stand for, need no more adders than they must, and zeros vanish."""
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from harness_plugins.hardware.engines.static_dataflow import StaticDataflow
+from harness_plugins.hardware.engines.static_dataflow.circuit import circuit, widths
+from harness_plugins.hardware.engines.static_dataflow.digits import digit_counts, drawn_values, signed_digits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from harness.api import Conditions, Part, Product, Workload
+from harness.discovery.finding import discover
+from harness.fixed_point.quantise import quantised
+from harness.testing import check_engine, engine_products
+
+matrices = st.tuples(st.integers(1, 6), st.integers(1, 6)).flatmap(
+    lambda shape: arrays(np.int64, shape, elements=st.sampled_from([0, 0, 0, 1, -1, 3, -7, 11, 85, -128, 127]))
+)
+
+
+def valued(values):
+    """One product with these integers as its weights."""
+    mask = values != 0
+    return Product("layer", (Part("fc", *values.shape, mask, int(mask.sum()), values=values),))
+
+
+def run(product, bits=8, engine=None):
+    engine = engine or StaticDataflow()
+    conditions = Conditions(weight_bits=bits, activation_bits=bits)
+    return engine.simulate(product, engine.fixed_shape([product], 1), conditions)
+
+
+def pruned(kind, seed, size=64, sparsity=0.75, bits=8):
+    """Normally distributed weights of a square matrix, the largest kept, as integers."""
+    weights = np.random.default_rng(seed).standard_normal((size, size))
+    magnitudes = np.abs(weights)
+    if kind == "unstructured":
+        mask = magnitudes >= np.quantile(magnitudes, sparsity)
+    elif kind == "banks":
+        order = (-magnitudes.reshape(size, -1, 8)).argsort(axis=-1).argsort(axis=-1)
+        mask = (order < 8 * (1 - sparsity)).reshape(size, size)
+    else:
+        sums = magnitudes.reshape(size // 4, 4, size // 4, 4).sum(axis=(1, 3))
+        mask = np.kron(sums >= np.quantile(sums, sparsity), np.ones((4, 4))) > 0
+    return np.round(weights * mask / magnitudes.max() * (2 ** (bits - 1) - 1)).astype(np.int64)
+
+
+# --- digits ---------------------------------------------------------------------------------------------------------
+
+
+@given(values=arrays(np.int64, st.integers(1, 20), elements=st.integers(-(2**15), 2**15 - 1)))
+def test_signed_digits_add_up_have_no_neighbours_and_are_as_many_as_the_closed_form_says(values):
+    place, power, sign = signed_digits(values)
+    total = np.zeros_like(values)
+    np.add.at(total, place, sign << power)
+
+    assert (total == values).all()
+    assert (np.bincount(place, minlength=len(values)) == digit_counts(values)).all()
+    order = np.lexsort((power, place))
+    neighbours = np.diff(power[order])[np.diff(place[order]) == 0]
+    assert (neighbours >= 2).all()
+
+
+def test_drawn_values_stand_where_weights_are_kept_and_are_the_same_for_the_same_mask():
+    mask = np.random.default_rng(0).random((20, 30)) < 0.3
+    values = drawn_values(mask, 6, 0.3)
+
+    assert ((values != 0) == mask).all()
+    assert np.abs(values).max() <= 31
+    assert (drawn_values(mask, 6, 0.3) == values).all()
+
+
+def test_of_kept_weights_more_pruning_leaves_larger_ones():
+    mask = np.ones((100, 100), np.bool_)
+
+    assert np.abs(drawn_values(mask, 8, 0.1)).mean() > np.abs(drawn_values(mask, 8, 0.9)).mean()
+
+
+# --- circuits -------------------------------------------------------------------------------------------------------
+
+
+@given(weights=matrices, share=st.booleans(), seed=st.integers(0, 9))
+@settings(deadline=None)
+def test_a_circuit_computes_the_product(weights, share, seed):
+    vectors = np.random.default_rng(seed).integers(-128, 128, size=(weights.shape[1], 3))
+
+    assert (circuit(weights, 8, share=share).evaluate(vectors) == weights @ vectors).all()
+
+
+@given(weights=matrices)
+@settings(deadline=None)
+def test_no_value_leaves_the_range_that_its_width_was_chosen_for(weights):
+    found = circuit(weights, 8)
+    cols = weights.shape[1]
+    extremes = np.array([np.where(row >= 0, 127, -128) for row in weights]).T
+    sums = found.evaluate(extremes.reshape(cols, -1))
+
+    wide = widths(found.low, found.high)[found.outputs]
+    limit = 1 << (wide + found.output_shift - 1)
+    assert (np.abs(sums) <= limit[:, None])[found.outputs >= 0].all()
+
+
+@given(weights=matrices)
+@settings(deadline=None)
+def test_without_sharing_a_row_takes_an_adder_less_than_it_has_digits(weights):
+    plain = circuit(weights, 8, share=False)
+    digits = digit_counts(weights).sum(axis=1)
+    negative = int((plain.output_sign < 0).sum())  # rows of which every digit is negative
+
+    assert plain.adders == np.maximum(digits - 1, 0).sum() + negative
+    assert negative <= ((weights <= 0).all(axis=1) & weights.any(axis=1)).sum()
+
+
+@given(weights=matrices)
+@settings(deadline=None)
+def test_sharing_never_takes_more_adders(weights):
+    assert len(circuit(weights, 8).left) <= len(circuit(weights, 8, share=False).left)
+
+
+def test_the_tree_is_as_deep_as_the_digits_ask_for():
+    ones = np.ones((1, 37), dtype=np.int64)
+
+    assert circuit(ones, 8, share=False).levels == 6  # ceil(log2(37))
+
+
+def test_a_worked_example_shares_the_pair_that_all_rows_have():
+    # x0 + 2 x1 stands in all rows; the third has it four times as large and subtracts x2.
+    weights = np.array([[1, 2, 0], [1, 2, 1], [4, 8, -1]])
+    found = circuit(weights, 8)
+
+    assert found.digits == 8
+    assert found.shared == 1
+    assert found.adders == 3
+    assert found.levels == 2
+    # x0 + 2 x1 is in [-384, 381]: 10 bits, one of which passes; adding x2: 10; times 4 minus x2: 12, none passes.
+    assert found.luts == 9 + 10 + 12
+
+
+def test_registers_cut_every_path_and_hold_what_waits():
+    one = circuit(np.array([[1, 1, 1, 1, 1, 1, 1, 1]]), 4, share=False)
+
+    assert [one.stages(levels) for levels in (1, 2, 3, 9)] == [3, 2, 1, 1]
+    assert one.registers(9) == 8 * 4 + 7  # inputs, and one output of three bits more
+    assert one.registers(1) == 8 * 4 + 4 * 5 + 2 * 6 + 7
+    assert one.registers(2) == 8 * 4 + 2 * 6 + 7
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_in_a_circuit_banks_buy_nothing_and_blocks_share_more(seed):
+    sizes = {kind: circuit(pruned(kind, seed), 8).luts for kind in ("blocks", "unstructured", "banks")}
+
+    assert sizes["blocks"] < 0.9 * sizes["unstructured"]
+    assert abs(sizes["banks"] / sizes["unstructured"] - 1) < 0.05
+
+
+RECORDED = {
+    ("blocks", 64, 0.75, 8): (16773, 1408), ("unstructured", 64, 0.75, 8): (21101, 1710),
+    ("banks", 64, 0.75, 8): (20750, 1707), ("unstructured", 32, 0.5, 8): (9374, 785),
+    ("banks", 32, 0.5, 8): (9502, 793), ("unstructured", 16, 0.5, 6): (1840, 175),
+}  # fmt: skip
+"""Adder bits and adders that alkaid 0.8.2 found, inputs of 8 bits; the greedy search of a solver made for this."""
+
+
+@pytest.mark.parametrize("case", RECORDED, ids=lambda case: "-".join(map(str, case)))
+def test_our_adders_are_those_of_a_solver_made_for_this_within_a_tenth(case):
+    kind, size, sparsity, bits = case
+    found = circuit(pruned(kind, 0, size, sparsity, bits), 8)
+    wanted_bits, wanted_adders = RECORDED[case]
+
+    assert found.luts == pytest.approx(wanted_bits, rel=0.1)
+    assert found.adders == pytest.approx(wanted_adders, rel=0.1)
+
+
+@pytest.mark.skipif(
+    find_spec("alkaid") is None, reason="alkaid is not installed: the recorded figures above stand for it"
+)
+@pytest.mark.parametrize("kind", ["blocks", "unstructured", "banks"])
+def test_live_the_solver_finds_what_was_recorded_of_it(kind):
+    from alkaid.cmvm import cmvm_solve
+
+    weights = pruned(kind, 1, 32, 0.5, 8)
+    first, second = cmvm_solve(weights.T.astype(np.float32))
+
+    assert circuit(weights, 8).luts == pytest.approx(first.cost + second.cost, rel=0.1)
+
+
+# --- the engine -----------------------------------------------------------------------------------------------------
+
+
+def test_it_keeps_the_promises_of_engines():
+    check_engine(StaticDataflow())
+    check_engine(StaticDataflow(adders_per_stage=1, share=False))
+
+
+@given(values=matrices, seed=st.integers(0, 5))
+@settings(deadline=None)
+def test_a_zero_vanishes_wherever_it_stands(values, seed):
+    rng = np.random.default_rng(seed)
+    padded = np.zeros((values.shape[0] + 2, values.shape[1] + 3), dtype=np.int64)
+    padded[: values.shape[0], : values.shape[1]] = values
+    shuffled = padded[rng.permutation(padded.shape[0])]
+
+    assert run(valued(shuffled)).parts["fill_drain"] == run(valued(values)).parts["fill_drain"]
+    inputs = 3 * 8  # those beside have registers, and feed nothing
+    assert run(valued(padded)).logic.lut == run(valued(values)).logic.lut
+    assert run(valued(padded)).logic.ff == run(valued(values)).logic.ff + inputs
+
+
+def test_every_cycle_takes_an_input_and_the_tree_is_waited_for_once():
+    found = run(valued(np.ones((3, 37), dtype=np.int64)), engine=StaticDataflow(adders_per_stage=2, share=False))
+
+    assert found.issue_cycles == 1
+    assert found.parts["fill_drain"] == 3  # six adders on every path, a register behind every two
+
+
+def test_narrower_weights_and_inputs_take_less():
+    product = next(each for each in engine_products(64, 64) if each.layer == "unstructured")
+    sizes = [run(product, bits=bits).logic.lut for bits in (4, 6, 8, 16)]
+
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[-1] / 4
+
+
+def test_of_a_huge_product_some_rows_stand_for_all_and_it_says_so():
+    rng = np.random.default_rng(0)
+    mask = rng.random((1200, 600)) < 0.2
+    product = Product("huge", (Part("fc", 1200, 600, mask, int(mask.sum())),))
+    found = run(product)
+    values = drawn_values(mask, 8, product.density)
+
+    assert found.logic.lut == pytest.approx(circuit(values, 8, share=False).luts, rel=0.03)
+    assert any("stand for all" in note for note in found.notes)
+
+
+def test_an_expectation_is_close_to_random_masks():
+    mask = np.random.default_rng(1).random((64, 64)) < 0.25
+    product = Product("layer", (Part("fc", 64, 64, mask, int(mask.sum())),))
+    engine = StaticDataflow()
+    told = Product("layer", (Part("fc", 64, 64, None, int(mask.sum())),))
+    expected = engine.expect(told, engine.fixed_shape([told], 1), Conditions())
+    counted = engine.simulate(product, engine.fixed_shape([product], 1), Conditions())
+
+    assert expected.logic.lut == pytest.approx(counted.logic.lut, rel=0.05)
+
+
+# --- on a device ----------------------------------------------------------------------------------------------------
+
+REGISTRY = discover()
+
+
+def cost(workload, **parameters):
+    entry = {"name": "cycle_simulator", "engine": {"name": "static_dataflow"}, "multipliers": 64, **parameters}
+    return REGISTRY.create("hardware", entry).cost(workload)
+
+
+def test_weights_that_are_known_are_the_circuit_and_others_are_drawn_with_a_note(make):
+    weights = np.random.default_rng(0).standard_normal((32, 32)) * (np.random.default_rng(1).random((32, 32)) < 0.3)
+    bare = make.matrix_workload(weights != 0)
+    (name,) = bare.masks
+    known = Workload(bare.network, bare.tensors, bare.masks, weights={name: weights}, quantise=quantised)
+    entry = REGISTRY.create("hardware", {"name": "cycle_simulator", "engine": {"name": "static_dataflow"}})
+    integers, _ = quantised(weights, entry.number_format())
+
+    assert cost(known).lut == circuit(integers.astype(np.int64), 16).luts
+    assert "drawn" not in str(cost(known).details["layers"])
+    assert "values are drawn" in str(cost(bare).details["layers"])
+
+
+def test_no_multiplier_takes_a_dsp_block_and_no_weight_a_memory(make):
+    found = cost(make.matrix_workload(np.random.default_rng(0).random((24, 40)) < 0.3))
+
+    assert (found.dsp, found.ram_blocks, found.resident) == (0, 0, True)
+    assert found.details["hardware_class"] == "unrolled"
+
+
+def test_the_budget_of_multipliers_bounds_no_circuit_and_is_that_of_its_baseline(make):
+    workload = make.matrix_workload(np.random.default_rng(0).random((64, 64)) < 0.3)
+    small, large = cost(workload, multipliers=16), cost(workload, multipliers=256)
+
+    assert (small.cycles, small.lut) == (large.cycles, large.lut)
+    assert small.dense_cycles > large.dense_cycles
+
+
+def test_it_fits_by_its_logic_alone(make):
+    workload = make.matrix_workload(np.random.default_rng(0).random((96, 96)) < 0.5)
+
+    assert cost(workload, device="alveo_u280").fits
+    assert not cost(workload, device="xc7z020").fits
+
+
+def test_layers_without_a_loop_take_an_item_every_cycle_and_recurrent_ones_wait_for_themselves(make):
+    mask = np.random.default_rng(0).random((24, 40)) < 0.3
+    forward, recurrent = cost(make.matrix_workload(mask)), cost(make.lstm_workload(8, lambda r, c: np.ones((r, c)) > 0))
+
+    assert forward.steps_per_s == pytest.approx(forward.clock_mhz * 1e6)
+    assert recurrent.steps_per_s == pytest.approx(1e6 / recurrent.latency_us)
