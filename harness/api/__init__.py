@@ -31,6 +31,7 @@ from harness.api.engine import (
 )
 from harness.api.files import data_places, open_plain, read_plain, read_plain_text
 from harness.api.hardware import Cost, HardwareModel, Origin, Workload
+from harness.api.layers import Cell, EvaluatedByLayers, LayerArithmetic, Recurrence, Window
 from harness.api.native import ListedTensor, NativeModel, OwnModel, Place, opened_here
 from harness.api.network import (
     GATES,
@@ -110,6 +111,7 @@ __all__ = [
     "Axis",
     "Backend",
     "Batch",
+    "Cell",
     "Check",
     "CheckKind",
     "Component",
@@ -131,6 +133,7 @@ __all__ = [
     "EngineShape",
     "Epoch",
     "EpochResult",
+    "EvaluatedByLayers",
     "Evaluation",
     "Flatten",
     "Frame",
@@ -141,6 +144,7 @@ __all__ = [
     "JsonValue",
     "Kind",
     "Layer",
+    "LayerArithmetic",
     "LearningRate",
     "Line",
     "ListedTensor",
@@ -179,6 +183,7 @@ __all__ = [
     "Random",
     "Rates",
     "Recipe",
+    "Recurrence",
     "ReportColumn",
     "ReportRow",
     "Rewind",
@@ -210,6 +215,7 @@ __all__ = [
     "Train",
     "UnknownPluginError",
     "WholeScopePattern",
+    "Window",
     "Workload",
     "batch_rng",
     "closest",

@@ -45,6 +45,7 @@ class Evaluation(Frozen):
             starts with). Backends count it on the test split; empty where it was not counted.
         value: the metric over the whole split, where the task's own code computes it in the backend.
         wrapped: sums that did not fit an accumulator, where the model was evaluated in fixed point.
+        in_float: layers with trained parameters that were not, where it was: their framework computed them in float32.
     """
 
     nats: float
@@ -53,6 +54,7 @@ class Evaluation(Frozen):
     activation_density: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default_factory=dict)
     value: float | None = None
     wrapped: int | None = None
+    in_float: tuple[str, ...] = ()
 
     @model_serializer(mode="wrap")
     def _only_what_was_counted(
@@ -66,6 +68,8 @@ class Evaluation(Frozen):
             values.pop("value", None)
         if self.wrapped is None:
             values.pop("wrapped", None)
+        if not self.in_float:
+            values.pop("in_float", None)
         # Else a finished training whose loss overflowed could not be written down, nor read back as what it was.
         if info.mode == "json":  # which has no infinity: as text it comes back as what it was
             for name in ("nats", "value"):

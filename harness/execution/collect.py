@@ -298,13 +298,15 @@ class Collector:
             each: dict[str, JsonValue] = {"format": number_format.label(), **number_format.model_dump(mode="json")}
             key = by_format.get(number_format)
             if key is None:
-                each["reason"] = "models of one's own are not evaluated in fixed point yet"
+                each["reason"] = "this cell was planned before its hardware had a number format; run it again"
             elif key in self.failures:
                 each["reason"] = self.failures[key][1]
             else:
                 test = self.finished[key].test
                 value = _value(planned.cell.task, problem, test)
                 each |= {"value": value, "wrapped": test.wrapped if test else None, "stage": key}
+                if test and test.in_float:
+                    each["in_float"] = list(test.in_float)
             found[group] = each
         return found
 

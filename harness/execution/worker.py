@@ -42,9 +42,11 @@ from harness.api import (
     State,
     StoreError,
     Task,
+    opened_here,
 )
 from harness.discovery.asking import initial_weights_of, loaded, value_of
 from harness.discovery.guard import blame, refused
+from harness.execution import own_fixed
 from harness.execution.machine import die_with
 from harness.fixed_point import evaluated
 from harness.masks.updates import MaskMaker
@@ -155,7 +157,7 @@ class Worker:
         """Run one stage; whatever it raises is a status with a reason."""
         key = job.stage.key
         try:
-            return Done(self.run(job) if job.stage.number_format is None else self.evaluate_fixed(job))
+            return Done(self._record(job))
         except DivergedError as error:
             failed = Failed(key, "diverged", f"{error} (epoch {job.stage.epoch_index + 1})")
         except DamagedStageError as error:  # the next plan sees it too, and runs that stage again
@@ -170,6 +172,12 @@ class Worker:
             self._close()  # what it holds may be all that the next one lacks
         self._loaded = None  # the session may stand in the middle of an epoch
         return failed
+
+    def _record(self, job: Job) -> StageRecord:
+        if job.stage.number_format is None:
+            return self.run(job)
+        # Asked of the problem, since the network of a user's own would be described by another process first.
+        return self.evaluate_own(job) if opened_here(self._problem(job)) else self.evaluate_fixed(job)
 
     def run(self, job: Job) -> StageRecord:
         """Run one stage and store it."""
@@ -223,6 +231,27 @@ class Worker:
         value = value_of(job.task, problem, found)
         if not math.isfinite(value):
             raise DivergedError(None, value, f"test {problem.metric.name} as {stage.number_format.label()}")
+        record = StageRecord(
+            key=stage.key,
+            parent=stage.parent,
+            kind=stage.kind,
+            inputs=dict(stage.inputs),
+            epoch_index=stage.epoch_index,
+            test=found,
+            seconds=round(time.perf_counter() - start, 3),
+            cpu=cpu_kind(),
+            environment=job.environment,
+        )
+        return store.write(record, None)
+
+    def evaluate_own(self, job: Job) -> StageRecord:
+        """The same of a user's own model."""
+        stage, store = job.stage, Store(job.store)
+        problem, session = self._problem(job), self._open(job)
+        self._stand_at(job, store, problem, session)
+        assert stage.number_format is not None
+        start = time.perf_counter()
+        found = own_fixed.scored(job.task, problem, session.state(), stage.number_format, job.settings.seed)
         record = StageRecord(
             key=stage.key,
             parent=stage.parent,

@@ -64,6 +64,15 @@ FIXED_POINT: Mapping[str, tuple[str, ...]] = {
 }
 """What evaluates a finished model in fixed point, likewise. They enter such evaluations only."""
 
+OWN_FIXED_POINT: Mapping[str, tuple[str, ...]] = {
+    **{module: names for module, names in FIXED_POINT.items() if module != "harness.execution.worker"},
+    "harness.fixed_point.own": (),
+    "harness.api.layers": (),
+    "harness.execution.own_fixed": (),
+    "harness.execution.worker": ("Worker.evaluate_own",),
+}
+"""The same of a user's own model: its framework calls a layer's arithmetic, which the code of its task says how."""
+
 _WITH_DATA = ("task", "hardware", "engine")  # the kinds of plugin that may read files beside their modules
 
 
@@ -144,10 +153,16 @@ def fixed_point() -> CodeDigest:
     return _own("fixed_point", FIXED_POINT)
 
 
+@cache
+def own_fixed_point() -> CodeDigest:
+    """The code of the harness that evaluates a user's own model in fixed point."""
+    return _own("own_fixed_point", OWN_FIXED_POINT)
+
+
 def forget() -> None:
     """Read all code again: for a process that lives on while its plugins are edited, such as a notebook's."""
     files = (code_files.distributions, code_files.third_party, code_files.plugin, code_files.user_file)
-    for function in (component, stages, masks, fixed_point, *files, code_text.content, syntax):
+    for function in (component, stages, masks, fixed_point, own_fixed_point, *files, code_text.content, syntax):
         function.cache_clear()
 
 

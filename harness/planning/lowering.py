@@ -187,9 +187,8 @@ class Lowering:
         dense = self._dense_stages(start, combination)
         chain = extended(dense, combination.pruned, self.stages)
         test = scoring_stage(chain[-1], self.stages)
-        # A network of the user's own is opaque: there is no description of its layers to evaluate in fixed point.
-        formats = () if isinstance(self._problems[cell.task].network, NativeModel) else self._formats
-        fixed = tuple(scoring_stage(chain[-1], self.stages, each) for each in formats)
+        is_own = isinstance(self._problems[cell.task].network, NativeModel)
+        fixed = tuple(scoring_stage(chain[-1], self.stages, each, is_own=is_own) for each in self._formats)
         return combination.cell(cell, tuple(chain), test, fixed)
 
     def outlook(self, cell: Cell) -> PlannedCell:

@@ -27,6 +27,9 @@ from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict, s
 _SPLIT = "test"
 """What the metric of a row, and every difference between two, was measured on."""
 
+_FEW_NAMES = 3
+"""Layers that a note names; the others it counts."""
+
 
 @dataclass(frozen=True)
 class _Layout:
@@ -213,9 +216,14 @@ def _fixed(label: str, table: Table) -> Column[Row]:
         if found.value is None:
             return missing(found.reason or row.why_no_value or "not evaluated")
         text = f"{found.value:.{table.digits}f}"
-        if not found.wrapped:
-            return text
-        return Noted(text, f"{found.wrapped:,} sums of the test split wrapped around; give more `accumulator_bits`")
+        notes = []
+        if found.wrapped:
+            notes.append(f"{found.wrapped:,} sums of the test split wrapped around; give more `accumulator_bits`")
+        if found.in_float:
+            few, more = found.in_float[:_FEW_NAMES], len(found.in_float) - _FEW_NAMES
+            names = listed([*few, f"{more} more"] if more > 0 else few)
+            notes.append(f"in float32 between the others: {names}")
+        return Noted(text, "; ".join(notes)) if notes else text
 
     def fields(row: Row) -> dict[str, JsonValue]:
         found = row.fixed_point.get(label, FixedPoint())
@@ -223,6 +231,7 @@ def _fixed(label: str, table: Table) -> Column[Row]:
             f"value as {label}": found.value,
             f"value as {label}, difference": found.difference,
             f"value as {label}, wrapped": found.wrapped,
+            f"value as {label}, in float32": list(found.in_float),
             f"value as {label}, reason": found.reason,
         }
 

@@ -59,11 +59,13 @@ class FixedPoint:
     Args:
         value: the metric; difference: to the same seeds as they were trained.
         wrapped: sums that did not fit the accumulator, over all seeds.
+        in_float: layers of a user's own model that its framework computed in float32.
     """
 
     value: float | None = None
     difference: float | None = None
     wrapped: int = 0
+    in_float: tuple[str, ...] = ()
     reason: str = ""
 
 

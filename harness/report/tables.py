@@ -169,7 +169,12 @@ def _fixed_point(done: Sequence[Record], label: str) -> FixedPoint:
         value=mean_of(value for value, _, _ in scored),
         difference=mean_of(None if trained is None else value - trained for value, trained, _ in scored),
         wrapped=sum(int(_number(each.get("wrapped")) or 0) for _, _, each in scored),
+        in_float=tuple(dict.fromkeys(str(name) for _, _, each in scored for name in _names(each.get("in_float")))),
     )
+
+
+def _names(found: JsonValue) -> list[JsonValue]:
+    return found if isinstance(found, list) else []
 
 
 def _storage(done: Sequence[Record], width: str) -> Storage:

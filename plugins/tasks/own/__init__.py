@@ -19,6 +19,7 @@ from harness.api import (
     Batch,
     Evaluation,
     JsonValue,
+    LayerArithmetic,
     LearningRate,
     Metric,
     NativeModel,
@@ -30,11 +31,15 @@ from harness.api import (
     Recipe,
     Split,
     Task,
+    batch_rng,
     hookimpl,
 )
 
 if TYPE_CHECKING:
     from .opened import Opened
+
+_BUFFER = "buffer/"
+"""What a session puts before the name of a buffer in the state."""
 
 
 class Own(Task):
@@ -195,6 +200,24 @@ class OwnProblem(Problem):
     def batches(self, split: Split, epoch: int, rng: np.random.Generator) -> Iterator[Batch]:
         """A native model's batches are its framework's tensors."""
         raise PluginContractError("own: batches of a user's own model are those of `native()`; ask it for them")
+
+    def evaluated_by(
+        self,
+        arithmetic: LayerArithmetic,
+        weights: dict[str, NDArray[np.float32]],
+        extra: dict[str, NDArray[np.generic]],
+        split: Split,
+        seed: int,
+        items: int | None = None,
+    ) -> tuple[Evaluation, tuple[str, ...]]:
+        """The model with its known layers computed by another arithmetic, on the host; what is left is named."""
+        opened = self.native()
+        buffers = {name.removeprefix(_BUFFER): value for name, value in extra.items() if name.startswith(_BUFFER)}
+        rng = batch_rng(seed, 0)
+        found, done = opened.evaluated_by(arithmetic, weights, buffers, split, rng, seed, items)
+        layers = dict.fromkeys(tensor.layer for tensor in self.network.trained if tensor.role != "embedding")
+        left = [layer for layer in layers if not any(f"{name}.".startswith(f"{layer}.") for name in done)]
+        return found, tuple(left)
 
     def value(self, evaluation: Evaluation) -> float:
         """What the user's metric gave over the whole split."""

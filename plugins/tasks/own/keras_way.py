@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import NativeModel, SpecError
+from harness.api import Array, LayerArithmetic, NativeModel, SpecError
 
-from . import keras_model
+from . import keras_layers, keras_model
 from .way import Way, Wishes
 
 
@@ -120,6 +121,17 @@ class KerasWay(Way):
         """Several inputs are one nested argument; Keras itself converts each `call` that a user wrote."""
         with keras_model.autograph():
             return model(inputs, training=training)
+
+    def filled(self, model: Any, parameters: Mapping[str, Array], buffers: Mapping[str, Array]) -> None:
+        """By the names that `keras_model` gives them."""
+        for name, variable in keras_model.variables(model).items():
+            value = parameters.get(name, buffers.get(name))
+            if value is not None:
+                variable.assign(value)
+
+    def computed_by(self, model: Any, arithmetic: LayerArithmetic) -> AbstractContextManager[set[str]]:
+        """Eagerly, so that layers have values in their hands."""
+        return keras_layers.computed_by(model, arithmetic)
 
     def called(self, function: Callable[..., Any], outputs: Any, targets: Any) -> Any:
         """With loops and branches over tensors made those of the graph, as in a `call`."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import NativeModel, SpecError
+from harness.api import Array, LayerArithmetic, NativeModel, SpecError
 
-from . import torch_model
+from . import torch_layers, torch_model
 from .way import Way, Wishes
 
 
@@ -99,6 +101,28 @@ class TorchWay(Way):
         if isinstance(inputs, tuple):
             return model(*inputs)
         return model(**inputs) if isinstance(inputs, dict) else model(inputs)
+
+    def filled(self, model: Any, parameters: Mapping[str, Array], buffers: Mapping[str, Array]) -> None:
+        """By name; a buffer whose size the model changes as it goes is replaced."""
+        import torch
+
+        for name, parameter in model.named_parameters():
+            if name in parameters:
+                parameter.data.copy_(torch.from_numpy(parameters[name]))
+        for name, buffer in dict(model.named_buffers()).items():
+            if name in buffers:
+                owner, _, own = name.rpartition(".")
+                setattr(model.get_submodule(owner), own, torch.tensor(buffers[name], dtype=buffer.dtype))
+
+    @contextmanager
+    def computed_by(self, model: Any, arithmetic: LayerArithmetic) -> Iterator[set[str]]:
+        """In evaluation, without gradients; fused ways that call no layer are closed."""
+        import torch
+
+        model.eval()
+        torch.backends.mha.set_fastpath_enabled(False)
+        with torch.no_grad(), torch_layers.computed_by(model, arithmetic) as done:
+            yield done
 
     def cross_entropy(self, outputs: Any, targets: Any) -> Any:
         """Over the last axis, or over axis 1 where the targets have the other axes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import NativeModel
+from harness.api import Array, LayerArithmetic, NativeModel
 
 PACKAGES = {
     "torch": ("PyTorch", "torch"),
@@ -87,6 +88,14 @@ class Way(ABC):
     @abstractmethod
     def forward(self, model: Any, inputs: Any, *, training: bool) -> Any:
         """The model on a batch."""
+
+    @abstractmethod
+    def filled(self, model: Any, parameters: Mapping[str, Array], buffers: Mapping[str, Array]) -> None:
+        """Give a model these parameters and buffers, as the framework lays them out."""
+
+    @abstractmethod
+    def computed_by(self, model: Any, arithmetic: LayerArithmetic) -> AbstractContextManager[set[str]]:
+        """Have another arithmetic compute the layers that are known; yields the names of those it has computed."""
 
     def called(self, function: Callable[..., Any], outputs: Any, targets: Any) -> Any:
         """A loss or metric that the user wrote, on a batch."""

@@ -81,3 +81,38 @@ def lstm(inputs, weights, name, exponents, form, h=None, c=None):
         h = saturated(shifted(product, e + 2 * (bits - 1)), bits)
         out.append(product * 2.0 ** (-2 * (bits - 1)))
     return np.array(out)
+
+
+def recurrent_sums(kernel, recurrent, bias, x, h, exponent, form):
+    """Accumulators of [kernel | recurrent] times [x | h], both integers of one step."""
+    both = np.concatenate([kernel, recurrent], axis=1)
+    return sums(both, bias, np.concatenate([x, h])[None], exponent, form)
+
+
+def gru(inputs, kernel, recurrent, bias, of_h, exponents, form):
+    """h of every step of one item (rows r, z, n), r meeting the sum with h before n's table."""
+    bits, units = form.activation_bits, recurrent.shape[1]
+    e, es = exponents["gru"], exponents["gru.state"]
+    none = np.zeros((units, kernel.shape[1])), np.zeros((units, units))
+    wide = np.concatenate([kernel, none[0]])
+    high = np.concatenate([recurrent[: 2 * units], none[1], recurrent[2 * units :]])
+    biases = np.concatenate([bias[: 2 * units] + of_h[: 2 * units], bias[2 * units :], of_h[2 * units :]])
+    cut = [slice(part * units, (part + 1) * units) for part in range(4)]
+    held, out = np.zeros(units, dtype=np.int64), []
+    for x in inputs:
+        acc, rows = recurrent_sums(wide, high, biases, vector(x, e, bits), vector(held * 2.0**es, e, bits), e, form)
+        r, z = (looked_up("sigmoid", acc[:, cut[k]], rows[cut[k]], bits)[0] for k in (0, 1))
+        of_state = shifted(r * acc[0, cut[3]], bits - 1)
+        found = []
+        for x_part, h_part, one, other in zip(acc[0, cut[2]], of_state, rows[cut[2]], rows[cut[3]], strict=True):
+            fine = min(one, other)
+            total = (int(x_part) << int(one - fine)) + (int(h_part) << int(other - fine))
+            found.append(looked_up("tanh", np.array([[total]]), np.array([fine]), bits)[0, 0])
+        n = np.array(found)
+        top = 1 << (bits - 1)
+        # (1 - z) n has twice the fraction of a gate, z h that of a gate and the state's.
+        fine = min(-2 * (bits - 1), es - (bits - 1))
+        total = ((top - z) * n << (-2 * (bits - 1) - fine)) + (z * held << (es - (bits - 1) - fine))
+        held = saturated(shifted(total, es - fine), bits)
+        out.append(held * 2.0**es)
+    return np.array(out)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from layer_cases import assert_computed
 from own_sessions import differing, epochs, train
 
 MODELS = Path(__file__).with_name("own_models")
@@ -206,6 +207,28 @@ def pretrained():
 
 
 @experiment
+def layers():
+    """Each kind of layer computed by itself, by an arithmetic that does not round, and by that of an engine."""
+    import torch
+    from harness_plugins.tasks.own.torch_layers import computed_by
+    from layer_cases import compared
+    from layers_in_torch import cases
+
+    def outputs(module, inputs):
+        with torch.no_grad():
+            return flat(module(*inputs))
+
+    def flat(found):
+        if torch.is_tensor(found):
+            return [found.numpy()]
+        return [part for each in found if each is not None for part in flat(each)]
+
+    torch.manual_seed(0)
+    torch.backends.mha.set_fastpath_enabled(False)
+    return {name: compared(module.eval(), inputs, outputs, computed_by) for name, (module, inputs) in cases().items()}
+
+
+@experiment
 def errors():
     answers = {}
     for entry in ("wrong_loss", "out_of_memory", "late_error", "not_finite", "ends_early"):
@@ -361,6 +384,34 @@ def test_data_that_end_early_are_told(found):
         "everything.py: `train` must yield 3 batches an epoch, it ended after 2; let it yield as many every time, or "
         "set `steps_per_epoch`",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "computed"),
+    {
+        "linear": ["model"],
+        "Conv1d": ["model"],
+        "Conv2d": ["model"],
+        "Conv2d of one image": ["model"],
+        "Conv2d same": ["model"],
+        "Conv3d": ["model"],
+        "LSTM": ["model.l0", "model.l0_reverse", "model.l1", "model.l1_reverse"],
+        "projected LSTM": ["model.l0", "model.l0.projection", "model.l1", "model.l1.projection"],
+        "GRU": ["model.l0", "model.l0_reverse", "model.l1", "model.l1_reverse"],
+        "RNN of one item": ["model.l0"],
+        "packed GRU": ["r.l0", "r.l0_reverse"],
+        "LSTMCell": ["model"],
+        "GRUCell": ["model"],
+        "RNNCell": ["model"],
+        "attention": ["model.k", "model.out_proj", "model.q", "model.v"],
+        "encoder layer": ["linear1", "linear2", "self_attn.k", "self_attn.out_proj", "self_attn.q", "self_attn.v"],
+        "tied": ["emb"],
+        "forward of ones own": [],
+        "transposed convolution": [],
+    }.items(),
+)
+def test_the_layers_of_torch_are_computed_by_another_arithmetic(found, name, computed):
+    assert_computed(found["layers"][name], computed)
 
 
 def test_a_metric_whose_last_step_overflows_is_infinite_and_no_mistake():

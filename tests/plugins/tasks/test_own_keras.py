@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layer_cases import assert_computed
 from own_sessions import differing, epochs, train
 
 MODELS = Path(__file__).with_name("own_models")
@@ -60,6 +61,23 @@ def shared(entry):
     session, weights = SESSIONS[entry]
     session.load(State(weights))
     return session
+
+
+@experiment
+def layers():
+    """Each kind of layer computed by itself, by an arithmetic that does not round, and by that of an engine."""
+    import tensorflow as tf
+    import tf_keras
+    from harness_plugins.tasks.own.keras_layers import computed_by
+    from layer_cases import compared
+    from layers_in_keras import cases
+
+    def outputs(model, inputs):
+        model.reset_states()
+        return [np.asarray(each) for each in tf.nest.flatten(model(inputs, training=False))]
+
+    tf_keras.utils.set_random_seed(0)
+    return {name: compared(model, inputs, outputs, computed_by) for name, (model, inputs) in cases().items()}
 
 
 @experiment
@@ -484,6 +502,32 @@ def test_a_stream_that_shuffles_by_itself_is_refused_with_the_way_out(found):
 
 def test_a_stream_that_never_ends_is_refused(found):
     assert found["errors"]["endless"][0] == "DataError"
+
+
+@pytest.mark.parametrize(
+    ("name", "computed"),
+    {
+        "dense": ["layer"],
+        "Conv1D": ["layer"],
+        "Conv2D": ["layer"],
+        "Conv3D": ["layer"],
+        "DepthwiseConv1D": ["layer"],
+        "DepthwiseConv2D": ["layer"],
+        "SeparableConv1D": ["layer"],
+        "SeparableConv2D": ["layer"],
+        "LSTM": ["layer", "next"],
+        "bidirectional GRU": ["layer.backward_inner", "layer.forward_inner", "next"],
+        "cells": ["layer", "next"],
+        "other functions": [],
+        "masked": ["gru", "lstm", "next"],
+        "attention": ["layer.attention_output", "layer.key", "layer.query", "layer.value"],
+        "states": ["layer", "next"],
+        "stateful inside a tf.function": ["d", "g"],
+        "transposed convolution": [],
+    }.items(),
+)
+def test_the_layers_of_keras_are_computed_by_another_arithmetic(found, name, computed):
+    assert_computed(found["layers"][name], computed)
 
 
 if __name__ == "__main__":

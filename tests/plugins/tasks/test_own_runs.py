@@ -39,6 +39,8 @@ name: mine
 task: {name: own, entry: "model.py:task", label: mine}
 scope: [all]
 matrix: {backend: torch, pattern: unstructured, strategy: one_shot, sparsity: [0.5]}
+hardware:
+  - {name: cycle_simulator, engine: bank, weight_bits: 3, activation_bits: 3}
 """
 
 
@@ -86,6 +88,25 @@ def test_a_pretrained_model_is_the_dense_baseline_as_it_is_and_is_pruned_without
     assert dense["value"] == pytest.approx(accuracy(folder, whole))
     assert pruned["value"] == pytest.approx(accuracy(folder, np.where(np.abs(whole) < 0.5, 0, whole)))
     assert [dense["total_epochs"], pruned["total_epochs"]] == [0, 0]
+
+
+def test_the_finished_model_is_scored_in_the_numbers_of_its_hardware(folder, ran):
+    """Weights are 1 or 0 thirds of a 3-bit range; pixels are rounded to 3 bits by the largest of them."""
+    assert ran.exit_code == 0, ran.output
+    (records,) = (folder / "store" / "runs").glob("*/records.json")
+    found = json.loads(records.read_text())
+    _, pruned = found["records"] if isinstance(found, dict) else found
+    x = np.load(folder / "x.npy")
+    step = 2.0 ** next(e for e in range(-20, 20) if np.abs(x).max() <= 3 * 2.0**e)
+    rounded = np.clip(np.floor(x / step + 0.5), -4, 3)
+    sums = rounded[:, :2].sum(axis=1)
+    expected = 100 * float(((sums > 0) == (x.sum(axis=1) > 0)).mean())
+
+    (fixed,) = pruned["fixed_point"].values()
+    assert fixed["format"] == "w3 a3"
+    assert fixed["value"] == pytest.approx(expected)
+    assert fixed["value"] != pruned["value"]
+    assert "in_float" not in fixed
 
 
 def test_what_may_be_pruned_is_listed(folder):
