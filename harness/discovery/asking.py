@@ -260,6 +260,11 @@ def number_format_of(model: HardwareModel) -> NumberFormat | None:
     return found
 
 
+def reads_weights_of(model: HardwareModel) -> bool:
+    """Whether a model's cost depends on the values of weights; raises as `asked`."""
+    return asked(model, model.reads_weights, bool, "True or False", "reads_weights")
+
+
 def variants_of(model: HardwareModel, engines: Sequence[type[Engine]]) -> tuple[HardwareModel, ...]:
     """The models that an entry stands for; raises as `asked`."""
     found = asked(model, lambda: model.variants(engines), Sequence, "a tuple of hardware models", "variants")

@@ -25,7 +25,7 @@ from harness.api import (
     Workload,
 )
 from harness.discovery.asking import effective, group_of, number_format_of, value_of, versions_of
-from harness.execution.costs import CostRecord, Costs, workload_digest
+from harness.execution.costs import CostRecord, Costs, needs_weights, with_weights, workload_digest
 from harness.execution.counting import without_a_model
 from harness.masks.outcome import achieved, why_missed
 from harness.planning.lowering import PlannedCell, pattern_banks
@@ -328,8 +328,15 @@ class Collector:
         workload, identity = self._workload(planned, masks)
         costs: dict[str, CostRecord] = {}
         self._uncosted.discard(planned.cell.id)
+        valued: tuple[Workload, str] | None = None
         for model in models:
-            found = self._costs.of(workload, identity, model, compute=self._may_cost())
+            asked, place = workload, identity
+            if needs_weights(model):
+                # Read once for all such models, and only where there is one: states are large.
+                network, end = self._networks[planned.cell.task], self.finished[planned.end.key]
+                valued = valued or with_weights(workload, network, self.plan.store, end)
+                asked, place = valued
+            found = self._costs.of(asked, place, model, compute=self._may_cost())
             if found is None:
                 self._uncosted.add(planned.cell.id)
                 found = {"model": _group(model), "reason": f"{NOT_COSTED}; the run goes on or was interrupted"}

@@ -9,22 +9,24 @@ of its parameters, of all code and data of its plugin, of `harness.api`, and of 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from harness._files import file_sha256
-from harness.api import HardwareModel, HarnessError, JsonValue, StoreError, Workload
-from harness.discovery.asking import cost_of, group_of, number_format_of
+from harness.api import HardwareModel, HarnessError, JsonValue, PluginContractError, StoreError, Workload
+from harness.discovery.asking import cost_of, group_of, number_format_of, reads_weights_of
+from harness.fixed_point.quantise import quantised
 from harness.formats import storage
 from harness.planning import code_digest
 from harness.planning.stages import digest
 from harness.results.records import Stored, StoredTensor
-from harness.store import Store
+from harness.store import MASKS, DamagedStageError, StageRecord, Store
 
 CostRecord = dict[str, JsonValue]
 """A cost as JSON, or its `reason`; `model` is what engines are grouped by."""
@@ -104,6 +106,7 @@ def computed(model: HardwareModel, workload: Workload) -> CostRecord:
     try:
         found["model"] = group_of(model)
         number_format_of(model)  # whose fault has no other place to be told
+        reads_weights_of(model)  # likewise
         return found | cost_of(model, workload).model_dump(mode="json")
     except HarnessError as error:
         return found | {"reason": str(error)}
@@ -131,16 +134,19 @@ def stored(workload: Workload, weight_bits: int) -> Stored:
     return Stored(bits=sum(each.bits for each in tensors.values()), dense_bits=dense, tensors=tensors)
 
 
-def workload_digest(workload: Workload, network: str, masks: str) -> str:
+def workload_digest(workload: Workload, network: str, masks: str, weights: str = "") -> str:
     """A digest of everything that a hardware model is told.
 
     Args:
         workload: what is costed.
         network: a digest of its network.
         masks: the checksum of its masks.
+        weights: a digest of its weights, for models that are told them.
     """
+    told = {"weights": weights} if weights else {}
     return digest(
         {
+            **told,
             "network": network,
             "masks": masks,
             "tensors": [tensor.name for tensor in workload.tensors],
@@ -150,6 +156,35 @@ def workload_digest(workload: Workload, network: str, masks: str) -> str:
             "convolutions": {layer: asdict(each) for layer, each in workload.convolutions.items()},
         }
     )
+
+
+def needs_weights(model: HardwareModel) -> bool:
+    """Whether a model is to be told the weights; one that cannot say so is told none, and its cost says why."""
+    try:
+        return reads_weights_of(model)
+    except PluginContractError:
+        return False
+
+
+def with_weights(workload: Workload, network: str, store: Store, end: StageRecord) -> tuple[Workload, str]:
+    """The workload with the finished weights, as far as the store still has them, and a digest of both.
+
+    Args:
+        workload: the masks.
+        network: a digest of its network.
+        store: where states are kept.
+        end: the stage whose weights are the finished ones.
+    """
+    weights: dict[str, NDArray[np.float64]] = {}
+    if store.has_state(end.key):
+        shapes = {tensor.name: tensor.shape for tensor in workload.tensors}
+        with suppress(DamagedStageError):  # a model that lacks them says so in its cost
+            state = store.state(end).weights
+            known = {name for name, shape in shapes.items() if name in state and state[name].shape == shape}
+            weights = {name: state[name].astype(np.float64) for name in sorted(known)}
+    told = end.digest if weights and end.digest else "none known"
+    identity = workload_digest(workload, network, end.checksums.get(MASKS, "dense"), told)
+    return replace(workload, weights=weights, quantise=quantised), identity
 
 
 def model_digest(model: HardwareModel) -> str:

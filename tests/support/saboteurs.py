@@ -190,6 +190,7 @@ class SaboteurBackend(NumpyBackend):
     "designs",
     "group",
     "number_format",
+    "reads_weights",
     "variants",
     nan={"cost": Cost.model_construct(**{**COST, "latency_us": float("nan")})},
 )

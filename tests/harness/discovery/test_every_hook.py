@@ -34,7 +34,7 @@ SESSION = (
     "evaluate",
     "close",
 )
-COSTING = ("cost", "group", "number_format")
+COSTING = ("cost", "group", "number_format", "reads_weights")
 MADE_OF = ("lr.at", "schedule.updates", "score.scores", "score.measurements")
 METHODS = {
     "task": ("load", *PROBLEM),

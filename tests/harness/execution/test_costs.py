@@ -1,6 +1,7 @@
 """Hardware costs that are kept between runs, and never beyond what decides them."""
 
 from dataclasses import replace
+from shutil import copytree
 from typing import ClassVar
 
 import numpy as np
@@ -34,6 +35,19 @@ class Counting(HardwareModel):
         return Cost(engine="counting", **times, **rates, **size)
 
 
+class Summing(Counting):
+    """Costs what the finished weights add up to, as far as it is told them."""
+
+    name: ClassVar[str] = "summing"
+
+    def reads_weights(self):
+        return True
+
+    def cost(self, workload):
+        told = sum(float(np.abs(weights).sum()) for weights in workload.weights.values())
+        return super().cost(workload).model_copy(update={"details": {"told": told}})
+
+
 @pytest.fixture(autouse=True)
 def unasked():
     Counting.asked = 0
@@ -58,6 +72,31 @@ def test_equal_masks_are_costed_once_also_across_runs(trained):
     assert asked == Counting.asked == 2
     assert [record.hardware for record in first.records] == [record.hardware for record in second.records]
     assert second.records[1].hardware["counting"]["cycles"] == 30
+
+
+def test_a_model_that_asks_for_weights_is_told_the_finished_ones_and_others_share_masks(trained):
+    found = run(with_hardware(Counting(), Summing()), store=trained, workers=1)
+    told = [record.hardware["summing"]["details"]["told"] for record in found.records]
+    store = Store(trained)
+    states = [store.state(store.read(record.stage)).weights for record in found.records]
+    names = [list(store.masks(store.read(record.stage))) for record in found.records]
+
+    # Of the dense cell the same matrices are told.
+    wanted = [sum(float(np.abs(state[name]).sum()) for name in names[1]) for state in states]
+    assert told == pytest.approx(wanted)
+    assert told[1] > 0
+
+
+def test_without_a_kept_state_it_is_told_none_and_that_is_another_cost(trained, tmp_path):
+    kept = run(with_hardware(Summing()), store=trained, workers=1)
+    copied = tmp_path / "copy"
+    copytree(trained, copied)
+    for state in copied.rglob("state.safetensors"):
+        state.unlink()
+    bare = run(with_hardware(Summing()), store=copied, workers=1)
+
+    assert kept.records[1].hardware["summing"]["details"]["told"] > 0
+    assert bare.records[1].hardware["summing"]["details"]["told"] == 0
 
 
 def test_a_refusal_is_kept_too(trained):
