@@ -71,6 +71,7 @@ class Numerics(Frozen):
 
     def cycles(self, microseconds: float) -> Fraction:
         """Whole cycles of a time at this clock."""
+        # By way of a simple fraction: 1.1 us at 100 MHz are 110 cycles, not the 111 of a float just above.
         return Fraction(Fraction(microseconds * self.conditions.clock_mhz).limit_denominator(10**6).__ceil__())
 
 
@@ -100,7 +101,7 @@ class Memory:
     @property
     def blocks(self) -> int:
         """RAM blocks in total, of all kinds together."""
-        return sum(sum(purposes.values()) for purposes in self.placement.blocks.values())
+        return self.placement.taken
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ class Design:
     @property
     def streamed_bits(self) -> float:
         """Bits of weights that are read from off-chip memory for one time step or item."""
+        # An engine that streams keeps nothing on chip, so its layers know no share.
         reads = ((Fraction(1) if self.engine.streams_weights else layer.streamed, layer) for layer in self.layers)
         return float(sum(share * layer.run.stored_bits for share, layer in reads))
 
@@ -152,6 +154,7 @@ class Design:
     @cached_property
     def rank(self) -> tuple[bool, Fraction, int, int]:
         """What a search minimises: that it can run at all, cycles, RAM blocks; at a tie fewer, larger units."""
+        # Bandwidth that nobody knows cannot be waited for: a design that streams without one comes last.
         runs = self.fits or (self.is_under_ceilings and self.has_bandwidth)
         return not runs, self.cycles, self.memory.blocks, self.shape.sizes[0][1]
 
@@ -178,7 +181,9 @@ def elementwise(product: Product, run: Run, numerics: Numerics) -> Fraction:
     if product.units is None:
         return _NONE
     gates = product.rows // product.units
+    # Rows that come out with the last group; all of them where the engine does not say.
     first = product.rows - (product.rows if run.last_rows is None else run.last_rows)
+    # Units touched by those rows: rows of a unit's gates follow one another, so a group may begin inside a unit.
     last_units = (product.rows - 1) // gates - first // gates + 1
     each = numerics.elementwise_units
     # Units that came out earlier and have not been worked off while the matrix product ran.
@@ -212,6 +217,7 @@ def design(
     # An engine that runs whole layers spreads over pixels by itself.
     copies = 1 if engine.whole_layer else numerics.pixel_copies
     memory = _memory(products, runs, device, numerics, copies, budget.ram_blocks)
+    # The cycles need the share that is streamed, and that is known only once the memories have their places.
     layers = tuple(
         _layer(engine, product, run, streamed, shape, runner, numerics)
         for product, run, streamed in zip(products, runs, memory.streamed, strict=True)
@@ -247,6 +253,7 @@ def _dsp(
         multipliers = 0
     bits = numerics.conditions.operand_bits
     is_recurrent = any(product.units is not None for product in products)
+    # The element-wise part is built once for all layers: they run one after another.
     cell = _CELL_PRODUCTS * numerics.elementwise_units * is_recurrent
     shares = engine.shares_operand
     if numerics.lut_multipliers:
@@ -278,6 +285,7 @@ def _logic(
     return logic(
         engine.name,
         multipliers=multipliers,
+        # Of the column engine `pes` are those of one group.
         pes=dict(shape.sizes).get("pes", 1) * dict(shape.sizes).get("groups", 1) * numerics.pixel_copies,
         bits=numerics.conditions.operand_bits,
         lut_multipliers=from_luts,
@@ -294,11 +302,13 @@ def _layer(
     numerics: Numerics,
 ) -> Layer:
     repeats = 1 if engine.whole_layer else -(-product.pixels // numerics.pixel_copies)
+    # The pipeline fills once a layer, not once a position: positions follow one another without a gap.
     parts = {
         name: cycles * repeats if repeats > 1 else cycles for name, cycles in run.parts.items() if name != "fill_drain"
     }
     parts["fill_drain"] = run.parts.get("fill_drain", _NONE)
     if product.convolution is not None and not engine.whole_layer:
+        # Words of the next position come in while this one is multiplied: only what takes longer is waited for.
         parts["line_buffer_stall"] = repeats * max(_NONE, _load(product, numerics) - run.issue_cycles)
     ready = elementwise(product, run, numerics)
     if product.units is not None and numerics.inputs == "known_ahead":
@@ -314,10 +324,13 @@ def _layer(
     parts["elementwise"] = ready
     parts["write_back"] = Fraction(numerics.write_back_cycles if product.units is not None else 0)
     parts["layer_overhead"] = numerics.cycles(numerics.layer_us)
+    # Stalls that the engine counts itself are added to, not replaced: one that streams knows its own.
     parts["memory_stall"] = parts.get("memory_stall", _NONE) + _streaming(run, streamed, repeats, numerics)
     spent = exact_sum(parts.values())
     floor = numerics.cycles(numerics.chain_us) if product.units is not None else _NONE
+    # A recurrent step cannot end before its chain of dependent operations has, however wide the array is.
     parts["chain_stall"] = max(_NONE, floor - spent)
+    # Parts that are zero are left out, but for those that every report shows.
     used = {name: cycles for name, cycles in parts.items() if cycles or name in run.parts or name == "memory_stall"}
     return Layer(product, run, used, streamed, repeats)
 
@@ -327,7 +340,9 @@ def _load(product: Product, numerics: Numerics) -> Fraction:
     assert product.convolution is not None
     conv = product.convolution
     height, width = conv.kernel
+    # In strips a copy moves on by one position; beside each other, all move on by as many as there are copies.
     step = conv.stride * (1 if numerics.copy_layout == "strips" else numerics.pixel_copies)
+    # A step beyond the kernel's width brings no more than a whole kernel's words.
     words = conv.inputs * height * min(step, width)
     return Fraction(-(-words // numerics.load_words))
 
@@ -353,6 +368,7 @@ def _stacked(runs: Sequence[Run]) -> list[Ram]:
             if other is None:
                 found[place] = ram
                 continue
+            # Stacked: weights of all layers stay. Others are written anew for every layer, so the largest need decides.
             depth = other.depth + ram.depth if ram.stacked else max(other.depth, ram.depth)
             found[place] = replace(
                 ram, width=max(other.width, ram.width), depth=depth, count=max(other.count, ram.count)
@@ -381,12 +397,14 @@ def _memory(
     others = place(others_rams, device, small=numerics.vector_memory, ram_blocks=ram_blocks)
     if not weights:
         return Memory(others, (_NONE,) * len(runs))
+    # An engine has one kind of weight memory, whatever its products.
     (ram,) = weights
     # The other memories keep their places: they cannot be streamed.
     everything = place(weights, device, ram_blocks=ram_blocks, beside=others)
     if everything.fits:
         return Memory(everything, (_NONE,) * len(runs))
     room = deepest(ram.width, ram.count, others.free, device)
+    # What is streamed passes through a buffer that takes room from what stays.
     excess = ram.depth - max(0, room - _STREAM_WORDS)
     kept = replace(ram, depth=ram.depth - excess + _STREAM_WORDS)
     return Memory(place([kept], device, ram_blocks=ram_blocks, beside=others), _streamed(runs, excess))

@@ -43,9 +43,12 @@ def front(
         return design(engine, shape, work, run, setting.device, setting.numerics, setting.budget)
 
     shapes = list(dict.fromkeys(_chosen(lines)))
+    # Counting masks on hundreds of shapes takes minutes: outlines choose those that are worth it.
     if has_outlines(engine, work, lines, setting):
         rough = _undominated([made(shape, outlined(engine)) for shape in shapes])
+        # Evenly along the front, which is in the order of speed: all of it is seen, not its fast end only.
         shapes = [found.shape for found in rough[:: -(-len(rough) // _COUNTED) or 1]]
+    # What the search has counted already is part of the front and costs nothing more.
     found = {each.shape: each for each in known}
     found |= {shape: made(shape, runner) for shape in shapes if shape not in found}
     return tuple(_undominated([*found.values()]))
@@ -55,6 +58,7 @@ def _chosen(lines: Sequence[Sequence[EngineShape]]) -> Iterator[EngineShape]:
     """The largest shape of some lines, and ever smaller ones."""
     filled = sorted((line for line in lines if line), key=lambda line: line[0].sizes[1:])
     for line in filled[:: -(-len(filled) // _LINES) or 1]:
+        # In equal ratios: between 1,000 and 1,001 multipliers there is nothing to choose.
         for place in sorted({round(each) - 1 for each in np.geomspace(1, len(line), _SIZES)}, reverse=True):
             yield line[place]
 

@@ -117,6 +117,7 @@ class EngineModel(HardwareModel):
     @field_validator("engine", mode="plain")
     @classmethod
     def _made(cls, value: object, info: ValidationInfo) -> Engine | None:
+        # `all` is no engine but a wish that `variants` grants, so it is left open here.
         found = None if value == "all" else nested("engine", value, info)
         if found is not None and not isinstance(found, Engine):
             raise ValueError(f"expected the name of an engine, or a mapping with `name` and parameters, got {value!r}")
@@ -125,6 +126,7 @@ class EngineModel(HardwareModel):
     @model_validator(mode="after")
     def _is_a_format(self) -> Self:
         try:
+            # A format that cannot be is refused with the spec's line, not when the first model is evaluated.
             self._format()
         except ValidationError as error:
             (mistake,) = error.errors()
@@ -134,6 +136,7 @@ class EngineModel(HardwareModel):
     @field_validator("device")
     @classmethod
     def _known(cls, name: str) -> str:
+        # Looked up for its refusal: a device that does not exist is told before anything is trained.
         device(name)
         return name
 
@@ -222,6 +225,7 @@ class EngineModel(HardwareModel):
         clock = self._clock(engine)
         numerics = self._numerics(clock[0])
         limits = Budget(ram_blocks=self.ram_blocks, luts=self.luts)
+        # A copy is a whole array: the budget is shared among them.
         budget = max(1, self._budget() // numerics.pixel_copies)
         target = self._target()
         setting = Setting(target, numerics, limits)
@@ -236,6 +240,7 @@ class EngineModel(HardwareModel):
             model=self.name,
             device=target,
             numerics=numerics,
+            # Of all copies together, as a user asked for.
             budget=self._budget(),
             clock_origin=clock[1],
             exact=self.exact,
@@ -278,11 +283,13 @@ class EngineModel(HardwareModel):
         bytes_per_us = self._target().bytes_per_us() if reached is None else reached * 1e3
         return Numerics(
             conditions=Conditions(
+                # Codes of a codebook are stored, values of full width are multiplied.
                 weight_bits=self._format().stored_bits,
                 activation_bits=self.activation_bits,
                 accumulator_bits=self.accumulator_bits,
                 value_bits=self.weight_bits,
                 clock_mhz=clock_mhz,
+                # Per cycle, as engines count: a slower clock sees more bytes in each of its cycles.
                 bytes_per_cycle=None if bytes_per_us is None else bytes_per_us / clock_mhz,
             ),
             elementwise_units=self.elementwise_units,
@@ -304,7 +311,9 @@ class EngineModel(HardwareModel):
         """Multipliers that both arrays may have: what was asked for, as far as the device has them."""
         if self.lut_multipliers:
             return self.multipliers
+        # The wider operand decides which multiplications a DSP block can make.
         bits = max(self.weight_bits, self.activation_bits)
+        # The element-wise part has multipliers of its own, which the array cannot have as well.
         return max(1, min(self.multipliers, self._target().most_multipliers(bits) - 3 * self.elementwise_units))
 
 
@@ -313,6 +322,7 @@ def _derated(found: Device, controllers: int) -> Device:
     """A device less the memory controllers that its shell does not bring."""
     if not controllers:
         return found
+    # HBM controllers where the device has HBM; all other memories are taken for DDR4, the only other one with figures.
     off_chip = found.entry.off_chip
     return found.less_controllers("hbm" if off_chip is not None and off_chip.kind == "hbm" else "ddr4", controllers)
 
@@ -336,6 +346,7 @@ class _Sizes:
 
     def dense(self) -> Product:
         """The product with every weight kept."""
+        # Dense parts know no masks, so that products of equal sizes are one key of the cache.
         parts = tuple(Part(f"{self.layer}.{i}", self.rows, n, None, self.rows * n) for i, n in enumerate(self.cols))
         return Product(self.layer, parts, self.units, self.pixels, self.convolution)  # type: ignore[arg-type]  # hashable form
 
@@ -351,6 +362,7 @@ def _dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, settin
 def _dense_compute(sizes: tuple[_Sizes, ...], budget: int, setting: Setting) -> Design:
     """The dense baseline that computes fastest, whether its weights fit or not."""
     engine, work = DenseMvm(), tuple(size.dense() for size in sizes)
+    # The largest shape of each line: whether weights fit is not asked.
     tops = [line[-1] for line in engine.lines(work, budget)]
     fastest = min(tops, key=lambda shape: sum(engine.least_cycles(each, shape) * each.pixels for each in work))
     return design(engine, fastest, work, engine.expect, setting.device, setting.numerics, setting.budget)

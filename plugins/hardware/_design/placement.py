@@ -68,10 +68,12 @@ def place(
     """
     rooms = {kind: usage.room for kind, usage in device.resources.items()}
     if ram_blocks is not None:
+        # The budget counts blocks of the preferred kind; other kinds of the device stay free to use.
         rooms[device.entry.ram.kind] = min(rooms[device.entry.ram.kind], ram_blocks)
     placed = _Places(device, rooms)
     if beside is not None:
         placed.start_from(beside)
+    # A memory of no bits, indices of a single column say, is not built.
     built = [ram for ram in rams if ram.width * ram.depth * ram.count]
     placed.blocks_for(placed.distribute(built, small))
     return placed.result()
@@ -103,6 +105,7 @@ class _Places:
         kind, ladder = self._device.entry.distributed, self._device.distributed
         if kind is None or ladder is None or small == "block":
             return [(ram, ram.count) for ram in rams]
+        # What is not small by its nature, weights above all, never goes to logic, whatever room is left there.
         rest = [(ram, ram.count) for ram in rams if not ram.small]
         sized = [(ram, ladder.size(ram.width, ram.depth)) for ram in rams if ram.small]
         if len(sized) > 1:
@@ -121,6 +124,7 @@ class _Places:
         """Put memories into RAM blocks: of the preferred kind, and of the others what overflows there."""
         preferred, *others = self._device.rams
         ladder = self._device.ram
+        # Counted before any is placed: only what overflows is moved.
         needed = sum(copies * ladder.blocks(ram.width, ram.depth) for ram, copies in waiting)
         for kind in others:
             if needed > self._left[preferred]:
@@ -185,6 +189,7 @@ def deepest(width: int, count: int, free: Mapping[str, int], device: Device) -> 
         free: blocks by kind, `Placement.free`.
         device: what they are laid out on.
     """
+    # The deepest that one kind alone allows bounds the answer; how the kinds share the copies is then counted.
     ladders = [(device.rams[kind], number) for kind, number in free.items()]
     low, high = 0, max((ladder.deepest(width, number) for ladder, number in ladders), default=0)
     while low < high:

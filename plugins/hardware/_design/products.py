@@ -36,6 +36,7 @@ def _products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Produc
         raise SpecError(
             f"hardware models cost matrices with roles {', '.join(roles)}, got {given}; widen the scope or `roles`"
         )
+    # What a caller measured counts more than what the network was declared with.
     geometry = {**workload.network.convolutions(), **workload.convolutions}
     return tuple(
         _product(layer, tuple(tensors), workload, geometry)
@@ -124,6 +125,7 @@ def _product(layer: str, tensors: tuple[Tensor, ...], workload: Workload, geomet
     return Product(
         layer=layer,
         parts=tuple(_part(tensor, workload) for tensor in tensors),
+        # Every unit stands in it once for each of its gates.
         units=first.rows.size // first.rows.repeat if _costed_as(first) == "lstm" else None,
         # A recurrent product is costed per time step; a dense one may run at many positions of one item.
         pixels=1 if _costed_as(first) == "lstm" else pixels,
@@ -150,6 +152,7 @@ def _part(tensor: Tensor, workload: Workload) -> Part:
             f"hardware models expect a boolean mask for {tensor.name!r}, got {mask.dtype}; compare weights with 0"
         )
     kept = int(np.count_nonzero(mask))
+    # Dense by its count: no engine need look at such a mask.
     if kept == size:
         return Part(tensor.name, rows, cols, None, size)
     return Part(tensor.name, rows, cols, mask, kept, workload.banks.get(tensor.name))

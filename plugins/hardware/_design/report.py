@@ -63,6 +63,7 @@ class Choice:
 def report(best: Design, choice: Choice) -> Cost:
     """Put the figures of a design beside those of its baselines."""
     clock = choice.numerics.conditions.clock_mhz
+    # Whole cycles, once and at the end: each layer's fractions add up before they are rounded.
     cycles, dense_cycles = best.cycles.__ceil__(), choice.dense.cycles.__ceil__()
     latency_us = cycles / clock
     streams = best.engine.streams
@@ -81,16 +82,21 @@ def report(best: Design, choice: Choice) -> Cost:
         baseline=choice.dense.engine.name,
         dense_cycles=dense_cycles,
         dense_latency_us=dense_cycles / clock,
+        # A dense array serves one stream: an engine of several is compared by what it does in the same time.
         speedup=streams * dense_cycles / cycles,
         engine_dense_cycles=None if choice.engine_dense is None else choice.engine_dense.cycles.__ceil__(),
         fixed_shape=str(choice.fixed.shape),
         fixed_cycles=choice.fixed.cycles.__ceil__(),
+        # A multiply-accumulate is two operations; cycles over MHz are microseconds, and thousands of operations in one
+        # are GOPS.
         gops=2 * executed * streams / latency_us / 1e3,
         effective_gops=2 * equivalent * streams / latency_us / 1e3,
+        # Of all multiplier cycles, those that multiply a kept weight.
         utilisation=executed * streams / (best.multipliers * cycles),
         multipliers=best.multipliers,
         dsp=best.dsp,
         ram_blocks=best.memory.blocks,
+        # A design without any RAM block still has a kind, under which its zero stands.
         ram_kind=" + ".join(kind for kind, used in best.memory.placement.blocks.items() if used) or _ram_kind(choice),
         lut=None if best.logic is None else best.logic.high.lut,
         ff=None if best.logic is None else best.logic.high.ff,
@@ -130,6 +136,7 @@ def _bound_by(design: Design) -> str:
     shares = {"compute": zero, "memory": zero, "chain": zero, "serial": zero, "launch": design.launch}
     for layer in design.layers:
         chain = layer.parts.get("chain_stall", zero)
+        # The chain is a constant as well, but one of the recurrence and not of the engine.
         constant = _constants(layer) - chain
         shares["serial"] += constant
         left = layer.cycles - constant - chain
@@ -157,6 +164,7 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
         "weight_bits": choice.numerics.conditions.weight_bits,
         "validated_by": best.engine.validated_by,
         "parts": {name: _number(value) for name, value in best.parts().items()},
+        # As though every multiplier took a kept weight in every cycle: no engine is quicker.
         "ideal_cycles": -(-executed * best.engine.streams // best.multipliers),
         "layers": _layers(best, choice.numerics),
         "memory_system": dict(memory_system(best, choice.numerics, choice.bandwidth_origin)),
@@ -177,6 +185,7 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
         },
         "fixed": {"ram_blocks": choice.fixed.memory.blocks, "fits": choice.fixed.fits},
         "engine_dense": None if choice.engine_dense is None else {"shape": str(choice.engine_dense.shape)},
+        # Against the dense array that computes fastest: the baseline that was searched weighed its memory, too.
         "speedup_compute_only": round(_compute_speedup(best, choice.dense_compute), 6),
         "streaming": _streaming(choice.streaming, best),
     }
@@ -281,12 +290,14 @@ def _notes(best: Design, choice: Choice) -> list[str]:
         if not usage.fits
     ]
     notes += best.memory.placement.notes
+    # An engine that is made to stream has no layer with a share, and needs no warning.
     streamed = [f"{float(layer.streamed):.0%} of {layer.product.layer}" for layer in best.layers if layer.streamed]
     if streamed:
         speed = choice.numerics.conditions.bytes_per_cycle
         rate = None if speed is None else speed * choice.numerics.conditions.clock_mhz / 1e3
         how = f"are streamed at {rate:g} GB/s" if rate else "nor counted: set `bandwidth_gbytes_per_s`"
         notes.append(f"weights do not fit on chip: {', '.join(streamed)} {how}")
+    # A speed-up over a dense array that waits says more of memory than of sparsity.
     if best.engine.name != choice.dense.engine.name and _stall(choice.dense) > 0:
         notes.append(
             f"the dense baseline waits for weights that do not fit on chip: without that the speed-up is "
@@ -298,6 +309,7 @@ def _notes(best: Design, choice: Choice) -> list[str]:
             f"a design that streams weights would take {faster['cycles']} cycles, {faster['shape']}; this one is the "
             "fastest whose weights all stay on chip"
         )
+    # Below that a microsecond says more of the assumed constants than of the mask.
     if (sum(map(_constants, best.layers)) + best.launch) * 2 > best.cycles:
         notes.append("constants of the engine are more than half of the latency: compare cycles, not microseconds")
     if choice.omitted:

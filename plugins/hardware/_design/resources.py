@@ -85,6 +85,7 @@ def logic(engine: str, *, multipliers: int, pes: int, bits: int, lut_multipliers
 
 def split_multipliers(products: int, bits: int, device: Device, *, shares_operand: bool = False) -> tuple[int, int]:
     """DSP blocks of so many multipliers, and how many multipliers are left for LUTs once the blocks run out."""
+    # DSP blocks first: a multiplier of LUTs costs a hundred of them.
     most = device.most_multipliers(bits, shares_operand=shares_operand)
     packing = int(device.products_per_dsp(bits, shares_operand=shares_operand).value)
     inside = min(products, most)
@@ -130,6 +131,7 @@ def energy(
         streams: inputs served at once; they share the energy.
     """
     known = device.power(engine)
+    # Never scaled from another chip or engine: a board's power is mostly not the array's.
     if known is None:
         return Energy(None, f"no board power of a {engine} engine on {device.chip} is known to calibrate energy with")
     most, fastest = int(known.multipliers.value), known.clock_mhz.value
@@ -140,6 +142,7 @@ def energy(
             f"the board power of {known.what} holds up to {most} multipliers at {fastest:g} MHz, not for {multipliers} "
             f"at {clock_mhz:g} MHz",
         )
+    # For the whole time: a board draws power while it waits, too.
     return Energy(
         known.power_w.value * latency_us / streams,
         f"calibrated on the board power of {known.what}, {known.power_w.value:g} W with {most} multipliers at "

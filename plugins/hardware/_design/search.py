@@ -92,11 +92,13 @@ def search(
     turns: dict[tuple[tuple[str, int], ...], int] = {}
     outlined = _Explorer(engine, work, outlines.run, setting, is_outlined=True, turns=turns)
     for _ in range(_ROUNDS):
+        # An outline costs far less than a count: all lines are looked at with it.
         outlined.explore(lines)
         shape = outlined.found().best.shape
         # The outline's best is counted and corrects all outlines; done when that moves nothing any more.
         if shape in counted.seen or not outlines.learn(outlined.at(shape), counted.at(shape)):
             break
+        # Designs of the old factors are of no use; where lines turned still is.
         outlined = outlined.anew()
     # Once more, for all that come close: outlines err, and the best of what is counted then is taken.
     outlined.slack = _SLACK
@@ -119,6 +121,7 @@ def has_outlines(
 ) -> bool:
     """Whether there are several shapes, and outlines of them."""
     several = len(lines) > 1 or len(lines[0]) > 1
+    # Whether one shape has an outline tells of all: it depends on the engine and the product.
     return several and engine.outline(work[0], lines[0][0], setting.numerics.conditions) is not None
 
 
@@ -132,6 +135,7 @@ class _Outlines:
 
     def run(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """The outline of one product on one shape, corrected."""
+        # By identity, as products are kept by their workload: comparing masks would cost more than the outline.
         place = id(product), shape
         if place not in self._known:
             outline = self._engine.outline(product, shape, conditions)
@@ -141,6 +145,7 @@ class _Outlines:
 
     def learn(self, outlined: Design, counted: Design) -> bool:
         """Take over by which factors a counted design differs from its outline; whether they differ at all."""
+        # Each by a factor of its own: outlines do not err alike in them.
         cycles, stored, depth = (
             _ratio(outlined, counted, measure)
             for measure in (lambda run: run.issue_cycles, lambda run: run.stored_bits, _deep)
@@ -155,6 +160,7 @@ class _Outlines:
     def _corrected(self, run: Run) -> Run:
         if self._cycles == self._stored == self._depth == 1:
             return run
+        # The pipeline does not depend on the mask, so no factor applies to it.
         parts = {name: cycles if name == "fill_drain" else cycles * self._cycles for name, cycles in run.parts.items()}
         rams = tuple(
             replace(ram, depth=max(1, round(ram.depth * self._depth))) if ram.purpose == "weights" else ram
@@ -168,6 +174,7 @@ class _Outlines:
 def _ratio(outlined: Design, counted: Design, measure: Callable[[Run], Fraction]) -> Fraction:
     """What counting gave over what the outline said, summed over the layers; as a simple fraction."""
     before, after = (sum((measure(layer.run) for layer in found.layers), Fraction(0)) for found in (outlined, counted))
+    # Simple, since products of long fractions grow with every round.
     return (after / before).limit_denominator(10_000) if before else Fraction(1)
 
 
@@ -180,6 +187,7 @@ def _confirm(outlined: "_Explorer", counted: "_Explorer", kind: str) -> None:
     ranked = sorted(
         (found for found in outlined.seen.values() if kind_of(found) == kind), key=lambda found: found.rank[1:]
     )
+    # What cannot run is only counted where nothing can.
     if kind == "neither" and counted.found().best.rank[0] is False:
         return
     ratios: list[Fraction] = []
@@ -244,6 +252,7 @@ class _Explorer:
                 runs = ((p, self.runner(p, shape, conditions)) for p in self.work)
                 self.bounds[shape] = sum(int(run.issue_cycles) * self._repeats(p) for p, run in runs)
             else:
+                # A little less than promised: an outline errs both ways.
                 promised = 0 if self.promise is None else int(self.promise(shape) * _DOUBT)
                 self.bounds[shape] = max(self.least(shape), promised)
         return self.bounds[shape]
@@ -268,8 +277,10 @@ class _Explorer:
     def explore(self, lines: Sequence[Sequence[EngineShape]]) -> None:
         """Look at lines, the most promising first; then for what streams, if anything that fits could be beaten."""
         lines = [line for line in lines if line]
+        # The line that promises most first: the sooner something is good, the more is ruled out.
         self.at(min(lines, key=lambda line: self.least(line[-1]))[-1])
         floor = self._streaming_floor()
+        # Where weights cannot all be held, no shape fits and lines need not be searched for one.
         if floor == 0 or self.engine.streams_weights:
             for line in sorted(lines, key=lambda line: self.bound(line[-1])):
                 self._fitting(line)
@@ -278,13 +289,16 @@ class _Explorer:
 
     def refine(self, lines: Sequence[Sequence[EngineShape]], outlined: "_Explorer", *, is_limited: bool) -> None:
         """Count beside what outlines led to: at the edge of what fits, and around the best that streams."""
+        # They were made before the outlines had promised anything.
         self.bounds.clear()
+        # Where multipliers decide, the largest shapes were counted already and none beside them can be better.
         if is_limited and self._streaming_floor() == 0 and not self.engine.streams_weights:
             ordered = sorted((line for line in lines if line), key=lambda line: self.bound(line[-1]))
             for line in ordered:
                 self._fitting(line)
         for _ in range(_STEPS):
             best = self.best.get("streams")
+            # A design that holds its weights is preferred to any that streams: see `found`.
             if best is None or "fits" in self.best:
                 return
             for shape in _around(lines, best.shape):
@@ -331,6 +345,7 @@ class _Explorer:
             self.at(line[place])
         below = useful[:last]
         if self.is_outlined:
+            # Some of those far below and all of the near ones: an outline of every shape would take too long.
             far, near = below[:-_OUTLINED_NEAR], below[-_OUTLINED_NEAR:]
             below = [*far[:: -(-len(far) // _OUTLINED_BELOW) or 1], *near]
         for place in reversed(below):
@@ -345,6 +360,7 @@ class _Explorer:
         """Index into `useful` of the largest shape that fits; None if the smallest ones do not either."""
         if self.at(line[useful[-1]]).fits:
             return len(useful) - 1
+        # The second as well: the smallest shape may need more blocks than the next, for its deeper memories.
         low = next((index for index in range(min(2, len(useful))) if self.at(line[useful[index]]).fits), None)
         if low is None:
             return None
@@ -358,13 +374,16 @@ class _Explorer:
         speed = numerics.conditions.bytes_per_cycle
         room = {kind: device.resources[kind].room for kind in device.rams}
         if self.setting.budget.ram_blocks is not None:
+            # A budget of blocks holds for the preferred kind, as in `place`.
             room[device.entry.ram.kind] = min(room[device.entry.ram.kind], self.setting.budget.ram_blocks)
         held = sum(int(device.rams[kind].bits_each.value) * number for kind, number in room.items())
         stored = min((sum(layer.run.stored_bits for layer in found.layers) for found in self.seen.values()), default=0)
+        # The less of the two: a floor must not lie above what some shape needs.
         needed = min(Fraction(sum(p.nnz for p in self.work) * numerics.conditions.weight_bits), Fraction(stored))
         # All weights might fit somewhere: only then is it worth looking for a design that holds them.
         if needed <= held:
             return Fraction(0)
+        # Without a bandwidth any number above zero will do: it says that not all weights fit.
         return (needed - held) / 8 / Fraction(speed) if speed else Fraction(1)
 
     def _streaming(self, lines: Sequence[Sequence[EngineShape]], floor: Fraction) -> None:
@@ -376,12 +395,14 @@ class _Explorer:
         best = self.best.get("streams")
         if best is None:
             return
+        # Lines are told apart by all sizes but the first, along which a line runs.
         here = next(place for place, line in enumerate(lines) if line[0].sizes[1:] == best.shape.sizes[1:])
         for line in lines[max(0, here - step + 1) : here + step]:
             self._balance(line, floor)
         size = self.best["streams"].shape.sizes
         line = next(line for line in lines if line[0].sizes[1:] == size[1:])
         near = bisect_left(line, size[0][1], key=lambda shape: shape.sizes[0][1])
+        # Both sides: blocks are taken whole, so that the best lies a few steps off where the line turns.
         for place in range(max(0, near - _BESIDE), min(len(line), near + _BESIDE + 1)):
             self.at(line[place])
 
@@ -392,12 +413,14 @@ class _Explorer:
         if limits and any(max(Fraction(bound(line[-1])), floor) >= min(limits) for bound in (self.least, self.bound)):
             return
         turn = self._turn(line, lambda place: self._waits(line[place]))
+        # The turn and its neighbours: on which side of it the best lies depends on rounding.
         for place in range(max(0, turn - 1), min(len(line), turn + 2)):
             self.at(line[place])
 
     def _turn(self, line: Sequence[EngineShape], holds: Callable[[int], bool]) -> int:
         """Where a line turns; looked for from where it, or the line before it, turned last."""
         kind = line[0].sizes[1:]
+        # Neighbouring lines turn at like numbers of multipliers: a guess saves most of a bisection.
         near = self.turns.get(kind, self.turns.get((), line[-1].multipliers // 2))
         turn = turning(len(line), holds, bisect_left(line, near, key=lambda shape: shape.multipliers))
         self.turns[kind] = self.turns[()] = line[turn].multipliers
@@ -405,6 +428,7 @@ class _Explorer:
 
     def _waits(self, shape: EngineShape) -> bool:
         found = self.at(shape)
+        # What is beyond a ceiling counts as waiting: it is too large all the same.
         return found.waits_for_memory or not found.is_under_ceilings
 
 
@@ -420,6 +444,7 @@ def turning(size: int, holds: Callable[[int], bool], guess: int | None = None) -
         found = holds(place)
         low, high = (low, place) if found else (place + 1, high)
         first = found if first is None else first
+        # Once the first answer turns, the place lies between two known ones and halving is best; before, steps double.
         if found != first or not step:
             step, place = 0, (low + high) // 2
         else:
@@ -445,6 +470,7 @@ def _around(lines: Sequence[Sequence[EngineShape]], shape: EngineShape) -> Itera
     here = next(place for place, line in enumerate(ordered) if line[0].sizes[1:] == shape.sizes[1:])
     for line in ordered[max(0, here - 1) : here + 2]:
         near = bisect_left(line, shape.multipliers, key=lambda each: each.multipliers)
+        # Four steps off as well: RAM blocks make plateaus of a few shapes.
         for place in {near - 4, near - 1, near, near + 1, near + 4}:
             if 0 <= place < len(line):
                 yield line[place]

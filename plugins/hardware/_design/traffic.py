@@ -62,7 +62,9 @@ def layer_traffic(design: Design, place: int, numerics: Numerics) -> Traffic:
     Vectors between layers stay on chip.
     """
     layer = design.layers[place]
+    # What an engine streams by design has no share of its own in the layers.
     share = Fraction(1) if design.engine.streams_weights else layer.streamed
+    # Vectors between layers stay on chip: only the first reads and only the last writes.
     vectors = _inputs(layer.product) * (place == 0) + _outputs(layer.product) * (place == len(design.layers) - 1)
     waiting = sum((layer.parts.get(name, Fraction(0)) for name in _STALLS), Fraction(0))
     return Traffic(
@@ -106,9 +108,11 @@ def memory_system(design: Design, numerics: Numerics, origin: str) -> Mapping[st
 def _inputs(product: Product) -> int:
     """Elements that come in: of a recurrent layer without its own last output, of a convolution the whole image."""
     if product.units is not None:
+        # Of [W_x | W_h] only W_x reads from outside; a layer of W_h alone reads what it wrote.
         return product.parts[0].cols if len(product.parts) > 1 else 0
     if product.convolution is None:
         return product.cols * product.pixels
+    # Every input once, though windows overlap: the line buffer keeps what the next window needs.
     height, width = product.convolution.read
     return product.convolution.inputs * height * width
 

@@ -42,11 +42,13 @@ class Usage:
     @property
     def share(self) -> float:
         """Fraction of the ceiling."""
+        # Of a resource that there is none of, any use is too much and none is all of it.
         return self.used / (self.available * self.ceiling) if self.available else float(self.used > 0)
 
     @property
     def room(self) -> int:
         """What a design may use."""
+        # A share such as 0.7 of 10 must not lose its last unit to binary fractions.
         return int(self.available * self.ceiling + 1e-9)
 
     @property
@@ -116,6 +118,7 @@ class Device:
     def bytes_per_us(self) -> float | None:
         """Bytes that the off-chip memory delivers per microsecond, or None if none is known."""
         if self.entry.off_chip is None or self.efficiency is None:
+            # No bandwidth without its efficiency: the nominal figure is never reached.
             return None
         return self.entry.off_chip.gbytes_per_s.value * 1e3 * self.efficiency.value
 
@@ -158,6 +161,7 @@ def _with_counts(entry: Entry, counts: Mapping[str, Figure]) -> Entry:
     """The entry with other counts, by kind; distributed RAM made of LUTs follows them."""
     logic = entry.logic.model_copy(update={"count": counts.get(entry.logic.kind, entry.logic.count)})
     distributed = entry.distributed
+    # LUTs that serve as RAM are the same LUTs: what the shell takes of them is gone for both.
     if distributed is not None and distributed.count == entry.logic.count:
         distributed = distributed.model_copy(update={"count": logic.count})
     return entry.model_copy(
@@ -200,10 +204,12 @@ def _listed(name: str) -> Device:
     table = _table()
     if name in table.devices:
         chip = table.devices[name]
+        # A chip has no memory beside it, and without one no weight could be streamed.
         lent = None if chip.board is None else table.boards[chip.board].off_chip
         return _assembled(name, name, chip.model_copy(update={"off_chip": lent}), table, _TABLE)
     if name in table.boards:
         board = table.boards[name]
+        # The clock and the kinds are the chip's; only counts and the memory are the board's.
         left = _with_counts(table.devices[board.device], board.available)
         return _assembled(name, board.device, left.model_copy(update={"off_chip": board.off_chip}), table, _TABLE)
     close = closest(name, known_devices())
@@ -230,6 +236,7 @@ def load_device(path: Path) -> Device:
 def _loaded(path: Path, changed: int) -> Device:
     content, table = read_yaml(path), _table()
     own = content.get("sources")
+    # A file may cite the table's sources, and redefine what a key stands for.
     sources = table.sources | ({key: str(text) for key, text in own.items()} if isinstance(own, dict) else {})
     file = checked(DeviceFile, cited(content, sources, path), path)
     kinds = Kinds(
@@ -241,6 +248,7 @@ def _loaded(path: Path, changed: int) -> Device:
 
 
 def _assembled(name: str, chip: str, entry: Entry, kinds: Kinds, path: Path) -> Device:
+    # The table's own entries pass through here as well: a mistake in it is told in the same words.
     for index, ram in enumerate(entry.rams):
         _require(ram.kind, kinds.block_ram, "block_ram", f"rams.{index}", path)
     _require(entry.dsp.kind, kinds.dsp_kinds, "dsp_kinds", "dsp", path)
@@ -253,6 +261,7 @@ def _assembled(name: str, chip: str, entry: Entry, kinds: Kinds, path: Path) -> 
         dsp=kinds.dsp_kinds[entry.dsp.kind],
         rams={ram.kind: kinds.block_ram[ram.kind] for ram in entry.rams},
         distributed=None if entry.distributed is None else kinds.distributed_ram[entry.distributed.kind],
+        # How much of the nominal bandwidth is reached belongs to the kind of memory, which no file defines.
         efficiency=None if entry.off_chip is None else _table().memory_efficiency[entry.off_chip.kind],
     )
 

@@ -92,6 +92,7 @@ class DspKind(Frozen):
         Raises:
             SpecError: the block does not multiply operands of so many bits.
         """
+        # Only DSP blocks with a mode for wide operands take more than `most_bits`.
         if bits > self.most_bits.value:
             if bits <= 27 and self.products_w27 is not None:
                 return self.products_w27
@@ -104,6 +105,7 @@ class DspKind(Frozen):
             found += [self.products_w8, *self._given(shares_operand, self.products_w8_shared)]
         if bits <= 4:
             found += [*self._given(True, self.products_w4), *self._given(shares_operand, self.products_w4_shared)]
+        # The last of equals: the figure of the narrowest width is the most specific, and is the one cited.
         return max(reversed(found), key=lambda figure: figure.value)
 
     @staticmethod
@@ -160,6 +162,7 @@ class Entry(Frozen):
         if not isinstance(data, dict):
             return data
         distributed, logic = data.get("distributed"), data.get("logic")
+        # LUTs that serve as memory are most often all LUTs: a file need not say the number twice.
         if (
             isinstance(distributed, dict)
             and isinstance(logic, dict)
@@ -245,6 +248,7 @@ class DeviceFile(Kinds):
     device: Entry
 
 
+# Cached: a search asks for the same few memories hundreds of thousands of times.
 @lru_cache(maxsize=1 << 16)
 def _units(shapes: tuple[str, ...], width: int, depth: int) -> int:
     return min(-(-width // wide) * -(-depth // deep) for wide, deep in map(_size, shapes))

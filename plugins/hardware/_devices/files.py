@@ -83,6 +83,7 @@ def cited(node: JsonValue, sources: Mapping[str, str], path: Path, place: str = 
         source = node.get(key)
         if source is None:
             continue
+        # Free text is refused: a citation that nobody listed cannot be followed.
         if not isinstance(source, str) or source not in sources:
             raise DeviceFileError(
                 f"{path}: {place}{key} must be a key of `sources`, got {source!r}; add it there with what it stands for"

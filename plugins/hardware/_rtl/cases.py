@@ -63,6 +63,7 @@ class MaskRecipe(Frozen):
         generator = np.random.default_rng(self.seed)
         scores = generator.random((self.rows, self.cols))
         if self.kind == "magnitude":
+            # Rows differ in scale, so that some keep many weights and others few, as trained ones do.
             scale = np.exp(generator.normal(size=(self.rows, 1)))
             scores = np.abs(generator.normal(size=scores.shape)) * scale
             kept = keep_count(scores.size, 1 - self.density)
@@ -70,6 +71,7 @@ class MaskRecipe(Frozen):
         if self.kind == "balanced":
             pieces = np.split(scores, split(self.cols, banks)[1:], axis=1)
             kept = keep_count(self.cols // banks, 1 - self.density)
+            # Rank within the bank, by sorting twice.
             return np.hstack([np.argsort(np.argsort(piece, axis=1), axis=1) < kept for piece in pieces])
         mask: Mask = scores < self.density
         if self.kind == "sparse_rows":
@@ -181,6 +183,7 @@ class ColumnCase(Case):
         """The recurrence, then one cycle per row of a PE to read the sums out, which our RTL does for one group too."""
         model = self.model()
         reduction = model.parts.get("reduction", Fraction(0))
+        # The recurrence counts the constants of its own pipeline, which our Verilog does not share.
         finish = int(model.cycles - reduction) - (DRAIN if reduction else PIPELINE)
         drain = -(-self.mask.rows // self.pes)
         return RtlRun(finish + drain + COLUMN_DRAIN_LATENCY, 0, finish + COLUMN_LATENCY, model.fifo_high_water or 0)
@@ -267,6 +270,7 @@ def rtl_column_check(cache: Path | None = None) -> RtlCheck:
 
 def _check(engine: str, cases: Sequence[Case], constant: int, formula: str, cache: Path | None) -> RtlCheck:
     simulator = find_simulator()
+    # Without a simulator the recorded cycles stand for the RTL: only the model is checked then.
     answers = [case.answer() if simulator is None else case.run(cache, simulator) for case in cases]
     return RtlCheck(
         engine=engine,

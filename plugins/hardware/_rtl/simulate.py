@@ -107,6 +107,7 @@ def _is_recent(simulator: Simulator) -> bool:
 
 def default_cache() -> Path:
     """Where built benches are kept unless a caller says otherwise."""
+    # Not inside the package, which may be read-only.
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "harness" / "rtl"
 
 
@@ -150,6 +151,7 @@ def run_bank(
     streams = [
         [word for row in weights[pe::pes] for word in _bank_row(row, starts, lanes)] for pe in range(min(pes, rows))
     ]
+    # PEs without a row have a stream all the same, which ends at once.
     streams += [[] for _ in range(pes - len(streams))]
     _fits("words per PE", max(map(len, streams)), 1 << _BANK_DEPTH_BITS)
     files = {
@@ -197,6 +199,7 @@ def run_column(
     _fits("columns per group", -(-cols // groups), (1 << _COLUMN_COLUMN_BITS) - 1)
     _fits("FIFO slots", depth, 1 << _COLUMN_FIFO_BITS)
     weights, vector = _operands(mask, seed)
+    # Column by column, as they are broadcast; rows are dealt to PEs one by one.
     streams = [
         [word for column in weights[pe::pes, group::groups].T for word in _column_words(column)]
         for group in range(groups)
@@ -218,6 +221,7 @@ def _operands(mask: Mask, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int6
     """Weights, zero where pruned and nowhere else, and a vector: the whole range of 16-bit numbers."""
     generator = np.random.default_rng(seed)
     top = 1 << (_VALUE_BITS - 1)
+    # No weight is zero by chance: benches tell kept from pruned by the value.
     weights = generator.integers(1, top, mask.shape) * (1 - 2 * generator.integers(2, size=mask.shape)) * mask
     return np.asarray(weights), generator.integers(-top, top, mask.shape[1:])
 
@@ -225,12 +229,15 @@ def _operands(mask: Mask, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int6
 def _bank_row(row: NDArray[np.int64], starts: list[int], lanes: int) -> list[int]:
     """The words of one row: wave by wave, as many as its fullest bank has weights; one word if it has none at all."""
     banks = [
-        [(index, value) for index, value in enumerate(bank.tolist()) if value] for bank in np.split(row, starts[1:])
+        # Addresses start anew in every bank, so that an index needs the bits of one bank only.
+        [(index, value) for index, value in enumerate(bank.tolist()) if value]
+        for bank in np.split(row, starts[1:])
     ]
     words = []
     for wave, first in enumerate(range(0, len(banks), lanes)):
         filled = banks[first : first + lanes]
         for slot in range(max(map(len, filled))):
+            # A lane whose bank is through multiplies by zero: the word has a field for it all the same.
             entries = [bank[slot] if slot < len(bank) else (0, 0) for bank in filled]
             words.append(_bank_word(wave, entries, lanes))
     words = words or [_bank_word(0, [], lanes)]
@@ -248,6 +255,7 @@ def _bank_word(wave: int, entries: Sequence[tuple[int, int]], lanes: int) -> int
 
 def _bank_vector(vector: NDArray[np.int64], starts: list[int], lanes: int) -> list[int]:
     """What the vector RAMs of all lanes hold at each address {wave, index}."""
+    # Every lane has a RAM of its own; all are loaded from one file, lane beside lane.
     words = [0] * (1 << (_BANK_WAVE_BITS + _BANK_INDEX_BITS))
     for bank, values in enumerate(np.split(vector, starts[1:])):
         wave, lane = divmod(bank, lanes)
@@ -258,6 +266,7 @@ def _bank_vector(vector: NDArray[np.int64], starts: list[int], lanes: int) -> li
 
 def _column_words(column: NDArray[np.int64]) -> list[int]:
     """The words of one column on one PE: its weights, or a dummy."""
+    # A column without weights takes a word: the PE has to see where it ends.
     kept = [(row, value) for row, value in enumerate(column.tolist()) if value] or [(0, 0)]
     words = [(row << _VALUE_BITS) | _bits(value) for row, value in kept]
     words[-1] |= 1 << (_COLUMN_ROW_BITS + _VALUE_BITS)  # the end of the column
@@ -295,6 +304,7 @@ class _Built:
                 f"+{key}={value}" for key, value in numbers.items()
             ]
             printed = _call([*self.command, *arguments], Path(folder))
+        # The bench compares every result itself, so that one line tells all.
         answer = _ANSWER.search(printed)
         if answer is None:
             raise HarnessError(
@@ -314,6 +324,7 @@ def _build(bench: Bench, sizes: Mapping[str, int], cache: Path | None, simulator
             "recorded cycles"
         )
     sources = [SOURCES / f"{name}.v" for name in _FILES[bench]]
+    # Built anew for another simulator or other sources; the masks are files and need no build.
     contents = [simulator_version(simulator).encode(), *(source.read_bytes() for source in sources)]
     digest = hashlib.sha256(b"".join(contents)).hexdigest()[:12]
     shape = "x".join(map(str, sizes.values()))
@@ -325,6 +336,7 @@ def _build(bench: Bench, sizes: Mapping[str, int], cache: Path | None, simulator
             made = Path(folder, "bench")
             _call(_compile_command(simulator, f"{bench}_bench", sizes, sources, made), Path(folder))
             os.replace(made, target)
+    # -n: a simulation that stops ends there, instead of waiting at a prompt.
     return _Built((str(target),) if simulator == "verilator" else ("vvp", "-n", str(target)), simulator)
 
 

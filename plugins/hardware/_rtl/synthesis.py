@@ -99,6 +99,7 @@ def synthesise(template: Template, family: Family) -> Resources:
         statistics = json.loads(Path(folder, "stat.json").read_text())
     cells: dict[str, int] = statistics["design"]["num_cells_by_type"]
     counts = {
+        # Whole names: a cell whose name only begins alike is another kind.
         kind: sum(count for cell, count in cells.items() if re.fullmatch(pattern, cell))
         for kind, pattern in _CELLS[family].items()
     }

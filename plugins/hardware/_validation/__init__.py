@@ -42,6 +42,7 @@ def _evaluated(rule: Rule, targets: Targets) -> list[Check]:
     why = f"nothing here knows the rule {rule.id!r}" if evaluation is None else "the file has no row for it"
     try:
         found = [] if evaluation is None else evaluation(rule, targets)
+    # A wrong file is a check that failed, not an end of all the others.
     except ValueError as error:  # figures that no model takes
         found, why = [], str(error)
     if found:

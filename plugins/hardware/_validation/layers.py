@@ -28,9 +28,11 @@ def resnet50() -> tuple[Layer, ...]:
     inputs, size = 64, 56
     for stage, (width, count) in enumerate(_RESNET50_STAGES):
         for block in range(count):
+            # Every stage but the first halves its size, in its first block.
             stride = 2 if stage and not block else 1
             output = size // stride
             layers += [(inputs, width, 1, 1, size), (width, width, 3, stride, output), (width, 4 * width, 1, 1, output)]
+            # The shortcut of a stage's first block changes the width and is a layer of its own.
             if not block:
                 layers.append((inputs, 4 * width, 1, stride, output))
             inputs, size = 4 * width, output
@@ -50,6 +52,7 @@ def pruned(layers: tuple[Layer, ...], range_clusters: int) -> tuple[Product, ...
 def _product(index: int, layer: Layer, range_clusters: int) -> Product:
     inputs, outputs, kernel, stride, size = layer
     density = Fraction(1) if index == 0 else Fraction(1, 4) if inputs == outputs else Fraction(1, 2)
+    # A range keeps whole clusters.
     kept = Fraction(ceil(density * range_clusters), range_clusters)
     cols = inputs * kernel**2
     name = f"layer_{index}"

@@ -47,9 +47,11 @@ def grid(
     sizes: tuple[tuple[int, int], ...], densities: tuple[float, ...], masks: int, seed: int = 0
 ) -> Iterator[GridCase]:
     """The bank engine's expectation against its simulator, on unstructured masks, all shapes and both lock modes."""
+    # One generator for all: the masks of a case depend on those before it.
     rng = np.random.default_rng(seed)
     for (rows, cols), density in combinations(sizes, densities):
         drawn = [matrix(rng.random((rows, cols), dtype=np.float32) < density) for _ in range(masks)]
+        # The number of weights only: what the expectation sees of a mask.
         told = Product("grid", (Part("grid.kernel", rows, cols, None, round(rows * cols * density)),))
         for sizes_, lockstep in combinations(SHAPES, (False, True)):
             pes, lanes, banks = sizes_
@@ -99,6 +101,7 @@ def _rtl(rule: Rule, found: "RtlCheck") -> Check:
 
 def _analytic(rule: Rule, targets: Targets) -> list[Check]:
     """A part of the grid: ten masks of the smallest size, fewer of the larger ones; all shapes, both modes."""
+    # All of the grid takes minutes: a part of it is enough to notice that a formula has changed.
     cases = [
         *grid(SIZES[:1], (0.05, 0.1, 0.5), masks=10),
         *grid(SIZES[1:2], (0.2,), masks=4, seed=1),

@@ -33,6 +33,7 @@ def _ese_ideal(rule: Rule, targets: Targets) -> list[Check]:
 
 def _ese_ideal_us(targets: Targets) -> float:
     nnz, pes = targets.figure("ese", "nnz").value, targets.figure("ese", "pes_per_channel").value
+    # Weights over PEs are cycles, over MHz microseconds.
     return nnz / pes / targets.figure("ese", "clock_mhz").value
 
 
@@ -41,6 +42,7 @@ def _ese_real(rule: Rule, targets: Targets) -> list[Check]:
     pes, clock = int(targets.figure("ese", "pes_per_channel").value), targets.figure("ese", "clock_mhz").value
     engine = ColumnFifo(pes=pes, groups=1, fifo_depth=_FIFO_DEPTH)
     density, target = targets.figure("ese", "density").value, targets.figure("ese", "latency_us")
+    # Their masks are not published; density is all that is known, so one is drawn.
     rng = np.random.default_rng(0)
     cycles = sum(_column_cycles(rng.random(size, dtype=np.float32) < density, engine) for size in _ESE_MATRICES)
     alone = cycles / clock
@@ -59,11 +61,13 @@ def _ese_real(rule: Rule, targets: Targets) -> list[Check]:
 
 def _column_cycles(mask: Mask, engine: ColumnFifo) -> float:
     product = matrix(mask)
+    # The engine's sizes are given, so that the budget decides nothing.
     return float(engine.simulate(product, engine.fixed_shape([product], 1), Conditions()).cycles)
 
 
 def _bbs_latency(rule: Rule, targets: Targets) -> list[Check]:
     target, clock = targets.figure("bbs", "latency_us"), targets.figure("bbs", "clock_mhz").value
+    # BBS prunes the LSTM of ESE, so its size is taken from there.
     nnz = targets.figure("ese", "weights").value * (1 - targets.figure("bbs", "sparsity").share())
     model, found = "bank (lower bound)", []
     for multipliers in _BBS_MULTIPLIERS:
@@ -87,6 +91,7 @@ def _mcbbs(rule: Rule, targets: Targets) -> list[Check]:
     cases = {(name, bits): _mcbbs_ms(targets, name, bits) for name in networks for bits in ("c1r4p16", "c2r4p8")}
     fitted_on = ("resnet50", "c1r4p16")
     measured = {case: targets.figure("mcbbs", case[1], f"{case[0]}_fc_conv_ms") for case in cases}
+    # The one parameter, and from the row that is then left out of the comparison.
     t_layer_us = (measured[fitted_on].value - cases[fitted_on]) * 1e3 / len(networks[fitted_on[0]])
     return [
         compared(
@@ -120,6 +125,7 @@ def _mcbbs_ms(targets: Targets, network: str, bits: str) -> float:
         range_clusters=_RANGE,
         layer_overhead_us=0,
     )
+    # Per cycle of that bitstream's own clock.
     delivered = targets.figure("mcbbs", "ddr_gbytes_per_s").value * 1e3 / clock
     conditions = Conditions(weight_bits=8, activation_bits=8, clock_mhz=clock, bytes_per_cycle=delivered)
     products = pruned(vgg16() if network == "vgg16" else resnet50(), _RANGE)
@@ -132,6 +138,7 @@ def _hisparse(rule: Rule, targets: Targets) -> list[Check]:
     """Start-up and rate from the densest and the sparsest point; the points between are predicted."""
     rows = range(len(targets.table("hisparse", "points")))
     found_points = ((_sparsity(targets, row), targets.cell("hisparse", "points", row, "gops")) for row in rows)
+    # Densest first, whatever order the file has them in.
     points = sorted(found_points, key=lambda point: point[0])
     nnz = [_HISPARSE_ROWS * _HISPARSE_COLS * (1 - sparsity) for sparsity, _ in points]
     times = [2 * count / target.value / 1e3 for count, (_, target) in zip(nnz, points, strict=True)]  # microseconds
@@ -178,6 +185,7 @@ def _hisparse_conditions(targets: Targets) -> Conditions:
 
 def _tap_banking(rule: Rule, targets: Targets) -> list[Check]:
     """E[max of T banks] over their mean, at the one density that suits both figures best."""
+    # One density for both: with one each, both would fit and nothing would be tested.
     found = {lanes: targets.figure("tap_banking", "penalty", f"t{lanes}") for lanes in (4, 8)}
 
     def worst(density: float) -> float:
@@ -253,6 +261,7 @@ _EIE_NOTE = (
 def _eie_alexnet(rule: Rule, targets: Targets) -> list[Check]:
     modelled = sum(time for layer, time, _ in _eie_rows(targets) if layer.startswith("alex"))
     frames = targets.figure("eie", "alexnet_fc_frames_per_s")
+    # The time of one frame, which is what the model gives.
     target = Target(1e6 / frames.value, frames.origin, frames.source, frames.place)
     return [
         compared(rule, "the three AlexNet layers together", "column_fifo", modelled, target, "us", note=_EIE_NOTE,

@@ -60,6 +60,7 @@ class Targets:
         """
         self.path = path
         content = _load(path)
+        # Versions are told apart before anything is read: another one may mean another thing by the same name.
         if content.get("version") != 1:
             raise self._wrong("version", "1", content.get("version"), "write `version: 1`")
         sources = content.get("sources", {})
@@ -95,6 +96,7 @@ class Targets:
             if not isinstance(row, list) or len(row) != len(columns):
                 wanted = f"{len(columns)} values, {', '.join(map(str, columns))},"
                 raise self._wrong(f"{place}.rows[{index}]", wanted, row, "give one value per column")
+        # By name, since columns of another table stand in another order.
         return [dict(zip(map(str, columns), row, strict=True)) for row in rows]
 
     def cell(self, accelerator: str, name: str, row: int, column: str) -> Target:
@@ -137,6 +139,7 @@ class Targets:
         return Target(value, _origin(origin), str(self._sources.get(source, source)) + quoted, place)
 
     def _positive(self, found: object, place: str, way_out: str) -> float:
+        # A bool is an int to Python, and `true` is no figure.
         if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found) or found <= 0:
             raise self._wrong(place, "a number above 0", found, way_out)
         return float(found)
@@ -194,6 +197,7 @@ def compared(
         unit=unit,
         error=error,
         gate="" if within is None else f"within {100 * within:g} %",
+        # A figure that could not be modelled fails its gate: it was asked for.
         passed=None if within is None else error is not None and abs(error) <= within,
         parameters=dict(parameters or {}),
         origin=target.origin,

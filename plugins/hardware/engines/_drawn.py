@@ -30,6 +30,7 @@ def draws(given: Statistics) -> int:
     """How many masks give a steady mean: one of a large matrix, several of a small one."""
     rows, parts = given
     size = rows * sum(cols for cols, _, _ in parts)
+    # All kept or none: there is nothing to draw.
     if all(kept in (0, rows * cols) for cols, kept, _ in parts):
         return 1
     return max(1, min(_MOST_DRAWS, _ENOUGH_WEIGHTS // size))
@@ -53,6 +54,7 @@ def mean_of(runs: Sequence[Run]) -> Run:
     first = runs[0]
     return Run(
         parts={name: _mean([run.parts[name] for run in runs]) for name in first.parts},
+        # Memories have whole words, so that theirs is no mean; those of the draws differ by little.
         rams=first.rams,
         last=_mean([run.last for run in runs]),
         last_rows=first.last_rows,
@@ -67,10 +69,12 @@ def _mean(values: Sequence[Fraction]) -> Fraction:
 
 
 def _mask(rng: np.random.Generator, rows: int, cols: int, kept: int, banks: int | None) -> Mask:
+    # Banks that no whole number of weights fills cannot be equal: such a mask is drawn as if it had none.
     if banks is None or kept % (rows * banks) or kept == rows * cols:
         return _anywhere(rng, rows * cols, kept).reshape(rows, cols)
     short, longer = divmod(cols, banks)
     quota = kept // (rows * banks)
+    # The longer banks stand first, as `split` of the bank engine cuts them.
     left = _balanced(rng, rows, longer, short + 1, quota)
     right = _balanced(rng, rows, banks - longer, short, quota)
     return np.hstack([left, right])
@@ -83,6 +87,7 @@ def _words(rng: np.random.Generator, size: int) -> NDArray[np.uint16]:
 
 def _anywhere(rng: np.random.Generator, size: int, kept: int) -> Mask:
     """So many of `size`, every choice equally likely."""
+    # 16 random bits decide one weight: enough, since the excess is put right afterwards.
     mask: Mask = _words(rng, size) < round(kept / size * _STEPS)
     while excess := int(np.count_nonzero(mask)) - kept:
         wrong = excess > 0  # too many are kept, or too many are not: turn some of them
@@ -95,8 +100,10 @@ def _anywhere(rng: np.random.Generator, size: int, kept: int) -> Mask:
 def _balanced(rng: np.random.Generator, rows: int, banks: int, length: int, quota: int) -> Mask:
     """So many of every bank: column by column, each kept with the chance of what its bank still needs."""
     need = np.full(rows * banks, quota, dtype=np.uint32)
+    # A column of all banks at a time: the loop is as long as a bank, not as the matrix.
     mask = np.empty((length, rows * banks), dtype=np.bool_)
     for column, kept in enumerate(mask):
         np.less(_words(rng, rows * banks) * np.uint32(length - column), need * np.uint32(_STEPS), out=kept)
         need -= kept
+    # In rows of that layout a bank is a column; back in the mask it is a stretch of its row.
     return np.ascontiguousarray(mask.T).reshape(rows, banks * length)

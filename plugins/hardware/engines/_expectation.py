@@ -44,10 +44,12 @@ class BankFill:
 
 @lru_cache(maxsize=512)
 def _binomial_cdf(trials: int, chance: float) -> Probabilities:
+    # Without chance: the logarithms below would be infinite.
     if chance <= 0 or chance >= 1:
         return (np.arange(trials + 1) >= (trials if chance >= 1 else 0)).astype(np.float64)
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])  # log n!
     hits = np.arange(trials + 1)
+    # In logarithms: the factorials of a bank's columns overflow.
     mass = np.exp(logs[-1] - logs - logs[::-1] + hits * np.log(chance) + (trials - hits) * np.log1p(-chance))
     return _cumulated(mass / mass.sum())
 
@@ -66,6 +68,7 @@ class Distribution:
 
     def largest_of(self, count: int) -> float:
         """The expected maximum of so many independent draws."""
+        # E[max] = low + sum over t of P(max > t).
         return self.low + float((1 - _cumulated(self.mass) ** count).sum())
 
 
@@ -85,6 +88,7 @@ def row_distribution(banks: tuple[BankFill, ...], lanes: int) -> Distribution:
     row = Distribution(0, np.ones(1))
     for start in wave_starts(len(banks), lanes).tolist():
         wave = _wave(banks[start : start + lanes])
+        # Waves follow one another, so that the distribution of a row is the convolution of theirs.
         row = _trimmed(row.low + wave.low, np.convolve(row.mass, wave.mass))
     if row.low > 0:
         return row
@@ -99,6 +103,7 @@ def _wave(banks: tuple[BankFill, ...]) -> Distribution:
     for bank in set(banks):
         cdf = np.ones(size)
         cdf[: bank.length + 1] = bank.distribution()
+        # Below t if all banks are: the product over the banks, alike ones at once.
         below *= cdf ** banks.count(bank)
     return _trimmed(0, np.diff(below, prepend=0.0))
 
@@ -108,21 +113,25 @@ def expected_cycles(banks: tuple[BankFill, ...], lanes: int, rows: int, pes: int
     """Expected issue cycles of so many rows on so many PEs."""
     row = row_distribution(banks, lanes)
     groups, extra = divmod(rows, pes)
+    # Every row takes the same: no distribution of sums is needed.
     if len(row.mass) == 1:
         return float(row.low * -(-rows // pes))
     if lockstep:
         return groups * row.largest_of(pes) + (row.largest_of(extra) if extra else 0.0)
     # Both sums on one axis that begins at `groups * low`: a PE with one row more starts `low` later.
     size = (groups + 1) * (len(row.mass) - 1) + row.low + 1
+    # The sum of many rows by the power of a transform: convolving them one by one takes too long.
     spectrum = np.fft.rfft(row.mass, 1 << (size - 1).bit_length())
     fewer = _power(spectrum, groups, size)
     more = np.concatenate([np.zeros(row.low), _power(spectrum, groups + 1, size)])[:size]
+    # The slowest PE is done by t if all of them are.
     finished = _cumulated(fewer) ** (pes - extra) * _cumulated(more) ** extra
     return groups * row.low + float((1 - finished).sum())
 
 
 def _power(spectrum: NDArray[np.complex128], exponent: int, size: int) -> Probabilities:
     mass: Probabilities = np.fft.irfft(spectrum**exponent)[:size]
+    # A transform leaves values a rounding below zero, which are no probabilities.
     return np.maximum(mass, 0.0)
 
 
@@ -146,6 +155,7 @@ class ExpectedRows:
         return Issue(
             cycles=cycles,
             last=Fraction(row.largest_of(in_last)).limit_denominator(1 << 20),
+            # Memories are as deep whether PEs wait for each other or not.
             depth=int(np.ceil(alone - 1e-6)),
             words=Fraction(self._rows * row.mean).limit_denominator(1 << 20),
             parts={"compute": compute, "imbalance": cycles - compute},
@@ -171,12 +181,14 @@ def bank_fills(banks: Banks, bank_map: BankMap) -> tuple[BankFill, ...]:
         least = most = [_told(product, start) for start in bank_map.starts]
     fills = []
     for start, length, low, high in zip(bank_map.starts, bank_map.lengths, least, most, strict=True):
+        # A count that all rows share is known exactly, mask or not: only others are taken as random.
         fills.append(BankFill(length, _density(product, start, start + length), low if low == high else None))
     return tuple(fills)
 
 
 def _told(product: Product, start: int) -> int | None:
     """The count of the bank that starts here, as far as the number of non-zeros and of banks tell it."""
+    # The last part that begins at or before it: a bank may reach over the border of two tensors.
     index = max(i for i, left in enumerate(product.offsets[:-1]) if left <= start)
     part = product.parts[index]
     if part.is_dense or part.banks is None:
@@ -188,6 +200,7 @@ def _told(product: Product, start: int) -> int | None:
 def _density(product: Product, start: int, end: int) -> float:
     kept = 0.0
     for part, left in zip(product.parts, product.offsets, strict=False):
+        # A bank across two tensors has the mean of both densities, each by its columns in it.
         overlap = max(0, min(end, left + part.cols) - max(start, left))
         kept += overlap * part.kept / part.size
     return kept / (end - start)

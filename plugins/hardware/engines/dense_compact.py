@@ -34,6 +34,7 @@ class DenseCompact(DenseMvm):
         if product.nnz == 0:
             return f"nothing of {product.layer} is left"
         left = _compacted(product)
+        # A cost that repeats the baseline's would look like a result.
         if left.size == product.size:
             return f"no row or column of {product.layer} is pruned whole: dense_mvm is the same"
         return None
@@ -54,6 +55,7 @@ class DenseCompact(DenseMvm):
         """The dense array's cycles on what is left; its lists are stored with the weights."""
         left = _compacted(product)
         run = super().simulate(left, shape, conditions)
+        # Its lists: which rows and which columns are left.
         bits = left.rows * _index_bits(product.rows) + left.cols * _index_bits(product.cols)
         note = f"{left.rows} of {product.rows} rows and {left.cols} of {product.cols} columns are left"
         return replace(run, stored_bits=run.stored_bits + Fraction(bits), notes=(*run.notes, note))
@@ -75,6 +77,7 @@ def _part(part: Part, mask: Mask) -> Part:
     columns = mask.any(axis=0)
     left: Mask = mask[:, columns]
     kept = int(np.count_nonzero(left))
+    # Without a mask where all are kept, so that it counts as dense.
     return Part(part.tensor, left.shape[0], left.shape[1], None if kept == left.size else left, kept)
 
 

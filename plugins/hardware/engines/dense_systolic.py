@@ -142,6 +142,7 @@ class DenseSystolic(Engine):
     def _extents(self, product: Product) -> tuple[int, int, int]:
         """What lies along the rows of the array, along its columns, and in time."""
         outputs, inputs, vectors = product.rows // product.groups, product.cols, product.pixels * self.batch
+        # What stays in its PE spans both sides of the array; the third extent is time.
         if self.dataflow == "output_stationary":
             return outputs, vectors, inputs
         return (inputs, outputs, vectors) if self.dataflow == "weight_stationary" else (inputs, vectors, outputs)
@@ -153,6 +154,7 @@ class DenseSystolic(Engine):
             down=-(-along_rows // high),
             across=-(-along_cols // wide),
             length=length,
+            # A stationary operand is loaded row by row before the tile begins.
             load=0 if self.dataflow == "output_stationary" else high,
             high=min(high, along_rows),
             wide=min(wide, along_cols),

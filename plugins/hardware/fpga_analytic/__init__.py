@@ -38,6 +38,7 @@ class FpgaAnalytic(EngineModel):
     @classmethod
     def checks(cls, targets: Path | None = None) -> tuple[Check, ...]:
         """Every rule of the table of accelerators, or of a file like it."""
+        # Imported when asked for: rules need every engine, and a cost needs none of them.
         from .._validation import checks
 
         return checks(targets)

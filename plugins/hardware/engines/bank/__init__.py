@@ -52,6 +52,7 @@ class Bank(Engine):
         """Lanes onto which the banks fold, or 1 to 64; with each the most PEs, then fewer for more groups of rows."""
         candidates = self._lane_choices(products, budget)
         for product in products:
+            # Counted once for all lanes: a pass over the mask for each would be most of a search.
             if self._banks(product).even is None:
                 self._banks(product).prepare(candidates)
         return [
@@ -72,9 +73,11 @@ class Bank(Engine):
         """All where banks are cut to the lanes, up to 64 and then ever wider steps; else those that save a wave."""
         if self.lanes is not None:
             return [self.lanes]
+        # Banks that are asked for cap the lanes; beyond 64 only those onto which they fold evenly save a wave.
         if self.banks is not None:
             return sorted(lanes for lanes in {*range(1, 65), *even_cuts(self.banks)} if lanes <= min(most, self.banks))
         banks = [self._banks(product) for product in products]
+        # More lanes than banks in all have nothing to do.
         widest = min(most, max(sum(count or 0 for count in each.natural) for each in banks))
         free = max((p.cols for p, each in zip(products, banks, strict=True) if None in each.natural), default=0)
         choices = {*range(1, widest + 1), *(lanes for lanes in _FREE_LANES if lanes <= min(most, max(free, 1)))}
@@ -88,12 +91,14 @@ class Bank(Engine):
 
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """As square as powers of two allow."""
+        # About the root of the budget: 32 for 1,024.
         lanes = self.lanes or 1 << (budget.bit_length() // 2)
         return _shape(self.pes or max(1, budget // lanes), lanes)
 
     def least_cycles(self, product: Product, shape: EngineShape) -> int:
         """The mean over PEs of what their rows take."""
         even = self._banks(product).even_row(shape["lanes"])
+        # Equal rows: exact, and not only a bound.
         if even is not None:
             return -(-product.rows // shape["pes"]) * even
         if not product.has_masks:
@@ -105,9 +110,11 @@ class Bank(Engine):
         banks, pes, lanes = self._banks(product), shape["pes"], shape["lanes"]
         each = banks.outline(lanes)
         groups = -(-product.rows // pes)
+        # The largest of n normal sums lies sqrt(2 ln n) standard deviations above their mean.
         longest = each.mean * groups + each.deviation * (2 * groups * log(max(2, pes))) ** 0.5 * (pes > 1)
         cycles = Fraction(round(longest))
         words = Fraction(round(each.mean * product.rows))
+        # The fullest PE's words are as many as its cycles: one word a cycle.
         issue = Issue(cycles, Fraction(round(each.mean)), round(longest), words, {"compute": cycles})
         return self._run(product, shape, conditions, issue, varies=each.deviation > 0)
 
@@ -130,6 +137,7 @@ class Bank(Engine):
         return self._banks(product).map(lanes)
 
     def _banks(self, product: Product) -> Banks:
+        # By what was asked for too: engines of other `banks` share a product.
         known = _BANKS.setdefault(product, {})
         if self.banks not in known:
             known[self.banks] = Banks(product, self.banks)
@@ -141,7 +149,9 @@ class Bank(Engine):
     def _run(self, product: Product, shape: EngineShape, conditions: Conditions, issue: Issue, *, varies: bool) -> Run:
         pes, lanes = shape["pes"], shape["lanes"]
         bank_map = self.bank_map(product, lanes)
+        # Lanes beyond the banks never have a weight, and get no memory.
         used, waves = min(lanes, bank_map.count), -(-bank_map.count // lanes)
+        # A dense bank's k-th weight is its k-th column.
         index_bits = 0 if product.is_dense else (bank_map.longest - 1).bit_length()
         # Where counts vary, a word says whether it ends its row and which wave it belongs to.
         flags = 1 + (waves - 1).bit_length() if varies else 0
@@ -152,9 +162,11 @@ class Bank(Engine):
             parts={**issue.parts, "fill_drain": Fraction(fill_drain(lanes))},
             rams=(
                 Ram("weights", width, issue.depth, pes, stacked=True),
+                # Every lane has a copy of its bank's vector, so that all lanes read at once.
                 Ram("vector", conditions.activation_bits, vector_depth, pes * used, small=True),
             ),
             last=issue.last,
+            # Rows of the last, perhaps incomplete group: the element-wise part waits for these.
             last_rows=product.rows - (-(-product.rows // pes) - 1) * pes,
             stored_bits=issue.words * width,
             stored_words=issue.words * used,
@@ -172,12 +184,14 @@ class Bank(Engine):
         for product in products:
             natural = self._banks(product).natural
             naturals = [count for count in natural if count is not None]
+            # Parts side by side are folded as one row, each alone and all together.
             for count in {*naturals, sum(naturals)} - {0}:
                 choices |= fold(count, most)
             if len(naturals) < len(natural):
                 choices |= {lanes for lanes in _FEW_LANES if lanes <= most}
 
         def cycles(lanes: int) -> int:
+            # Products whose rows vary count nothing here: their lanes are few (`_FEW_LANES`).
             groups = [-(-product.rows // max(1, min(product.rows, most // lanes))) for product in products]
             rows = [self._banks(product).even_row(lanes) or 0 for product in products]
             return sum(each * row for each, row in zip(groups, rows, strict=True))

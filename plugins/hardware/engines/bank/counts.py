@@ -119,6 +119,7 @@ class Banks:
         Shapes:
             (banks,).
         """
+        # Banks that a user asks for are taken as they are: whether they are even is not looked for.
         if self._asked is not None:
             return None
         kept: list[int] = []
@@ -152,6 +153,7 @@ class Banks:
     def outline(self, lanes: int) -> "Outline":
         """Mean and deviation of the cycles of a row on PEs with so many lanes, from a sample of rows."""
         if lanes not in self._outlines:
+            # The cheapest that holds: equal banks, dense, counted on a sample, guessed from the number alone.
             even = self.even_row(lanes)
             if even is not None:
                 self._outlines[lanes] = Outline(float(even), 0.0)
@@ -169,6 +171,7 @@ class Banks:
         # Differences of running sums: any bank map is counted without another pass over the mask.
         counts = self._prefix[:, ends] - self._prefix[:, starts]  # (rows of the sample, banks)
         peaks = np.maximum.reduceat(counts, wave_starts(len(starts), lanes), axis=1)
+        # A row without weights takes a cycle, as its end has to be stored.
         costs = np.maximum(1, peaks.sum(axis=1, dtype=np.int64))
         return Outline(float(costs.mean()), float(costs.std()))
 
@@ -195,6 +198,7 @@ class Banks:
             return BankMap(tuple(split(cols, min(lanes, cols))), cols, "no equally filled banks: one per lane")
         starts: list[int] = []
         for part, left, count in zip(self.product.parts, self.product.offsets, self.natural, strict=False):
+            # Dense and unstructured parts beside a banked one are cut as though alone.
             starts += [left + start for start in split(part.cols, count or min(lanes, part.cols))]
         return BankMap(tuple(starts), cols, "the equally filled banks of the mask")
 
@@ -202,6 +206,7 @@ class Banks:
         """Count once for several numbers of lanes; nothing to count where only statistics are known."""
         if not self.product.has_masks:
             return
+        # Parts' first columns too, so that each part's counts can be told from the others'.
         starts = {start for lane in lanes for start in self.map(lane).starts} | set(self.product.offsets[:-1])
         edges = np.array(sorted(starts))
         self._fine = edges, self.product.counts(edges)
@@ -226,6 +231,7 @@ class Banks:
     def counts(self, bank_map: BankMap) -> NDArray[np.int32]:
         """Weights kept in every bank of every engine row, (rows, banks)."""
         if self.product.is_dense:
+            # A view of one row: a dense product's counts need no memory of their own.
             return np.broadcast_to(np.array(bank_map.lengths, dtype=np.int32), (self.product.rows, bank_map.count))
         starts = np.array(bank_map.starts)
         if self._fine is None or not np.isin(starts, self._fine[0]).all():
@@ -254,6 +260,7 @@ def _natural(part: Part) -> int | None:
         return min(part.banks, part.cols)
     if part.mask is None:
         return None
+    # Rows of different totals cannot have equal banks: cheaper to see than to count any bank.
     totals = np.count_nonzero(part.mask, axis=1)
     if totals.min() != totals.max():
         return None
@@ -300,9 +307,11 @@ class ExactRows:
         per_wave = repeat * peaks.sum(axis=0, dtype=np.int64)
         self._empty = repeat * int((peaks.sum(axis=1) == 0).sum())
         self._nnz = repeat * int(counts.sum(dtype=np.int64))
+        # Slots of lanes that have a bank, for as long as its wave lasts; and of lanes that have none.
         self._reserved = int((per_wave * used).sum())
         self._idle = int((per_wave * (lanes - used)).sum())
         self.total = int(self.costs.sum())
+        # Whether a word needs flags: with equal counts everywhere the engine can count instead.
         self.varies = bool((counts != counts[0]).any()) or len(set(counts[0].tolist())) > 1
 
     def issue(self, pes: int, *, lockstep: bool) -> Issue:
@@ -311,8 +320,10 @@ class ExactRows:
         groups = -(-rows // pes)
         padded = np.zeros(groups * pes, dtype=np.int64)
         padded[:rows] = self.costs
+        # Row r runs on PE r mod M, so that columns of this grid are PEs and its rows are rounds.
         grid = padded.reshape(groups, pes)
         busy = grid.sum(axis=0)
+        # In lockstep every round lasts as long as its slowest row; else only the sums meet in the end.
         cycles = int(grid.max(axis=1).sum() if lockstep else busy.max())
         return Issue(
             cycles=Fraction(cycles),
@@ -341,6 +352,7 @@ class ExactRows:
 
 def fold(banks: int, most: int) -> set[int]:
     """Numbers of lanes, at most `most`, that the banks fold onto: in up to eight waves, or in whole ones."""
+    # Every number of waves up to eight; of more only those that leave no lane idle.
     few = {-(-banks // waves) for waves in range(1, 9)}
     whole = {lanes for lanes in range(1, banks + 1) if banks % lanes == 0}
     return {lanes for lanes in few | whole if lanes <= most}

@@ -48,6 +48,7 @@ class Block(Engine):
 
     def refusal(self, product: Product) -> str | None:
         """Without `block`, masks must be known and made of whole blocks; rows of a block share their inputs."""
+        # Inputs are handed to a whole block, whose rows would need different ones.
         if product.groups > 1:
             return f"rows of a block share their inputs, and those of {product.layer} are of {product.groups} groups"
         if self.block is not None:
@@ -65,6 +66,7 @@ class Block(Engine):
     def shapes(self, products: Sequence[Product], budget: int) -> Sequence[EngineShape]:
         """Arrays as wide as a block and narrower; with each the most that the budget allows, then fewer."""
         found = {
+            # A dict and no set: the order is that of the search, and ties go to the first.
             _shape(block, arrays, lanes): None
             for block in self._blocks(products)
             for lanes in self._lane_choices(block, budget)
@@ -117,6 +119,7 @@ class Block(Engine):
         blocks, inside = sum(tensor.total for tensor in kept), sum(tensor.inside for tensor in kept)
         values, slots = blocks * each * lanes, arrays * lanes
         across, deep = sum(tensor.across for tensor in kept), -(-kept[0].down // arrays)
+        # Column within the row of blocks, and which of its array's rows of blocks it is.
         index_bits = max(1, (across - 1).bit_length() + (deep - 1).bit_length())
         deepest = max(1, load.deepest)
         return Run(
@@ -125,6 +128,7 @@ class Block(Engine):
                 "zeros": Fraction(inside - product.nnz, slots),
                 "lane_mismatch": Fraction(values - inside, slots),
                 **{name: blocks_more * each for name, blocks_more in load.imbalance.items()},
+                # Only products of one row of the block are added up: no tree is wider than the block.
                 "fill_drain": Fraction(fill_drain(min(lanes, width))),
             },
             rams=(
@@ -134,6 +138,7 @@ class Block(Engine):
                 Ram("vector", width * conditions.activation_bits, 2 * across, arrays, small=True),
                 Ram("accumulators", height * conditions.accumulator_bits, deep, arrays, small=True),
             ),
+            # Nothing leaves before the end: rows of a unit's gates lie far apart.
             last=load.slowest * each,
             stored_bits=Fraction(values * conditions.weight_bits + blocks * index_bits),
             stored_words=Fraction(values),
@@ -156,6 +161,7 @@ class Block(Engine):
         if self.block is not None:
             return [self.block]
         parts = [part for product in products for part in product.parts]
+        # Dense and empty ones fit any block, and would only shrink the choice.
         own = [largest_block(product.parts) for product in products if 0 < product.nnz and not product.is_dense]
         found = dict.fromkeys(block for block in (largest_block(parts), *own) if block is not None)
         return list(found) or [(1, 1)]
@@ -164,6 +170,7 @@ class Block(Engine):
         if self.lanes is not None:
             return [self.lanes]
         size, most = block[0] * block[1], max(1, budget // (self.arrays or 1))
+        # Widths that divide the block leave no lane idle in its last cycle.
         return [lanes for lanes in range(size, 0, -1) if size % lanes == 0 and lanes <= most][:_LANE_CHOICES]
 
     def _array_choices(self, products: Sequence[Product], block: BlockSize, most: int) -> list[int]:

@@ -115,6 +115,7 @@ def counted_load(kept: Sequence[KeptBlocks], arrays: int, *, lockstep: bool) -> 
     each: NDArray[np.int64] = grid.sum(axis=0)
     slowest = Fraction(int(grid.max(axis=1).sum() if lockstep else each.max()))
     gap = slowest - Fraction(total, arrays)
+    # Arrays without a block row in the last round idle for a mean row; never more than what is lost in all.
     tail = min(gap, (groups - Fraction(rows, arrays)) * Fraction(total, rows))
     return Load(slowest, int(each.max()), {"tail": tail, "pe_imbalance": gap - tail}, each)
 
@@ -127,6 +128,7 @@ def expected_load(kept: Sequence[KeptBlocks], arrays: int, *, lockstep: bool) ->
     def load(count: int) -> Counts:
         counts = Counts(0, np.ones(1))
         for tensor in kept:
+            # Its blocks in so many rows, each kept with the chance of all: the rows themselves are not told.
             counts = counts.plus(binomial(count * tensor.across, tensor.total / (rows * tensor.across)))
         return counts
 
@@ -149,6 +151,7 @@ class Counts:
 
     def cumulated(self, low: int, high: int) -> NDArray[np.float64]:
         """P(count <= t) for t = low .. high - 1, `low` being at least the smallest count."""
+        # Behind the last count the chance is 1, up to wherever the other distributions reach.
         whole = np.ones(max(high - self.low, len(self.mass)))
         whole[: len(self.mass)] = np.clip(np.cumsum(self.mass), 0.0, 1.0)
         return whole[low - self.low : high - self.low]
@@ -190,10 +193,12 @@ def _counted(part: Part, block: BlockSize) -> KeptBlocks:
     if part.is_dense:
         return KeptBlocks(down, across, down * across, part.size, np.full(down, across))
     if part.mask is None:
+        # As though of whole blocks: where the weights lie is not told.
         total = min(-(-part.kept // (height * width)), down * across)
         return KeptBlocks(down, across, total, part.kept, None)
     kept = any_of(any_of(part.mask, height).T, width).T  # (down, across)
     per_row = np.count_nonzero(kept, axis=1)
+    # A block at the edge has fewer weights inside: the last column and the last row count what they hold.
     columns = np.count_nonzero(kept[:, :-1], axis=1) * width + kept[:, -1] * (cols - (across - 1) * width)
     inside = int(columns[:-1].sum()) * height + int(columns[-1]) * (rows - (down - 1) * height)
     return KeptBlocks(down, across, int(per_row.sum()), inside, per_row)
@@ -211,6 +216,7 @@ def _grid(part: Part) -> BlockSize:
 
 
 def _changes(mask: Mask) -> BlockSize:
+    # Where two neighbouring rows differ, one block ends and another begins.
     rows = np.flatnonzero((mask[1:] != mask[:-1]).any(axis=1)) + 1
     cols = np.flatnonzero((mask[:, 1:] != mask[:, :-1]).any(axis=0)) + 1
     return math.gcd(*rows.tolist()), math.gcd(*cols.tolist())

@@ -69,6 +69,7 @@ class ColumnFifo(Engine):
 
     @model_validator(mode="after")
     def _deep_enough(self) -> Self:
+        # Of a late flag one slot is kept free for what is already on its way.
         if self.full_flag == "late" and self.fifo_depth < 2:
             raise ValueError("a FIFO with a late full flag needs fifo_depth >= 2, got 1; set `fifo_depth` to 2 or more")
         return self
@@ -91,6 +92,7 @@ class ColumnFifo(Engine):
         found: dict[tuple[int, int], None] = {}
         for share, tries in _SHARES:
             sizes = self._sizes(products, max(1, int(share * budget) // self.channels))
+            # By what they promise: the recurrence itself runs on the few that are left.
             sizes.sort(key=lambda size: sum(_estimate(product, *size) * product.pixels for product in products))
             found |= dict.fromkeys(sizes[:tries])
         return [self._shape(pes, groups) for pes, groups in found]
@@ -100,10 +102,12 @@ class ColumnFifo(Engine):
         rows, cols = max(product.rows for product in products), max(product.cols for product in products)
         limit = max(1, min(cols, most // (self.pes or 1)))
         doubled = [1 << power for power in range(limit.bit_length())]
+        # Half steps between powers of two: a third more multipliers may be worth it.
         between = [3 << power for power in range(limit.bit_length()) if 3 << power <= limit]
         choices = [self.groups] if self.groups is not None else sorted({*doubled, *between, limit})
         if self.pes is not None:
             return [(self.pes, groups) for groups in choices]
+        # Of PEs with as many rows each the fewest: the others would wait for them.
         return sorted({(_even(rows, max(1, most // groups)), groups) for groups in choices})
 
     def lines(self, products: Sequence[Product], budget: int) -> Sequence[Sequence[EngineShape]]:
@@ -127,6 +131,7 @@ class ColumnFifo(Engine):
         share = product.activation_density if is_skipping else 1.0
         mean, spread = _mean_load(product, pes, groups) * share, _spread(product, pes, groups) * share
         load = mean + spread
+        # Columns that are skipped take no dummy word; else every empty column of a PE has one.
         words = product.nnz if is_skipping else max(product.nnz, round(mean * pes * groups))
         layout = self._layout(product, shape, has_pointers=is_skipping)
         memory = layout.sized(max(1, round(load)), words, conditions)
@@ -166,6 +171,7 @@ class ColumnFifo(Engine):
         """What all PEs together must do, or the longest broadcast, and the reduction."""
         pes, groups = shape["pes"], shape["groups"]
         live = self._live(product)
+        # Columns that are not broadcast cost nothing, but which weights are theirs is not looked at for a bound.
         broadcasts = product.cols if live is None else int(live.sum())
         work = product.nnz if live is None else 0
         return max(-(-work // (pes * groups)), -(-broadcasts // groups)) + _reduction(product, pes, groups)
@@ -177,10 +183,12 @@ class ColumnFifo(Engine):
         if self.index_bits is None:
             entries = counts
         else:
+            # What pads a run of zeros is stored, read and multiplied like a weight.
             entries = counts + run_padding(product.mask, pes, self.index_bits, self.trailing_runs)
         live = self._live(product)
         order, lengths = broadcast_order(product.cols, groups, live)
         ran = column_cycles(
+            # A row of the table is a step of the broadcast: all groups take their next column at once.
             np.ascontiguousarray(entries.T)[order],
             depth=self.fifo_depth,
             full_flag=self.full_flag,
@@ -193,6 +201,7 @@ class ColumnFifo(Engine):
         parts = {
             **ran.parts(int(counts[:, taken].sum(dtype=np.int64)), int(entries[:, taken].sum(dtype=np.int64))),
             "reduction": Fraction(reduction),
+            # Without the reduction the sums stay in the PEs and fewer registers lie behind.
             "fill_drain": Fraction(ran.fill + (DRAIN if reduction else PIPELINE)),
         }
         layout = self._layout(product, shape, has_pointers=live is not None)
@@ -228,6 +237,7 @@ class ColumnFifo(Engine):
         if not self.skip or product.activation_density >= 1:
             return None
         live = np.zeros(product.cols, dtype=np.bool_)
+        # As many as a mask of that density keeps, drawn from a seed of the engine: cost must not vary from run to run.
         count = keep_count(product.cols, 1 - product.activation_density)
         live[np.random.default_rng((self.activation_seed, product.cols)).permutation(product.cols)[:count]] = True
         return live
@@ -266,9 +276,11 @@ def _mean_load(product: Product, pes: int, groups: int) -> float:
 
 def _spread(product: Product, pes: int, groups: int) -> float:
     """What the fullest PE is likely to have more."""
+    # The largest of n normal loads lies sqrt(2 ln n) deviations above the mean; the load's variance is about its mean.
     return sqrt(2 * log(pes * groups) * product.nnz / (pes * groups))
 
 
+# By statistics, not by product: layers alike in them share the draws, which are most of the time.
 @lru_cache(maxsize=256)
 def _expected(
     engine: ColumnFifo, given: Statistics, activation_density: float, shape: EngineShape, conditions: Conditions
@@ -281,6 +293,7 @@ def _expected(
         return run
     work = run.parts["compute"] + run.parts["empty_columns"]
     imbalance = max(Fraction(0), Fraction(fullest).limit_denominator(1 << 20) - work)
+    # Of the drawn runs only the imbalance is replaced, for which a formula is known; waiting for FIFOs stays as drawn.
     gained = imbalance - run.parts["pe_imbalance"]
     return replace(run, parts={**run.parts, "pe_imbalance": imbalance}, last=run.last + gained)
 

@@ -16,6 +16,7 @@ def recurrence() -> Recurrence | None:
     """`_recurrence`, compiled; None without numba. Compiling takes seconds once, then it is read from numba's cache."""
     if find_spec("numba") is None:
         return None
+    # Imported only where it will be used: that alone takes longer than most costs.
     from numba import njit
 
     compiled: Recurrence = njit(cache=True)(_recurrence)
@@ -43,6 +44,7 @@ def _recurrence(
         for column in range(ends[group]):
             arrived += ready[column, group] - before
             before = ready[column, group]
+            # Column i may enter when column i - slots has left every FIFO, seen a cycle later.
             if column >= slots:
                 arrived = max(arrived, last_start[column - slots, group] + delay + 1)
             arrival[column, group] = arrived

@@ -40,8 +40,10 @@ class _Alike:
         """Chance that none of these PEs has a load above low, low + 1, ..."""
         spectrum = np.ones(size // 2 + 1, dtype=np.complex128)
         for mass, count in self.columns:
+            # Wrapped around a circle of `size`: what lies outside is below rounding (see above).
             folded = np.bincount(np.arange(len(mass)) % size, weights=mass, minlength=size)
             spectrum *= np.fft.rfft(folded) ** count
+        # The circle is turned until `low` stands first.
         below = np.cumsum(np.roll(np.fft.irfft(spectrum, size), -low))
         powers: NDArray[np.float64] = np.clip(below, 0.0, 1.0) ** self.pes
         return powers
@@ -53,12 +55,14 @@ def fullest_load(given: Statistics, pes: int, groups: int) -> float | None:
     None where banks are filled equally: the columns of a bank then depend on each other.
     """
     rows, parts = given
+    # Equal banks are no binomial columns: there is no closed form for them.
     if any(banks is not None and kept < rows * cols for cols, kept, banks in parts):
         return None
     alike = _alike(given, pes, groups)
     reach = _DEVIATIONS * max(kind.variance() for kind in alike) ** 0.5 + _MARGIN
     low = int(min(kind.mean() for kind in alike) - reach)
     span = max(kind.mean() for kind in alike) + reach - low
+    # A power of two, as transforms like them.
     size = 1 << int(span).bit_length()
     chance = np.prod([kind.all_below(low, size) for kind in alike], axis=0)
     return low + float((1 - chance).sum())
@@ -68,9 +72,11 @@ def _alike(given: Statistics, pes: int, groups: int) -> list[_Alike]:
     """All PEs, those together that have as many rows, and as many columns of every tensor."""
     rows, parts = given
     ends = np.cumsum([0, *(cols for cols, _, _ in parts)])
+    # Group g has the columns g, g + G, ... of the whole row, whatever tensor they are of.
     dealt = (ends[:, None] + groups - 1 - np.arange(groups)) // groups  # columns of each group up to there
     kinds = Counter(map(tuple, np.diff(dealt, axis=0).T.tolist()))
     found = []
+    # Rows that do not divide leave some PEs with one more.
     for height, count in ((rows // pes, pes - rows % pes), (rows // pes + 1, rows % pes)):
         masses = [_column(height, kept / (rows * cols)) for cols, kept, _ in parts]
         for columns, same in kinds.items():
@@ -83,6 +89,7 @@ def _column(height: int, density: float) -> NDArray[np.float64]:
     mass = np.diff(BankFill(height, density).distribution(), prepend=0.0)
     if height == 0:
         return np.array([0.0, 1.0])
+    # An empty column takes a cycle, too: its chance goes to one.
     mass[1] += mass[0]
     mass[0] = 0.0
     return mass

@@ -52,6 +52,7 @@ class ColumnLayout:
         """The same for so many words in the fullest PE, and in all."""
         all_pes = self.pes * self.groups
         weights = Ram("weights", self._word_bits(conditions), max(1, fullest), all_pes, stacked=True)
+        # Where columns are skipped a PE jumps: it needs the start of every column, and no end marks.
         pointers = Ram("pointers", fullest.bit_length(), self._broadcasts + 1, all_pes, stacked=True)
         stored = weights.width * words + self.has_pointers * pointers.width * pointers.depth * pointers.count
         rams = (weights, pointers) if self.has_pointers else (weights,)
@@ -59,6 +60,7 @@ class ColumnLayout:
 
     def _words(self, entries: NDArray[np.integer]) -> tuple[int, int]:
         """Words in the fullest PE, and in all."""
+        # A dummy stands for every empty column that is not skipped by pointer.
         stored = entries if self.has_pointers else np.maximum(entries, 1)
         loads = [stored[:, group :: self.groups].sum(axis=1, dtype=np.int64) for group in range(self.groups)]
         return max(int(load.max()) for load in loads), sum(int(load.sum()) for load in loads)
@@ -66,6 +68,7 @@ class ColumnLayout:
     def _word_bits(self, conditions: Conditions) -> int:
         """A weight, where it belongs, and the end of its column."""
         row_bits = (self._rows_per_pe - 1).bit_length() if self.index_bits is None else self.index_bits
+        # The end mark; pointers make it needless.
         return conditions.weight_bits + row_bits + (not self.has_pointers)
 
     def _state(self, conditions: Conditions) -> tuple[Ram, ...]:
@@ -74,6 +77,7 @@ class ColumnLayout:
         queued = activation * self.channels + self.has_pointers * (self._broadcasts - 1).bit_length()
         return (
             Ram("accumulators", conditions.accumulator_bits, self._rows_per_pe, all_pes * self.channels, small=True),
+            # Twice, to be written while it is read; the sums are read out at the end, and once is enough.
             Ram("vector", activation, 2 * self._broadcasts, self.groups * self.channels, small=True),
             Ram("fifo", queued, self.fifo_depth, all_pes, small=True),
         )

@@ -77,6 +77,7 @@ class ColumnRun:
             "compute": Fraction(nonzeros, pes),
             "index_padding": Fraction(entries - nonzeros, pes),
             "empty_columns": Fraction(work - entries, pes),
+            # What the fullest PE does beyond the mean, had no FIFO ever been full.
             "pe_imbalance": int(self.unlimited.max()) - self.fill - Fraction(work, pes),
             "fifo_stall": Fraction(self.fifo_stall),
         }
@@ -139,6 +140,7 @@ def column_cycles(
 
 def _slots(depth: int, full_flag: FullFlag) -> tuple[int, int]:
     """Usable slots of a FIFO, and cycles until a freed one is seen."""
+    # Of a late flag the last slot takes what is already on its way.
     slots = depth - 1 if full_flag == "late" else depth
     if slots < 1:
         least = 2 if full_flag == "late" else 1
@@ -173,6 +175,7 @@ def _recurrence(
     """
     columns, groups, pes = work.shape
     free = np.zeros((groups, pes), dtype=np.int32)
+    # Only the loop is timed: what else a process does says nothing of whether compiling would pay.
     began = perf_counter()
     compiled = recurrence() if _worth_compiling() else None
     if compiled is not None and work.size:
@@ -294,5 +297,6 @@ def scan_idle(order: NDArray[np.intp], lengths: NDArray[np.intp], width: int) ->
     """
     stretch = order // order.shape[1] // width
     idle: NDArray[np.intp] = np.maximum(np.diff(stretch, axis=0, prepend=-1) - 1, 0)
+    # Behind a group's end the table repeats column 0, which would count as a jump back.
     idle[np.arange(len(order))[:, None] >= lengths] = 0
     return idle

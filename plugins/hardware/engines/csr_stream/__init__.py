@@ -66,6 +66,7 @@ class CsrStream(Engine):
     def least_cycles(self, product: Product, shape: EngineShape) -> int:
         """What every channel takes if all have equally many pairs, without the start-up."""
         stretch = (1 + self.padding) / (shape["pairs_per_cycle"] * self.occupancy)
+        # Rounded down by more than a float errs: a bound must not lie above what is counted.
         return int(product.nnz / shape["channels"] * stretch * (1 - 1e-9))
 
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
@@ -88,6 +89,7 @@ class CsrStream(Engine):
                 mean = rows * product.cols * product.density
                 loads.append((mean, binomial_deviation(rows * product.cols, product.density), count))
         expected = expected_largest(*loads)
+        # Neither below the mean nor above all: a normal sum knows no ends.
         most = max(Fraction(product.nnz, channels), Fraction(min(float(product.nnz), expected)))
         return self._run(product, shape, conditions, most, Fraction(product.nnz, product.rows), None)
 
@@ -120,6 +122,7 @@ class CsrStream(Engine):
                 "compute": compute,
                 "occupancy": spread - compute,
                 "pe_imbalance": most * per_pair - spread,
+                # Reading and multiplying go on side by side: only what reading takes longer is waited for.
                 "memory_stall": max(Fraction(0), reading - most * per_pair),
                 "launch": Fraction(self.start_up_us) * Fraction(conditions.clock_mhz),
             },
@@ -137,6 +140,7 @@ class CsrStream(Engine):
         pairs = shape["pairs_per_cycle"]
         sums = -(-product.rows // shape.multipliers)
         return (
+            # Inputs of all groups: a channel's rows may be of any.
             Ram("vector", conditions.activation_bits, -(-product.cols * product.groups // pairs), shape.multipliers),
             Ram("accumulators", conditions.accumulator_bits, sums, shape.multipliers, small=True),
         )

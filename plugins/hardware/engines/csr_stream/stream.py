@@ -35,6 +35,7 @@ def fit(first: tuple[float, float], second: tuple[float, float]) -> StreamFit:
     if many == few or long <= short:
         raise ValueError(f"{many:g} pairs in {long:g} us and {few:g} in {short:g} us have no rate")
     rate = (many - few) / (long - short)
+    # The line's value at no pairs.
     return StreamFit(start_up_us=short - few / rate, pairs_per_us=rate)
 
 
@@ -47,6 +48,7 @@ def expected_largest(*groups: tuple[float, float, int]) -> float:
     low = min(mean - _REACH * deviation for mean, deviation, _ in groups)
     high = max(mean + _REACH * deviation for mean, deviation, _ in groups)
     step = (high - low) / _STEPS
+    # Middle of each step: the midpoint rule, whose error falls with the square of their number.
     points = (low + (index + 0.5) * step for index in range(_STEPS))
     return low + step * sum(1 - prod(_below(point, *group) for group in groups) for point in points)
 

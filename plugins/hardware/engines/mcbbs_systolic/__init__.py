@@ -75,6 +75,7 @@ class McbbsSystolic(Engine):
             if part.is_dense:
                 continue
             if part.mask is None:
+                # Counts of banks tell it only if ranges are banks, of single channels and single taps.
                 if not self._is_known_banked(part, high * wide, span):
                     return f"{what} and of {part.tensor} only the number of kept weights is known"
                 continue
@@ -89,6 +90,7 @@ class McbbsSystolic(Engine):
         widest = min(pes // (self.pe_rows or 1), max(_pixels(product)[1] for product in products))
         filters = max(product.rows for product in products)
         found = set()
+        # Divisors of 224 and most of its halves, the image sizes of common networks.
         for columns in [self.pe_columns] if self.pe_columns else [1, *(n for n in (2, 4, 7, 14) if n <= widest)]:
             most = max(1, min(pes // columns, filters))
             found |= {(rows, columns) for rows in ((self.pe_rows,) if self.pe_rows else (most, -(-most // 2)))}
@@ -147,6 +149,7 @@ class McbbsSystolic(Engine):
     def _run(self, product: Product, shape: EngineShape, conditions: Conditions, kept: tuple[int, ...]) -> Run:
         taps = _taps(product)
         window = Window(
+            # Columns are channels times taps.
             inputs=tuple(part.cols // taps for part in product.parts),
             outputs=product.rows,
             kernel=_kernel(product),
@@ -156,6 +159,7 @@ class McbbsSystolic(Engine):
         )
         parallel = shape["multipliers_per_pe"] // self.cluster
         span = self._range(product)
+        # An index must be able to say any cluster of its range, whatever was published.
         index_bits = max(self.index_bits, (span - 1).bit_length())
         array = Array(shape["pe_rows"], shape["pe_columns"], self.cluster, parallel, span)
         delivered = conditions.bytes_per_cycle
@@ -163,14 +167,17 @@ class McbbsSystolic(Engine):
             conditions.weight_bits,
             conditions.activation_bits,
             index_bits,
+            # Whole bytes a cycle, rounded up: the formula divides into words of them.
             None if delivered is None else max(1, int(np.ceil(delivered - 1e-9))),
         )
         found = best_latency(window, array, numbers)
         words = Fraction(found.blocks * array.block * product.rows)
+        # Clusters share an index, so that each value carries a part of one.
         index_share = Fraction(index_bits, self.cluster)
         return Run(
             parts=self._parts(product, found, array, conditions),
             rams=_rams(array, numbers, window, index_bits),
+            # Filters come out group by group, one group every so many cycles.
             last=Fraction(found.compute, -(-product.rows // array.rows)),
             last_rows=product.rows - (-(-product.rows // array.rows) - 1) * array.rows,
             stored_bits=words * (conditions.weight_bits + index_share),
@@ -199,6 +206,7 @@ class McbbsSystolic(Engine):
         if self.range_clusters is not None:
             return self.range_clusters
         pruned = [part for part in product.parts if not part.is_dense]
+        # A range is the size of a bank only if banks divide the columns.
         sizes = {part.cols // part.banks if part.banks and part.cols % part.banks == 0 else None for part in pruned}
         size = sizes.pop() if len(sizes) == 1 and self.cluster == 1 and _taps(product) == 1 else None
         return size or _PUBLISHED_RANGE
@@ -244,6 +252,7 @@ def _rams(array: Array, numbers: Numbers, window: Window, index_bits: int) -> tu
 
 def _busy(found: Latency, array: Array, outputs: int) -> NDArray[np.int64]:
     """Cycles in which every PE multiplies, (rows * columns,): edge tiles and the last filters leave some idle."""
+    # Filters are dealt to rows one by one: some rows have one less in the last round.
     filters = np.maximum(0, -(-(outputs - np.arange(array.rows)) // array.rows))
     strips = np.zeros(array.columns, dtype=np.int64)
     for tile in found.tiles:

@@ -42,8 +42,10 @@ def _counted(mask: Mask, cluster: int, clusters: int, taps: int) -> ClusterFill:
     channels = cols // taps
     kept = mask.view(np.uint8)
     inside = _grouped(kept.reshape(rows, channels, taps) if taps > 1 else kept, cluster)  # (rows, clusters[, taps])
+    # A cluster counts as kept if any of its channels is; whether all are is looked at below.
     ranges = _grouped(inside if cluster == 1 else (inside > 0).view(np.uint8), clusters)
     most = int(ranges.max())
+    # Whole clusters and, below, whole ranges only: the last of a row may be shorter.
     sizes = inside[:, : channels // cluster]
     if cluster > 1 and bool(((sizes != 0) & (sizes != cluster)).any()):
         return ClusterFill(most, "parts of clusters")

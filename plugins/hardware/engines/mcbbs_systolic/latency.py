@@ -200,6 +200,7 @@ def latency(window: Window, array: Array, numbers: Numbers, width: int, height: 
         Fraction(positions * out_blocks),
         Fraction(fetches * _words(weights, numbers.weight_bits, WEIGHTS_PER_BLOCK * array.block)),
     ]
+    # Where nobody knows the bandwidth, weights are taken to arrive in time.
     if numbers.word_bytes is not None:
         index_share = Fraction(numbers.index_bits, array.cluster * numbers.weight_bits)
         totals.append(

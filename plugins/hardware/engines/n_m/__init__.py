@@ -56,6 +56,7 @@ class NM(Engine):
         """The fastest splits of the budget, and of parts of it, into rows and groups."""
         n, m = self._ratio_of(products)
         found: dict[EngineShape, None] = {}
+        # Within parts of the budget as well: the largest array may need more memory than there is.
         for share, number in _BUDGETS:
             for pes, lanes in self._splits(products, m, max(1, int(budget * share)))[:number]:
                 found[_shape(pes, lanes, n, m)] = None
@@ -76,6 +77,7 @@ class NM(Engine):
 
     def fixed_shape(self, products: Sequence[Product], budget: int) -> EngineShape:
         """As square as powers of two allow."""
+        # About the root of the budget: 32 for 1,024.
         lanes = self.lanes or 1 << (budget.bit_length() // 2)
         return _shape(self.pes or max(1, budget // lanes), lanes, *self._ratio_of(products))
 
@@ -130,6 +132,7 @@ class NM(Engine):
         if smallest_group(part) is not None:
             return None
         needs = f"it runs masks with N of every {', '.join(map(str, GROUPS[:-1]))} or {GROUPS[-1]} weights"
+        # 4 as an example for the message: 2:4 is what users mean most often.
         fill = group_fill(part, 4)
         if fill is None:
             return f"{needs}, and of {part.tensor} it is known only how many are kept; set its `n` and `m`"
@@ -150,6 +153,7 @@ class NM(Engine):
         rows = np.array([product.rows for product in products])
         groups = np.array([_groups(product, m) for product in products])
         weight = np.array([product.pixels * max(1, product.nnz) / product.size for product in products])
+        # More lanes than groups never work.
         lanes = np.arange(1, max(1, min(budget // (self.pes or 1), int(groups.max()))) + 1)
         lanes = lanes if self.lanes is None else np.array([self.lanes])
         pes = np.clip(budget // lanes, 1, rows.max()) if self.pes is None else np.full(len(lanes), self.pes)
@@ -173,6 +177,7 @@ def _groups(product: Product, m: int) -> int:
 def _slots(product: Product, shape: EngineShape) -> NDArray[np.int64]:
     """Cycles of every group of a row: n for every pass."""
     n, m = shape["n"], shape["m"]
+    # A part that keeps more than n of a group takes it in several passes.
     return np.concatenate(
         [np.full(-(-part.cols // m), n * -(-most_in_a_group(part, m) // n)) for part in product.parts]
     )

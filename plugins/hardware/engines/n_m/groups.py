@@ -26,6 +26,7 @@ def group_fill(part: Part, size: int) -> Fill | None:
     if part.is_dense:
         return Fill(min(size, part.cols), min(size, part.cols))
     if part.mask is None:
+        # Banks of that size are groups, and their number says how many each keeps.
         banks = part.banks or 0
         if banks * size != part.cols or part.kept % (part.rows * banks):
             return None
@@ -39,6 +40,7 @@ def group_fill(part: Part, size: int) -> Fill | None:
 def _counted(mask: Mask, size: int) -> Fill:
     rows, cols = mask.shape
     counts = np.zeros((rows, -(-cols // size)), dtype=np.uint8 if size < 256 else np.int32)
+    # Strided additions, a column of all groups at a time: faster than a sum over reshaped rows.
     for offset in range(min(size, cols)):
         column = mask[:, offset::size]
         counts[:, : column.shape[1]] += column
