@@ -14,14 +14,14 @@ Case is ignored.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from harness.arrays import Array, Mask
 from harness.errors import DataError
-from harness.formats.weight_arrays import check_numbers, kept
+from harness.formats.weight_arrays import MOST_VALUES, check_numbers, kept
 
 _WEIGHT_WORDS = ("weight", "weights", "kernel", "w")
 
@@ -41,10 +41,11 @@ _OPTIMISER = re.compile(
 
 @dataclass(frozen=True, eq=False)
 class Paired:
-    """Arrays of weights by name, with what is kept of each, and sentences on what was left out."""
+    """Arrays of weights by name, with what is kept of each, their values, and sentences on what was left out."""
 
     weights: Mapping[str, Mask]
     notes: tuple[str, ...]
+    values: Mapping[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def paired(path: Path, arrays: Mapping[str, Array]) -> Paired:
         else:
             owner[of_it] = name
     found_masks: dict[str, Mask] = {}
+    sources: dict[str, Array] = {}
     for name, array in arrays.items():
         if name in weights and array.ndim < 2:
             continue
@@ -133,6 +135,7 @@ def paired(path: Path, arrays: Mapping[str, Array]) -> Paired:
             mask_name = owner.get(name)
             if mask_name is None:
                 found_masks[_parametrised(name)] = kept(path, name, array)
+                sources[_parametrised(name)] = array
                 continue
             # A kept weight may happen to be zero, and what is dropped need not be a number: the mask knows better.
             check_numbers(path, name, array)
@@ -142,12 +145,13 @@ def paired(path: Path, arrays: Mapping[str, Array]) -> Paired:
             if wrong:
                 notes.append(f"{wrong} weights of {name} that its mask keeps are NaN or infinite: costed by the mask")
             found_masks[_parametrised(re.sub(r"_orig$", "", name))] = mask
+            sources[_parametrised(re.sub(r"_orig$", "", name))] = array
         elif name in alone and array.ndim > 1:
             if _OF_INPUTS.search(parts_of(name)[-1]) and any(array.ndim > 1 for array in weights.values()):
                 notes.append(f"{name} {array.shape} is a mask of no weights in the file: left out")
             else:
                 found_masks[name] = kept(path, name, array)
-    return Paired(found_masks, tuple(notes))
+    return Paired(found_masks, tuple(notes), {name: array for name, array in sources.items() if _is_valued(array)})
 
 
 def _refuse_soft(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -188,6 +192,11 @@ def _is_binary(array: Array) -> bool:
     if array.dtype == np.bool_:
         return True
     return array.dtype.kind in "iuf" and bool(((array == 0) | (array == 1)).all())
+
+
+def _is_valued(array: Array) -> bool:
+    """Whether an array tells the values of weights: zeros and ones alone are a mask, whatever type they have."""
+    return array.size <= MOST_VALUES and bool(np.isfinite(array).all()) and not _is_binary(array)
 
 
 def _owner(

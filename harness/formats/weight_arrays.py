@@ -17,6 +17,9 @@ MOST_WEIGHTS = 1 << 29
 BYTES_EACH = 8
 """The widest element that is read."""
 
+MOST_VALUES = 1 << 22
+"""Weights whose values are kept beside their mask: more than that is no circuit of constants."""
+
 Orientation = Literal["rows_out", "rows_in"]
 """(outputs, inputs), or (inputs, outputs); with more axes (out, in, *window) or (*window, in, out)."""
 
@@ -36,6 +39,7 @@ class WeightArray:
         is_transposed: whether it is the kernel of a transposed convolution: one product for every *input* position.
         positions: for how many positions it is multiplied with, where the file says that of a convolution.
         geometry: strides, groups and sizes of a convolution, where the file says them.
+        values: the weights themselves, in the array's own shape; None for a mask, and where they are too many to keep.
     """
 
     name: str
@@ -48,6 +52,7 @@ class WeightArray:
     is_transposed: bool = False
     positions: int | None = None
     geometry: Convolution | None = None
+    values: Array | None = None
 
 
 def check_size(path: Path, name: str, shape: tuple[int, ...], most: int) -> None:

@@ -10,15 +10,19 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.api import LSTM, Axis, Conv2D, Convolution, Dense, Embedding, Layer, Network, Role, Tensor, Workload
 from harness.arrays import Array, Mask
 from harness.errors import DataError, SpecError
+from harness.fixed_point.quantise import quantised
 from harness.formats import array_files, checkpoints, mask_names, onnx_file, packing, sparse_files, storage
 from harness.formats.weight_arrays import MOST_WEIGHTS, Orientation, WeightArray
+
+Each = TypeVar("Each", bound=np.generic)
 
 Layout = Literal["auto", "rows_out", "rows_in"]
 """How matrices lie: (outputs, inputs), or (inputs, outputs) as Keras has them; auto asks the file first."""
@@ -75,7 +79,7 @@ class _Read:
 
 @dataclass(frozen=True, eq=False)
 class _Made:
-    """One layer: its tensors, their masks (rows, cols), itself, and what was taken for granted."""
+    """One layer: its tensors, their masks and values (rows, cols), itself, and what was taken for granted."""
 
     name: str
     tensors: tuple[Tensor, ...]
@@ -86,6 +90,7 @@ class _Made:
     is_guessed: bool = False
     is_unsized: bool = False
     notes: tuple[str, ...] = ()
+    values: tuple[Array | None, ...] = ()
 
 
 def read_workload(
@@ -213,7 +218,7 @@ def _plain(path: Path, arrays: Mapping[str, Array], most: int) -> _Read:
         if mask.ndim > 5 or (mask.ndim == 3 and not _WINDOW.search(mask_names.parts_of(name)[-1])):
             notes.append(f"{name} of shape {mask.shape} is no matrix and no kernel: left out")
         else:
-            found.append(_named(name, mask, unpacked.orientation.get(name)))
+            found.append(_named(name, mask, unpacked.orientation.get(name), paired.values.get(name)))
     skipped = tuple(f"{name} {unpacked.arrays[name].shape}" for name in beside)
     return _Read(found, skipped=skipped, notes=tuple(notes))
 
@@ -223,7 +228,7 @@ def _is_beside(name: str) -> bool:
     return bool(_BESIDE.search(mask_names.parts_of(name)[-1]))
 
 
-def _named(name: str, mask: Mask, orientation: Orientation | None) -> WeightArray:
+def _named(name: str, mask: Mask, orientation: Orientation | None, values: Array | None) -> WeightArray:
     """An array, with what its name says of it."""
     hint: Orientation | None = "rows_in" if orientation is None and _KERAS.search(name) else None
     if hint and mask.ndim > 2 and _DEPTHWISE.search(name):
@@ -232,7 +237,7 @@ def _named(name: str, mask: Mask, orientation: Orientation | None) -> WeightArra
         channels, each = mask.shape[-2:]
         turned = np.moveaxis(mask, (-2, -1), (0, 1)).reshape(channels * each, 1, *mask.shape[:-2])
         return WeightArray(name, turned, "rows_out", groups=channels)
-    return WeightArray(name, mask, orientation, hint)
+    return WeightArray(name, mask, orientation, hint, values=values)
 
 
 def _onnx(path: Path, most: int) -> _Read:
@@ -251,8 +256,8 @@ _READERS: Mapping[str, Callable[[Path, int], _Read]] = {
 }
 
 
-def _oriented(mask: Mask, orientation: Orientation) -> Mask:
-    """A mask as (outputs, inputs).
+def _oriented(mask: NDArray[Each], orientation: Orientation) -> NDArray[Each]:
+    """A mask, or its weights, as (outputs, inputs).
 
     Shapes:
         (rows, cols), (cols, rows), (out, in, *window) or (*window, in, out) -> (rows, cols).
@@ -261,6 +266,10 @@ def _oriented(mask: Mask, orientation: Orientation) -> Mask:
         # The last two axes first, the window behind them, as (out, in, *window).
         mask = np.moveaxis(mask, (-1, -2), (0, 1))
     return np.ascontiguousarray(mask.reshape(len(mask), -1))
+
+
+def _values(found: WeightArray, orientation: Orientation) -> Array | None:
+    return None if found.values is None else _oriented(found.values, orientation)
 
 
 def _lstm_of(found: WeightArray) -> tuple[str, bool] | None:
@@ -327,7 +336,9 @@ class _Layers:
                     _tensor(found.name, name, "lstm", mask.shape, gates=4)
                     for found, mask in zip((kernel, recurrent), masks, strict=True)
                 )
-                return _Made(name, tensors, masks, LSTM(name=name, inputs=inputs, units=units, input_label="inputs"))
+                layer = LSTM(name=name, inputs=inputs, units=units, input_label="inputs")
+                values = tuple(_values(found, orientation) for found in (kernel, recurrent))
+                return _Made(name, tensors, masks, layer, values=values)
         return None
 
     def _product(self, found: WeightArray, taken: Collection[str], *, recurrent: bool) -> _Made:
@@ -337,7 +348,8 @@ class _Layers:
         name = _free(found.name if bare in taken or recurrent else bare, taken)
         if found.is_lookup or (found.kept.ndim == 2 and _LOOKUP.search(found.name)):
             return self._lookup(found, name)
-        mask = _oriented(found.kept, self._orientations(found)[0])
+        orientation = self._orientations(found)[0]
+        mask, values = _oriented(found.kept, orientation), (_values(found, orientation),)
         rows, cols = mask.shape
         dense = Dense(name=name, inputs=cols, units=rows, input_label=f"{name}.inputs")
         size = self.output_sizes.get(name) or self.output_sizes.get(found.name)
@@ -350,6 +362,7 @@ class _Layers:
             return _Made(
                 name, tensors, (mask,), dense,
                 is_guessed=guessed, is_unsized=found.kept.ndim > 2, notes=_notes(found, mask, recurrent),
+                values=values,
             )  # fmt: skip
         layer: Layer = dense
         if found.kept.ndim == 4:
@@ -362,7 +375,9 @@ class _Layers:
         if found.is_transposed and size is not None:
             shown = "x".join(str(extent) for extent in size)
             notes += (f"{found.name} is a transposed convolution: {shown} is taken as the size of its input",)
-        return _Made(name, (tensor,), (mask,), layer, positions, geometry, is_guessed=guessed, notes=notes)
+        return _Made(
+            name, (tensor,), (mask,), layer, positions, geometry, is_guessed=guessed, notes=notes, values=values
+        )
 
     def _lookup(self, found: WeightArray, name: str) -> _Made:
         words, features = found.kept.shape
@@ -438,5 +453,12 @@ def _assembled(made: Sequence[_Made], read: _Read, banks: int | Mapping[str, int
         banks=even,
         output_pixels={layer.name: layer.pixels for layer in made if layer.pixels is not None},
         convolutions={layer.name: layer.geometry for layer in made if layer.geometry is not None},
+        weights={
+            tensor.name: values.astype(np.float64)
+            for layer in made
+            for tensor, values in zip(layer.tensors, layer.values, strict=False)
+            if values is not None
+        },
+        quantise=quantised,
     )
     return WeightsFile(workload, tuple(notes), read.skipped, tuple(layer.name for layer in made if layer.is_unsized))

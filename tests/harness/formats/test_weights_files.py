@@ -686,3 +686,40 @@ def test_no_damage_whatever_is_more_than_one_sentence(tmp_path, name, data):
         read_workload(path)
     except (DataError, SpecError) as error:
         assert name in str(error)
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def test_values_are_told_as_outputs_by_inputs_and_masks_have_none(tmp_path):
+    weights = np.array([[0.5, 0, -2.0], [0, 3.0, 0]])
+    path = tmp_path / "weights.npz"
+    np.savez(path, fc=weights, bits=weights != 0, zeros_and_ones=(weights != 0).astype(np.float32))
+    upright, turned = read_workload(path, layout="rows_out"), read_workload(path, layout="rows_in")
+
+    assert list(upright.weights) == list(turned.weights) == ["fc"]
+    assert np.array_equal(upright.weights["fc"], weights)
+    assert np.array_equal(turned.weights["fc"], weights.T)
+    assert upright.quantise is not None
+
+
+def test_values_beside_a_mask_and_of_a_window_are_told_too(tmp_path):
+    rng = np.random.default_rng(0)
+    kernel, fc = rng.standard_normal((4, 3, 2, 2)), rng.standard_normal((5, 6))
+    path = tmp_path / "weights.npz"
+    np.savez(path, **{"conv.weight": kernel, "fc.weight_orig": fc, "fc.weight_mask": fc > 0})
+    found = read_workload(path, output_sizes={"conv": (2, 2)})
+
+    assert np.array_equal(found.weights["conv.weight"], kernel.reshape(4, 12))
+    assert np.array_equal(found.weights["fc.weight"], fc)
+
+
+def test_values_of_an_lstm_lie_beside_their_masks(tmp_path):
+    rng = np.random.default_rng(0)
+    x, h = rng.standard_normal((8, 3)), rng.standard_normal((8, 2))
+    path = tmp_path / "lstm.npz"
+    np.savez(path, weight_ih_l0=x, weight_hh_l0=h)
+    found = read_workload(path)
+
+    assert np.array_equal(found.weights["weight_ih_l0"], x)
+    assert np.array_equal(found.weights["weight_hh_l0"], h)
