@@ -89,6 +89,7 @@ class Collector:
             parts.append("dense")
         else:
             parts += [names["pattern"], names["strategy"], f"{planned.cell.sparsity:g}"]
+        # Seeds tell stages apart only where there are several.
         if self._several_seeds:
             parts.append(f"seed {planned.cell.seed}")
         place = f"epoch {stage.epoch_index + 1}" if stage.kind == "train" else stage.kind
@@ -108,6 +109,7 @@ class Collector:
     def record(self, planned: PlannedCell) -> Record:
         """The record of one cell, as things stand."""
         cell = planned.cell.id
+        # What is done does not change any more, but for costs that were left for later.
         if cell in self._complete:
             if cell in self._uncosted and self._may_cost():
                 masks = self.plan.store.masks(self.finished[planned.end.key])
@@ -131,12 +133,14 @@ class Collector:
                 return base.model_copy(update={"status": status, "reason": reason, "facts": facts})
         if all(stage.key in self.finished or stage.key in self.failures for stage in planned.stages):
             try:
+                # The task is asked for its metric here, and what it answers may break the contract.
                 self._complete[cell] = self._result(planned, base)
             except PluginContractError as error:
                 facts = {**base.facts, "failed_stage": planned.end.key}
                 failed = {"status": "failed", "reason": str(error), "facts": facts}
                 self._complete[cell] = base.model_copy(update=failed)
             return self._complete[cell]
+        # A stage that cells share runs in the name of one: all of them as running would look like work done twice.
         is_running = any(stage.key in self.running and self.owner(stage.key) is planned for stage in planned.stages)
         return base.model_copy(update={"status": "running" if is_running else "planned"})
 
@@ -156,6 +160,7 @@ class Collector:
         # What a broken plugin cannot tell is left as it is where nothing is known.
         facts = {} if problem is None else dict(problem.facts)
         metric = _NO_METRIC if problem is None else problem.metric
+        # A plugin that failed in planning cannot be asked how it computes.
         if not planned.failure and (arithmetic := self.arithmetic(cell)):
             facts["arithmetic"] = arithmetic
         if planned.warning:
@@ -197,6 +202,7 @@ class Collector:
             device=plan.devices[cell.backend],
             precision=experiment.precision,
             threads=experiment.threads,
+            # A cell whose plan failed has no stage to name.
             stage=planned.end.key if planned.chain else "",
             versions={"harness": version(DISTRIBUTION)} if planned.failure else self.versions(cell.backend),
             facts=facts,
@@ -236,6 +242,7 @@ class Collector:
         dense = [record for stage, record in zip(planned.chain, records, strict=True) if stage.is_dense]
         facts = dict(base.facts)
         facts["cpu"] = records[-1].cpu
+        # None is a first run, which differs from nothing.
         if any(record.reproduced is False for record in records):
             facts["not_reproduced"] = [record.key for record in records if record.reproduced is False]
         overflowed: dict[str, JsonValue] = {
@@ -246,6 +253,7 @@ class Collector:
         trusted = self.plan.trusted_by(planned)
         if trusted:
             facts["trusted_code"] = list[JsonValue](trusted)
+        # Of the dense model alone: it is what all the others are measured against.
         if planned.cell.is_dense:
             facts |= self._least(planned.cell.task, problem)
         if empty := _empty_rows(masks):
@@ -277,6 +285,7 @@ class Collector:
     def _least(self, task: Task, problem: Problem) -> dict[str, JsonValue]:
         """What a model reaches that only counts, under the name of the metric."""
         if task not in self._leasts:
+            # A missing value is kept as missing: that nothing is known need not be asked twice.
             value = without_a_model(problem)
             known = value is not None
             self._leasts[task] = {f"without_a_model_{problem.metric.name}": round(value or 0.0, 6)} if known else {}
@@ -292,6 +301,7 @@ class Collector:
                 number_format = number_format_of(model)
             except PluginContractError:  # which its cost says
                 continue
+            # Engines of one model share its numbers, so that they have one score.
             group = _group(model)
             if number_format is None or group in found:
                 continue
@@ -349,6 +359,7 @@ class Collector:
         task, end = planned.cell.task, self.finished[planned.end.key]
         problem, test = self.plan.problems[task], self.finished[planned.test.key].test
         workload = workload_of(planned.cell, problem, planned.scope, masks, test.activation_density if test else {})
+        # By task: its network is the same for all its cells, and large.
         if task not in self._networks:
             self._networks[task] = digest(problem.network.model_dump(mode="json"))
         # Dense cells of several seeds are one dense model to an engine, unless they skip different zeros.
@@ -412,6 +423,7 @@ def workload_of(
 
 def output_pixels(network: Network) -> dict[str, int]:
     """Output positions of every convolution, by layer name; of a user's own model those that were traced."""
+    # A native network has no geometry but what tracing it found.
     if isinstance(network, NativeModel):
         return dict(network.positions)
     return {layer: geometry.positions for layer, geometry in network.convolutions().items()}

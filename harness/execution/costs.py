@@ -56,6 +56,7 @@ class Costs:
             compute: whether to compute what is not kept.
         """
         if model not in self._models:
+            # Made once for each model: it reads the whole package's files.
             self._models[model] = model_digest(model)
         kept = self._read(identity)
         found = kept.get(self._models[model])
@@ -82,6 +83,7 @@ class Costs:
         return found
 
     def _path(self, identity: str) -> Path:
+        # Folders of two letters: a folder of many thousand files is slow on some systems.
         return self._store.folder / "costs" / identity[:2] / f"{identity}.json"
 
     def _read(self, identity: str) -> dict[str, CostRecord]:
@@ -89,6 +91,7 @@ class Costs:
             self._kept[identity] = {}
             with suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
                 content = json.loads(self._path(identity).read_bytes())
+                # A file that was cut off or edited is computed anew.
                 if content["digest"] == digest(content["costs"]):
                     self._kept[identity] = dict(content["costs"])
         return self._kept[identity]
@@ -126,6 +129,7 @@ def stored(workload: Workload, weight_bits: int) -> Stored:
         if size == 0:  # it has no weight to store
             continue
         dense += size * weight_bits
+        # Not pruned: it is stored as it is.
         if mask is None:
             tensors[tensor.name] = StoredTensor(format="dense", bits=size * weight_bits)
         else:
@@ -143,6 +147,7 @@ def workload_digest(workload: Workload, network: str, masks: str, weights: str =
         masks: the checksum of its masks.
         weights: a digest of its weights, for models that are told them.
     """
+    # Left out where there are none, so that costs of models that see no weights keep their place.
     told = {"weights": weights} if weights else {}
     return digest(
         {
@@ -191,6 +196,7 @@ def model_digest(model: HardwareModel) -> str:
     """A digest of everything that decides what a hardware model answers."""
     code: list[JsonValue] = [part.digest for part in code_digest.parts(model)]
     identity = model.identity()
+    # A device file of the user's may change under the same name.
     files: list[JsonValue] = [_content(Path(text)) for text in _texts(identity) if _is_file(text)]
     packages = sorted({".".join(type(model).__module__.split(".")[:2]), "harness.api"})
     return digest(

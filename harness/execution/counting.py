@@ -24,10 +24,12 @@ def without_a_model(problem: Problem) -> float | None:
         train = _counts(problem, "train")
         test = _counts(problem, "test")
         size = max(len(train), len(test))
+        # One more of each: a class that training never saw would cost infinitely much.
         seen = np.bincount(np.arange(len(train)), train, minlength=size) + 1.0
         wanted = np.bincount(np.arange(len(test)), test, minlength=size)
         nats = -float(wanted @ np.log(seen / seen.sum()))
         items = int(wanted.sum())
+        # The most frequent class, always: what accuracy has to beat.
         found = Evaluation(nats=nats, correct=int(wanted[int(seen.argmax())]), items=items)
         value = problem.value(found)
     except Exception:  # a task of anybody's: what it cannot tell is not known, and no run ends for it

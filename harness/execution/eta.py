@@ -66,6 +66,7 @@ class Clock:
     def lost(self, key: str) -> None:
         """A stage will not be run, and nothing that starts from it."""
         pending = [key]
+        # Down the graph: what starts from it cannot be run either.
         while pending:
             key = pending.pop()
             if key in self._left:
@@ -79,6 +80,7 @@ class Clock:
             return Tally(self._done, len(self._kinds))
         mean = sum(self._seconds.values()) / basis
         work = sum(
+            # Kinds that nothing was timed of yet take the mean of all.
             count * (self._seconds[kind] / self._timed[kind] if self._timed[kind] else mean)
             for kind, count in self._count.items()
         )
@@ -86,6 +88,7 @@ class Clock:
         if time.monotonic() - self._looked > 1.0:
             self._longest = max((self._graph.length[key] for key in self._left), default=0)
             self._looked = time.monotonic()
+        # Neither faster than all workers together nor than the longest chain of one.
         left = max(work / self._workers, self._longest * mean) if self._left else 0.0
         return Tally(self._done, len(self._kinds), left, basis)
 

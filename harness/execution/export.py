@@ -65,6 +65,7 @@ def export(store: Path, cell: str, path: Path) -> Record:
     """
     record, state = _finished(store, cell)
     arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = dict(state.weights)
+    # Names of masks beside names of weights: a reader needs no other file.
     arrays.update({f"{name}.mask": mask for name, mask in state.masks.items()})
     write_output(path, save(arrays, _described(record)), makes_folder=True)
     return record
@@ -90,6 +91,7 @@ def export_packed(store: Path, cell: str, path: Path, how: Packing) -> Record:
     record, state = _finished(store, cell)
     if not state.masks:
         raise SpecError(f"export: cell {record.cell} is dense, so there is nothing to pack; export it as safetensors")
+    # What is not pruned is kept as it is, so that the file holds the whole model.
     packed = {name: packing.keep(weights) for name, weights in state.weights.items()}
     for name, mask in state.masks.items():
         try:

@@ -48,8 +48,10 @@ class Graph:
             self.waiting[key] = len(sources)
             for source in sources:
                 self.children[source].append(key)
+        # Backwards, as children come after what they start from.
         for key in reversed(list(self.jobs)):
             below = max((self.length[child] for child in self.children[key]), default=0)
+            # Only training takes long: other stages do not make a path longer.
             self.length[key] = below + (self.jobs[key].stage.kind == "train")
 
     def readers(self) -> dict[str, int]:
@@ -95,6 +97,7 @@ def parse_retry(text: str) -> frozenset[Status]:
             raise SpecError(
                 f"retry: expected some of {', '.join(RETRIABLE)}, got {name!r}; write e.g. `--retry oom,killed`"
             )
+    # In the order of the table, and each once, however they were written.
     return frozenset(status for status in RETRIABLE if status in names)
 
 
@@ -223,6 +226,7 @@ class Schedule:
             self._finished(message.record.key)
         elif isinstance(message, Failed):
             self._end(message.key)
+            # A failure may become another attempt, which is told in its place.
             message = self._failed(message)
         self._on_message(message)
 
@@ -233,6 +237,7 @@ class Schedule:
 
     def _make_ready(self, key: str) -> None:
         self._ready.add(key)
+        # By backend, as a worker keeps the framework that it has loaded.
         heap = self._heaps.setdefault(self.graph.jobs[key].backend.name, [])
         heapq.heappush(heap, (-self.graph.length[key], self._order[key], key))
 
@@ -269,6 +274,7 @@ class Schedule:
         if self._claims is None:
             return True
         if not self._claims.acquire(key):
+            # Not waited for: other stages are handed out meanwhile.
             self._held[key] = time.monotonic() + _LOOK_AGAIN_S
             holder = self._claims.holder(key)
             if holder is not None and holder not in self._holders:
@@ -286,6 +292,7 @@ class Schedule:
 
     def _found(self, key: str) -> StageRecord | None:
         """The stage as another run left it in the store since this one was planned; None if it has to be run."""
+        # The record alone tells that a stage is finished; its files may be damaged.
         if not self._store.has_stage(key):
             return None
         try:
@@ -312,6 +319,7 @@ class Schedule:
                 self._store.drop_state(source, None if self._claims is None else self._claims.others_alive)
 
     def _failed(self, failed: Failed) -> Failed:
+        # Fatal ones are of the store, and would meet every other stage as well.
         if failed.is_fatal:
             self.stop(failed.reason)
             return failed

@@ -32,6 +32,7 @@ def main(jobs: Connection, report: Connection, parent: int, is_bound: bool) -> N
         parent: the run's process number.
         is_bound: whether the kernel is to end this process with the thread that started it.
     """
+    # Where nothing is kept the worker watches its parent itself.
     if not _family.can_keep():
         _serve(jobs, report, parent, is_bound=is_bound)
         return
@@ -39,6 +40,7 @@ def main(jobs: Connection, report: Connection, parent: int, is_bound: bool) -> N
     with suppress(OSError):
         os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Blocked and waited for, so that none is lost between two looks.
     awaited = {signal.SIGCHLD, signal.SIGTERM, AT_ONCE}
     signal.pthread_sigmask(signal.SIG_SETMASK, awaited)
     _family.adopt()
@@ -53,6 +55,7 @@ def main(jobs: Connection, report: Connection, parent: int, is_bound: bool) -> N
     if is_bound:
         _family.signal_at_death(AT_ONCE)
     code = _keep(worker, parent, awaited)
+    # The parent sees how the worker ended, and not that its keeper did well.
     if code < 0:
         _die_of(-code)
     os._exit(code)

@@ -54,6 +54,7 @@ class Live(Progress):
 
     def __post_init__(self) -> None:
         """Nothing is shown before the plan is made."""
+        # Transient: what stays on the terminal are the notes, and not the last state of bars.
         self._display = Display(
             get_renderable=lambda: self, console=self.console, refresh_per_second=_PER_SECOND, transient=True
         )
@@ -76,6 +77,7 @@ class Live(Progress):
     def finished(self, key: str, label: str, outcome: str, tally: Tally, *, is_epoch: bool) -> None:
         """Take the stage's bar away and move the first."""
         self._stages.pop(key, None)
+        # Other stages, such as scores, come and go too fast to be told as the last outcome.
         if is_epoch and self._epochs is not None:
             self._epochs.done = tally.done
             self._left, self._last = tally.words().partition(", ")[2], f"{label}: {outcome}"
@@ -117,6 +119,7 @@ class Live(Progress):
             yield _shown(line, label, used, width, now)
         if self._last:
             label, _, outcome = self._last.rpartition(": ")
+            # The outcome is whole, whatever becomes of the label.
             [short] = told_apart([label], width - cell_len(outcome) - 8)
             yield _cut(f"last: {short}: {outcome}", width)
 
@@ -152,18 +155,21 @@ def told_apart(labels: Sequence[str], width: int) -> list[str]:
         width: columns for each.
     """
     parts = [label.split(" · ") for label in labels]
+    # Of one label alone everything would be shared.
     shared = set.intersection(*map(set, parts)) if len(parts) > 1 else set()
     every = {part for each in parts for part in each}
     return [_fitted(each, shared, every, width) for each in parts]
 
 
 def _fitted(parts: list[str], shared: set[str], every: set[str], width: int) -> str:
+    # Parameters first, the longest: the name says which part it is, unless two differ in parameters only.
     for part in sorted(parts, key=cell_len, reverse=True):
         name = part.partition("(")[0]
         versions = {each for each in every if each.partition("(")[0] == name}
         if _width(parts) > width and "(" in part and len(versions) == 1:
             parts = [name if each == part else each for each in parts]
             shared = shared | {name} if part in shared else shared
+    # What all labels share tells none of them apart.
     for part in [each for each in parts if each in shared]:
         if _width(parts) > width and len(parts) > 1:
             parts = [each for each in parts if each != part] or [part]
@@ -172,6 +178,7 @@ def _fitted(parts: list[str], shared: set[str], every: set[str], width: int) -> 
         keep = cell_len(parts[longest]) - too_many - 1
         if keep >= _SHORTEST:
             part = parts[longest]
+            # Cut in the middle: both ends of a name tell more than what lies between.
             parts[longest] = f"{part[: keep - keep // 2]}…{part[len(part) - keep // 2 :]}"
         elif len(parts) > 1:  # the end of a label tells more than its beginning
             parts = parts[1:]

@@ -67,6 +67,7 @@ class LocalExecutor:
     """
 
     def __init__(self, workers: int, devices: Sequence[str] = ()) -> None:
+        # A place without a device computes where the plan said.
         self._places: list[str | None] = list(devices) or [None] * workers
         self._slots: list[_Slot] = []
 
@@ -95,6 +96,7 @@ class LocalExecutor:
             _kill(slots)
 
     def _dispatch(self, schedule: Schedule) -> None:
+        # A worker goes on with its own chain where it can: the state is in its memory.
         for slot in [slot for slot in self._slots if slot.running is None]:
             job = schedule.next(slot.backend, slot.stands_at)
             if job is not None:
@@ -140,6 +142,7 @@ class LocalExecutor:
         )
         with _threads(job.settings.threads), _deaf(), _without_script(job), _silent_orphans():
             process.start()
+        # These ends are the child's: while one is open here, the child's death is not seen.
         job_reader.close()
         report_writer.close()
         slot = _Slot(job.backend.name, self._free_place(), process, job_writer, report_reader)
@@ -147,6 +150,7 @@ class LocalExecutor:
         return slot
 
     def _free_place(self) -> str | None:
+        # By count, as one device may be named for several workers.
         free = list(self._places)
         for slot in self._slots:
             free.remove(slot.device)
@@ -164,6 +168,7 @@ class LocalExecutor:
     def _messages(self, schedule: Schedule) -> Iterator[Message]:
         by_report = {slot.report: slot for slot in self._busy()}
         waits = [slot.until - time.monotonic() for slot in self._busy() if slot.until is not None]
+        # With nothing to wait for but other runs, the next look is when they may have finished.
         if schedule.look_again_s is not None:
             waits.append(schedule.look_again_s)
         if not by_report and not waits:
@@ -179,6 +184,7 @@ class LocalExecutor:
             self._note(slot, message, schedule)
             yield message
         for slot in self._busy():
+            # After the messages: one that came in time counts.
             if slot.until is not None and slot.until <= time.monotonic():
                 yield self._timed_out(slot, schedule)
 
@@ -198,6 +204,7 @@ class LocalExecutor:
         key = slot.running
         self._retire(slot)
         code = slot.process.exitcode or 0
+        # A kernel that kills for memory says so only in a counter.
         if code == -9 and oom_kills() > slot.oom_kills:
             return Failed(
                 key, "oom", "the worker process was killed by the kernel for lack of memory; use fewer --workers"
@@ -211,6 +218,7 @@ class LocalExecutor:
     def _timed_out(self, slot: _Slot, schedule: Schedule) -> Failed:
         assert slot.running is not None
         key = slot.running
+        # Not asked first: what hangs does not hear.
         _tell(slot, keeper.AT_ONCE)
         self._retire(slot)
         limit = schedule.policy.stage_timeout
@@ -259,6 +267,7 @@ def _deaf() -> Iterator[None]:
         yield
         return
     resource_tracker.ensure_running()  # which the first process starts on its way, and then hears interrupts again
+    # Blocked signals stay blocked in the child until it decides for itself.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield

@@ -22,6 +22,7 @@ def cores(cgroup: Path = _CGROUP) -> int:
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _quota(cgroup)
+    # A quota of less than a core still needs one worker.
     return max(1, allowed if quota is None else min(allowed, int(quota)))
 
 
@@ -31,6 +32,7 @@ def _quota(cgroup: Path) -> float | None:
         return None if limit == "max" else int(limit) / int(period)
     with suppress(OSError, ValueError):
         micros = int((cgroup / "cpu" / "cpu.cfs_quota_us").read_text())
+        # cgroup v1: no limit is -1.
         return None if micros <= 0 else micros / int((cgroup / "cpu" / "cpu.cfs_period_us").read_text())
     return None
 
@@ -42,6 +44,7 @@ def oom_kills(cgroup: Path = _CGROUP, kernel: Path = Path("/proc/vmstat")) -> in
         cgroup: where the control groups are mounted.
         kernel: the kernel's own counters.
     """
+    # The container's counter first: the kernel's counts what other containers lost, too.
     for path in (cgroup / "memory.events", cgroup / "memory" / "memory.oom_control", kernel):
         with suppress(OSError, ValueError):
             for line in path.read_text().splitlines():

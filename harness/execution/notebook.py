@@ -54,6 +54,7 @@ class NotebookProgress(Progress):
     def finished(self, key: str, label: str, outcome: str, tally: Tally, *, is_epoch: bool) -> None:
         """Take the stage's line away and move the bar."""
         self._running.pop(key, None)
+        # As in the live view: other stages are too short to be the last outcome.
         if is_epoch:
             self._tally, self._last = tally, f"{label}: {outcome}"
         self._draw()
@@ -81,6 +82,7 @@ class NotebookProgress(Progress):
         from IPython.display import display
 
         if self._handle is None:
+            # One display that is updated: new outputs would fill the notebook.
             self._handle = display(self, display_id=True)  # type: ignore[no-untyped-call]  # IPython's own
         else:
             self._handle.update(self)

@@ -68,6 +68,7 @@ class Plain(Progress):
 
     def finished(self, key: str, label: str, outcome: str, tally: Tally, *, is_epoch: bool) -> None:
         """Print what was done and what is left."""
+        # Epochs only: a line for every score would bury them.
         if is_epoch:
             self._line(f"{label}: {outcome} [{tally.words()}]")
 
@@ -115,6 +116,7 @@ class Json(Progress):
         self._event("end")
 
     def _event(self, event: str, **values: JsonValue) -> None:
+        # Flushed, as the reader is a program that acts on every line.
         print(json.dumps({"event": event, **values}), file=sys.stderr, flush=True)
 
 

@@ -79,6 +79,7 @@ class RayExecutor:
                 self.close()
 
     def _work(self, schedule: Schedule, demand: "_Demand") -> None:
+        # With --workers it is waited for, as an autoscaler may bring the node.
         if self._workers is None and not self._places(demand):
             raise SpecError(
                 f"ray: a stage needs {demand} on one node, and no node of the cluster has that "
@@ -125,6 +126,7 @@ class RayExecutor:
     def _dispatch(self, schedule: Schedule, demand: "_Demand") -> None:
         places = self._places(demand)
         for slot in [slot for slot in self._slots if slot.running is None]:
+            # Lost jobs first: others wait for what they were about to make.
             job = self._lost_job(slot.backend) or (self._take_back(slot.backend) if len(self._slots) > places else None)
             job = job or schedule.next(slot.backend, slot.stands_at) or self._take_back(slot.backend)
             if job is not None:
@@ -202,6 +204,7 @@ class RayExecutor:
             self._forget(slot)
             if getattr(error, "actor_init_failed", False):
                 return Failed(job.stage.key, "failed", _not_taken(error))
+            # An actor whose start failed would fail anywhere; a lost one need not.
             return self._after_loss(job, error)
         return _unless_unseen(message, job) if isinstance(message, Done) else message
 
@@ -211,6 +214,7 @@ class RayExecutor:
 
     def _after_loss(self, job: Job, error: Exception) -> Message | None:
         key = job.stage.key
+        # Its last message may have been lost, not its work.
         found = _finished(job)
         if found is not None:
             return found
@@ -331,6 +335,7 @@ def _told(log: Path | None) -> Iterator[None]:
         with log.open("a", buffering=1, encoding="utf-8") as file, redirect_stdout(file):
             yield
     finally:
+        # An empty file would look as though Ray had something to say.
         if log.stat().st_size == 0:
             log.unlink()
 
@@ -340,6 +345,7 @@ def _demand(jobs: Iterable[Job], devices: Sequence[str]) -> _Demand:
     settings = [job.settings for job in jobs]
     places = devices or [each.device for each in settings]
     on_gpu = any(place.startswith("cuda") for place in places)
+    # Devices named several times are shared by as many actors.
     sharing = max(Counter(devices).values(), default=1)
     return _Demand(max((each.threads for each in settings), default=1), 1 / sharing if on_gpu else 0)
 

@@ -53,11 +53,13 @@ class Station:
             code: digests of the code that it was planned with, by what it is the code of.
             stage_timeout: seconds that it may take, or None.
         """
+        # Seen anew for every stage: code may be edited, and the store unmounted, while a run goes on.
         wrong = why_not_here(job, code)
         if wrong is not None:
             yield Failed(job.stage.key, "failed", f"ray: node {socket.gethostname()} {wrong}")
             return
         messages: SimpleQueue[Message | None] = SimpleQueue()
+        # One stage as a plan of its own, so that failures and limits are those of any run.
         graph = Graph({job.stage.key: job})
         schedule = Schedule(
             graph, Store(job.store), policy=Policy(stage_timeout=stage_timeout), on_message=messages.put
@@ -66,6 +68,7 @@ class Station:
         running.add_done_callback(lambda _: messages.put(None))
         while (message := messages.get()) is not None:  # Ray sends values into generators: no `yield from` an iterator
             yield message
+        # Raises what went wrong in the thread: silence would look like an end.
         running.result()
 
 
@@ -86,6 +89,7 @@ class _Keeping(LocalExecutor):
 
 def code_of(job: Job) -> dict[str, str]:
     """Digests of the code, on this machine, that decides the result of a stage."""
+    # Of all that decides a result, as keys have it; where a digest differs, the node would make another stage.
     parts = [*code_digest.parts(job.task), *code_digest.parts(job.backend), code_digest.stages()]
     if job.stage.masking is not None:
         parts += [*code_digest.parts(job.stage.masking.pattern), code_digest.masks()]

@@ -124,6 +124,7 @@ def run(
             "run: a worker imported the script that calls it; put the call under if __name__ == '__main__':"
         )
     experiment.require_backends()
+    # The first stands for the kind: `parse_devices` has only devices of one.
     if devices:
         experiment = replace(experiment, device=devices[0])
     shelf = Store(store)
@@ -204,6 +205,7 @@ class _Run:
     def run(self) -> RunResult:
         """Run everything, writing records as cells are finished."""
         self._write_spec()
+        # Only now, with the claims held: a plan alone must change nothing.
         for key in self._plan.damaged:
             self._plan.store.set_aside(key)
         bill = self._plan.summary()
@@ -219,6 +221,7 @@ class _Run:
                 self._executor.run(self._schedule)
         except KeyboardInterrupt:
             _supervisor.taken()
+            # An interrupted run is not planned anew for a damaged file.
             interrupted, self._damaged = True, False
         except StoreError as error:
             self._store_error = self._store_error or str(error)
@@ -276,6 +279,7 @@ class _Run:
     def _on_start(self, key: str) -> None:
         label = self._collector.label(key)
         self._collector.running.add(key)
+        # What the model had before the stage began, so that a display can say what pruning costs.
         parent = self._collector.finished.get(self._jobs[key].stage.parent or "")
         before = self._value(key, parent.valid) if parent and parent.valid else math.nan
         self._running[key] = {
@@ -344,6 +348,7 @@ class _Run:
         stage, cell = self._plan.stages[key], self._collector.owner(key).cell
         name = self._plan.problems[cell.task].metric.name
         found = {"valid": record.valid, "test": record.test} if record else {}
+        # Trackers know splits by their names, as in `valid/perplexity`.
         metrics = {f"{split}/{name}": self._value(key, each) for split, each in found.items() if each is not None}
         if record and record.train and record.train.items:
             metrics["train/nats"] = record.train.nats / record.train.items
@@ -354,6 +359,7 @@ class _Run:
             label=self._collector.label(key),
             epoch=stage.epoch_index + (stage.kind == "train"),
             seed=cell.seed,
+            # A tracker may refuse what is no number.
             metrics={each: value for each, value in metrics.items() if math.isfinite(value)},
             seconds=None if record is None or is_found else record.seconds,
             failure=failure,
@@ -368,8 +374,10 @@ class _Run:
         self._clock.lost(failed.key)
         self._progress.failed(failed.key, label, failed.status, failed.reason)
         told = f"{failed.status}: {failed.reason}"
+        # Only for good: a stage that is tried again is still open to trackers.
         self._tracking.stage_finished(partial(self._stage_info, failed.key, failure=told))
         self._damaged = self._damaged or failed.is_damaged
+        # A traceback says where; without one the end of its log is all there is.
         text = failed.trace or _tail(self._jobs[failed.key].log)
         if text:
             self._traces[failed.reason] = text
@@ -395,6 +403,7 @@ class _Run:
 
     def _write_now_and_then(self) -> None:
         if time.monotonic() > self._next_records:
+            # Costs in small parts: workers are waiting while this thread computes.
             self._write_records(_COSTING_S)
         if self._status.is_due:
             self._write_status("running")
@@ -408,6 +417,7 @@ class _Run:
         self._tracking.records(self._records, is_last=is_last)
         records.write(self._folder / "records.json", self._records)
         end = time.monotonic()
+        # However long writing takes, most of the time is left for handing out stages.
         self._next_records = end + max(_RECORDS_EVERY_S, (end - start) / _RECORDS_SHARE)
 
     def _write_status(self, state: str) -> None:
@@ -453,6 +463,7 @@ class _Run:
 
 def _kind(job: Job) -> tuple[object, ...]:
     """What epochs of about equal cost have in common."""
+    # Pruned and dense epochs take different times.
     return job.task, job.backend, job.stage.is_dense
 
 
@@ -463,6 +474,7 @@ def _tail(log: Path | None) -> str:
     try:
         with os.fdopen(open_at_once(log), "rb") as file:
             file.seek(max(0, plain_size(file.fileno()) - _LOG_BYTES))
+            # Of a file that may be in the middle of a character.
             lines = file.read(_LOG_BYTES).decode("utf-8", errors="replace").splitlines()
     except OSError:
         return ""
@@ -483,8 +495,10 @@ def _passing(plan: Plan) -> frozenset[str]:
         for stage in planned.chain:
             if stage.source:
                 keep.add(stage.source)
+            # A pruning with another mask would start from the same weights.
             if stage.kind == "prune" and stage.parent:
                 keep.add(stage.parent)
+    # Within its budget the latest dense states stay, from which longer runs go on.
     for planned in (each for each in plan.cells if each.chain):
         size = 4 * sum(tensor.size for tensor in plan.problems[planned.cell.task].tensors())
         for stage in reversed(planned.chain):

@@ -39,4 +39,5 @@ def default_workers(threads: int, devices: frozenset[str] = frozenset({"cpu"})) 
         threads: CPU threads of every worker.
         devices: where the backends compute.
     """
+    # More processes than cores only wait for each other; a GPU computes one model after another anyway.
     return max(1, cores() // threads) if devices <= {"cpu"} else 1

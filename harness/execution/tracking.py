@@ -48,11 +48,13 @@ class _Listener:
             self._fail(f"it has not finished after {patience:g} s; what it had still to write may be missing")
 
     def _listen(self) -> None:
+        # One queue a tracker: a slow one does not delay the others.
         while (call := self.calls.get()) is not None:
             if self.fault:
                 continue
             try:
                 call()
+            # SystemExit too: a tracker that gives up must not end the run.
             except (Exception, SystemExit) as error:
                 self._fail(blame(error, [self.tracker]))
 

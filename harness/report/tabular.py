@@ -17,8 +17,10 @@ def text(document: Document) -> str:
 def lines(rows: Sequence[Mapping[str, JsonValue]]) -> str:
     """Rows of plain values as CSV."""
     file = StringIO()
+    # In the order in which they are first seen: rows of several tables have different names.
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(file, names, lineterminator="\n")
+    # Names and texts are anybody's: control characters in them would act on a terminal.
     writer.writerow({name: shown(name) for name in names})
     writer.writerows({name: _field(value) for name, value in row.items()} for row in rows)
     return file.getvalue()
@@ -28,5 +30,6 @@ def _field(value: JsonValue) -> JsonValue:
     """A value in one field: yes and no, and lists apart by semicolons."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    # A cell of a spreadsheet has no list.
     text = "; ".join(map(str, value)) if isinstance(value, list) else value
     return shown(text) if isinstance(text, str) else text

@@ -38,7 +38,9 @@ def rows(records: Sequence[Record], columns: Sequence[Added] = ()) -> list[dict[
     titles = {column.name: " ".join(column.header.split()) for column in columns}
     found = [_row(record) for record in records]
     for row, values in zip(found, by_cell(records, columns), strict=True):
+        # A column of a user's under a name that is taken keeps its own name.
         row |= {title if (title := titles[name]) not in row else name: value for name, value in values.items()}
+    # Every row has every column, as data frames and CSV need.
     names = dict.fromkeys(name for row in found for name in row)
     return [{name: row.get(name) for name in names} for row in found]
 
@@ -98,6 +100,7 @@ def _row(record: Record) -> dict[str, JsonValue]:
         row[f"valid {record.metric}{unit}"] = record.valid_value
     for label, cost in record.hardware.items():
         for name, (key, shown) in _COSTS.items():
+            # A cost that failed has its reason and no figures.
             if key in cost:
                 row[f"{label} {name}{shown}"] = _plain(cost[key])
     for width, stored in record.storage.items():
@@ -109,4 +112,5 @@ def _row(record: Record) -> dict[str, JsonValue]:
 
 def _plain(value: JsonValue) -> JsonValue:
     """A value of one type in all rows: whole numbers and fractions are both numbers."""
+    # A column of mixed types cannot be written as Parquet.
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -69,6 +69,7 @@ def masks_of(content: bytes) -> dict[str, Mask]:
 
 def array_types(content: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and shape of every array of a safetensors file, as its header has them; `check_size` has seen it."""
+    # Never trusted: a file of anybody's may lie in a store.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     try:
         return {
@@ -76,6 +77,7 @@ def array_types(content: bytes) -> dict[str, tuple[str, tuple[int, ...]]]:
             for name, entry in header.items() if name != "__metadata__"
         }  # fmt: skip
     except (KeyError, ValueError, TypeError):
+        # What cannot be read as types has none: whoever compares them then sees the difference.
         return {}
 
 
@@ -98,11 +100,13 @@ def check_size(path: Path) -> None:
     handle = open_at_once(path)
     with os.fdopen(handle, "rb") as file:
         size = plain_size(handle)
+        # The first eight bytes of a safetensors file are the length of its header.
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
             raise ValueError(f"its header has {length} bytes, the file {size}")
         try:
             header = json.loads(file.read(length))
+            # Offsets count from the end of the header.
             end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             raise ValueError("its header cannot be read") from None
@@ -123,6 +127,7 @@ def _flat(state: State) -> dict[str, Array]:
 def _packed(masks: Mapping[str, Mask]) -> dict[str, NDArray[np.uint8] | NDArray[np.int64]]:
     packed: dict[str, NDArray[np.uint8] | NDArray[np.int64]] = {}
     for name, mask in masks.items():
+        # A bit a weight, whose number of bytes does not tell the shape: that goes beside it.
         packed[f"bits/{name}"] = np.packbits(mask)
         packed[f"shape/{name}"] = np.array(mask.shape, dtype=np.int64)
     return packed

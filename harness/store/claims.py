@@ -206,6 +206,7 @@ class Claims:
         with suppress(OSError, StoreError):
             for path in self.stale():
                 self.clear(path)
+            # Files on their way may be those of a run that is alive: their names do not say whose.
             left = self._store.on_their_way()
             if left and not self.others_alive():
                 for path in left:
@@ -262,6 +263,8 @@ class Claims:
     def _create(self, path: Path) -> bool:
         """Create a claim unless there is one."""
         for _ in range(2):
+            # By a link to the file of this run: it is there with its content at once, and touching that file touches
+            # all claims.
             try:
                 os.link(self._file, path)
                 return True
@@ -272,6 +275,7 @@ class Claims:
                 self._beat()
             except OSError:  # no hard links here
                 break
+        # Without hard links the claim is empty for a moment, and is read as one of a process that is just beginning.
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -288,6 +292,7 @@ class Claims:
 
     def _others(self) -> Iterator[_Claim]:
         try:
+            # Runs are known by their own files; claims need not be searched.
             names = sorted(os.listdir(self._folder / "owners"))
         except FileNotFoundError:
             return
@@ -306,6 +311,7 @@ class Claims:
             return self._is_heard(claim)
         if owner.run in self._dead:
             return False
+        # Of this boot and this namespace process numbers can be looked up; start times tell a number's second owner.
         if me.boot and (owner.host, owner.boot, owner.namespace) == (me.host, me.boot, me.namespace):
             alive = _started(owner.pid) == owner.started
         elif me.boot and me.machine and (owner.host, owner.machine) == (me.host, me.machine) and owner.boot != me.boot:
@@ -328,6 +334,7 @@ class Claims:
         if before != changed:
             since = time.monotonic()
             self._beats[claim.instance] = (changed, since)
+        # Our own beat first: both ages are then by the clock of the same file system.
         self.refresh()
         now = self._file.stat().st_mtime
         return now - changed <= SILENCE_S and time.monotonic() - since <= SILENCE_S
@@ -364,6 +371,7 @@ def _read(path: Path) -> _Claim | None:
         try:
             content = json.loads(file.read(_MAX_BYTES))
             owner = Owner(**content)
+            # Any of the fields may have any type in a file that no run wrote.
             known = all(isinstance(getattr(owner, name), type_) for name, type_ in Owner.__annotations__.items())
         except (ValueError, TypeError, RecursionError, OSError):
             return _Claim(None, changed)

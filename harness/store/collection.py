@@ -114,9 +114,11 @@ class _Collection:
 
     def _remove_files(self, kind: Kind, paths: Iterator[Path]) -> None:
         for path in paths:
+            # At every file: removing many takes longer than the silence that others take for an end.
             self._claims.refresh()
             item = self._item(kind, path)
             if not self._dry_run:
+                # A run may have begun since: it may be about to write here.
                 if kind == "damaged" and self._claims.others_alive():
                     return
                 self._unlink(path)
@@ -221,6 +223,7 @@ class _Stages:
         """What is left of damaged stages that were set aside, and of stages whose run was killed before their end."""
         for key in self._empty:
             for path in _files(self._store.stage_folder(key)):
+                # Only what a stage writes: other files in its folder are somebody's.
                 if path.name in (STATE, MASKS):
                     yield path
         for key in (*self._empty, *self._records):
@@ -234,12 +237,14 @@ class _Stages:
         Kept are, as after a run: ends, rewind targets, what was pruned, dense models; and the last state of a chain
         that has no end yet.
         """
+        # An unfinished run may go on from any of them.
         if self._unfinished:
             return frozenset()
         begun: set[str] = set()
         keep = set(self._ends)
         for record in self._records.values():
             if record.parent is not None:
+                # Of a test or a pruning the state before stays: another score or another mask starts there.
                 (keep if record.kind in ("test", "prune") else begun).add(record.parent)
             keep |= _source(record)
         return frozenset(
@@ -252,6 +257,7 @@ class _Stages:
         """Whether a chain lacks a stage, so that what lies before it cannot be followed."""
         parents = {record.parent for record in self._records.values() if record.parent is not None}
         sources = {key for record in self._records.values() for key in _source(record)}
+        # Without the missing record nobody knows what it rested on.
         return bool(self._unreadable or (parents | sources | self._reached) - self._records.keys())
 
     def unreferenced(self) -> frozenset[str]:
@@ -264,6 +270,7 @@ class _Stages:
             # The last stages of chains without an end: a run that goes on starts there.
             keep |= self._records.keys() - tests - {record.parent for record in self._records.values()}
         new = set(keep)
+        # Down to the beginning of every chain that is kept.
         while new:
             reached = [self._records[key] for key in new]
             new = {key for record in reached for key in {record.parent} | _source(record) if key is not None}

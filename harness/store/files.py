@@ -64,6 +64,7 @@ class Store:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             marker = self.folder / "format"
+            # Looked at before anything is written: a store of another layout must stay as it is.
             if marker.exists():
                 self._check_format(marker)
             # By the clock that dates the files: that of another machine may be hours off.
@@ -124,6 +125,7 @@ class Store:
         places = (self.folder / "tmp", *folders(self.folder / "claims"), *folders(self.folder / "runs"))
         found = list(self.folder.glob(".format.????????"))  # other names here may be the user's
         for place in places:
+            # Another process may remove a folder while this one looks.
             with suppress(FileNotFoundError, NotADirectoryError), os.scandir(place) as entries:
                 found += [Path(entry.path) for entry in entries if TEMPORARY.fullmatch(entry.name)]
         return [path for path in found if not path.is_dir()]
@@ -181,6 +183,7 @@ class Store:
         """Keys of all folders of stages, finished or not, in no order; links are passed over."""
         for prefix in folders(self.folder / "stages"):
             for key in folders(prefix):
+                # The key's first letters again: a folder that was moved elsewhere is not found, and is no stage.
                 if _KEY.fullmatch(key.name) and key.name[:2] == prefix.name:
                     yield key.name
 
@@ -258,6 +261,7 @@ class Store:
         try:
             return read(record)
         except DamagedStageError:
+            # Another process may be writing the stage at this moment; a second look sees all of it or the same damage.
             time.sleep(_SETTLE_S)
             current = self.read(record.key)
             if current is None:
@@ -286,6 +290,7 @@ class Store:
             raise DamagedStageError(f"store: {name} of stage {record.key} is gone ({error.strerror})") from None
         except ValueError as error:
             raise DamagedStageError(f"store: {name} of stage {record.key} is damaged ({error})") from None
+        # After the sizes: a checksum of a file that was cut off is computed in vain.
         if sha256(content) != record.checksums.get(name):
             raise DamagedStageError(f"store: {name} of stage {record.key} is damaged")
         return content
@@ -308,6 +313,7 @@ class Store:
             digest = state_digest(state)
         checksums = {name: sha256(content) for name, content in files.items()}
         complete = record.model_copy(update={"checksums": checksums, "digest": digest})
+        # A stage without its record does not exist: a kill in between leaves nothing that anybody reads.
         with self._writing(record.key):
             for name, content in files.items():
                 self.place(folder / name, content)
@@ -377,6 +383,7 @@ class Store:
         with self._writing(key), suppress(FileNotFoundError, NotADirectoryError):
             self.inside(path.parent)
             hidden.parent.mkdir(parents=True, exist_ok=True)
+            # Renamed first, as it can be put back; then it is asked once more whether somebody has begun.
             os.replace(path, hidden)
             if wanted is not None and wanted():
                 os.replace(hidden, path)
@@ -408,6 +415,7 @@ class Store:
         Raises:
             EmptySelectionError: there is none.
         """
+        # By the clock that wrote them, finer than a second: runs may follow closely.
         folders = [path.parent for path in (self.folder / "runs").glob("*/records.json")]
         if not folders:
             raise EmptySelectionError(

@@ -111,6 +111,7 @@ class _Stage:
             self._complete(there)
 
     def _there(self) -> StageRecord | None:
+        # A record that cannot be read here may be whole in the other store.
         try:
             return self._target.read(self._key)
         except DamagedStageError:
@@ -132,6 +133,7 @@ class _Stage:
 
     def _complete(self, there: StageRecord) -> None:
         """Add what the target no longer has of a stage."""
+        # States are dropped on purpose and come back only if the other store still has them.
         absent = [name for name in there.checksums if name in (STATE, MASKS) and not self._path(name).exists()]
         wanted = [name for name in absent if os.path.lexists(self._origin(name))]
         fetched = [name for name in wanted if self._fetch(name, there.checksums[name])]
@@ -184,6 +186,7 @@ class _Runs:
             # What is there stays: of two runs with one name only the records can be joined.
             if origin.name != RECORDS and not path.exists():
                 self._merged.size_bytes += _fetch(origin, path, self._target)
+        # The target's first: of equal results the one that is there stays.
         joined = join(theirs, ours)
         if joined != list(theirs):
             self._target.inside(target / RECORDS)
@@ -221,6 +224,7 @@ def _fetch(origin: Path, path: Path, target: Store, checksum: str | None = None)
         _DamagedFileError: the file cannot be read, is a link, or has another checksum.
         StoreError: the target cannot be written.
     """
+    # Without following links: a store of anybody's must not read files elsewhere.
     try:
         handle = os.open(origin, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
@@ -246,6 +250,7 @@ def _is_linked(file: BufferedReader, origin: Path, path: Path, target: Store, ch
     target.inside(path.parent).mkdir(parents=True, exist_ok=True)
     if os.fstat(file.fileno()).st_dev != path.parent.stat().st_dev or os.path.lexists(path):
         return False
+    # The file is read through the handle that is then linked: both must be the same one.
     if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
         raise _DamagedFileError("it has another checksum")
     file.seek(0)

@@ -39,6 +39,7 @@ class StatusFile:
             "started": round(time.time(), 3),
             **constant,
         }
+        # As though written just long enough ago: the first status is due at once.
         self._written = -_EVERY_S
 
     @property

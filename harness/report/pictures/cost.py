@@ -34,6 +34,7 @@ def pareto(table: Table) -> Chart:
     """The metric against costs, dominated settings hollow."""
     model = table.main_model
     labels = table.models.get(model, ()) if model is not None else ()
+    # The dense rows are of no pattern and come before all.
     styles = patterns_of(table) | {"dense": Style(-1, "dense")}
     strategies = {name: Style(place, name) for place, name in enumerate(dict.fromkeys(map(strategy_of, table.rows)))}
     panels = []
@@ -62,6 +63,7 @@ def _axes(table: Table, labels: Sequence[str]) -> Iterator[tuple[str, Callable[[
     """What the metric is set against: its name with its unit, and a row's value."""
     for key, name in _COSTS:
         yield name, partial(_cost, labels=labels, key=key)
+    # Of every width that some record has: runs of several numbers stand in one report.
     for width in weight_widths(record for row in table.rows for record in row.records):
         yield f"storage, kbit with weights of {width} bits", partial(_kilobits, width=width)
 
@@ -84,6 +86,7 @@ def _against_cost(
         text = f"{formats.value(row.value, table.digits)} at {cost:g} {name}"
         words = in_words(row, table, text) if not row.setting.is_dense else f"dense: {text}"
         pattern = "dense" if row.setting.is_dense else pattern_of(row, table)
+        # Without bars, which would hide the front.
         point = Point(cost, row.value.mean, None, words, is_dominated)
         groups.setdefault((pattern, strategy_of(row)), []).append(point)
     patterns, strategies = styles
@@ -96,6 +99,7 @@ def _against_cost(
 def _cost(row: Row, labels: Sequence[str], key: str) -> float | None:
     """The mean over seeds of a cost, on the engine that is fastest for the row."""
     values = [cost.get(key) for cost in _fastest_costs(row, labels)]
+    # Costs of an older store or a broken model may hold anything.
     numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)]
     return math.fsum(numbers) / len(numbers) if numbers else None
 
@@ -123,6 +127,7 @@ def _same(cell: HardwareCell | None, other: HardwareCell) -> bool:
 def _dominated(found: Sequence[tuple[float, float]], better: str) -> list[bool]:
     """Which (cost, metric) pairs another one beats in one of the two and meets in the other."""
     sign = 1 if better == "lower" else -1
+    # Cheapest first, so that one pass knows the best of all cheaper ones.
     order = sorted(range(len(found)), key=lambda place: (found[place][0], sign * found[place][1]))
     dominated = [False] * len(found)
     best, at = math.inf, math.inf
@@ -146,6 +151,7 @@ def load(table: Table) -> Chart:
     labels = table.models.get(model, ()) if model is not None else ()
     styles = patterns_of(table)
     shares = {row.setting: _loads(_fastest_costs(row, labels)) for row in pruned(table)}
+    # At the highest sparsity only: that is where patterns load an engine differently.
     highest = max((s.target_sparsity for s, found in shares.items() if found), default=None)
     panels = []
     for title, rows in by_panel(table).items():
@@ -196,6 +202,7 @@ def _of_layer(busy: JsonValue) -> list[tuple[float, float]]:
     if sum(number > 0 for number in numbers) == 1:  # all equal: a histogram of one value has a bin around it
         return [(1.0, sum(numbers))]
     step = (high - low) / len(numbers)
+    # Of a bin its middle stands for all: which PE did how much within it is not kept.
     return [((low + (place + 0.5) * step) / high, number) for place, number in enumerate(numbers) if number]
 
 
@@ -208,6 +215,7 @@ def _spread(found: Mapping[float, float], name: str) -> tuple[Point, ...]:
     """The part of the PEs in every tenth of the load."""
     counts = [0.0] * _BINS
     for share, count in found.items():
+        # Less a hair: 30 % belongs to the tenth that ends with it, whatever the float says.
         counts[min(_BINS - 1, max(0, math.ceil(share * _BINS - 1e-9) - 1))] += count
     total = math.fsum(counts)
     step = 100 // _BINS

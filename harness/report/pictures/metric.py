@@ -27,6 +27,7 @@ def metric(table: Table) -> Chart:
             )
             if points:
                 series.append(Series(name, points, style, style))
+        # Of the panel's backend: dense models of others are no baseline for it.
         levels = dense_levels(table, rows[0].setting.backend)
         if table.best_possible is not None:
             levels.append(("best possible", table.best_possible))
@@ -47,6 +48,7 @@ def metric(table: Table) -> Chart:
 
 def difference(table: Table) -> Chart:
     """The paired difference to the reference pattern, or to dense where that is not there."""
+    # For all rows alike: a picture of two baselines could not be read.
     is_dense = not any(row.to_reference for row in table.rows)
     baseline = "dense" if is_dense else table.reference
     styles, panels = patterns_of(table), []

@@ -30,6 +30,7 @@ def tensors(table: Table) -> Chart:
     dashes = {level: Style(place, formats.level(level)) for place, level in enumerate(levels)}
     for title, rows in by_panel(table).items():
         uneven = [row for row in rows if row.tensors and _spread(row.tensors) > _LEVEL_SPREAD]
+        # In the order of the first row: tensors of a model have one.
         names = tuple(dict.fromkeys(name for row in uneven for name in row.tensors))
         series = [
             Series(
@@ -67,6 +68,7 @@ def sensitivity(table: Table) -> Chart:
         found.setdefault(name, []).append(sparsity)
     # Where all tensors are equally sparse, this is the metric against sparsity, which has a picture.
     ranges = {} if is_one_sparsity else {name: max(each) - min(each) for name, each in found.items()}
+    # By how much they differ, but shown by name: readers look for a tensor.
     widest = sorted((name for name, each in ranges.items() if each > _LEVEL_SPREAD), key=lambda name: -ranges[name])
     panels = [
         Panel(name, _against_tensor(table, rows, name, (styles, strategies))) for name in sorted(widest[:_MOST_TENSORS])
@@ -101,6 +103,7 @@ def _against_tensor(
         groups.setdefault((pattern_of(row, table), strategy_of(row)), []).append(point)
     patterns, strategies = styles
     return tuple(
+        # From the sparsest to the densest, so that the line does not go back.
         Series(f"{pattern}, {strategy}", tuple(sorted(points)), patterns[pattern], strategies[strategy])
         for (pattern, strategy), points in groups.items()
     )

@@ -29,6 +29,7 @@ def training(table: Table) -> Chart:
             points = tuple(Point(float(epoch), value, None, name) for epoch, value in _history(row).items())
             dash = dashes[row.setting.target_sparsity] if len(levels) > 1 else None
             series.append(Series(name, points, styles[pattern_of(row, table)], None, dash, marked=False))
+        # Of what is drawn only: prunings of rows that were left out would mark nothing.
         events, strokes = prunings_of(record for row in drawn for record in row.records if record.is_done)
         panels.append(Panel(title, tuple(series), events=events, strokes=strokes))
     about = [f"On the validation split after every trained epoch, mean over seeds; {table.better} is better."]
@@ -53,10 +54,12 @@ def prunings_of(records: Iterable[Record]) -> tuple[tuple[tuple[str, float], ...
     events: dict[float, str] = {}
     strokes: dict[float, str] = {}
     for record in records:
+        # Without noted prunings a cell that retrains was pruned once, before its retraining.
         if not record.prunings and record.retrain_epochs:
             events[float(record.total_epochs - record.retrain_epochs)] = "prune"
         for epoch, sparsity in record.prunings:
             found = strokes if len(record.prunings) > _FEW else events
+            # The first cell that was pruned there names it; the sparsities of others are not told.
             found.setdefault(epoch, f"mask update to {100 * sparsity:.3g} % at epoch {epoch:.4g}")
     # One word for a row of lines: their places tell the rest.
     lines = [("" if number else "prune", epoch) for number, epoch in enumerate(sorted(events))]
@@ -76,6 +79,7 @@ def in_sentences(panels: Iterable[Panel]) -> list[str]:
 def _history(row: Row) -> Mapping[int, float]:
     """Mean validation value by epoch, over the seeds that have as many."""
     found = [record.valid_history for record in row.records if record.is_done and record.valid_history]
+    # Runs that ended early would make the mean jump where they end.
     length = max(map(len, found), default=0)
     values: dict[int, float] = {}
     for epoch in range(length):
