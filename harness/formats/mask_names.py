@@ -21,7 +21,7 @@ import numpy as np
 
 from harness.arrays import Array, Mask
 from harness.errors import DataError
-from harness.formats.weight_arrays import MOST_VALUES, check_numbers, kept
+from harness.formats.weight_arrays import check_numbers, is_binary, kept, tells_values
 
 _WEIGHT_WORDS = ("weight", "weights", "kernel", "w")
 
@@ -115,7 +115,7 @@ def paired(path: Path, arrays: Mapping[str, Array]) -> Paired:
     arrays = {name: array for name, array in arrays.items() if name not in left}
     _refuse_soft(path, arrays)
     # Only what is binary is a mask, whatever its name says.
-    named = {name: found for name in arrays if (found := _mask_name(name)) and _is_binary(arrays[name])}
+    named = {name: found for name in arrays if (found := _mask_name(name)) and is_binary(arrays[name])}
     weights = {name: array for name, array in arrays.items() if name not in named}
     keys = {name: _key(name) for name in weights}
     owner: dict[str, str] = {}  # by name of the weights
@@ -151,7 +151,7 @@ def paired(path: Path, arrays: Mapping[str, Array]) -> Paired:
                 notes.append(f"{name} {array.shape} is a mask of no weights in the file: left out")
             else:
                 found_masks[name] = kept(path, name, array)
-    return Paired(found_masks, tuple(notes), {name: array for name, array in sources.items() if _is_valued(array)})
+    return Paired(found_masks, tuple(notes), {name: array for name, array in sources.items() if tells_values(array)})
 
 
 def _refuse_soft(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -159,7 +159,7 @@ def _refuse_soft(path: Path, arrays: Mapping[str, Array]) -> None:
     keys = {_key(name) for name in arrays}
     for name, array in arrays.items():
         found = _mask_name(name)
-        if found is None or array.ndim < 2 or _is_binary(array):
+        if found is None or array.ndim < 2 or is_binary(array):
             continue
         key = "_".join(found.key)
         is_score = bool(_SCORES.search(parts_of(name)[-1]))
@@ -186,17 +186,6 @@ def _key(name: str) -> str:
     if parts[-1] == "original" and len(parts) > 1:
         parts = parts[:-1]
     return "_".join((*parts[:-1], re.sub(r"_orig$", "", parts[-1])))
-
-
-def _is_binary(array: Array) -> bool:
-    if array.dtype == np.bool_:
-        return True
-    return array.dtype.kind in "iuf" and bool(((array == 0) | (array == 1)).all())
-
-
-def _is_valued(array: Array) -> bool:
-    """Whether an array tells the values of weights: zeros and ones alone are a mask, whatever type they have."""
-    return array.size <= MOST_VALUES and bool(np.isfinite(array).all()) and not _is_binary(array)
 
 
 def _owner(

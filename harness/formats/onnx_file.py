@@ -20,7 +20,7 @@ from harness.formats.onnx_constants import Constant, attribute, evaluated
 from harness.formats.onnx_products import LOOK_UPS, NO_PRODUCTS, PRODUCTS, Operand
 from harness.formats.onnx_shapes import extents_of, geometry_of
 from harness.formats.onnx_tensors import Tensors
-from harness.formats.weight_arrays import WeightArray, kept
+from harness.formats.weight_arrays import WeightArray, kept, tells_values
 
 _MOST_BYTES = 1 << 31
 """The largest message of Protocol Buffers."""
@@ -258,6 +258,7 @@ class _Reader:
             is_transposed=operand.is_transposed,
             positions=None if extents is None else math.prod(extents),
             geometry=geometry,
+            values=operand.array if tells_values(operand.array) else None,
         )
         entries = self.entries.setdefault(constant.source, [])
         # Multiplied by after all: a tied word table is both.

@@ -88,3 +88,18 @@ def check_numbers(path: Path, name: str, array: Array) -> None:
     """
     if array.dtype.kind not in "biuf":
         raise DataError(f"{path}: expected numbers or booleans, got {name!r} of type {array.dtype}; convert it")
+
+
+def is_binary(array: Array) -> bool:
+    """Whether an array is zeros and ones alone, whatever its type."""
+    if array.dtype == np.bool_:
+        return True
+    return array.dtype.kind in "iuf" and bool(((array == 0) | (array == 1)).all())
+
+
+def tells_values(array: Array) -> bool:
+    """Whether an array has the values of weights, and few enough to keep them beside the mask.
+
+    Zeros and ones alone are a mask, and say nothing of the weights.
+    """
+    return array.size <= MOST_VALUES and bool(np.isfinite(array).all()) and not is_binary(array)
