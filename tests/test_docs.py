@@ -35,7 +35,8 @@ def harness_commands():
     found = set()
     for document in DOCUMENTS:
         for block in re.findall(r"```sh\n(.*?)```", document.read_text(), re.DOTALL):
-            found |= {line.partition("#")[0].strip() for line in block.splitlines() if line.startswith("harness ")}
+            whole = block.replace("\\\n", "")  # a line that goes on is one command
+            found |= {line.partition("#")[0].strip() for line in whole.splitlines() if line.startswith("harness ")}
     return sorted(found)
 
 

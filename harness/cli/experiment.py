@@ -73,6 +73,7 @@ class ExecutorKind(StrEnum):
 
     local = "local"
     ray = "ray"
+    slurm = "slurm"
 
 
 def register(app: typer.Typer) -> None:
@@ -92,7 +93,9 @@ def run(
     plugin: PluginOption = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", metavar="N", min=1, help="Worker processes.", show_default="as many as fit"),
+        typer.Option(
+            "--workers", metavar="N", min=1, help="Worker processes, or jobs at once.", show_default="as many as fit"
+        ),
     ] = None,
     devices: DevicesOption = None,
     only: OnlyOption = None,
@@ -125,11 +128,22 @@ def run(
     ] = None,
     executor: Annotated[
         ExecutorKind,
-        typer.Option("--executor", help="Where stages are run: processes of this machine, or a Ray cluster."),
+        typer.Option(
+            "--executor", help="Where stages are run: processes of this machine, a Ray cluster, or jobs of Slurm."
+        ),
     ] = ExecutorKind.local,
     address: Annotated[
         str | None,
         typer.Option("--address", metavar="HOST:PORT", help="Of the Ray cluster.", show_default=False),
+    ] = None,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--slurm",
+            metavar="KEY=VALUE",
+            help="Of the jobs, as sbatch calls it, e.g. partition=gpu, time=240 (minutes), mem=8G; may be repeated.",
+            show_default=False,
+        ),
     ] = None,
     trust_code: TrustCodeOption = False,
     full: FullOption = False,
@@ -160,6 +174,10 @@ def run(
         raise SpecError("run: --devices says how many workers there are, and --workers too; give one of them")
     if address is not None and executor is not ExecutorKind.ray:
         raise SpecError("run: --address is that of a Ray cluster, and stages are run here; add --executor ray")
+    if slurm and executor is not ExecutorKind.slurm:
+        raise SpecError("run: --slurm is of jobs of Slurm, and stages are not run there; add --executor slurm")
+    if devices is not None and executor is ExecutorKind.slurm:
+        raise SpecError("run: Slurm chooses the devices of its jobs; say `device: cuda` in the file, not --devices")
     places = parse_devices(devices) if devices is not None else ()
     policy = Policy(parse_retry(retry) if retry is not None else frozenset(), retries, max_failures, stage_timeout)
     experiment = load_experiment(spec, only=only, smoke=smoke, plugins=plugin)
@@ -168,11 +186,11 @@ def run(
         experiment,
         store=store,
         data_dir=data_dir,
-        workers=workers,
+        workers=workers or (_slurm_jobs() if executor is ExecutorKind.slurm else None),
         devices=places,
         policy=policy,
         trust_code=trust_code,
-        executor=_ray(address, workers, places) if executor is ExecutorKind.ray else None,
+        executor=_executor(executor, address, workers, places, slurm or ()),
         progress=shown.make(progress.value, stderr()),
         trackers=trackers,
     )
@@ -226,10 +244,32 @@ def _trackers(wanted: "Sequence[str]", files: "Sequence[Path]") -> "list[Tracker
     return made
 
 
-def _ray(address: str | None, workers: int | None, devices: tuple[str, ...]) -> "Executor":
-    from harness.execution.ray import RayExecutor
+def _executor(
+    kind: ExecutorKind, address: str | None, workers: int | None, devices: tuple[str, ...], slurm: "Sequence[str]"
+) -> "Executor | None":
+    """Where stages are run; None for processes of this machine."""
+    if kind is ExecutorKind.ray:
+        from harness.execution.ray import RayExecutor
 
-    return RayExecutor(address, workers=workers, devices=devices)
+        return RayExecutor(address, workers=workers, devices=devices)
+    if kind is ExecutorKind.slurm:
+        from harness.api import SpecError
+        from harness.execution.slurm import SlurmExecutor
+
+        pairs = [text.partition("=") for text in slurm]
+        for name, sign, value in pairs:
+            if not (sign and value.strip()):
+                raise SpecError(f"run: expected --slurm KEY=VALUE, got {name!r}; write e.g. --slurm partition=gpu")
+        given = {name.strip(): value.strip() for name, _, value in pairs}
+        cluster = given.pop("cluster", "slurm")
+        return SlurmExecutor(given, jobs=workers or _slurm_jobs(), cluster=cluster)
+    return None
+
+
+def _slurm_jobs() -> int:
+    from harness.execution.slurm import JOBS
+
+    return JOBS
 
 
 def _print_report(result: "RunResult", experiment: "Experiment", *, title: str, full: bool) -> None:

@@ -210,12 +210,44 @@ class Schedule:
             key = self._pick(backend, stands_at)
             if key is None:
                 return None
-            self._ready.remove(key)
-            if self._is_ours(key):
-                self._running.add(key)
-                self._on_start(key)
-                return self.graph.jobs[key]
+            job = self.take(key)
+            if job is not None:
+                return job
         return None
+
+    def following(self, key: str) -> tuple[str, ...]:
+        """Stages that one worker could go on with after another, none of which waits for anything else.
+
+        Scores of a model come right after it, then the child with the longest path, and so on to the end of the chain.
+        """
+        waiting: dict[str, int] = {}
+        found: list[str] = []
+        place: str | None = key
+        while place is not None:
+            for child in self.graph.children[place]:
+                waiting[child] = waiting.get(child, self._waiting[child]) - 1
+            free = [child for child in self.graph.children[place] if waiting[child] == 0 and child not in self._alone]
+            longer = [child for child in free if self.graph.jobs[child].stage.kind != "test"]
+            place = max(longer, key=lambda child: (self.graph.length[child], -self._order[child]), default=None)
+            found += [child for child in free if child not in longer]
+            found += [place] if place is not None else []
+        return tuple(found)
+
+    def take(self, key: str, *, is_under_way: bool = False) -> Job | None:
+        """The job of one stage, if it can be run now and is ours to compute; it counts as running.
+
+        Args:
+            key: the stage's.
+            is_under_way: whether a worker of ours has gone on to it by itself, so that it may be in the store by now.
+        """
+        if key not in self._ready or self.stopped is not None:
+            return None
+        self._ready.remove(key)
+        if not self._is_ours(key, is_under_way=is_under_way):
+            return None
+        self._running.add(key)
+        self._on_start(key)
+        return self.graph.jobs[key]
 
     def tell(self, message: Message) -> None:
         """Take a message of a worker: a result makes other stages ready, a failure may be tried again."""
@@ -269,7 +301,7 @@ class Schedule:
         fitting = [key for key in alone if backend in (None, self.graph.jobs[key].backend.name)]
         return min(fitting, key=lambda key: (-self.graph.length[key], self._order[key]), default=None)
 
-    def _is_ours(self, key: str) -> bool:
+    def _is_ours(self, key: str, *, is_under_way: bool = False) -> bool:
         """Whether a stage is to be computed by this run: not if another run does, or has done so meanwhile."""
         if self._claims is None:
             return True
@@ -282,7 +314,7 @@ class Schedule:
                 self._on_wait(holder)
             return False
         # Only now: between the plan and the claim another run may have finished it.
-        found = self._found(key)
+        found = None if is_under_way else self._found(key)
         if found is None:
             return True
         self._claims.release(key)

@@ -24,9 +24,8 @@ from typing import Any
 from harness import _supervisor
 from harness.api import HarnessError, PluginUnavailableError, SpecError
 from harness.execution.graph import Policy, Schedule
-from harness.execution.ray_node import Station, code_of, unseen
+from harness.execution.ray_node import Station, code_of, finished, unseen
 from harness.execution.worker import Done, Failed, Job, Message, Progress
-from harness.store import Store
 
 _LOOK_S = 1.0
 """How often the cluster is looked at while no message comes: nodes join, and nodes are lost."""
@@ -215,7 +214,7 @@ class RayExecutor:
     def _after_loss(self, job: Job, error: Exception) -> Message | None:
         key = job.stage.key
         # Its last message may have been lost, not its work.
-        found = _finished(job)
+        found = finished(job)
         if found is not None:
             return found
         self.losses[key] += 1
@@ -385,12 +384,3 @@ def _unless_unseen(done: Done, job: Job) -> Message:
         f"ray: the stage was run on a node whose {job.store.absolute()} is not the store of "
         "this machine; put the store on a file system that all nodes share",
     )
-
-
-def _finished(job: Job) -> Done | None:
-    """What a lost actor had finished, if it had."""
-    store, stage = Store(job.store), job.stage
-    if not store.has_stage(stage.key) or (stage.kind != "test" and not store.has_state(stage.key)):
-        return None
-    record = store.read(stage.key)
-    return None if record is None else Done(record)

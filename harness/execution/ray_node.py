@@ -17,7 +17,7 @@ from harness import DISTRIBUTION
 from harness.discovery.asking import versions_of
 from harness.execution.graph import Graph, Policy, Schedule, needed
 from harness.execution.local import LocalExecutor
-from harness.execution.worker import Failed, Job, Message
+from harness.execution.worker import Done, Failed, Job, Message
 from harness.planning import code_digest
 from harness.store import Store
 
@@ -98,6 +98,16 @@ def code_of(job: Job) -> dict[str, str]:
 
 def why_not_here(job: Job, code: Mapping[str, str]) -> str | None:
     """What is wrong with this node, in words: a stage run here would not be the one that was planned."""
+    if (different := why_other(job, code)) is not None:
+        return different
+    missing = unseen(job.store, needed(job))
+    if missing:
+        return f"does not see stage {missing[0]} in {job.store}; check that all nodes share this folder"
+    return None
+
+
+def why_other(job: Job, code: Mapping[str, str]) -> str | None:
+    """What is other on this node than where the stage was planned: the store, versions, or code."""
     if not (job.store / "format").is_file():
         return f"does not see the store {job.store}; put it on a file system that all nodes share"
     here = {"harness": version(DISTRIBUTION), **versions_of(job.backend)}
@@ -113,9 +123,6 @@ def why_not_here(job: Job, code: Mapping[str, str]) -> str | None:
     edited = [place for place, digest in code_of(job).items() if code.get(place) != digest]
     if edited:
         return f"has other code of the {' and the '.join(edited)}; install the same on every node"
-    missing = unseen(job.store, needed(job))
-    if missing:
-        return f"does not see stage {missing[0]} in {job.store}; check that all nodes share this folder"
     return None
 
 
@@ -127,3 +134,12 @@ def unseen(folder: Path, keys: Sequence[str]) -> list[str]:
         time.sleep(0.2)
         missing = [key for key in missing if not store.has_stage(key)]
     return missing
+
+
+def finished(job: Job) -> Done | None:
+    """The stage as somebody who was lost had finished it; None if it is not there."""
+    store, stage = Store(job.store), job.stage
+    if not store.has_stage(stage.key) or (stage.kind != "test" and not store.has_state(stage.key)):
+        return None
+    record = store.read(stage.key)
+    return None if record is None else Done(record)
