@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import logging
 import os
 import secrets
 import stat
@@ -11,6 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from harness._text import clean
+
+MOVED = logging.getLogger("harness.moved")
+"""Tells of everything that is moved aside as damaged; `place` of a record is where it lay."""
 
 _UMASK = os.umask(0)  # it can only be asked for by setting it
 os.umask(_UMASK)
@@ -48,24 +54,34 @@ def replace(made: str | Path, path: Path) -> None:
     try:
         os.replace(made, path)
     except IsADirectoryError:
-        aside(path)
+        aside(path, "a folder lay where a file belongs", "the file is written in its place")
         os.replace(made, path)
 
 
-def aside(path: Path) -> None:
-    """Rename what cannot be used, whatever it is, to a name that says so; gone already is as well.
+def aside(path: Path, why: str, then: str) -> None:
+    """Rename what cannot be used, whatever it is, to a name that says so, and tell; gone already is as well.
+
+    Args:
+        path: what is renamed.
+        why: what is wrong with it, as a clause.
+        then: what happens now, as a clause.
 
     Raises:
         OSError: it cannot be renamed.
     """
     with suppress(FileNotFoundError, NotADirectoryError):
+        kept = path.with_suffix(".damaged")
         try:
             # The name that is most likely to be looked for; a random one only where that is taken.
-            path.replace(path.with_suffix(".damaged"))
+            path.replace(kept)
         except OSError as error:
             if error.errno not in (errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
                 raise
-            path.replace(path.with_suffix(f".{secrets.token_hex(4)}.damaged"))
+            kept = path.with_suffix(f".{secrets.token_hex(4)}.damaged")
+            path.replace(kept)
+        told = clean(f"moved aside: {path}, as {why}; it is kept there as {kept.name}, and {then}")
+        # Without a listener, logging prints a warning on stderr as it is: whoever did not ask hears of it, too.
+        MOVED.warning("%s", told, extra={"place": path})
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from harness.execution.collect import Collector
 from harness.execution.eta import Clock
 from harness.execution.graph import Executor, Graph, Policy, Schedule
 from harness.execution.local import LocalExecutor
+from harness.execution.notes import Notes
 from harness.execution.progress import Progress
 from harness.execution.slots import default_workers
 from harness.execution.tracking import Tracking
@@ -131,13 +132,14 @@ def run(
     shelf.prepare()
     policy, progress = policy or Policy(), progress or Progress()
     ran: set[str] = set()
-    with Tracking.of(trackers, progress.note) as tracking, Claims(shelf) as claims, Heartbeat(claims.refresh):
+    notes = Notes(store, shelf.run_folder(experiment.run_id), progress)
+    with notes, Tracking.of(trackers, notes.tell) as tracking, Claims(shelf) as claims, Heartbeat(claims.refresh):
         claims.tidy()
         while True:
             plan = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
             count = len(devices) or workers or default_workers(experiment.threads, frozenset(plan.devices.values()))
             used = executor or LocalExecutor(count, devices)
-            one = _Run(plan, count, used, claims, policy, progress, ran, tracking)
+            one = _Run(plan, count, used, claims, policy, progress, notes, ran, tracking)
             result = one.run()
             # A stage that was damaged behind the plan's back is seen by the next plan, which mends it; once.
             if ran or not one.is_mendable:
@@ -158,10 +160,11 @@ class _Run:
         claims: Claims,
         policy: Policy,
         progress: Progress,
+        notes: Notes,
         ran: set[str],
         tracking: Tracking,
     ) -> None:
-        self._tracking = tracking
+        self._tracking, self._notes = tracking, notes
         self._plan, self._workers, self._executor, self._progress = plan, workers, executor, progress
         self._folder = plan.store.run_folder(plan.experiment.run_id)
         self._collector = Collector(plan, finished=dict(plan.cached), ran=set(ran))
@@ -176,7 +179,7 @@ class _Run:
             claims=claims,
             on_start=self._on_start,
             on_message=self._on_message,
-            on_wait=lambda holder: progress.note(f"waiting for stages that {holder} is computing"),
+            on_wait=lambda holder: notes.tell(f"waiting for stages that {holder} is computing"),
         )
         kinds = {key: _kind(job) for key, job in self._jobs.items() if job.stage.kind == "train"}
         self._clock = Clock(graph, kinds, workers)
@@ -206,8 +209,8 @@ class _Run:
         """Run everything, writing records as cells are finished."""
         self._write_spec()
         # Only now, with the claims held: a plan alone must change nothing.
-        for key in self._plan.damaged:
-            self._plan.store.set_aside(key)
+        for key, reason in self._plan.damaged.items():
+            self._plan.store.set_aside(key, reason)
         bill = self._plan.summary()
         experiment, epochs = self._plan.experiment, bill["epochs_to_run"]
         assert isinstance(epochs, int)
@@ -216,6 +219,8 @@ class _Run:
         self._write_records(_COSTING_S)
         interrupted = False
         self._progress.begin(bill, self._workers)
+        if again := self._plan.trained_again():
+            self._notes.tell(again)
         try:
             with Heartbeat(self._status.touch):
                 self._executor.run(self._schedule)

@@ -118,19 +118,23 @@ class Plan:
 
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of stages that run once more though they were finished, in sentences."""
-        again = [key for key, reason in self.to_run.items() if reason.startswith(f"{STATE_MISSING} for")]
-        models = {stage.parent for key, stage in self.stages.items() if key in self.to_run and stage.number_format}
-        epochs = sum(self.stages[key].kind == "train" for key in again)
         told = [f"damaged: {reason}" for reason in list(self.damaged.values())[:_MOST_DAMAGED]]
         if len(self.damaged) > _MOST_DAMAGED:
             told.append(f"damaged: {len(self.damaged) - _MOST_DAMAGED} other stages")
-        if again:
-            told.append(
-                f"{plural(len(models.intersection(again)), 'finished model')} whose state is gone: trained again "
-                f"({plural(epochs, 'epoch')}) for a score in the numbers of a hardware entry; merge a store that has "
-                "the state, or leave that entry out, and nothing is trained for it"
-            )
-        return tuple(told)
+        return (*told, *filter(None, [self.trained_again()]))
+
+    def trained_again(self) -> str:
+        """A sentence on finished models that are trained again for a score alone, and the way out; empty if none is."""
+        again = [key for key, reason in self.to_run.items() if reason.startswith(f"{STATE_MISSING} for")]
+        if not again:
+            return ""
+        scored = {self.stages[key].parent for key in self.to_run if self.stages[key].number_format is not None}
+        epochs = sum(self.stages[key].kind == "train" for key in again)
+        return (
+            f"{plural(len(scored.intersection(again)), 'finished model')} whose state is gone: trained again "
+            f"({plural(epochs, 'epoch')}) for a score in the numbers of a hardware entry; merge a store that has the "
+            "state, or leave that entry out, and nothing is trained for it"
+        )
 
     def _detail(self, planned: PlannedCell) -> JsonValue:
         run = [stage for stage in planned.stages if stage.key in self.to_run]

@@ -287,7 +287,7 @@ class Claims:
 
     def _create_in_place_of(self, path: Path) -> bool:
         """Create a claim where something lies that is no plain file."""
-        aside(path)
+        aside(path, "no run makes such a claim", "the stage is claimed anew")
         return self._create(path)
 
     def _others(self) -> Iterator[_Claim]:

@@ -392,12 +392,18 @@ class Store:
             return True
         return False
 
-    def set_aside(self, key: str) -> None:
-        """Take a damaged stage out of use: without its `stage.json` it does not exist; the file stays for a look."""
+    def set_aside(self, key: str, why: str = "it is damaged", then: str = "the stage is run again") -> None:
+        """Take a damaged stage out of use: without its `stage.json` it does not exist; the file stays for a look.
+
+        Args:
+            key: of the stage.
+            why: what is wrong with it, as a clause.
+            then: what happens now, likewise; both are told.
+        """
         path = self.stage_folder(key) / STAGE
         with self._writing(key):
             self.inside(path.parent)
-            aside(path)
+            aside(path, why.removeprefix("store: "), then)
 
     @contextmanager
     def _writing(self, key: str) -> Iterator[None]:

@@ -114,8 +114,8 @@ class _Stage:
         # A record that cannot be read here may be whole in the other store.
         try:
             return self._target.read(self._key)
-        except DamagedStageError:
-            self._target.set_aside(self._key)
+        except DamagedStageError as error:
+            self._target.set_aside(self._key, str(error), "the stage is brought anew")
             return None
 
     def _bring_all(self, record: StageRecord) -> None:

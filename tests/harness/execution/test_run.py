@@ -9,9 +9,11 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from harness_plugins.hardware.cycle_simulator import CycleSimulator
 from harness_plugins.patterns.bank_balanced import BankBalanced
 from harness_plugins.patterns.unstructured import Unstructured
 from numpy_plugins import ToyTask
@@ -21,6 +23,7 @@ from toy import FineTuning, Rewinding, bytes_below, experiment
 from harness.api import EmptySelectionError, StoreError
 from harness.execution.export import export
 from harness.execution.graph import Policy, Schedule
+from harness.execution.progress import Progress
 from harness.execution.run import run
 from harness.planning.plan import make_plan
 from harness.report import render
@@ -153,11 +156,42 @@ def test_a_damaged_stage_is_found_and_run_again(finished, tmp_path, name):
     content[len(content) // 2] ^= 4
     (end / name).write_bytes(content)
     shutil.rmtree(next(path.parent for path in copy.rglob("stage.json") if _is_test_of(path, end.name)))
-    again = run(grid, store=copy, workers=1)
+    told = Told()
+    again = run(grid, store=copy, workers=1, progress=told)
 
     assert values(again) == values(result)
     assert again.records[-1].status == "ok"
     assert again.records[-1].trained_epochs == 1
+    # Every reader of stderr and of the run's log learns what was moved, where to, and what comes of it.
+    (note,) = told.notes
+    assert note.startswith(f"moved aside: {end / 'stage.json'}, as ")
+    assert note.endswith("; it is kept there as stage.damaged, and the stage is run again")
+    assert (again.folder / "logs" / "run.log").read_text().endswith(f" {note}\n")
+    assert (end / "stage.damaged").is_file()
+
+
+class Told(Progress):
+    """Keeps what is told of the whole run."""
+
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def test_a_model_that_is_trained_again_for_a_score_is_told(finished, tmp_path):
+    grid, store, _ = finished
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    only = replace(grid, cells=grid.cells[1:2], hardware=(CycleSimulator(),))
+    Store(copy).drop_state(make_plan(only, store=copy).cells[0].end.key)
+    told = Told()
+    result = run(only, store=copy, workers=1, progress=told)
+
+    (note,) = told.notes
+    assert note.startswith("1 finished model whose state is gone: trained again (")
+    assert next(iter(result.records[0].fixed_point.values()))["value"] > 0
 
 
 def _is_test_of(path, key):
@@ -383,6 +417,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from toy import FineTuning, experiment
 from numpy_plugins import ToyTask
+from harness.execution.progress import Progress
 from harness.execution.run import run
 
 if __name__ == "__main__":
@@ -466,6 +501,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {support!r})
 from toy import experiment
+from harness.execution.progress import Progress
 from harness.execution.run import run
 print([record.status for record in run(experiment(), store=Path({store!r}), workers=1).records])
 """

@@ -105,12 +105,35 @@ def test_a_changed_record_is_found(store, change):
         store.read(KEY)
 
 
-def test_a_stage_set_aside_is_kept_for_a_look_but_does_not_exist(store):
+def test_a_stage_set_aside_is_kept_for_a_look_but_does_not_exist(store, caplog):
     store.write(record(), state())
-    store.set_aside(KEY)
+    store.set_aside(KEY, "it is no good", "all is well")
 
     assert store.read(KEY) is None
     assert (store.stage_folder(KEY) / "stage.damaged").exists()
+    assert caplog.messages == [
+        f"moved aside: {store.stage_folder(KEY) / 'stage.json'}, as it is no good; it is kept there as stage.damaged, "
+        "and all is well"
+    ]
+
+
+def test_what_is_moved_aside_a_second_time_is_kept_beside_the_first_and_told_by_its_own_name(store, caplog):
+    path = store.stage_folder(KEY) / "stage.json"
+    for _ in range(2):
+        path.mkdir(parents=True)
+        (path / "inside").touch()
+        store.write(record(), state())
+        path.unlink()
+
+    kept = sorted(each.name for each in path.parent.iterdir() if each.name.endswith(".damaged"))
+    assert len(kept) == len(caplog.messages) == 2
+    assert all(f"is kept there as {name}, and the file is written" in "".join(caplog.messages) for name in kept)
+
+
+def test_nothing_that_is_moved_has_nothing_told(store, caplog):
+    store.set_aside(KEY)
+
+    assert not caplog.messages
 
 
 def test_nothing_in_a_store_is_absolute_or_pickled(store):
