@@ -73,6 +73,38 @@ def descendants() -> list[int]:
     return found
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process stands still, by Ctrl-Z or SIGSTOP, as far as the system tells."""
+    return _state(pid) == "T"
+
+
+def stop() -> set[int]:
+    """Let every process below this one stand still; those that did so only now, to be continued later."""
+    stopped: set[int] = set()
+    # Again until nothing new is found: one that is not stopped yet may start another.
+    while running := [pid for pid in descendants() if pid not in stopped and _state(pid) not in "TtZX"]:
+        for pid in running:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGSTOP)
+        stopped.update(running)
+    return stopped
+
+
+def go_on(stopped: set[int]) -> None:
+    """Let processes go on that `stop` made stand still and that are still below this one."""
+    for pid in stopped.intersection(descendants()):
+        with suppress(OSError):
+            os.kill(pid, signal.SIGCONT)
+
+
+def _state(pid: int) -> str:
+    """A process's state in a letter, as Linux has it; X if it is not there, or the system does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return "X"
+
+
 def end(grace_s: float, is_urgent: Callable[[], bool] = lambda: False) -> dict[int, int]:
     """End every process below this one: ask, and kill what is still there after a while.
 

@@ -59,7 +59,7 @@ def supervised(command: Callable[[], None]) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, ends of children would not be told
     # What a shell lets its background jobs ignore stays ignored.
     interrupts = {number for number in _INTERRUPTS if signal.getsignal(number) is not signal.SIG_IGN}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*interrupts, signal.SIGCHLD})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {*interrupts, signal.SIGCHLD, *_STOPS})
     try:
         reader, writer = os.pipe()
         above = os.getpid()
@@ -84,6 +84,7 @@ def supervised(command: Callable[[], None]) -> None:
     _Watch(child, reader, interrupts).end()
 
 
+_STOPS = tuple(getattr(signal, name) for name in ("SIGTSTP",) if hasattr(signal, name))  # Ctrl-Z
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 
@@ -119,12 +120,14 @@ class _Watch:
 
     def _wait(self) -> int:
         codes: dict[int, int] = {}
-        awaited = {*self._interrupts, signal.SIGCHLD}
+        awaited = {*self._interrupts, signal.SIGCHLD, *_STOPS}
         # Without an interrupt there is no deadline, and nothing to wake up for.
         while self._child not in codes:
             heard = signal.sigtimedwait(awaited, _LOOK_S) if self._first else signal.sigwaitinfo(awaited)
             if heard is not None and heard.si_signo in self._interrupts:
                 self._interrupted(signal.Signals(heard.si_signo), from_process=heard.si_pid != 0)
+            if heard is not None and heard.si_signo in _STOPS:
+                self._stand_still(from_process=heard.si_pid != 0)
             codes |= _family.reap()
             if self._first is not None and self._child not in codes and time.monotonic() >= self._deadline():
                 self._was_killed = True
@@ -144,6 +147,23 @@ class _Watch:
         # Less time for each further one; the third ends it at once.
         allowed = (HEARD_S, HEARD_S if self._was_taken else AGAIN_S, 0.0)[min(self._count, 3) - 1]
         self._until = now + allowed if self._count == 1 else min(self._until, now + allowed)
+
+    def _stand_still(self, *, from_process: bool) -> None:
+        """Stop with the command until somebody lets this process go on, and let the command go on, too."""
+        if from_process:  # a terminal's Ctrl-Z reaches the command by itself
+            with suppress(OSError):
+                os.kill(self._child, signal.SIGTSTP)
+        if os.isatty(2):
+            with suppress(OSError):
+                os.write(2, b"\x1b[?25h")  # the shell that comes back needs the cursor that a display has hidden
+        before = time.monotonic()
+        # Not SIGSTOP: where there is nobody to continue it, as in a group without a shell, the system passes it over.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
+        self._until += time.monotonic() - before
+        with suppress(OSError):
+            os.kill(self._child, signal.SIGCONT)
 
     def _deadline(self) -> float:
         """When the command has had its time; later if it has taken the interrupt since."""

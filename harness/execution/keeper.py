@@ -19,8 +19,9 @@ AT_ONCE = signal.SIGUSR1
 GRACE_S = 2.0
 """Seconds that a worker has to end by itself after SIGTERM."""
 
-_LOOK_S = 1.0
-"""How often it is looked whether the run is still there, which the kernel tells at once where it can."""
+LOOK_S = 1.0
+"""How often it is looked whether the run is still there, which the kernel tells at once where it can; and whether it
+stands still, which nobody tells."""
 
 
 def main(jobs: Connection, report: Connection, parent: int, is_bound: bool) -> None:
@@ -71,9 +72,16 @@ def _keep(worker: int, parent: int, awaited: set[signal.Signals]) -> int:
     """Wait for the end of a worker, or for being told to end it; its exit code, when nothing is left."""
     codes: dict[int, int] = {}
     grace = 0.0
+    stopped: set[int] = set()
     while worker not in codes:
-        heard = signal.sigtimedwait(awaited, _LOOK_S)
+        heard = signal.sigtimedwait(awaited, LOOK_S)
         codes |= _family.reap()
+        # A terminal stops the run alone: the worker is of another session, and would go on computing.
+        if _family.is_stopped(parent):
+            stopped |= _family.stop()
+        elif stopped:
+            _family.go_on(stopped)
+            stopped = set()
         if os.getppid() != parent or (heard is not None and heard.si_signo == AT_ONCE):
             break
         if heard is not None and heard.si_signo == signal.SIGTERM:
@@ -93,4 +101,4 @@ def _die_of(number: int) -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
     os.kill(os.getpid(), number)
-    time.sleep(_LOOK_S)  # not reached but for signals that end nothing
+    time.sleep(LOOK_S)  # not reached but for signals that end nothing

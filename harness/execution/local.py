@@ -28,6 +28,9 @@ _START_UP_S = 120.0
 _LOOK_S = 1.0
 """How often it is looked whether a worker is there: a process that it started may hold its pipe open after its end."""
 
+_STOOD_S = 1.0
+"""A wait that took so much longer than it should was no wait: the run stood still, by Ctrl-Z perhaps."""
+
 _WAIT_S = 0.01
 """How often it is looked whether a worker that was told to end has done so."""
 
@@ -173,7 +176,7 @@ class LocalExecutor:
             waits.append(schedule.look_again_s)
         if not by_report and not waits:
             return
-        told = wait(list(by_report), min(_LOOK_S, max(0.0, min(waits, default=_LOOK_S))))
+        told = self._wait(list(by_report), min(_LOOK_S, max(0.0, min(waits, default=_LOOK_S))))
         # Looked for before the pipes are: whoever has ended by now has said what it had to say.
         ended = [slot for slot in by_report.values() if slot.process.exitcode is not None]
         for slot in [slot for report, slot in by_report.items() if report in told or slot in ended]:
@@ -187,6 +190,17 @@ class LocalExecutor:
             # After the messages: one that came in time counts.
             if slot.until is not None and slot.until <= time.monotonic():
                 yield self._timed_out(slot, schedule)
+
+    def _wait(self, reports: Sequence[Connection], seconds: float) -> Sequence[object]:
+        """Wait for messages, but no longer than so many seconds; time in which all stood still counts for no stage."""
+        start = time.monotonic()
+        told = wait(reports, seconds)
+        over = time.monotonic() - start - seconds
+        # Waiting takes no longer by itself: the run was stopped, or its machine was. Keepers follow a moment later.
+        if over > _STOOD_S:
+            for slot in self._busy():
+                slot.until = None if slot.until is None else slot.until + over + keeper.LOOK_S
+        return told
 
     def _note(self, slot: _Slot, message: Message, schedule: Schedule) -> None:
         if isinstance(message, Progress):

@@ -90,18 +90,34 @@ def begun(tmp_path):
 RUN = ("run", "experiment.yaml", "--store", "store", "--progress", "none")
 
 
-def is_there(pid):
+def stat_of(pid):
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
-        return False
+        return ["X", "0"]
+
+
+def state_of(pid):
+    return stat_of(pid)[0]
+
+
+def parent_of(pid):
+    return int(stat_of(pid)[1])
+
+
+def is_there(pid):
+    return state_of(pid) not in "ZX"
+
+
+def wait_until(fact, *pids):
+    until = time.monotonic() + 300
+    while not all(map(fact, pids)):
+        assert time.monotonic() < until, [f"{pid}: {stat_of(pid)[:2]}" for pid in pids]
+        time.sleep(0.05)
 
 
 def wait_until_gone(*pids):
-    until = time.monotonic() + 300
-    while any(map(is_there, pids)):
-        assert time.monotonic() < until, f"one of {pids} is left"
-        time.sleep(0.05)
+    wait_until(lambda pid: not is_there(pid), *pids)
 
 
 @pytest.mark.parametrize(
@@ -216,3 +232,74 @@ def test_a_log_ends_where_a_plugin_prints_without_end(tmp_path):
     )  # fmt: skip
 
     assert done.stdout == "and this is printed\n", done.stderr
+
+
+SHELL = """
+import os, runpy, signal, sys
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)  # to give the terminal away is a shell's right
+job = os.fork()
+if job == 0:
+    os.setpgid(0, 0)
+    os.tcsetpgrp(0, os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    runpy.run_module("harness", run_name="__main__", alter_sys=True)
+    os._exit(99)
+while True:
+    _, status = os.waitpid(job, os.WUNTRACED)
+    if not os.WIFSTOPPED(status):
+        os._exit(os.waitstatus_to_exitcode(status))
+    os.tcsetpgrp(0, os.getpgrp())
+    os.mkdir("stopped")
+    sys.stdin.readline()  # `fg`
+    os.tcsetpgrp(0, job)
+    os.killpg(job, signal.SIGCONT)
+"""
+
+
+def test_ctrl_z_stops_a_run_with_its_workers_and_fg_continues_them(tmp_path):
+    import pty
+
+    (tmp_path / "experiment.yaml").write_text(SPEC.format(task="toy", pattern="hostile"))
+    terminal, theirs = pty.openpty()
+    environment = {"PYTHONPATH": str(SUPPORT), "HOSTILE": "deaf child daemon", "HOSTILE_AT": "mask"}
+    shell = subprocess.Popen(
+        [sys.executable, "-c", f"import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n{SHELL}", *RUN,
+         "--plugin", str(SUPPORT / "hostile_plugins.py")],
+        cwd=tmp_path, env=os.environ | environment | {"HOSTILE_IN": str(tmp_path)}, start_new_session=True, text=True,
+        stdin=theirs, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(theirs)
+    try:
+        made = Command.__new__(Command)
+        made.process, made._folder = shell, tmp_path
+        started = made.wait_for("hangs"), made.wait_for("child")
+        for _ in range(2):
+            os.write(terminal, b"\x1a")
+            wait_until(lambda pid: state_of(pid) == "T", *started)
+            wait_until(Path.is_dir, tmp_path / "stopped")
+            (tmp_path / "stopped").rmdir()
+            os.write(terminal, b"fg\n")
+            wait_until(lambda pid: state_of(pid) in "RSD", *started)
+        os.write(terminal, b"\x03")
+
+        assert shell.wait(300) == 130
+        wait_until_gone(*started)
+    finally:
+        os.close(terminal)  # hangs up whatever is left
+        shell.kill()
+
+
+def test_a_run_that_is_stopped_as_a_process_alone_stops_its_workers_too(begun):
+    command = begun("deaf child", "mask", RUN)
+    started = command.wait_for("hangs"), command.wait_for("child")
+    (run,) = (
+        pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if parent_of(pid) == command.process.pid
+    )
+
+    os.kill(run, signal.SIGSTOP)
+    wait_until(lambda pid: state_of(pid) == "T", *started)
+    os.kill(run, signal.SIGCONT)
+
+    wait_until(lambda pid: state_of(pid) in "RSD", *started)
+    assert command.end(signal.SIGTERM)[0] == 143
+    wait_until_gone(*started)

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from numpy_plugins import NumpyBackend, ToyTask
 from toy import FineTuning, Rewinding, experiment
 
 from harness.api import Settings
+from harness.execution import local
 from harness.execution.graph import Graph, Schedule, needed
 from harness.execution.local import LocalExecutor
 from harness.execution.worker import Job
@@ -80,6 +82,29 @@ def test_an_interrupt_is_not_for_workers_however_young(tmp_path, capfd):
     assert "Traceback" not in capfd.readouterr().err
     assert multiprocessing.active_children() == []
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_time_in_which_everything_stood_still_counts_for_no_stage(monkeypatch):
+    clock, stands = [100.0], [0.0]
+
+    def waits(reports, seconds):
+        clock[0] += seconds + stands[0]
+        return []
+
+    monkeypatch.setattr(local, "wait", waits)
+    monkeypatch.setattr(local, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=time.sleep))
+    executor = LocalExecutor(workers=3)
+    slots = [local._Slot("toy", None, None, None, None, "key", None, until) for until in (105.0, None)]
+    idle = local._Slot("toy", None, None, None, None)
+    executor._slots = [*slots, idle]
+
+    executor._wait([], 1.0)
+    assert [slot.until for slot in executor._slots] == [105.0, None, None]
+    stands[0] = 3600.0
+    executor._wait([], 1.0)
+
+    # And the moment that a keeper takes to see that the run goes on.
+    assert [slot.until for slot in executor._slots] == [105.0 + 3600.0 + local.keeper.LOOK_S, None, None]
 
 
 DIES_WHILE_IT_STARTS_A_WORKER = """
