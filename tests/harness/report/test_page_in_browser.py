@@ -1,10 +1,15 @@
-"""The page in a browser: nothing fails, tables sort, filter, turn pages and hide columns, pictures can be saved."""
+"""The page in a browser: nothing fails, tables sort, filter, turn pages and hide columns, pictures can be saved.
+
+axe-core looks at it as well, by the rules for people who do not see it, or see it otherwise.
+"""
 
 import json
 import re
 import shutil
 import subprocess
 from html import unescape
+from importlib.resources import files
+from importlib.util import find_spec
 
 import pytest
 from records_at_random import every_fate
@@ -59,27 +64,69 @@ pre.textContent = JSON.stringify({ ...out, wrong }); document.body.append(pre);
 </script>"""
 
 
-@pytest.fixture(scope="module")
-def probed(tmp_path_factory):
-    """What a script in the page found."""
-    folder = tmp_path_factory.mktemp("browser")
-    rows = [(f"row {place}", f"{(place * 7919) % 1000 - 500:+.2f} ± 0.10") for place in range(450)]
-    rows[3] = ("row 3", "–¹")
-    columns = [Column("name", lambda row: row[0], kind="label"), Column("number", lambda row: row[1])]
-    document = build(every_fate(), title="<b>any</b>", margin=1.0, medium="page", pictures=True, every_cell=True)
-    document = type(document)(document.title, (*document.sections, Section("Numbers", (), table(columns, rows))))
-    page = html.text(document).replace("<title>", _LISTEN + "<title>", 1).replace("</body>", _PROBE + "</body>")
+_AXE = """<script>
+const inWords = (each) => `${each.impact}: ${each.id}: ${each.nodes[0].html.slice(0, 200)}`;
+const told = (found) => found.violations.map(inWords);
+(async () => {
+  for (const fold of document.querySelectorAll('details')) fold.open = true;
+  const page = told(await axe.run(document));
+  const planted = document.createElement('p');
+  planted.innerHTML = '<img src="data:,"><span style="color:#777;background:#666">grey</span>';
+  document.querySelector('main').append(planted);
+  const pre = document.createElement('pre'); pre.id = 'probe';
+  pre.textContent = JSON.stringify({
+    page, planted: told(await axe.run(planted)), isDark: matchMedia('(prefers-color-scheme: dark)').matches,
+  });
+  document.body.append(pre);
+})();
+</script>"""
+
+
+def found_in(page, folder, *options):
+    """What a script in a page wrote into it."""
     (folder / "page.html").write_text(page)
     done = subprocess.run(
-        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+        [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", *options,
          f"--user-data-dir={folder / 'profile'}", "--dump-dom", (folder / "page.html").as_uri()],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
     if found is None and "<html" not in done.stdout:
         pytest.skip(f"the browser does not start here: {done.stderr.strip().splitlines()[-1:]}")
-    assert found, done.stdout[-2000:]
-    return json.loads(unescape(found[1]))
+    return found and json.loads(unescape(found[1])), done.stdout[-2000:]
+
+
+@pytest.fixture(scope="module")
+def probed(tmp_path_factory):
+    """What a script in the page found."""
+    rows = [(f"row {place}", f"{(place * 7919) % 1000 - 500:+.2f} ± 0.10") for place in range(450)]
+    rows[3] = ("row 3", "–¹")
+    columns = [Column("name", lambda row: row[0], kind="label"), Column("number", lambda row: row[1])]
+    document = build(every_fate(), title="<b>any</b>", margin=1.0, medium="page", pictures=True, every_cell=True)
+    document = type(document)(document.title, (*document.sections, Section("Numbers", (), table(columns, rows))))
+    page = html.text(document).replace("<title>", _LISTEN + "<title>", 1).replace("</body>", _PROBE + "</body>")
+    found, end = found_in(page, tmp_path_factory.mktemp("browser"))
+    assert found, end
+    return found
+
+
+@pytest.mark.skipif(find_spec("axe_core_python") is None, reason="axe-core-python is not installed")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_wrong_with_the_page_in_light_and_in_dark(tmp_path, scheme):
+    document = build(every_fate(), title="any", margin=1.0, medium="page", pictures=True, every_cell=True)
+    axe = (files("axe_core_python") / "axe.min.js").read_text().replace("</script", "<\\/script")
+    page = html.text(document).replace("</body>", f"<script>{axe}</script>{_AXE}</body>")
+
+    # Time of the page's own, as much as axe needs: however slow the machine is, the page is read when axe is done.
+    options = ("--virtual-time-budget=600000", f"--blink-settings=preferredColorScheme={0 if scheme == 'dark' else 1}")
+    found, _ = found_in(page, tmp_path, *options)
+    if found is None:
+        pytest.skip("this browser keeps no time of its own for a page")
+
+    assert found["page"] == []
+    assert {line.split(": ")[1] for line in found["planted"]} >= {"image-alt", "color-contrast"}  # it does look
+    if found["isDark"] is not (scheme == "dark"):
+        pytest.skip(f"this browser cannot be told that its user likes it {scheme}")
 
 
 def test_nothing_goes_wrong_and_everything_has_a_name(probed):
