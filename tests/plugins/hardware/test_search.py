@@ -16,6 +16,7 @@ SIZES = {
     "csr_stream": ("channels",),
     "dense_compact": ("pes", "lanes"),
     "dense_mvm": ("pes", "lanes"),
+    "dense_packed": ("pes", "lanes"),
     "dense_systolic": ("array_rows", "array_cols"),
     "mcbbs_systolic": ("pe_rows", "pe_columns"),
     "n_m": ("pes", "lanes"),
@@ -42,6 +43,8 @@ def masks(make, engine, rows, cols):
     yield "rows", make.bank_balanced_mask(rng, rows, 1, cols, cols // 10)
     if engine == "dense_compact":  # it refuses all others, and to the others this is one more unstructured mask
         yield "channels", np.outer(rng.random(rows) < 0.4, rng.random(cols) < 0.6)
+    if engine == "dense_packed":  # likewise
+        yield "combined", np.kron(np.eye(8), rng.random((rows // 8, cols // 8)) < 0.8).astype(bool)[:, ::-1]
 
 
 def cost(workload, engine, device, budget, **sizes):
