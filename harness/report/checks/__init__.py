@@ -16,11 +16,11 @@ from harness.results.records import Finding, Record, Severity
 __all__ = ["ANCHOR", "CHECKS", "AddedCheck", "Found", "NamedCheck", "Study", "Summary", "beforehand", "look", "noted"]
 
 CHECKS: tuple[NamedCheck, ...] = (
-    course.Partial(), course.NotReproduced(), training.WorseThanKnown(), course.Failures(), training.SameSplit(),
-    evidence.KeptWeightsDiffer(), evidence.OneSeed(), training.StillImproving(), training.HardlyGradual(),
-    training.TinyRate(), training.BetterThanDense(), training.SmallPart(), costs.MostlyConstants(),
-    costs.EmptyTensors(), costs.NoFit(), costs.OtherPrecision(), training.UnequalBudgets(), evidence.SmallestP(),
-    costs.NotValidated(), course.OlderCode(), course.Skips(),
+    course.partial, course.not_reproduced, training.worse_than_known, course.failures, training.same_split,
+    evidence.kept_weights_differ, evidence.one_seed, training.still_improving, training.hardly_gradual,
+    training.tiny_rate, training.better_than_dense, training.small_part, costs.mostly_constants,
+    costs.empty_tensors, costs.no_fit, costs.other_precision, training.unequal_budgets, evidence.smallest_p,
+    costs.not_validated, course.older_code, course.skips,
 )  # fmt: skip
 """Every check, worst first among those of one severity."""
 

@@ -1,10 +1,9 @@
 """What a named check is, and what it looks at."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from harness.api import ReportRow
 from harness.report.added import seen
@@ -64,27 +63,30 @@ class Study:
         return tuple((each, tuple(record.cell for record in row.records)) for row, each in shown)
 
 
-class NamedCheck(ABC):
+Warned = Iterator[tuple[str, Iterable[Record]]]
+"""Sentences with the numbers found, each with the records that it is of; none where all is well."""
+
+
+@dataclass(frozen=True)
+class NamedCheck:
     """One way in which a study may mean less than it seems to.
 
-    A subclass sets `code`, `title`, `severity` and `remedy`, says in `applies` whether the study has what it looks at,
-    and yields from `look` one sentence for each thing that it found, with the cells it is of.
+    Args:
+        code: what it is known by; never changes its meaning.
+        severity: how much of the meaning is at stake.
+        title, remedy: the way in a few words, and what to do about it.
+        applies: whether the study has what this check is about.
+        look: what it finds.
+        is_beforehand: whether a plan tells enough for it: then `validate` and `plan` show it too.
     """
 
-    code: ClassVar[str]
-    title: ClassVar[str]
-    severity: ClassVar[Severity]
-    remedy: ClassVar[str]
-    is_beforehand: ClassVar[bool] = False
-    """Whether a plan tells enough for it: then `validate` and `plan` show it too."""
-
-    @abstractmethod
-    def applies(self, study: Study) -> bool:
-        """Whether there is anything in the study that this check is about."""
-
-    @abstractmethod
-    def look(self, study: Study) -> Iterator[tuple[str, Iterable[Record]]]:
-        """Sentences with the numbers found, each with the records that it is of; none where all is well."""
+    code: str
+    severity: Severity
+    title: str
+    remedy: str
+    applies: Callable[[Study], bool]
+    look: Callable[[Study], Warned]
+    is_beforehand: bool = False
 
     def findings(self, study: Study) -> list[Found]:
         """What it found, with its code."""
@@ -95,6 +97,19 @@ class NamedCheck(ABC):
             )
             for text, records in self.look(study)
         ]
+
+
+def named(
+    code: str,
+    severity: Severity,
+    title: str,
+    *,
+    remedy: str,
+    applies: Callable[[Study], bool],
+    is_beforehand: bool = False,
+) -> Callable[[Callable[[Study], Warned]], NamedCheck]:
+    """Make a check of the function below: it yields one sentence for each thing that it finds, with its cells."""
+    return lambda look: NamedCheck(code, severity, title, remedy, applies, look, is_beforehand)
 
 
 class AddedCheck(Protocol):
