@@ -21,6 +21,9 @@ _PER_SECOND = 4
 _SHORTEST = 6
 """Characters of a part's ends below which it says nothing any more."""
 
+_BESTS = 3
+"""Sparsities whose best cell is shown."""
+
 _LEAST = 20
 """Columns for a label where no stage runs."""
 
@@ -43,7 +46,7 @@ class _Line:
 
 @dataclass
 class Live(Progress):
-    """A bar for the epochs of the run, one for every running stage, and the last outcome."""
+    """A bar for the epochs of the run, one for every running stage, the last outcome, and the best cells so far."""
 
     console: Console
     clock: Callable[[], float] = time.monotonic
@@ -51,6 +54,7 @@ class Live(Progress):
     _stages: dict[str, _Line] = field(default_factory=dict)
     _left: str = ""
     _last: str = ""
+    _best: Sequence[tuple[str, str, str]] = ()
 
     def __post_init__(self) -> None:
         """Nothing is shown before the plan is made."""
@@ -87,6 +91,10 @@ class Live(Progress):
         self._stages.pop(key, None)
         self._say(f"{label}: {status}: {reason}")
 
+    def best(self, found: Sequence[tuple[str, str, str]]) -> None:
+        """Show them below the bars."""
+        self._best = found
+
     def note(self, text: str) -> None:
         """Say it above the bars."""
         self._say(text)
@@ -118,10 +126,17 @@ class Live(Progress):
         for line, label in zip(running, labels, strict=True):
             yield _shown(line, label, used, width, now)
         if self._last:
-            label, _, outcome = self._last.rpartition(": ")
-            # The outcome is whole, whatever becomes of the label.
-            [short] = told_apart([label], width - cell_len(outcome) - 8)
-            yield _cut(f"last: {short}: {outcome}", width)
+            yield _outcome("last", self._last, width)
+        # The first are those of the highest sparsities, where patterns and strategies differ most.
+        for where, label, outcome in self._best[:_BESTS]:
+            yield _outcome(f"best at {where}", f"{label}: {outcome}", width)
+
+
+def _outcome(name: str, found: str, width: int) -> str:
+    """What a stage or a cell showed: its value is whole, whatever becomes of the label."""
+    label, _, outcome = found.rpartition(": ")
+    [short] = told_apart([label], width - cell_len(outcome) - cell_len(name) - 4)
+    return _cut(f"{name}: {short}: {outcome}", width)
 
 
 def _shown(line: _Line, label: str, used: int, width: int, now: float) -> str:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -31,6 +31,7 @@ class NotebookProgress(Progress):
         self._running: dict[str, tuple[str, str]] = {}
         self._notes: list[str] = []
         self._last = ""
+        self._best: Sequence[tuple[str, str, str]] = ()
         self._handle: Any = None
         self._drawn = 0.0
         self._ended = False
@@ -63,6 +64,11 @@ class NotebookProgress(Progress):
         """Keep why."""
         self._running.pop(key, None)
         self.note(f"{label}: {status}: {reason}")
+
+    def best(self, found: Sequence[tuple[str, str, str]]) -> None:
+        """Lines for them, below the last outcome."""
+        self._best = found
+        self._draw()
 
     def note(self, text: str) -> None:
         """Keep it below the bar."""
@@ -102,6 +108,8 @@ class NotebookProgress(Progress):
         lines += [f"{escape(label)} {escape(at)}" for label, at in self._running.values()]
         if self._last and not self._ended:
             lines.append(f"last: {escape(self._last)}")
+        if not self._ended:
+            lines += [f"best at {escape(at)}: {escape(label)}: {escape(value)}" for at, label, value in self._best]
         hidden = len(self._notes) - _MOST_NOTES
         lines += [f"<b>{escape(note)}</b>" for note in self._notes[:_MOST_NOTES]]
         lines += [f"<b>and {hidden} more, as the report says</b>"] if hidden > 0 else []

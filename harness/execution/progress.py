@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Literal
 
@@ -39,6 +39,9 @@ class Progress:
 
     def failed(self, key: str, label: str, status: str, reason: str) -> None:
         """A stage ended without a result, for good or for now."""
+
+    def best(self, found: Sequence[tuple[str, str, str]]) -> None:
+        """Who is the best so far by the validation split: at which sparsity, the cell in words, its value."""
 
     def note(self, text: str) -> None:
         """Something about the whole run."""
@@ -106,6 +109,11 @@ class Json(Progress):
     def failed(self, key: str, label: str, status: str, reason: str) -> None:
         """A stage failed."""
         self._event("failed", stage=key, label=label, status=status, reason=reason)
+
+    def best(self, found: Sequence[tuple[str, str, str]]) -> None:
+        """Cells are the best so far."""
+        cells: list[JsonValue] = [{"at": at, "label": label, "outcome": outcome} for at, label, outcome in found]
+        self._event("best", cells=cells)
 
     def note(self, text: str) -> None:
         """Something about the run."""

@@ -34,6 +34,7 @@ from harness.execution.local import LocalExecutor
 from harness.execution.notes import Notes
 from harness.execution.progress import Progress
 from harness.execution.slots import default_workers
+from harness.execution.standing import Standing
 from harness.execution.tracking import Tracking
 from harness.execution.worker import Begun, Done, Failed, Job, Message
 from harness.execution.worker import Progress as StepsDone
@@ -188,6 +189,7 @@ class _Run:
             self._folder, {"run": plan.experiment.run_id, "workers": workers, "stages_to_run": len(plan.to_run)}
         )
         self._timeline = TimelineFile(self._folder)
+        self._standing = Standing()
         self._begun: dict[str, tuple[float, str]] = {}
         self._next_records = 0.0
         self._records: list[Record] = []
@@ -420,6 +422,8 @@ class _Run:
             files = [file for file in self._plan.experiment.plugins if file.is_file()]
             self._records = noted(self._records, study_checks(files))
         self._tracking.records(self._records, is_last=is_last)
+        if not is_last and (best := self._standing.news(self._records)):
+            self._progress.best(best)
         records.write(self._folder / "records.json", self._records)
         end = time.monotonic()
         # However long writing takes, most of the time is left for handing out stages.

@@ -63,6 +63,17 @@ def test_the_time_left_is_told_with_its_basis_and_the_last_outcome_whole(live, w
     assert "valid perplexity 123.40 (61.2 s)" in text
 
 
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_best_cells_are_told_with_their_values_whole_the_highest_sparsities_first(live, width):
+    label = "torch · bank_balanced(banks=10) · gradual(begin_epoch=3, end_epoch=10) · seed 3"
+    live.best([(f"{level} %", label, f"valid perplexity {level}.40") for level in (95, 90, 80, 50)])
+
+    lines = [line for line in live.lines(width) if line.startswith("best at")]
+
+    assert [line.split(":")[0] for line in lines] == ["best at 95 %", "best at 90 %", "best at 80 %"]
+    assert all(line.endswith(".40") and "seed 3" in line and cell_len(line) <= width for line in lines)
+
+
 def test_a_bar_grows_with_what_is_done(live):
     drawn = [next(iter(live.lines(120))).count("━")]
     live.finished("a", "x", "y", Tally(250, 500, None, 5), is_epoch=True)

@@ -24,6 +24,7 @@ def told(progress):
     progress.started("k", "torch · dense · epoch 1")
     progress.step("k", 5, 10)
     progress.finished("k", "torch · dense · epoch 1", "valid perplexity 99.00 (3.0 s)", TALLY, is_epoch=True)
+    progress.best([("90 %", "torch · one", "valid perplexity 9.00")])
     progress.failed("m", "torch · dense · epoch 2", "diverged", "the loss became nan [at step 3]")
     progress.end()
 
@@ -44,7 +45,7 @@ def test_json_is_one_object_per_event_on_stderr(capsys):
     events = [json.loads(line) for line in captured.err.splitlines()]
 
     assert captured.out == ""
-    assert [event["event"] for event in events] == ["begin", "started", "step", "finished", "failed", "end"]
+    assert [event["event"] for event in events] == ["begin", "started", "step", "finished", "best", "failed", "end"]
     assert events[0]["epochs_without_sharing"] == 9
     assert "cells_detail" not in events[0]
 

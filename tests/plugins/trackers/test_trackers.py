@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,11 @@ from pathlib import Path
 import pytest
 from harness_plugins.trackers.mlflow import MLflow
 from harness_plugins.trackers.tensorboard import TensorBoard
+from toy_site import Shell
+
+from harness.results import records
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 TELL = """
 import sys
@@ -124,3 +130,53 @@ def test_importing_the_trackers_loads_neither_library():
 
     assert done.stdout.strip() == "[]"
     assert Path(sys.executable).exists()
+
+
+WANDB = """
+import json, os
+
+
+class Run:
+    def __init__(self, project, name):
+        self.name, self.project, self.config, self.summary, self.rows, self.code = name, project, {}, {}, [], None
+
+    def log(self, values, step=None):
+        assert self.code is None, "a finished run takes no more"
+        steps = [row["_step"] for row in self.rows] + [-1]
+        assert step is None or step >= steps[-2], "steps only grow"
+        assert all(isinstance(value, int | float) for value in values.values())
+        self.rows.append({**values, "_step": len(self.rows) if step is None else step})
+
+    def finish(self, exit_code=None):
+        assert self.code is None
+        self.code = exit_code or 0
+        with open(os.environ["STAND_IN"], "a") as file:
+            file.write(json.dumps(vars(self)) + "\\n")
+
+
+def init(project=None, name=None, reinit=None):
+    assert reinit == "create_new", "other runs are open"
+    return Run(project, name)
+"""
+
+
+def test_the_tracker_in_the_documents_tells_a_stand_in_of_every_cell(tmp_path):
+    shell = Shell(tmp_path)
+    [tracker] = re.findall(r"```python\n(.*?)```", (DOCS / "trackers.md").read_text(), re.DOTALL)
+    (tmp_path / "wandb_tracker.py").write_text(tracker)
+    (shell.site / "wandb.py").write_text(WANDB)
+    track = ("--plugin", "wandb_tracker.py", "--track", "wandb(project=thesis)")
+    shell.process("run", shell.spec(), *track, STAND_IN=str(tmp_path / "told"))
+
+    runs = {run["name"]: run for run in map(json.loads, (tmp_path / "told").read_text().splitlines())}
+
+    [folder] = (tmp_path / ".harness" / "runs").iterdir()
+    found = records.read(folder / "records.json")
+    assert runs.keys() == {record.cell for record in found}
+    for record in found:
+        run = runs[record.cell]
+        assert (run["project"], run["code"], run["config"]["seed"]) == ("thesis", 0, record.seed)
+        assert run["summary"] == {"status": "ok", f"test/{record.metric}": record.value}
+        # Shared epochs are the first cell's.
+        curve = [row[f"valid/{record.metric}"] for row in run["rows"] if f"valid/{record.metric}" in row]
+        assert curve and curve[-1] == record.valid_value
