@@ -86,7 +86,9 @@ class Cost(Frozen):
         resident: whether all weights stay on chip; fits: whether it also stays under the device's ceilings; can_run:
             whether it fits, or could with weights streamed at a known bandwidth.
         bound_by: what limits it.
-        energy_uj: energy per time step or item; None without a calibration.
+        energy_uj: energy per time step or item, by the board power of a published design; None without one.
+        event_energy_uj: the same by events (multiplications, memory bits), each times a constant of the device, assumed
+            unless the device says otherwise; None for models that count no events.
         details: cycle parts, layers, memories, limits, origin of the clock, assumptions: all that a reader needs.
         notes: warnings, as sentences.
     """
@@ -123,6 +125,7 @@ class Cost(Frozen):
     can_run: bool = True
     bound_by: str
     energy_uj: Quantity | None = None
+    event_energy_uj: Quantity | None = None
     origin: Origin = "modelled"
     details: dict[str, JsonValue] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()

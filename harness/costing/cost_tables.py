@@ -174,10 +174,40 @@ def _resources(rows: Sequence[_Costed]) -> Section:
         Column("fits", lambda row: yes(row[1].fits)),
         Column("executed\nGOPS", lambda row: f"{row[1].gops:.1f}"),
         Column("dense-equiv.\nGOPS", lambda row: f"{row[1].effective_gops:.1f}"),
-        Column("energy\nµJ", lambda row: DASH if row[1].energy_uj is None else f"{row[1].energy_uj:.2f}"),
+        Column("board\nµJ", lambda row: DASH if row[1].energy_uj is None else f"{row[1].energy_uj:.2f}"),
+        Column("events\nµJ", lambda row: _events_uj(row[1])),
     ]
     device = _device([cost for _, cost in rows])
-    return Section(f"resources on {device}; LUT and FF are indicative", (), page.table(columns, rows))
+    notes = tuple(_energy_lines([cost for _, cost in rows]))
+    return Section(f"resources on {device}; LUT and FF are indicative", (), page.table(columns, rows, notes=notes))
+
+
+def _events_uj(cost: Cost) -> str:
+    """Energy by events, with the mark of its least certain constant."""
+    if cost.event_energy_uj is None:
+        return DASH
+    return f"{cost.event_energy_uj:.3g}{mark(_event_origin(cost))}"
+
+
+def _event_origin(cost: Cost) -> str:
+    """The least certain origin among the constants of the events that there are."""
+    told = cost.details.get("energy_events")
+    events = (
+        [each for each in told.values() if isinstance(each, dict) and each.get("uj")] if isinstance(told, dict) else []
+    )
+    origins = {str(each.get("origin", "")) for each in events}
+    return next((origin for origin in ("assumed", "recalled", "derived", "measured", "read") if origin in origins), "")
+
+
+def _energy_lines(costs: Sequence[Cost]) -> Iterator[str]:
+    if any(cost.energy_uj is not None for cost in costs):
+        yield "board: by the board power of a published design of this engine on this chip"
+    if any(cost.event_energy_uj is not None for cost in costs):
+        yield (
+            "events: multiplications and memory bits times what each is taken to cost; without static power unless the "
+            "device gives it"
+        )
+        yield from filter(None, [legend([_event_origin(cost) for cost in costs])])
 
 
 def _rams(cost: Cost) -> str:

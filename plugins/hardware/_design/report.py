@@ -10,6 +10,7 @@ from harness.api import Cost, JsonValue, RamPurpose
 
 from .._devices import Device, Usage
 from .design import Design, Layer, Numerics
+from .events import event_energy
 from .resources import Energy, energy
 from .traffic import layer_traffic, memory_system
 
@@ -67,6 +68,7 @@ def report(best: Design, choice: Choice) -> Cost:
     cycles, dense_cycles = best.cycles.__ceil__(), choice.dense.cycles.__ceil__()
     latency_us = cycles / clock
     streams = best.engine.streams
+    by_events = event_energy(best, choice.device, choice.numerics, latency_us)
     executed = sum(layer.product.nnz * layer.product.pixels for layer in best.layers)
     equivalent = sum(layer.product.size * layer.product.pixels for layer in best.layers)
     return Cost(
@@ -107,7 +109,8 @@ def report(best: Design, choice: Choice) -> Cost:
         can_run=not best.rank[0],
         bound_by=_bound_by(best),
         energy_uj=_energy(best, choice, latency_us).uj_per_step,
-        details=_details(best, choice),
+        event_energy_uj=_uj(by_events),
+        details={**_details(best, choice), "energy_events": by_events},
         notes=tuple(_notes(best, choice)),
     )
 
@@ -120,6 +123,12 @@ def _interval(best: Design, cycles: int) -> float:
     if not best.engine.unrolled or any(layer.product.units is not None for layer in best.layers):
         return cycles
     return float(max(layer.run.issue_cycles * layer.repeats for layer in best.layers))
+
+
+def _uj(by_events: Mapping[str, JsonValue]) -> float:
+    total = by_events["total_uj"]
+    assert isinstance(total, int | float)
+    return float(total)
 
 
 def _stall(design: Design) -> Fraction:

@@ -10,12 +10,14 @@ from harness.api import SpecError, closest
 
 from .entries import (
     BlockRam,
+    BurstKind,
     ControllerKind,
     DeviceFile,
     DistributedRam,
     DspKind,
     Entry,
     Kinds,
+    KnownEnergy,
     PowerCalibration,
     Table,
 )
@@ -67,6 +69,7 @@ class Device:
         entry: counts, clock and off-chip memory.
         dsp, rams, distributed: the kinds it refers to; `rams` in order of preference.
         efficiency: share of the nominal bandwidth that a stream reaches.
+        bursts: what its off-chip memory reads at least.
     """
 
     id: str
@@ -76,6 +79,7 @@ class Device:
     rams: Mapping[str, BlockRam]
     distributed: DistributedRam | None
     efficiency: Figure | None
+    bursts: BurstKind | None = None
 
     @property
     def ram(self) -> BlockRam:
@@ -100,6 +104,15 @@ class Device:
         """So much of a resource in use."""
         limit = self.resources[kind]
         return Usage(used, limit.available, limit.ceiling, indicative)
+
+    @cached_property
+    def energy(self) -> KnownEnergy:
+        """What events cost: as the device's own entry says, else by its kind of off-chip memory, else as for all."""
+        known = dict(_table().event_energy)
+        if self.entry.off_chip is not None:
+            known["dram_pj_per_bit"] = _table().dram_pj_per_bit[self.entry.off_chip.kind]
+        own = {name: figure for name, figure in self.entry.energy if figure is not None}
+        return KnownEnergy.model_construct(**{**known, **own})
 
     def products_per_dsp(self, bits: int, *, shares_operand: bool = False) -> Figure:
         """Products per DSP block and cycle for operands of so many bits.
@@ -263,6 +276,7 @@ def _assembled(name: str, chip: str, entry: Entry, kinds: Kinds, path: Path) -> 
         distributed=None if entry.distributed is None else kinds.distributed_ram[entry.distributed.kind],
         # How much of the nominal bandwidth is reached belongs to the kind of memory, which no file defines.
         efficiency=None if entry.off_chip is None else _table().memory_efficiency[entry.off_chip.kind],
+        bursts=None if entry.off_chip is None else _table().memory_bursts[entry.off_chip.kind],
     )
 
 

@@ -135,6 +135,40 @@ class OffChip(Frozen):
     gbytes_per_s: Rate
 
 
+class BurstKind(Frozen):
+    """What a kind of off-chip memory reads at least, and what a jump to another place costs, in bytes."""
+
+    size_bytes: AtLeastOne
+    jump_bytes: Count
+
+
+class EnergyConstants(Frozen):
+    """Picojoules of one event; what a device file leaves out is the table's.
+
+    Args:
+        mac_pj_w16: a multiply-accumulate of 16-bit operands; others by the square of their width.
+        adder_pj_per_bit: a bit of a sum made of logic.
+        ram_pj_per_bit: a bit read from or written to a memory on chip.
+        dram_pj_per_bit: a bit over the off-chip memory.
+        static_w: watts whatever is computed; left out, only events are counted.
+    """
+
+    mac_pj_w16: Figure | None = None
+    adder_pj_per_bit: Figure | None = None
+    ram_pj_per_bit: Figure | None = None
+    dram_pj_per_bit: Figure | None = None
+    static_w: Figure | None = None
+
+
+class KnownEnergy(EnergyConstants):
+    """The same with every event's energy known."""
+
+    mac_pj_w16: Figure
+    adder_pj_per_bit: Figure
+    ram_pj_per_bit: Figure
+    dram_pj_per_bit: Figure
+
+
 class Entry(Frozen):
     """A device as a file has it: counts of the raw chip, or of what a shell leaves.
 
@@ -144,6 +178,7 @@ class Entry(Frozen):
         clock_mhz: what an engine without a published clock on this device runs at.
         off_chip: memory beside the chip; without it, weights that do not fit cannot be costed.
         dies: a design over more than one is harder to clock; no figure is adjusted for that.
+        energy: what events cost on this device, where it is not what the table says of all.
     """
 
     family: str
@@ -155,6 +190,7 @@ class Entry(Frozen):
     clock_mhz: Rate
     off_chip: OffChip | None = None
     dies: AtLeastOne | None = None
+    energy: EnergyConstants = EnergyConstants()
 
     @model_validator(mode="before")
     @classmethod
@@ -234,6 +270,9 @@ class Table(Kinds):
     ceilings: dict[str, Share]
     controllers: dict[ControllerKind, dict[str, Figure]]
     memory_efficiency: dict[str, Share]
+    memory_bursts: dict[str, BurstKind]
+    event_energy: KnownEnergy
+    dram_pj_per_bit: dict[str, Figure]
     devices: dict[str, Chip]
     boards: dict[str, Board]
     clock_anchors: tuple[Anchor, ...]
