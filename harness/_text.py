@@ -76,6 +76,25 @@ def span(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def parted(text: str, separator: str) -> list[str]:
+    """Parts of a text; separators inside brackets, as labels have them, do not count."""
+    if not is_balanced(text):  # then a bracket is but a letter of a label
+        return text.split(separator)
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter in "([{") - (letter in ")]}")
+        if letter == separator and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return parts
+
+
+def is_balanced(text: str) -> bool:
+    """Whether as many brackets are closed as are opened, of every kind."""
+    return all(text.count(one) == text.count(other) for one, other in ("()", "[]", "{}"))
+
+
 def _escaped(char: str) -> str:
     # Spaces of other widths are readable; whatever acts on a terminal is not.
     if unicodedata.category(char) == "Zs":

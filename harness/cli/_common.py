@@ -74,6 +74,9 @@ SmokeOption = Annotated[
     bool, typer.Option("--smoke", help="Cut task, seeds and sparsities so short that the whole grid takes seconds.")
 ]
 FullOption = Annotated[bool, typer.Option("--full", help="All tables, not only the answer.")]
+OutputOption = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.", show_default=False)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -136,6 +139,18 @@ def warn_of(columns: "Iterable[GuardedColumn]") -> None:
 
     for fault in faults(columns):
         stderr().print(f"warning: {fault}", style="yellow", markup=False, soft_wrap=True)
+
+
+def give(text: str, output: Path | None) -> None:
+    """Print a text, or write it to the file that the user asked for; with one end of line in either.
+
+    Raises:
+        SpecError: it cannot be written; the sentence says why.
+    """
+    if output is None:
+        echo(text.rstrip("\n"))
+    else:
+        write_text(output, text.rstrip("\n") + "\n")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness._text import parted
 from harness.cli._common import (
     DEFAULT_STORE,
     EXIT_CELL_FAILED,
@@ -14,12 +15,14 @@ from harness.cli._common import (
     FullOption,
     JsonOption,
     OnlyOption,
+    OutputOption,
     PluginOption,
     SmokeOption,
     SpecArgument,
     StoreOption,
     data_folder,
     echo,
+    give,
     guarded,
     load_experiment,
     print_document,
@@ -27,7 +30,6 @@ from harness.cli._common import (
     stderr,
     stdout,
     warn_of,
-    write_text,
 )
 from harness.cli.results import where
 
@@ -224,7 +226,7 @@ def _trackers(wanted: "Sequence[str]", files: "Sequence[Path]") -> "list[Tracker
     for text in wanted:
         name, _, inside = text.strip().partition("(")
         # Each parameter as a line of YAML: `streams=4` is a number, a URL a text.
-        pairs = [part.partition("=") for part in inside.removesuffix(")").split(",") if part.strip()]
+        pairs = [part.partition("=") for part in parted(inside.removesuffix(")"), ",") if part.strip()]
         entry: dict[str, JsonValue] = {"name": name}
         entry |= {key.strip(): json.loads(json.dumps(load_yaml(value.strip()))) for key, _, value in pairs}
         assert registry is not None
@@ -411,9 +413,7 @@ def init(
 
 @guarded
 def schema(
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.", show_default=False)
-    ] = None,
+    output: OutputOption = None,
     plugin: PluginOption = None,
     records: Annotated[bool, typer.Option("--records", help="Of the files records.json of runs instead.")] = False,
 ) -> None:
@@ -425,8 +425,4 @@ def schema(
     from harness.spec import schema as spec_schema
 
     found = records_schema() if records else spec_schema(discover(files=plugin or ()))
-    text = json.dumps(found, indent=2, ensure_ascii=False)
-    if output is None:
-        echo(text)
-    else:
-        write_text(output, text + "\n")
+    give(json.dumps(found, indent=2, ensure_ascii=False), output)

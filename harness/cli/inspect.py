@@ -284,7 +284,8 @@ def logs(
     if as_json:
         print_json(_logs_json(found, every, chain))
         return
-    _note_unknown(chain)
+    if chain.unknown:
+        stderr().print(f"not all stages are known: {chain.unknown}", style="yellow", markup=False, soft_wrap=True)
     reader = inspection.Reader()
     pieces = ((log, text) for log in every if log.path is not None for text in reader.more(log.path))
     if not _print_pieces(pieces, found):
@@ -326,11 +327,6 @@ def _logs_json(cell: "FoundCell", every: "Iterable[Log]", chain: "Chain") -> "di
         for log in every
     ]
     return {"run": cell.folder.name, "cell": cell.record.cell, "logs": parts, "unknown": chain.unknown}
-
-
-def _note_unknown(chain: "Chain") -> None:
-    if chain.unknown:
-        stderr().print(f"not all stages are known: {chain.unknown}", style="yellow", markup=False, soft_wrap=True)
 
 
 # --- show -----------------------------------------------------------------------------------------------------------

@@ -12,12 +12,12 @@ from harness.cli._common import (
     DEFAULT_STORE,
     EXIT_GATE,
     JsonOption,
+    OutputOption,
     StoreOption,
-    echo,
+    give,
     guarded,
     print_document,
     print_json,
-    write_text,
 )
 
 if TYPE_CHECKING:
@@ -80,9 +80,7 @@ def compare(
         typer.Option("--margin", min=0, help="Equivalence margin, in the metric's unit.", show_default="A's spec's"),
     ] = None,
     form: Annotated[CompareFormat, typer.Option("--format", "-f", help="Form of the comparison.")] = CompareFormat.rich,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.", show_default=False)
-    ] = None,
+    output: OutputOption = None,
 ) -> int:
     """Compare two runs cell by cell, paired by seed; what is not comparable is refused unless named with --across."""
     import json
@@ -116,10 +114,7 @@ def compare(
     else:
         print_document(found.document())
         return 0 if found.holds else EXIT_GATE
-    if output is None:
-        echo(text.rstrip("\n"))
-    else:
-        write_text(output, text.rstrip("\n") + "\n")
+    give(text, output)
     return 0 if found.holds else EXIT_GATE
 
 
@@ -147,12 +142,12 @@ def _told_apart(first: "Side", second: "Side", a: str, b: str) -> "tuple[Side, S
 
 def _split(between: str, side: "Side") -> "tuple[str, Side, Side]":
     """One side as two, by two values of a label; a value may be a name before its parameters."""
-    from harness._text import listed
+    from harness._text import listed, parted
     from harness.api import SpecError
     from harness.report.versus import LABELS, Side
 
     label, _, values = between.partition("=")
-    names = [value.strip() for value in values.split(",")] if "(" not in values else _whole(values)
+    names = [value.strip() for value in parted(values, ",")]
     if label not in LABELS or len(names) != 2:
         raise SpecError(
             f"compare: expected --between LABEL=A,B with one of {listed(LABELS)}, got {between!r}; write e.g. "
@@ -169,18 +164,6 @@ def _split(between: str, side: "Side") -> "tuple[str, Side, Side]":
             raise SpecError(f"compare: no cell of {side.name} has the {label} {name!r}; there is {listed(known)}")
         sides.append(Side(name, chosen))
     return label, sides[0], sides[1]
-
-
-def _whole(values: str) -> list[str]:
-    """Values that commas part outside brackets."""
-    found, depth = [""], 0
-    for char in values:
-        depth += (char == "(") - (char == ")")
-        if char == "," and depth == 0:
-            found.append("")
-        else:
-            found[-1] += char
-    return [value.strip() for value in found]
 
 
 @guarded

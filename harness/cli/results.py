@@ -10,14 +10,15 @@ import typer
 from harness.cli._common import (
     DEFAULT_STORE,
     FullOption,
+    OutputOption,
     PluginOption,
     StoreOption,
     echo,
+    give,
     guarded,
     stdout,
     warn_of,
     write_bytes,
-    write_text,
 )
 
 if TYPE_CHECKING:
@@ -82,9 +83,7 @@ def report(
     ] = None,
     store: StoreOption = DEFAULT_STORE,
     form: Annotated[ReportFormat, typer.Option("--format", "-f", help="Form of the report.")] = ReportFormat.rich,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file.", show_default=False)
-    ] = None,
+    output: OutputOption = None,
     margin: Annotated[
         float | None,
         typer.Option("--margin", min=0, help="Equivalence margin, in the metric's unit.", show_default="the spec's"),
@@ -133,10 +132,7 @@ def report(
         return
     name: report.Format = form.value  # type: ignore[assignment]  # parquet has been dealt with
     text = report.render(rows, format=name, title=title, margin=margin, columns=columns)
-    if output is None:
-        echo(text.rstrip("\n"))
-    else:
-        write_text(output, text.rstrip("\n") + "\n")
+    give(text, output)
     if output is not None or form in (ReportFormat.json, ReportFormat.csv, ReportFormat.tidy):  # a page says it itself
         warn_of(columns)
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness._text import plural
 from harness.cli._common import (
     DEFAULT_STORE,
     EXIT_CELL_FAILED,
@@ -52,10 +53,10 @@ def merge(
     console = stderr()
     for line in (*merged.damaged, *merged.differing):
         console.print(line, style="yellow", markup=False, soft_wrap=True)
-    parts = [f"{_count(merged.stages, 'stage')} brought over", f"{merged.equal} there already"]
-    parts += [f"{_count(merged.states, 'state')} added"] if merged.states else []
+    parts = [f"{plural(merged.stages, 'stage')} brought over", f"{merged.equal} there already"]
+    parts += [f"{plural(merged.states, 'state')} added"] if merged.states else []
     parts += [f"{merged.unfinished} unfinished passed over"] if merged.unfinished else []
-    parts += [f"{_count(merged.runs, 'run')} joined", f"{size(merged.size_bytes)} copied"]
+    parts += [f"{plural(merged.runs, 'run')} joined", f"{size(merged.size_bytes)} copied"]
     parts += [f"{len(merged.differing)} not reproducible"] if merged.differing else []
     parts += [f"{len(merged.damaged)} left out as damaged"] if merged.damaged else []
     echo(f"{store}: {', '.join(parts)}")
@@ -99,10 +100,6 @@ def _print(found: "Collected") -> None:
                 echo(f"  {item.path.as_posix()}  {size(item.size_bytes)}")
             if len(items) > SHOWN:
                 echo(f"  ... and {len(items) - SHOWN} more; --json lists them")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def size(count: int) -> str:

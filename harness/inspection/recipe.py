@@ -122,7 +122,8 @@ def _gradually(updates: Sequence[Sequence[JsonValue]]) -> str:
 
 def _rates(phase: Sequence[Step]) -> str:
     """The learning rates of a training, equal neighbours together."""
-    rates = [rate for step in phase for rate in _each_rate(step.inputs.get("rates"))]
+    told = [step.inputs.get("rates") for step in phase]
+    rates = [rate for each in told for rate in (each if isinstance(each, list) else [each])]
     groups = [(rate, len(list(group))) for rate, group in groupby(rates)]
     # Only step-wise rates are lists: then the groups count steps.
     per_step = any(isinstance(step.inputs.get("rates"), list) for step in phase)
@@ -132,10 +133,6 @@ def _rates(phase: Sequence[Step]) -> str:
     if len(groups) > _MOST_RATES:
         return f"{_plain(groups[0][0])} in the first {plural(groups[0][1], unit)}, {_plain(groups[-1][0])} in the last"
     return listed(_plain(rate) + (f" ({plural(count, unit)})" if count > 1 else "") for rate, count in groups)
-
-
-def _each_rate(rates: JsonValue) -> list[JsonValue]:
-    return rates if isinstance(rates, list) else [rates]
 
 
 def _epoch(step: Step) -> int:

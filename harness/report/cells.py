@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from harness.report import formats, page
-from harness.report.page import Column, Grid, Section, Shown, missing
+from harness.report.page import Column, Section, Shown, missing
 from harness.report.rows import weight_widths
 from harness.results.records import Record
 
@@ -15,12 +15,7 @@ def section(records: Sequence[Record]) -> Section:
         "One row per planned cell and seed, in the order of the plan. `harness show CELL` tells all of one.",
         "Costs are modelled; all of them stand in records.json.",
     )
-    return Section("Every cell", told, _grid(records))
-
-
-def _grid(records: Sequence[Record]) -> Grid:
-    columns = list(_columns(records))
-    return page.table(columns, records)
+    return Section("Every cell", told, page.table(list(_columns(records)), records))
 
 
 def _columns(records: Sequence[Record]) -> Iterator[Column[Record]]:

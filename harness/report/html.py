@@ -64,7 +64,7 @@ def _file(name: str) -> str:
 
 def _part(section: Section, name: str, *, is_alive: bool = True) -> dict[str, Any]:
     """A section for the template; with a script on the page (`is_alive`) tables have all their rows."""
-    heading = _line(section.heading)
+    heading = " ".join(section.heading.split())
     return {
         "id": name,
         "name": heading or "report",
@@ -77,10 +77,6 @@ def _part(section: Section, name: str, *, is_alive: bool = True) -> dict[str, An
             _figure(chart, f"{name}-f{number}", is_alive=is_alive) for number, chart in enumerate(section.charts)
         ],
     }
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _table(grid: Grid, most: int = _MOST_ROWS, *, is_alive: bool = True) -> dict[str, Any]:

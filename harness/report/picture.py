@@ -6,7 +6,6 @@ from pathlib import Path
 from harness._outputs import write_output
 from harness.api import SpecError
 from harness.report import tabular
-from harness.report.charts import Chart
 from harness.report.figures import FigureForm, FigureStyle, drawn
 from harness.report.pictures import charts
 from harness.report.tables import tables
@@ -66,9 +65,5 @@ def figures(
             written.append(folder / f"{chart.name}.{form}")
             write_output(written[-1], drawn([chart], form, style), makes_folder=True)
         written.append(folder / f"{chart.name}.csv")
-        write_output(written[-1], _data(chart), makes_folder=True)
+        write_output(written[-1], tabular.lines(chart.data()), makes_folder=True)
     return written
-
-
-def _data(chart: Chart) -> str:
-    return tabular.lines(chart.data())

@@ -64,7 +64,7 @@ def ranking(table: Table, margin: float | None, doubts: Sequence[str] = ()) -> l
         Column("strategy", lambda each: each.row.setting.strategy, kind="label", matters="key"),
         Column("asked\n%", lambda each: formats.asked(each.row.setting.target_sparsity), matters="key"),
         Column("pattern", lambda each: each.row.setting.pattern, kind="label", matters="key"),
-        Column(table.metric, lambda each: _mean(each.row, table.digits)),
+        Column(table.metric, lambda each: f"{each.row.value.mean:.{table.digits}f}" if each.row.value else ""),
         Column("rank", lambda each: formats.spread(each.standing.first, each.standing.last)),
         Column("of", lambda each: str(each.of), matters="extra"),
         Column("group", lambda each: each.standing.letters, kind="label"),
@@ -106,10 +106,6 @@ def _ranked(table: Table, groups: _Groups, margin: float | None) -> Iterator[_Ra
             found = standings({pattern: row.values for pattern, row in rows.items()}, table.better, margin)
             for pattern, standing in found.items():
                 yield _Ranked(rows[pattern], standing, len(rows))
-
-
-def _mean(row: Row, digits: int) -> str:
-    return "" if row.value is None else f"{row.value.mean:.{digits}f}"
 
 
 # --- does the ranking depend on the strategy? -----------------------------------------------------------------------

@@ -83,10 +83,11 @@ def _table(
     task: str, scope: tuple[str, ...], groups: Mapping[Setting, tuple[Record, ...]], margin: float | None
 ) -> Table:
     rows = {setting: _row(setting, group) for setting, group in groups.items()}
-    reference = _reference(record for group in groups.values() for record in group)
+    records = [record for group in groups.values() for record in group]
+    # The label of the reference pattern; its name where no record has it.
+    reference = next((record.pattern for record in records if record.pattern_name == REFERENCE), REFERENCE)
     # Weighed before compared: the mark belongs to the row, whatever it is compared with.
     rows = {setting: _compared(row, rows, reference, margin) for setting, row in _weighed(rows).items()}
-    records = [record for group in groups.values() for record in group]
     described = next((record for record in records if record.metric), records[0])
     comparisons = 0
     if margin is not None:
@@ -114,11 +115,6 @@ def _models(records: Iterable[Record]) -> dict[str, tuple[str, ...]]:
         for label, cost in record.hardware.items():
             models.setdefault(str(cost.get("model", label)), {})[label] = None
     return {model: tuple(labels) for model, labels in models.items()}
-
-
-def _reference(records: Iterable[Record]) -> str:
-    """The label of the reference pattern; its name where no record has it."""
-    return next((record.pattern for record in records if record.pattern_name == REFERENCE), REFERENCE)
 
 
 def _ordered(rows: Mapping[Setting, Row]) -> tuple[Row, ...]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness._files import canonical, digest, sha256
-from harness._text import listed
+from harness._text import is_balanced, listed, parted
 from harness._words import suggestion
 from harness.api import (
     Backend,
@@ -314,7 +314,7 @@ class _Condition:
             hint = f"; conditions are parted by commas: '{','.join(joined)}'" if len(joined) > 1 else _on_dense(text)
             raise SpecError(f"--only: expected conditions such as 'pattern=bank_balanced,seed<2', got '{text}'{hint}")
         axis, operator = match[1], match[2]
-        values = tuple(value.strip() for value in _split(match[3], "|"))
+        values = tuple(value.strip() for value in parted(match[3], "|"))
         if axis not in AXES:
             raise SpecError(f"--only: expected an axis ({listed(AXES)}), got '{axis}'{suggestion(axis, AXES)}")
         if axis in ("sparsity", "seed"):
@@ -378,28 +378,10 @@ def _conditions(text: str) -> list[str]:
     found: list[str] = []
     for part in text.split(","):
         begins = re.match(rf"\s*([A-Za-z_]+)\s*({_OPERATOR}|$)", part)
-        is_inside = bool(found) and not _is_balanced(found[-1])
+        is_inside = bool(found) and not is_balanced(found[-1])
         # A comma begins a condition where an axis follows it, or where an operator does and no bracket is open.
         if not found or (begins and (begins[1] in AXES or (begins[2] and not is_inside))):
             found.append(part)
         else:
             found[-1] += f",{part}"
     return found
-
-
-def _is_balanced(text: str) -> bool:
-    return all(text.count(one) == text.count(other) for one, other in ("()", "[]", "{}"))
-
-
-def _split(text: str, separator: str) -> list[str]:
-    """Parts of a text; separators inside brackets, as labels have them, do not count."""
-    if not _is_balanced(text):  # then a bracket is but a letter of a label
-        return text.split(separator)
-    parts, depth = [""], 0
-    for letter in text:
-        depth += (letter in "([{") - (letter in ")]}")
-        if letter == separator and depth <= 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    return parts

@@ -44,7 +44,7 @@ def _combinations(
         present = {key[1:] for key in seeds if key[0] == scope}
         axes = [list(dict.fromkeys(key[place] for key in present)) for place in range(len(_AXES))]
         # A list of single cells promises no combinations.
-        if _is_listed(spec):
+        if spec and spec.get("include"):
             outcome.skip("combinations: the experiment adds single cells (`include`), so that it has no full grid", 1)
             continue
         for key in product(*axes):
@@ -91,10 +91,6 @@ def _declared_seeds(spec: Mapping[str, JsonValue]) -> set[int]:
     matrix = spec.get("matrix")
     given = matrix.get("seed", [0]) if isinstance(matrix, dict) else []
     return {seed for seed in (given if isinstance(given, list) else [given]) if isinstance(seed, int)}
-
-
-def _is_listed(spec: Mapping[str, JsonValue] | None) -> bool:
-    return bool(spec and spec.get("include"))
 
 
 def _is_excluded(key: Sequence[object], spec: Mapping[str, JsonValue] | None) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness.api import Cost, HardwareModel, HarnessError, NativeModel, Network, Pattern, Tensor, Workload
+from harness.api import Cost, HardwareModel, HarnessError, NativeModel, Network, Pattern, Workload
 from harness.discovery.asking import cost_of, reads_weights_of
 from harness.discovery.finding import discover
 from harness.results.records import Record
@@ -133,7 +133,7 @@ def _workload(
     if isinstance(network, NativeModel):
         return None
     tensors = tuple(tensor for tensor in network.tensors() if tensor.name in names)
-    banks = {tensor.name: _banks(pattern, tensor) for tensor in tensors} if pattern else {}
+    banks = {each.name: pattern.for_tensor(each).banks_per_row(*each.shape) for each in tensors} if pattern else {}
     layers = {tensor.layer for tensor in tensors}
     density = (score.get("test") or {}).get("activation_density") or {}
     return Workload(
@@ -144,10 +144,6 @@ def _workload(
         output_pixels=_positions(network),
         activation_density={layer: value for layer, value in density.items() if layer in layers},
     )
-
-
-def _banks(pattern: Pattern, tensor: Tensor) -> int | None:
-    return pattern.for_tensor(tensor).banks_per_row(tensor.shape[0], tensor.shape[1])
 
 
 def _positions(network: Network) -> dict[str, int]:

@@ -16,7 +16,7 @@ from harness.report.pictures.subjects import (
     pruned,
     strategy_of,
 )
-from harness.report.rows import HardwareCell, Row, Table, weight_widths
+from harness.report.rows import Row, Table, weight_widths
 
 _LOGARITHMIC = 5
 """Largest over smallest cost, beyond which their axis is logarithmic."""
@@ -107,7 +107,7 @@ def _cost(row: Row, labels: Sequence[str], key: str) -> float | None:
 def _fastest_costs(row: Row, labels: Sequence[str]) -> list[Mapping[str, JsonValue]]:
     """What the row's cells cost on the engine that is fastest for the row; empty where none runs it."""
     best = row.fastest(labels)
-    label = next((label for label in labels if _same(row.hardware.get(label), best)), None)
+    label = next((label for label in labels if row.hardware.get(label) == best), None)
     if label is None or best.latency_us is None:
         return []
     return [record.hardware[label] for record in row.records if record.is_done and label in record.hardware]
@@ -118,10 +118,6 @@ def _layers(cost: Mapping[str, JsonValue]) -> dict[str, Mapping[str, JsonValue]]
     details = cost.get("details")
     layers = details.get("layers") if isinstance(details, dict) else None
     return {name: each for name, each in layers.items() if isinstance(each, dict)} if isinstance(layers, dict) else {}
-
-
-def _same(cell: HardwareCell | None, other: HardwareCell) -> bool:
-    return cell is not None and cell == other
 
 
 def _dominated(found: Sequence[tuple[float, float]], better: str) -> list[bool]:

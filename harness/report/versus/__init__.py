@@ -151,7 +151,7 @@ def _values(line: _Line) -> JsonValue:
 
 def _sections(found: Versus) -> list[Section]:
     pairing = found.pairing
-    same = sum(_is_same(line) for line in found.lines)
+    same = sum(line.row.values[0] == line.row.values[1] for line in found.lines)
     sentences = [
         f"{plural(len(found.lines), 'setting')} of both, paired by seed"
         + (f"; {same} of them with the same values to the last digit." if same else "."),
@@ -195,11 +195,6 @@ def _gate_section(found: Versus) -> Section:
     if found.pairing.lost:
         warnings.append("FAILED: results are missing, see above.")
     return Section("Gates", tuple(sentences), warnings=tuple(warnings))
-
-
-def _is_same(line: _Line) -> bool:
-    first, second = line.row.values
-    return first == second
 
 
 def _columns(found: Versus) -> list[Column[_Line]]:
