@@ -24,7 +24,7 @@ HardwareClass = Literal["time-shared", "streamed", "systolic", "unrolled"]
 """Arrays that take turns with weights on chip or with weights from memory, arrays that take whole layers, circuits of
 constant weights."""
 
-RamPurpose = Literal["weights", "pointers", "accumulators", "vector", "fifo", "state"]
+RamPurpose = Literal["weights", "pointers", "accumulators", "vector", "fifo", "state", "lines", "maps"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,6 +370,8 @@ class Engine(Component):
     """Whether a run covers all pixels of a convolution; otherwise it is one matrix-vector product of them."""
     streams_weights: ClassVar[bool] = False
     """Whether weights are read from off-chip memory every time, by design."""
+    moves_maps: ClassVar[bool] = False
+    """Whether its runs and memories hold what a convolution takes and gives; otherwise the hardware model adds them."""
     shares_operand: ClassVar[bool] = False
     """Whether neighbouring multipliers share an operand, so that a DSP block may pack two 8-bit products."""
     unrolled: ClassVar[bool] = False

@@ -4,17 +4,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
-from typing import Literal
 
-from harness.api import Conditions, Engine, EngineShape, Frozen, Logic, Product, Ram, Run, exact_sum
+from harness.api import Conditions, Engine, EngineShape, Logic, Product, Ram, Run, exact_sum
 
 from .._devices import Device, Usage
-from .placement import Placement, SmallMemory, deepest, place
+from .maps import line_buffers, map_bits, map_memories
+from .numerics import Budget, Numerics
+from .placement import Placement, deepest, place
 from .products import recurrent
 from .resources import LogicEstimate, logic, logic_usage, split_multipliers
 
-Inputs = Literal["closed_loop", "known_ahead"]
-Copies = Literal["strips", "neighbours"]
 Runner = Callable[[Product, EngineShape, Conditions], Run]
 
 _STREAM_WORDS = 64
@@ -27,63 +26,16 @@ _CELL_PRODUCTS = 3
 """Multiplications of one LSTM unit's element-wise part: f * c, i * g and o * tanh(c)."""
 
 
-class Budget(Frozen):
-    """What a design may take beside multipliers; None: what the device has under its ceilings."""
-
-    ram_blocks: int | None = None
-    luts: int | None = None
-
-
-class Numerics(Frozen):
-    """Widths, constants and the layout that a design is costed with.
-
-    Args:
-        conditions: widths, clock, off-chip bandwidth.
-        elementwise_units: LSTM units updated per cycle.
-        elementwise_latency: cycles from a unit's last product to its output.
-        write_back_cycles: cycles per LSTM layer until its output can be read.
-        launch_us: once per item or time step.
-        layer_us: once per product.
-        chain_us: floor of a recurrent layer's step, whatever its size.
-        inputs: whether the next input depends on the last output.
-        overlap: whether weights are streamed while their product runs.
-        vector_memory: what the vector RAMs are made of.
-        lut_multipliers: whether multipliers beyond the DSP blocks are made of LUTs.
-        pixel_copies: copies of the array that share the weights and work on different output positions.
-        copy_layout: whether the copies sweep strips of their own, or neighbouring positions.
-        load_words: words per cycle that the line buffer takes in for every copy.
-    """
-
-    conditions: Conditions
-    elementwise_units: int = 16
-    elementwise_latency: int = 8
-    write_back_cycles: int = 0
-    launch_us: float = 0.0
-    layer_us: float = 0.0
-    chain_us: float = 0.0
-    inputs: Inputs = "closed_loop"
-    overlap: bool = True
-    vector_memory: SmallMemory = "auto"
-    lut_multipliers: bool = False
-    pixel_copies: int = 1
-    copy_layout: Copies = "strips"
-    load_words: int = 16
-
-    def cycles(self, microseconds: float) -> Fraction:
-        """Whole cycles of a time at this clock."""
-        # By way of a simple fraction: 1.1 us at 100 MHz are 110 cycles, not the 111 of a float just above.
-        return Fraction(Fraction(microseconds * self.conditions.clock_mhz).limit_denominator(10**6).__ceil__())
-
-
 @dataclass(frozen=True)
 class Layer:
-    """The cycles of one product, all of them, and the share of its weights that is streamed from off-chip memory."""
+    """The cycles of one product, all of them, and what of it is streamed: a share of its weights, bits of its maps."""
 
     product: Product
     run: Run
     parts: dict[str, Fraction]
     streamed: Fraction
     repeats: int
+    map_bits: int = 0
 
     @cached_property
     def cycles(self) -> Fraction:
@@ -93,10 +45,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Memory:
-    """Where every memory lies, and the share of every product's weights that is streamed."""
+    """Where every memory lies, and what is streamed from off-chip memory.
+
+    Args:
+        placement: of what is on chip.
+        streamed: share of every product's weights.
+        streams_maps: whether what convolutions take and give crosses the chip's border.
+    """
 
     placement: Placement
     streamed: tuple[Fraction, ...]
+    streams_maps: bool = False
 
     @property
     def blocks(self) -> int:
@@ -131,10 +90,10 @@ class Design:
 
     @property
     def streamed_bits(self) -> float:
-        """Bits of weights that are read from off-chip memory for one time step or item."""
+        """Bits of weights and feature maps that cross the chip's border for one time step or item."""
         # An engine that streams keeps nothing on chip, so its layers know no share.
         reads = ((Fraction(1) if self.engine.streams_weights else layer.streamed, layer) for layer in self.layers)
-        return float(sum(share * layer.run.stored_bits for share, layer in reads))
+        return float(sum(share * layer.run.stored_bits + layer.map_bits for share, layer in reads))
 
     @property
     def is_resident(self) -> bool:
@@ -149,7 +108,8 @@ class Design:
     @property
     def fits(self) -> bool:
         """Whether it can be built, with all weights on chip unless the engine is made to stream them."""
-        return not any(self.memory.streamed) and self.is_under_ceilings
+        feeds = self.has_bandwidth or not self.memory.streams_maps
+        return not any(self.memory.streamed) and self.is_under_ceilings and feeds
 
     @cached_property
     def rank(self) -> tuple[bool, Fraction, int, int]:
@@ -216,10 +176,12 @@ def design(
     runs = [runner(product, shape, numerics.conditions) for product in products]
     # An engine that runs whole layers spreads over pixels by itself.
     copies = 1 if engine.whole_layer else numerics.pixel_copies
-    memory = _memory(products, runs, device, numerics, copies, budget.ram_blocks)
+    extra = [] if engine.moves_maps or engine.whole_layer else line_buffers(products, numerics, copies)
+    maps = [] if engine.moves_maps else map_memories(products, numerics)
+    memory = _memory(products, runs, device, numerics, copies, budget.ram_blocks, extra, maps)
     # The cycles need the share that is streamed, and that is known only once the memories have their places.
     layers = tuple(
-        _layer(engine, product, run, streamed, shape, runner, numerics)
+        _layer(engine, product, run, streamed, shape, runner, numerics, memory.streams_maps)
         for product, run, streamed in zip(products, runs, memory.streamed, strict=True)
     )
     multipliers = shape.multipliers * copies
@@ -300,6 +262,7 @@ def _layer(
     shape: EngineShape,
     runner: Runner,
     numerics: Numerics,
+    streams_maps: bool,
 ) -> Layer:
     repeats = 1 if engine.whole_layer else -(-product.pixels // numerics.pixel_copies)
     # The pipeline fills once a layer, not once a position: positions follow one another without a gap.
@@ -324,36 +287,40 @@ def _layer(
     parts["elementwise"] = ready
     parts["write_back"] = Fraction(numerics.write_back_cycles if product.units is not None else 0)
     parts["layer_overhead"] = numerics.cycles(numerics.layer_us)
+    moved = map_bits(product, numerics) if streams_maps else 0
+    # An engine that reads its weights anyhow has counted them in its run: only what maps add is waited for.
+    read = Fraction(repeats) if engine.streams_weights and moved else streamed
     # Stalls that the engine counts itself are added to, not replaced: one that streams knows its own.
-    parts["memory_stall"] = parts.get("memory_stall", _NONE) + _streaming(run, streamed, repeats, numerics)
+    parts["memory_stall"] = parts.get("memory_stall", _NONE) + _streaming(run, read, moved, repeats, numerics)
     spent = exact_sum(parts.values())
     floor = numerics.cycles(numerics.chain_us) if product.units is not None else _NONE
     # A recurrent step cannot end before its chain of dependent operations has, however wide the array is.
     parts["chain_stall"] = max(_NONE, floor - spent)
     # Parts that are zero are left out, but for those that every report shows.
     used = {name: cycles for name, cycles in parts.items() if cycles or name in run.parts or name == "memory_stall"}
-    return Layer(product, run, used, streamed, repeats)
+    return Layer(product, run, used, streamed, repeats, moved)
 
 
 def _load(product: Product, numerics: Numerics) -> Fraction:
     """Cycles in which the line buffer takes in the new words of one position."""
     assert product.convolution is not None
     conv = product.convolution
-    height, width = conv.kernel
+    height, _ = conv.kernel
     # In strips a copy moves on by one position; beside each other, all move on by as many as there are copies.
     step = conv.stride * (1 if numerics.copy_layout == "strips" else numerics.pixel_copies)
-    # A step beyond the kernel's width brings no more than a whole kernel's words.
-    words = conv.inputs * height * min(step, width)
+    # A step beyond the window's width brings no more than a whole window's words. Lines between the taps of a dilated
+    # kernel are not read; every column of it is.
+    words = conv.inputs * height * min(step, conv.window[1])
     return Fraction(-(-words // numerics.load_words))
 
 
-def _streaming(run: Run, streamed: Fraction, repeats: int, numerics: Numerics) -> Fraction:
-    """Cycles spent waiting for weights that are not on chip."""
+def _streaming(run: Run, streamed: Fraction, moved: int, repeats: int, numerics: Numerics) -> Fraction:
+    """Cycles spent waiting for weights and feature maps that are not on chip."""
     speed = numerics.conditions.bytes_per_cycle
-    if not streamed or speed is None:
+    if not (streamed or moved) or speed is None:
         return _NONE
     # Words arrive whole, so the last begun cycle counts.
-    needed = Fraction(float(streamed * run.stored_bits) / 8 / speed).__ceil__()
+    needed = Fraction(float(streamed * run.stored_bits + moved) / 8 / speed).__ceil__()
     hidden = run.issue_cycles * repeats if numerics.overlap else _NONE
     return max(_NONE, Fraction(needed) - hidden)
 
@@ -383,6 +350,43 @@ def _memory(
     numerics: Numerics,
     copies: int,
     ram_blocks: int | None,
+    extra: Sequence[Ram],
+    maps: Sequence[Ram],
+) -> Memory:
+    """Every memory in RAM blocks or distributed RAM; feature maps leave the chip before weights do.
+
+    Args:
+        products: what runs.
+        runs: each with its memories.
+        device: what they are laid out on.
+        numerics: widths.
+        copies: of the array.
+        ram_blocks: what a design may take; None: the device's.
+        extra: memories beside those of the runs.
+        maps: feature maps, which may lie in off-chip memory.
+    """
+    whole = _laid_out(products, runs, device, numerics, copies, ram_blocks, [*extra, *maps])
+    if not maps or (whole.placement.fits and not any(whole.streamed)):
+        return whole
+    apart = replace(_laid_out(products, runs, device, numerics, copies, ram_blocks, extra), streams_maps=True)
+    moved = sum(map_bits(product, numerics) for product in products)
+
+    def price(memory: Memory) -> tuple[bool, bool, Fraction]:
+        """What fits first, then what keeps its weights, then what moves less."""
+        weights = exact_sum(share * run.stored_bits for share, run in zip(memory.streamed, runs, strict=True) if share)
+        return not memory.placement.fits, any(memory.streamed), weights + moved * memory.streams_maps
+
+    return min((whole, apart), key=price)
+
+
+def _laid_out(
+    products: Sequence[Product],
+    runs: Sequence[Run],
+    device: Device,
+    numerics: Numerics,
+    copies: int,
+    ram_blocks: int | None,
+    extra: Sequence[Ram],
 ) -> Memory:
     """Every memory in RAM blocks or distributed RAM; weights last, and what finds no room of them is streamed.
 
@@ -392,7 +396,7 @@ def _memory(
     others_rams = [
         replace(ram, count=ram.count * copies) if ram.small else ram for ram in rams if ram.purpose != "weights"
     ]
-    others_rams += _states(products, numerics)
+    others_rams += [*_states(products, numerics), *extra]
     weights = [ram for ram in rams if ram.purpose == "weights"]
     others = place(others_rams, device, small=numerics.vector_memory, ram_blocks=ram_blocks)
     if not weights:

@@ -33,8 +33,9 @@ from harness.api import (
 
 from .._devices import Device, device
 from ..engines.dense_mvm import DenseMvm
-from .design import Budget, Copies, Design, Inputs, Numerics, Runner, design
+from .design import Design, Runner, design
 from .front import front
+from .numerics import Budget, Copies, Inputs, Numerics
 from .placement import SmallMemory
 from .products import CostedRole, left_out, products, valued
 from .report import Choice, report

@@ -9,8 +9,9 @@ import numpy as np
 from harness.api import Cost, JsonValue, RamPurpose
 
 from .._devices import Device, Usage
-from .design import Design, Layer, Numerics
+from .design import Design, Layer
 from .events import event_energy
+from .numerics import Numerics
 from .resources import Energy, energy
 from .traffic import layer_traffic, memory_system
 
@@ -23,6 +24,7 @@ ASSUMPTIONS = (
     "RAM reads never collide",
     "no overhead beyond the parts listed: latency is a lower bound",
     "routing is not modelled; biases and activation tables take no RAM",
+    "feature maps of a chain of layers: what shortcuts carry past layers takes no RAM",
 )
 
 
@@ -306,6 +308,8 @@ def _notes(best: Design, choice: Choice) -> list[str]:
         rate = None if speed is None else speed * choice.numerics.conditions.clock_mhz / 1e3
         how = f"are streamed at {rate:g} GB/s" if rate else "nor counted: set `bandwidth_gbytes_per_s`"
         notes.append(f"weights do not fit on chip: {', '.join(streamed)} {how}")
+    if best.memory.streams_maps:
+        notes.append("feature maps do not fit on chip: every convolution reads its input and writes its output there")
     # A speed-up over a dense array that waits says more of memory than of sparsity.
     if best.engine.name != choice.dense.engine.name and _stall(choice.dense) > 0:
         notes.append(

@@ -14,7 +14,8 @@ from fractions import Fraction
 from harness.api import Conditions, Engine, EngineShape, Line, Product, Run
 
 from .._devices import Device
-from .design import Budget, Design, Numerics, Runner, design
+from .design import Design, Runner, design
+from .numerics import Budget, Numerics
 
 _SLACK = Fraction(108, 100)
 """Outlines within so much of the best are kept to be counted."""

@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from math import prod
 
 from harness.api import JsonValue, Product
 
-from .design import Design, Numerics
+from .design import Design
+from .numerics import Numerics
 
 _OPERATIONS = 2  # one multiply-accumulate is a multiplication and an addition
 
@@ -59,7 +61,7 @@ class Traffic:
 def layer_traffic(design: Design, place: int, numerics: Numerics) -> Traffic:
     """The traffic of one layer: its streamed weights, and its vector if it is the first or the last.
 
-    Vectors between layers stay on chip.
+    Vectors between layers stay on chip, but for feature maps that find no room there.
     """
     layer = design.layers[place]
     # What an engine streams by design has no share of its own in the layers.
@@ -70,7 +72,7 @@ def layer_traffic(design: Design, place: int, numerics: Numerics) -> Traffic:
     return Traffic(
         operations=_OPERATIONS * layer.product.nnz * layer.product.pixels,
         weight_bytes=float(share * layer.run.stored_bits) / 8,
-        vector_bytes=vectors * numerics.conditions.activation_bits / 8,
+        vector_bytes=(layer.map_bits or vectors * numerics.conditions.activation_bits) / 8,
         cycles=float(layer.cycles),
         busy_cycles=float(layer.cycles - waiting),
     )
@@ -113,8 +115,7 @@ def _inputs(product: Product) -> int:
     if product.convolution is None:
         return product.cols * product.pixels
     # Every input once, though windows overlap: the line buffer keeps what the next window needs.
-    height, width = product.convolution.read
-    return product.convolution.inputs * height * width
+    return product.convolution.inputs * prod(product.convolution.read)
 
 
 def _outputs(product: Product) -> int:

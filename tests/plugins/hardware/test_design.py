@@ -6,7 +6,8 @@ from itertools import product as tuples
 
 import numpy as np
 import pytest
-from harness_plugins.hardware._design.design import Budget, Numerics, design, elementwise
+from harness_plugins.hardware._design.design import design, elementwise
+from harness_plugins.hardware._design.numerics import Budget, Numerics
 from harness_plugins.hardware._design.products import recurrent
 from harness_plugins.hardware._devices import device
 from harness_plugins.hardware.engines.bank import Bank

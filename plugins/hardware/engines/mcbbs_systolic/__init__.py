@@ -49,6 +49,7 @@ class McbbsSystolic(Engine):
     streams_weights: ClassVar[bool] = True
     whole_layer: ClassVar[bool] = True
     shares_operand: ClassVar[bool] = True
+    moves_maps: ClassVar[bool] = True
 
     pe_rows: int | None = Field(default=None, gt=0, description="PE rows (output channels); None searches")
     pe_columns: int | None = Field(default=None, gt=0, description="PE columns (output pixels); None searches")
