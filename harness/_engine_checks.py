@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from harness.api import Conditions, Engine, EngineShape, Mask, Matrix, Part, Product, Run
+from harness.api import Conditions, Convolution, Engine, EngineShape, Mask, Matrix, Part, Product, Run
 from harness.api.promises import demand
 
 BUDGETS = (1, 6, 48)
@@ -75,7 +75,14 @@ def engine_products(rows: int = 12, cols: int = 32) -> tuple[Product, ...]:
         Product("lstm", pieces, units=rows // 4),
         Product("half_dense", (dense, pieces[1])),
         Product("image", (_part(masks["bank_balanced"]),), pixels=6),
+        Product("convolution", (_part(masks["unstructured"]),), pixels=6, convolution=_geometry(cols // 4)),
+        Product("grouped", (_part(masks["unstructured"]),), pixels=6, convolution=_geometry(rows * cols // 4, rows)),
     )
+
+
+def _geometry(inputs: int, groups: int = 1) -> Convolution:
+    """Of windows of 2 x 2 at six positions."""
+    return Convolution(inputs, (2, 2), 1, (2, 3), image=(3, 4), groups=groups)
 
 
 def _part(mask: Mask) -> Part:

@@ -456,6 +456,10 @@ class Engine(Component):
     def expect(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """The expected cycles from statistics alone: sizes, non-zeros per part, equally filled banks."""
 
+    def packs(self, shape: EngineShape) -> bool:
+        """Whether neighbouring multipliers of a shape share an operand; `shares_operand` unless an engine says more."""
+        return self.shares_operand
+
     def logic(self, shape: EngineShape, conditions: Conditions) -> Logic | None:
         """LUTs and flip-flops beside multipliers and memories; None where nothing is known of them."""
         return None

@@ -185,7 +185,8 @@ def design(
         for product, run, streamed in zip(products, runs, memory.streamed, strict=True)
     )
     multipliers = shape.multipliers * copies
-    dsp, from_luts = _dsp(engine, products, multipliers, device, numerics)
+    built = 0 if engine.unrolled else multipliers  # constants are multiplied by adders, which its logic counts
+    dsp, from_luts = _dsp(products, built, device, numerics, shares=engine.packs(shape))
     estimate = _unrolled(engine, runs, copies) or _logic(engine, shape, multipliers, from_luts, numerics)
     usage = {"dsp": device.usage("dsp", dsp), **memory.placement.usage}
     if estimate is not None:
@@ -208,16 +209,13 @@ def design(
 
 
 def _dsp(
-    engine: Engine, products: Sequence[Product], multipliers: int, device: Device, numerics: Numerics
+    products: Sequence[Product], multipliers: int, device: Device, numerics: Numerics, *, shares: bool
 ) -> tuple[int, int]:
     """DSP blocks of the array and of the LSTM's element-wise part; and the multipliers made of LUTs instead."""
-    if engine.unrolled:  # constants are multiplied by adders, which its logic counts
-        multipliers = 0
     bits = numerics.conditions.operand_bits
     is_recurrent = any(product.units is not None for product in products)
     # The element-wise part is built once for all layers: they run one after another.
     cell = _CELL_PRODUCTS * numerics.elementwise_units * is_recurrent
-    shares = engine.shares_operand
     if numerics.lut_multipliers:
         return split_multipliers(multipliers + cell, bits, device, shares_operand=shares)
     array = device.products_per_dsp(bits, shares_operand=shares).value

@@ -20,6 +20,7 @@ SIZES = {
     "dense_systolic": ("array_rows", "array_cols"),
     "mcbbs_systolic": ("pe_rows", "pe_columns"),
     "n_m": ("pes", "lanes"),
+    "weight_broadcast": ("filters", "splits", "pixels"),
 }
 
 # Multipliers of one channel, of one PE: what the sizes count in, where that is more than one.
@@ -103,6 +104,23 @@ def test_no_array_given_by_hand_beats_the_search_for_a_convolution(make, budget)
     for rows in range(1, pes + 1):
         for columns in range(1, min(14, pes // rows) + 1):
             by_hand = cost(workload, "mcbbs_systolic", "arria10_gx1150", budget, pe_rows=rows, pe_columns=columns)
+            assert not is_beaten(found, by_hand), (found.shape, by_hand.shape)
+
+
+@pytest.mark.parametrize("chip", ["xc7z020", "stratix10_gx2800"])
+def test_no_filters_splits_and_outputs_given_by_hand_beat_the_search_for_an_unstructured_convolution(chip):
+    layer = Conv2D(name="conv", inputs=24, outputs=20, kernel=(3, 3), padding=1, input_label="pixels")
+    tensor = layer.tensors()[0]
+    mask = np.random.default_rng(5).random(tensor.shape) < 0.2
+    workload = Workload(Network(layers=(layer,), input_shape=(24, 9, 14)), (tensor,), {tensor.name: mask})
+    found = cost(workload, "weight_broadcast", chip, 96)
+
+    for pixels in (1, 2, 5, 7, 13, 14):
+        for splits in (1, 3, 4, 5, 8, 24):
+            filters = min(20, 96 // (pixels * splits))
+            if not filters:
+                continue
+            by_hand = cost(workload, "weight_broadcast", chip, 96, filters=filters, splits=splits, pixels=pixels)
             assert not is_beaten(found, by_hand), (found.shape, by_hand.shape)
 
 
