@@ -1,26 +1,20 @@
 """An engine of one shape on one device: cycles of every product, memories, multipliers, and whether it fits."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
-from harness.api import Conditions, Engine, EngineShape, Logic, Product, Ram, Run, exact_sum
+from harness.api import Conditions, Engine, EngineShape, Logic, Product, Run, exact_sum
 
 from .._devices import Device, Usage
 from .maps import line_buffers, map_bits, map_memories
+from .memory import NONE, Memory, memory_of
 from .numerics import Budget, Numerics
-from .placement import Placement, deepest, place
 from .products import recurrent
 from .resources import LogicEstimate, logic, logic_usage, split_multipliers
 
 Runner = Callable[[Product, EngineShape, Conditions], Run]
-
-_STREAM_WORDS = 64
-"""Words of weight RAM that every PE sets aside for weights streamed from off-chip memory: a burst's worth, twice."""
-
-_NONE = Fraction(0)
-"""No cycles: made once, since a search adds up hundreds of thousands of them."""
 
 _CELL_PRODUCTS = 3
 """Multiplications of one LSTM unit's element-wise part: f * c, i * g and o * tanh(c)."""
@@ -41,26 +35,6 @@ class Layer:
     def cycles(self) -> Fraction:
         """The sum of the parts."""
         return exact_sum(self.parts.values())
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Where every memory lies, and what is streamed from off-chip memory.
-
-    Args:
-        placement: of what is on chip.
-        streamed: share of every product's weights.
-        streams_maps: whether what convolutions take and give crosses the chip's border.
-    """
-
-    placement: Placement
-    streamed: tuple[Fraction, ...]
-    streams_maps: bool = False
-
-    @property
-    def blocks(self) -> int:
-        """RAM blocks in total, of all kinds together."""
-        return self.placement.taken
 
 
 @dataclass(frozen=True)
@@ -128,7 +102,7 @@ class Design:
         totals: dict[str, Fraction] = {"launch": self.launch} if self.launch else {}
         for layer in self.layers:
             for name, cycles in layer.parts.items():
-                totals[name] = totals.get(name, _NONE) + cycles
+                totals[name] = totals.get(name, NONE) + cycles
         return totals
 
 
@@ -139,7 +113,7 @@ def elementwise(product: Product, run: Run, numerics: Numerics) -> Fraction:
     the backlog if there are too few element-wise units.
     """
     if product.units is None:
-        return _NONE
+        return NONE
     gates = product.rows // product.units
     # Rows that come out with the last group; all of them where the engine does not say.
     first = product.rows - (product.rows if run.last_rows is None else run.last_rows)
@@ -178,16 +152,16 @@ def design(
     copies = 1 if engine.whole_layer else numerics.pixel_copies
     extra = [] if engine.moves_maps or engine.whole_layer else line_buffers(products, numerics, copies)
     maps = [] if engine.moves_maps else map_memories(products, numerics)
-    memory = _memory(products, runs, device, numerics, copies, budget.ram_blocks, extra, maps)
+    memory = memory_of(products, runs, device, numerics, copies, budget.ram_blocks, extra, maps)
     # The cycles need the share that is streamed, and that is known only once the memories have their places.
     layers = tuple(
-        _layer(engine, product, run, streamed, shape, runner, numerics, memory.streams_maps)
+        layer_of(engine, product, run, streamed, shape, runner, numerics, memory.streams_maps)
         for product, run, streamed in zip(products, runs, memory.streamed, strict=True)
     )
     multipliers = shape.multipliers * copies
     built = 0 if engine.unrolled else multipliers  # constants are multiplied by adders, which its logic counts
-    dsp, from_luts = _dsp(products, built, device, numerics, shares=engine.packs(shape))
-    estimate = _unrolled(engine, runs, copies) or _logic(engine, shape, multipliers, from_luts, numerics)
+    dsp, from_luts = dsp_blocks(products, built, device, numerics, shares=engine.packs(shape))
+    estimate = _unrolled(engine, runs, copies) or logic_of(engine, shape, multipliers, from_luts, numerics)
     usage = {"dsp": device.usage("dsp", dsp), **memory.placement.usage}
     if estimate is not None:
         # The high end of the range: what fits must fit for certain.
@@ -208,7 +182,7 @@ def design(
     )
 
 
-def _dsp(
+def dsp_blocks(
     products: Sequence[Product], multipliers: int, device: Device, numerics: Numerics, *, shares: bool
 ) -> tuple[int, int]:
     """DSP blocks of the array and of the LSTM's element-wise part; and the multipliers made of LUTs instead."""
@@ -235,7 +209,7 @@ def _unrolled(engine: Engine, runs: Sequence[Run], copies: int) -> LogicEstimate
     return LogicEstimate(total, total, f"engine {engine.name}, counted adder by adder, indicative")
 
 
-def _logic(
+def logic_of(
     engine: Engine, shape: EngineShape, multipliers: int, from_luts: int, numerics: Numerics
 ) -> LogicEstimate | None:
     """What the engine itself says, else what synthesised templates of its kind say."""
@@ -252,7 +226,7 @@ def _logic(
     )
 
 
-def _layer(
+def layer_of(
     engine: Engine,
     product: Product,
     run: Run,
@@ -262,15 +236,27 @@ def _layer(
     numerics: Numerics,
     streams_maps: bool,
 ) -> Layer:
+    """The cycles of one product with everything around it.
+
+    Args:
+        engine: what it runs on.
+        product: what runs.
+        run: its cycles and memories on a shape.
+        streamed: share of its weights that is streamed.
+        shape: the engine's.
+        runner: how a product runs.
+        numerics: widths and constants.
+        streams_maps: whether a convolution's input and output cross the chip's border.
+    """
     repeats = 1 if engine.whole_layer else -(-product.pixels // numerics.pixel_copies)
     # The pipeline fills once a layer, not once a position: positions follow one another without a gap.
     parts = {
         name: cycles * repeats if repeats > 1 else cycles for name, cycles in run.parts.items() if name != "fill_drain"
     }
-    parts["fill_drain"] = run.parts.get("fill_drain", _NONE)
+    parts["fill_drain"] = run.parts.get("fill_drain", NONE)
     if product.convolution is not None and not engine.whole_layer:
         # Words of the next position come in while this one is multiplied: only what takes longer is waited for.
-        parts["line_buffer_stall"] = repeats * max(_NONE, _load(product, numerics) - run.issue_cycles)
+        parts["line_buffer_stall"] = repeats * max(NONE, _load(product, numerics) - run.issue_cycles)
     ready = elementwise(product, run, numerics)
     if product.units is not None and numerics.inputs == "known_ahead":
         # W_x of the next step runs while this step's units are finished; only W_h waits for them, and units leave
@@ -278,8 +264,8 @@ def _layer(
         alone = recurrent(product)
         waiting = runner(alone, shape, numerics.conditions)
         ready = elementwise(alone, waiting, numerics)
-        tail = waiting.parts.get("fill_drain", _NONE) + ready
-        left = max(_NONE, waiting.issue_cycles + tail - run.issue_cycles)
+        tail = waiting.parts.get("fill_drain", NONE) + ready
+        left = max(NONE, waiting.issue_cycles + tail - run.issue_cycles)
         ready = min(ready, left)
         parts["fill_drain"] = left - ready
     parts["elementwise"] = ready
@@ -289,11 +275,11 @@ def _layer(
     # An engine that reads its weights anyhow has counted them in its run: only what maps add is waited for.
     read = Fraction(repeats) if engine.streams_weights and moved else streamed
     # Stalls that the engine counts itself are added to, not replaced: one that streams knows its own.
-    parts["memory_stall"] = parts.get("memory_stall", _NONE) + _streaming(run, read, moved, repeats, numerics)
+    parts["memory_stall"] = parts.get("memory_stall", NONE) + _streaming(run, read, moved, repeats, numerics)
     spent = exact_sum(parts.values())
-    floor = numerics.cycles(numerics.chain_us) if product.units is not None else _NONE
+    floor = numerics.cycles(numerics.chain_us) if product.units is not None else NONE
     # A recurrent step cannot end before its chain of dependent operations has, however wide the array is.
-    parts["chain_stall"] = max(_NONE, floor - spent)
+    parts["chain_stall"] = max(NONE, floor - spent)
     # Parts that are zero are left out, but for those that every report shows.
     used = {name: cycles for name, cycles in parts.items() if cycles or name in run.parts or name == "memory_stall"}
     return Layer(product, run, used, streamed, repeats, moved)
@@ -316,125 +302,8 @@ def _streaming(run: Run, streamed: Fraction, moved: int, repeats: int, numerics:
     """Cycles spent waiting for weights and feature maps that are not on chip."""
     speed = numerics.conditions.bytes_per_cycle
     if not (streamed or moved) or speed is None:
-        return _NONE
+        return NONE
     # Words arrive whole, so the last begun cycle counts.
     needed = Fraction(float(streamed * run.stored_bits + moved) / 8 / speed).__ceil__()
-    hidden = run.issue_cycles * repeats if numerics.overlap else _NONE
-    return max(_NONE, Fraction(needed) - hidden)
-
-
-def _stacked(runs: Sequence[Run]) -> list[Ram]:
-    """The memories that serve all products: stacked ones as deep as all together, others as the largest needs."""
-    found: dict[tuple[str, bool, bool], Ram] = {}
-    for run in runs:
-        for ram in run.rams:
-            place = (ram.purpose, ram.stacked, ram.small)
-            other = found.get(place)
-            if other is None:
-                found[place] = ram
-                continue
-            # Stacked: weights of all layers stay. Others are written anew for every layer, so the largest need decides.
-            depth = other.depth + ram.depth if ram.stacked else max(other.depth, ram.depth)
-            found[place] = replace(
-                ram, width=max(other.width, ram.width), depth=depth, count=max(other.count, ram.count)
-            )
-    return list(found.values())
-
-
-def _memory(
-    products: Sequence[Product],
-    runs: Sequence[Run],
-    device: Device,
-    numerics: Numerics,
-    copies: int,
-    ram_blocks: int | None,
-    extra: Sequence[Ram],
-    maps: Sequence[Ram],
-) -> Memory:
-    """Every memory in RAM blocks or distributed RAM; feature maps leave the chip before weights do.
-
-    Args:
-        products: what runs.
-        runs: each with its memories.
-        device: what they are laid out on.
-        numerics: widths.
-        copies: of the array.
-        ram_blocks: what a design may take; None: the device's.
-        extra: memories beside those of the runs.
-        maps: feature maps, which may lie in off-chip memory.
-    """
-    whole = _laid_out(products, runs, device, numerics, copies, ram_blocks, [*extra, *maps])
-    if not maps or (whole.placement.fits and not any(whole.streamed)):
-        return whole
-    apart = replace(_laid_out(products, runs, device, numerics, copies, ram_blocks, extra), streams_maps=True)
-    moved = sum(map_bits(product, numerics) for product in products)
-
-    def price(memory: Memory) -> tuple[bool, bool, Fraction]:
-        """What fits first, then what keeps its weights, then what moves less."""
-        weights = exact_sum(share * run.stored_bits for share, run in zip(memory.streamed, runs, strict=True) if share)
-        return not memory.placement.fits, any(memory.streamed), weights + moved * memory.streams_maps
-
-    return min((whole, apart), key=price)
-
-
-def _laid_out(
-    products: Sequence[Product],
-    runs: Sequence[Run],
-    device: Device,
-    numerics: Numerics,
-    copies: int,
-    ram_blocks: int | None,
-    extra: Sequence[Ram],
-) -> Memory:
-    """Every memory in RAM blocks or distributed RAM; weights last, and what finds no room of them is streamed.
-
-    Weights that are deeper than the RAM blocks allow are streamed for every item, the deepest product first.
-    """
-    rams = _stacked(runs)
-    others_rams = [
-        replace(ram, count=ram.count * copies) if ram.small else ram for ram in rams if ram.purpose != "weights"
-    ]
-    others_rams += [*_states(products, numerics), *extra]
-    weights = [ram for ram in rams if ram.purpose == "weights"]
-    others = place(others_rams, device, small=numerics.vector_memory, ram_blocks=ram_blocks)
-    if not weights:
-        return Memory(others, (_NONE,) * len(runs))
-    # An engine has one kind of weight memory, whatever its products.
-    (ram,) = weights
-    # The other memories keep their places: they cannot be streamed.
-    everything = place(weights, device, ram_blocks=ram_blocks, beside=others)
-    if everything.fits:
-        return Memory(everything, (_NONE,) * len(runs))
-    room = deepest(ram.width, ram.count, others.free, device)
-    # What is streamed passes through a buffer that takes room from what stays.
-    excess = ram.depth - max(0, room - _STREAM_WORDS)
-    kept = replace(ram, depth=ram.depth - excess + _STREAM_WORDS)
-    return Memory(place([kept], device, ram_blocks=ram_blocks, beside=others), _streamed(runs, excess))
-
-
-def _streamed(runs: Sequence[Run], excess: int) -> tuple[Fraction, ...]:
-    """Share of every product's words that is streamed."""
-    depths = [next((ram.depth for ram in run.rams if ram.purpose == "weights"), 0) for run in runs]
-    shares = [_NONE] * len(runs)
-    # One deep product streamed leaves the others alone; stable, so equal ones stay in order.
-    for index in sorted(range(len(runs)), key=lambda index: -depths[index]):
-        words = min(excess, depths[index])
-        shares[index] = Fraction(words, depths[index]) if words else _NONE
-        excess -= words
-    return tuple(shares)
-
-
-def _states(products: Iterable[Product], numerics: Numerics) -> list[Ram]:
-    """Cell state and output of every LSTM layer, one RAM each, as wide as the element-wise part reads.
-
-    Where inputs are known ahead, the partial sums of W_x are stored too.
-    """
-    each, conditions = numerics.elementwise_units, numerics.conditions
-    found = []
-    for product in products:
-        if product.units is None:
-            continue
-        found.append(Ram("state", conditions.activation_bits * each, -(-product.units // each), 2))
-        if numerics.inputs == "known_ahead":
-            found.append(Ram("accumulators", conditions.accumulator_bits * each, -(-product.rows // each), 1))
-    return found
+    hidden = run.issue_cycles * repeats if numerics.overlap else NONE
+    return max(NONE, Fraction(needed) - hidden)

@@ -31,6 +31,20 @@ def _line_words(convolution: Convolution, strips: int) -> int:
     return convolution.inputs * high * strip
 
 
+def stage_lines(product: Product, numerics: Numerics, copies: int) -> list[Ram]:
+    """What a layer with an engine of its own keeps of its input: lines under the window, and those that come in.
+
+    The layer before it writes them, so that whole maps lie nowhere.
+    """
+    found = product.convolution
+    if found is None:
+        return []
+    each, strips = numerics.load_words, copies if numerics.copy_layout == "strips" else 1
+    lines = found.window[0] + found.strides[0]
+    strip = min(found.read[1], -(-found.read[1] // strips) + (found.window[1] - 1) * (strips > 1))
+    return [Ram("lines", each * numerics.conditions.activation_bits, -(-found.inputs * lines * strip // each), strips)]
+
+
 def map_memories(products: Sequence[Product], numerics: Numerics) -> list[Ram]:
     """Two memories that layers read from and write to in turns, each as deep as the largest map in it.
 

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -36,6 +36,7 @@ from ..engines.dense_mvm import DenseMvm
 from .design import Design, Runner, design
 from .front import front
 from .numerics import Budget, Copies, Inputs, Numerics
+from .pipeline import pipeline, why_not
 from .placement import SmallMemory
 from .products import CostedRole, left_out, products, valued
 from .report import Choice, report
@@ -111,6 +112,9 @@ class EngineModel(HardwareModel):
     pixel_copies: int = Field(default=1, gt=0, description="copies of the array on different output positions")
     copy_layout: Copies = Field(default="strips", description="whether copies sweep strips, or neighbouring positions")
     load_words: int = Field(default=16, gt=0, description="words per cycle into a copy's line buffer (assumed)")
+    pipelined: bool = Field(
+        default=False, description="whether layers on engines of their own are costed beside one engine for all"
+    )
     roles: tuple[CostedRole, ...] = Field(
         default=("lstm", "conv", "dense", "softmax"), min_length=1, description="roles of the matrices that are costed"
     )
@@ -194,7 +198,22 @@ class EngineModel(HardwareModel):
     def cost_products(self, work: tuple[Product, ...], omitted: tuple[str, ...] = ()) -> Cost:
         """Cost products that run one after another; as `cost`. Several engines may share the products' counts."""
         found, choice, _ = self._searched(work, omitted)
-        return report(found.best, choice)
+        return report(found.best, replace(choice, pipelined=self._pipelined(work, choice)))
+
+    def _pipelined(self, work: tuple[Product, ...], choice: Choice) -> JsonValue:
+        """Layers on engines of their own, or why there are none; None where nobody asked."""
+        engine = self.engine
+        if not self.pipelined or engine is None:
+            return None
+        reason = why_not(engine, work)
+        if reason:
+            return {"reason": reason}
+        setting = Setting(choice.device, choice.numerics, Budget(ram_blocks=self.ram_blocks, luts=self.luts))
+        budget = max(1, self._budget() // choice.numerics.pixel_copies)
+        found = pipeline(engine, work, self.runner(engine), setting, budget)
+        if found is None:
+            return {"reason": f"{budget} multipliers are too few for {len(work)} engines"}
+        return found.plain(choice.numerics.conditions.clock_mhz, engine.streams)
 
     def designs(self, workload: Workload) -> tuple[Cost, ...]:
         """The fastest design, and those that no other beats in cycles, DSP blocks, RAM and bandwidth; as `cost`."""

@@ -45,6 +45,7 @@ class Choice:
         dense_compute: the dense products on the array that computes them fastest, wherever their weights are.
         streaming: the fastest design found that streams weights, None if there is none.
         bandwidth_origin: who says what the off-chip memory delivers.
+        pipelined: layers on engines of their own, where that was asked for.
     """
 
     model: str
@@ -61,6 +62,7 @@ class Choice:
     dense_compute: Design
     streaming: Design | None = None
     bandwidth_origin: str = ""
+    pipelined: JsonValue = None
 
 
 def report(best: Design, choice: Choice) -> Cost:
@@ -199,6 +201,7 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
         # Against the dense array that computes fastest: the baseline that was searched weighed its memory, too.
         "speedup_compute_only": round(_compute_speedup(best, choice.dense_compute), 6),
         "streaming": _streaming(choice.streaming, best),
+        **({} if choice.pipelined is None else {"pipelined": choice.pipelined}),
     }
 
 
