@@ -13,7 +13,8 @@ from fractions import Fraction
 from harness.api import JsonValue, Ram
 
 from .._devices import Device, Figure
-from .design import Design, Layer, Numerics
+from .design import Design, Layer
+from .numerics import Numerics
 from .traffic import traffic
 
 _WAITING = ("launch", "memory_stall")
