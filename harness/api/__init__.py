@@ -13,6 +13,7 @@ from harness.api.backend import (
 )
 from harness.api.blame import is_own, theirs
 from harness.api.check import StudyCheck
+from harness.api.circuit import BenchRun, Circuit, Operands, requantised
 from harness.api.column import ReportColumn, ReportRow
 from harness.api.component import API_VERSION, Component, Frozen, JsonValue, Kind, hookimpl, nested
 from harness.api.engine import (
@@ -111,9 +112,11 @@ __all__ = [
     "Axis",
     "Backend",
     "Batch",
+    "BenchRun",
     "Cell",
     "Check",
     "CheckKind",
+    "Circuit",
     "Component",
     "Conditions",
     "Constant",
@@ -162,6 +165,7 @@ __all__ = [
     "NonFiniteError",
     "NumPyOperations",
     "NumberFormat",
+    "Operands",
     "Operations",
     "Optimiser",
     "Origin",
@@ -234,6 +238,7 @@ __all__ = [
     "opened_here",
     "read_plain",
     "read_plain_text",
+    "requantised",
     "theirs",
     "yaml12",
 ]  # fmt: skip

@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,10 @@ from harness.api.network import Convolution, Network, Tensor
 from harness.api.number_format import NumberFormat
 from harness.api.validation import Check
 from harness.arrays import Mask
+from harness.errors import SpecError
+
+if TYPE_CHECKING:
+    from harness.api.circuit import BenchRun, Circuit, Operands
 
 Origin = Literal["measured", "modelled", "published"]
 
@@ -153,6 +157,26 @@ class HardwareModel(Component):
             HarnessError: as `cost`.
         """
         return (self.cost(workload),)
+
+    def circuit(self, workload: Workload, operands: "Operands") -> "Circuit":
+        """The design that `cost` finds for one layer, as Verilog with the layer's memories and a bench of its own.
+
+        Args:
+            workload: the matrices of that layer alone.
+            operands: its integers.
+
+        Raises:
+            SpecError: the model or its engine has no Verilog, or it cannot run the layer; the sentence says why.
+        """
+        raise SpecError(f"{self.label()} has no Verilog; name an engine that has, as cycle_simulator's bank")
+
+    def simulated(self, folder: Path) -> "BenchRun | None":
+        """Run the bench of a circuit whose files are in a folder; None where no simulator is installed.
+
+        Raises:
+            HarnessError: a simulator is installed, and fails.
+        """
+        return None
 
     def number_format(self) -> NumberFormat | None:
         """In which numbers it computes: finished models are evaluated in them too; None: they are not."""

@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
 import numpy as np
@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from harness._files import canonical
 from harness.api import (
     Backend,
+    BenchRun,
     Check,
+    Circuit,
     Component,
     Cost,
     Engine,
@@ -29,6 +31,7 @@ from harness.api import (
     NativeModel,
     Network,
     NumberFormat,
+    Operands,
     Pattern,
     Phase,
     PluginContractError,
@@ -244,6 +247,25 @@ def designs_of(model: HardwareModel, workload: Workload) -> tuple[Cost, ...]:
         raise refused(model, "a tuple of Costs", repr(found)[:80], "designs")
     with calling(model):
         return tuple(Cost.model_validate(each.model_dump()) for each in found)
+
+
+def circuit_of(model: HardwareModel, workload: Workload, operands: Operands) -> Circuit:
+    """A design as Verilog; raises as `cost_of`."""
+    found = asked(model, lambda: model.circuit(workload, operands), Circuit, "a Circuit", "circuit")
+    for name, text in found.files.items():
+        path = PurePosixPath(name)
+        if not isinstance(text, str) or path.is_absolute() or not path.parts or ".." in path.parts:
+            raise refused(model, "texts by paths within a folder", repr(name)[:80], "circuit")
+    return found
+
+
+def simulated_by(model: HardwareModel, folder: Path) -> BenchRun | None:
+    """What the bench of a circuit found, None where nothing can run it; raises as `cost_of`."""
+    with calling(model):
+        found: object = model.simulated(folder)
+    if found is not None and not isinstance(found, BenchRun):
+        raise refused(model, "a BenchRun, or None", type(found).__name__, "simulated")
+    return found
 
 
 def group_of(model: HardwareModel) -> str:

@@ -63,7 +63,7 @@ def export(store: Path, cell: str, path: Path) -> Record:
         SpecError, EmptySelectionError: the id fits several cells, or none; or a file cannot be written.
         StoreError: the cell is not finished, its state is not kept, or its files are damaged.
     """
-    record, state = _finished(store, cell)
+    record, state = finished(store, cell)
     arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = dict(state.weights)
     # Names of masks beside names of weights: a reader needs no other file.
     arrays.update({f"{name}.mask": mask for name, mask in state.masks.items()})
@@ -88,7 +88,7 @@ def export_packed(store: Path, cell: str, path: Path, how: Packing) -> Record:
             cannot be written.
         StoreError: the cell is not finished, its state is not kept, or its files are damaged.
     """
-    record, state = _finished(store, cell)
+    record, state = finished(store, cell)
     if not state.masks:
         raise SpecError(f"export: cell {record.cell} is dense, so there is nothing to pack; export it as safetensors")
     # What is not pruned is kept as it is, so that the file holds the whole model.
@@ -111,7 +111,7 @@ def export_packed(store: Path, cell: str, path: Path, how: Packing) -> Record:
     return record
 
 
-def _finished(store: Path, cell: str) -> tuple[Record, State]:
+def finished(store: Path, cell: str) -> tuple[Record, State]:
     """The record and the state of a finished cell."""
     shelf = Store(store)
     record = find(shelf, cell)

@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import (
@@ -17,6 +18,8 @@ from pydantic import (
 )
 
 from harness.api import (
+    BenchRun,
+    Circuit,
     Conditions,
     Cost,
     Engine,
@@ -24,6 +27,7 @@ from harness.api import (
     HardwareModel,
     JsonValue,
     NumberFormat,
+    Operands,
     Part,
     Product,
     SpecError,
@@ -229,6 +233,28 @@ class EngineModel(HardwareModel):
         """The products, with the values of their weights where the engine asks for them and they are known."""
         work = products(workload, self.roles)
         return valued(work, workload, self._format()) if self.reads_weights() else work
+
+    def circuit(self, workload: Workload, operands: Operands) -> Circuit:
+        """The design that `cost` finds for one layer, as Verilog; as `cost`.
+
+        Raises:
+            SpecError: several layers are given, or there is no Verilog for the engine or one of its parameters.
+        """
+        from .._rtl.circuits import circuit  # only those who want Verilog need it
+
+        work = products(workload, self.roles)
+        if len(work) != 1:
+            raise SpecError(f"a circuit is that of one layer, got {len(work)}; name one")
+        found, choice, _ = self._searched(work, left_out(workload, self.roles))
+        assert self.engine is not None  # a search has one
+        best, conditions = found.best, choice.numerics.conditions
+        return circuit(self.engine, work[0], best.shape, conditions, operands, report(best, choice), choice.device)
+
+    def simulated(self, folder: Path) -> BenchRun | None:
+        """Run the bench of a circuit in Icarus or Verilator; None where neither is installed."""
+        from .._rtl.running import run_bench
+
+        return run_bench(folder)
 
     def _searched(
         self, work: tuple[Product, ...], omitted: tuple[str, ...]

@@ -29,7 +29,7 @@ module bank_bench;
   reg [M-1:0] weight_write = 0;
   reg [DEPTH_BITS-1:0] weight_address = 0;
   reg [WORD_BITS-1:0] weight_data = 0;
-  reg [INDEX_BITS+WAVE_BITS-1:0] vector_address = 0;
+  reg [INDEX_BITS+WAVE_BITS:0] vector_address = 0;
   reg [N*WIDTH-1:0] vector_data = 0;
   wire [M-1:0] result_valid;
   wire [M*SUM_BITS-1:0] results;
@@ -50,6 +50,7 @@ module bank_bench;
       .weight_write(weight_write),
       .weight_address(weight_address),
       .weight_data(weight_data),
+      .half(1'b0),
       .vector_write(vector_write),
       .vector_address(vector_address),
       .vector_data(vector_data),
@@ -80,7 +81,7 @@ module bank_bench;
     for (at = 0; at < VECTOR_WORDS; at = at + 1) begin
       @(negedge clk);
       vector_write = 1;
-      vector_address = at[INDEX_BITS+WAVE_BITS-1:0];
+      vector_address = at[INDEX_BITS+WAVE_BITS:0];
       vector_data = vector[at];
     end
     base = 0;

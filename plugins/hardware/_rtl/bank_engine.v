@@ -1,12 +1,21 @@
 // The bank engine: M processing elements, row r on PE r mod M, the whole vector in each.
+// Where PRELOADED is set, PE p holds the words of the file WEIGHTS followed by its number and `.hex`.
 module bank_engine #(
     parameter M = 4,
     parameter N = 16,
     parameter WIDTH = 16,
+    parameter VECTOR_BITS = WIDTH,
     parameter INDEX_BITS = 5,
     parameter WAVE_BITS = 3,
     parameter SUM_BITS = 48,
     parameter DEPTH_BITS = 12,
+    parameter WORDS = 1 << DEPTH_BITS,
+    parameter PRELOADED = 0,
+    parameter WEIGHTS = "",
+    parameter WEIGHT_STYLE = "auto",
+    parameter WEIGHT_STYLE_INTEL = "",
+    parameter VECTOR_STYLE = "auto",
+    parameter VECTOR_STYLE_INTEL = "",
     parameter WORD_BITS = 1 + WAVE_BITS + N * (INDEX_BITS + WIDTH)
 ) (
     input wire clk,
@@ -16,9 +25,10 @@ module bank_engine #(
     input wire [M-1:0] weight_write,
     input wire [DEPTH_BITS-1:0] weight_address,
     input wire [WORD_BITS-1:0] weight_data,
+    input wire half,
     input wire vector_write,
-    input wire [WAVE_BITS+INDEX_BITS-1:0] vector_address,
-    input wire [N*WIDTH-1:0] vector_data,
+    input wire [WAVE_BITS+INDEX_BITS:0] vector_address,
+    input wire [N*VECTOR_BITS-1:0] vector_data,
     output wire [M-1:0] result_valid,
     output wire [M*SUM_BITS-1:0] results
 );
@@ -27,13 +37,26 @@ module bank_engine #(
   genvar pe;
   generate
     for (pe = 0; pe < M; pe = pe + 1) begin : pes
+      // Memory files are numbered with four digits.
+      localparam [7:0] THOUSANDS = 48 + pe / 1000 % 10;
+      localparam [7:0] HUNDREDS = 48 + pe / 100 % 10;
+      localparam [7:0] TENS = 48 + pe / 10 % 10;
+      localparam [7:0] ONES = 48 + pe % 10;
       bank_pe #(
           .N(N),
           .WIDTH(WIDTH),
+          .VECTOR_BITS(VECTOR_BITS),
           .INDEX_BITS(INDEX_BITS),
           .WAVE_BITS(WAVE_BITS),
           .SUM_BITS(SUM_BITS),
-          .DEPTH_BITS(DEPTH_BITS)
+          .DEPTH_BITS(DEPTH_BITS),
+          .WORDS(WORDS),
+          .PRELOADED(PRELOADED),
+          .INIT({WEIGHTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"}),
+          .WEIGHT_STYLE(WEIGHT_STYLE),
+          .WEIGHT_STYLE_INTEL(WEIGHT_STYLE_INTEL),
+          .VECTOR_STYLE(VECTOR_STYLE),
+          .VECTOR_STYLE_INTEL(VECTOR_STYLE_INTEL)
       ) element (
           .clk(clk),
           .start(start),
@@ -44,6 +67,7 @@ module bank_engine #(
           .weight_write(weight_write[pe]),
           .weight_address(weight_address),
           .weight_data(weight_data),
+          .half(half),
           .vector_write(vector_write),
           .vector_address(vector_address),
           .vector_data(vector_data),

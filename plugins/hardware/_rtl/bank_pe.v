@@ -1,15 +1,25 @@
 // One processing element of the bank engine: N lanes, one kept weight per lane and cycle.
 //
 // A weight word holds, from the top: end of row, wave, and for every lane an index and a value. Lane n reads its own
-// vector RAM at {wave, index}: bank `wave * N + n` of the row. Lanes without a weight in this word hold value 0.
+// vector RAM at {half, wave, index}: bank `wave * N + n` of the row. The vector RAM has two halves: while one is read,
+// the next vector is written to the other.
+// Lanes without a weight in this word hold value 0.
 // A result appears ceil(log2 N) + 3 cycles after the word that ends its row was issued.
 module bank_pe #(
     parameter N = 16,
     parameter WIDTH = 16,
+    parameter VECTOR_BITS = WIDTH,
     parameter INDEX_BITS = 5,
     parameter WAVE_BITS = 3,
     parameter SUM_BITS = 48,
     parameter DEPTH_BITS = 9,
+    parameter WORDS = 1 << DEPTH_BITS,
+    parameter PRELOADED = 0,
+    parameter INIT = "",
+    parameter WEIGHT_STYLE = "auto",
+    parameter WEIGHT_STYLE_INTEL = "",
+    parameter VECTOR_STYLE = "auto",
+    parameter VECTOR_STYLE_INTEL = "",
     parameter WORD_BITS = 1 + WAVE_BITS + N * (INDEX_BITS + WIDTH)
 ) (
     input wire clk,
@@ -22,9 +32,10 @@ module bank_pe #(
     input wire weight_write,
     input wire [DEPTH_BITS-1:0] weight_address,
     input wire [WORD_BITS-1:0] weight_data,
+    input wire half,
     input wire vector_write,
-    input wire [WAVE_BITS+INDEX_BITS-1:0] vector_address,
-    input wire [N*WIDTH-1:0] vector_data,
+    input wire [WAVE_BITS+INDEX_BITS:0] vector_address,
+    input wire [N*VECTOR_BITS-1:0] vector_data,
     output reg result_valid,
     output reg signed [SUM_BITS-1:0] result
 );
@@ -42,10 +53,16 @@ module bank_pe #(
 
   stream #(
       .WIDTH(WORD_BITS),
-      .DEPTH_BITS(DEPTH_BITS)
+      .DEPTH_BITS(DEPTH_BITS),
+      .WORDS(WORDS),
+      .PRELOADED(PRELOADED),
+      .INIT(INIT),
+      .STYLE(WEIGHT_STYLE),
+      .STYLE_INTEL(WEIGHT_STYLE_INTEL)
   ) weights (
       .clk(clk),
       .start(start),
+      .first({DEPTH_BITS{1'b0}}),
       .count(count),
       .write(weight_write),
       .write_address(weight_address),
@@ -56,40 +73,43 @@ module bank_pe #(
       .finished(finished)
   );
 
-  wire [N*2*WIDTH-1:0] products;
+  localparam PRODUCT_BITS = WIDTH + VECTOR_BITS;
+  wire [N*PRODUCT_BITS-1:0] products;
   genvar lane;
   generate
     for (lane = 0; lane < N; lane = lane + 1) begin : lanes
       wire [LANE_BITS-1:0] entry = word[lane*LANE_BITS+:LANE_BITS];
-      wire [WIDTH-1:0] read;
-      wire signed [WIDTH-1:0] operand = read;
+      wire [VECTOR_BITS-1:0] read;
+      wire signed [VECTOR_BITS-1:0] operand = read;
       reg signed [WIDTH-1:0] weight;
-      reg signed [2*WIDTH-1:0] product;
+      reg signed [PRODUCT_BITS-1:0] product;
 
       ram #(
-          .WIDTH(WIDTH),
-          .DEPTH_BITS(WAVE_BITS + INDEX_BITS)
+          .WIDTH(VECTOR_BITS),
+          .DEPTH_BITS(WAVE_BITS + INDEX_BITS + 1),
+          .STYLE(VECTOR_STYLE),
+          .STYLE_INTEL(VECTOR_STYLE_INTEL)
       ) vector (
           .clk(clk),
           .write(vector_write),
           .write_address(vector_address),
-          .write_data(vector_data[lane*WIDTH+:WIDTH]),
+          .write_data(vector_data[lane*VECTOR_BITS+:VECTOR_BITS]),
           .read(issue),
-          .read_address({wave, entry[LANE_BITS-1:WIDTH]}),
+          .read_address({half, wave, entry[LANE_BITS-1:WIDTH]}),
           .read_data(read)
       );
       always @(posedge clk) begin
         weight <= entry[WIDTH-1:0];
         product <= weight * operand;
       end
-      assign products[lane*2*WIDTH+:2*WIDTH] = product;
+      assign products[lane*PRODUCT_BITS+:PRODUCT_BITS] = product;
     end
   endgenerate
 
-  wire signed [2*WIDTH+LEVELS-1:0] sum;
+  wire signed [PRODUCT_BITS+LEVELS-1:0] sum;
   adder_tree #(
       .N(N),
-      .WIDTH(2 * WIDTH)
+      .WIDTH(PRODUCT_BITS)
   ) tree (
       .clk(clk),
       .terms(products),
@@ -99,7 +119,7 @@ module bank_pe #(
   // What is known of a word travels beside it: bit 0 is the word issued in the last cycle.
   reg [STAGES-1:0] issued, ends;
   reg signed [SUM_BITS-1:0] partial;
-  // Signed operands: the narrower sum is extended by its sign.
+  // Signed operands: a narrower sum is extended by its sign, a wider one wraps around.
   wire signed [SUM_BITS-1:0] total = partial + sum;
 
   always @(posedge clk) begin

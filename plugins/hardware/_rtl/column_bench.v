@@ -34,7 +34,7 @@ module column_bench;
   reg [DEPTH_BITS-1:0] weight_address = 0;
   reg [WORD_BITS-1:0] weight_data = 0;
   reg [G-1:0] vector_write = 0;
-  reg [COLUMN_BITS-1:0] vector_address = 0;
+  reg [COLUMN_BITS:0] vector_address = 0;
   reg [WIDTH-1:0] vector_data = 0;
   wire summed, result_valid;
   wire [P*SUM_BITS-1:0] results;
@@ -60,9 +60,10 @@ module column_bench;
       .weight_write(weight_write),
       .weight_address(weight_address),
       .weight_data(weight_data),
+      .half(1'b0),
       .vector_write(vector_write),
       .vector_address(vector_address),
-      .vector_data(vector_data),
+      .vector_data({G{vector_data}}),
       .summed(summed),
       .result_valid(result_valid),
       .results(results)
@@ -115,7 +116,7 @@ module column_bench;
         @(negedge clk);
         clear = 0;
         vector_write = {{(G - 1) {1'b0}}, 1'b1} << pe;
-        vector_address = at[COLUMN_BITS-1:0];
+        vector_address = at[COLUMN_BITS:0];
         vector_data = vector[base+at];
       end
       base = base + group_columns[pe];

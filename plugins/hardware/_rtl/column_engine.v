@@ -1,15 +1,26 @@
 // The column-FIFO engine: G groups of P processing elements. A group broadcasts its columns one after another to its
 // PEs, as soon as no FIFO is full; row r is on PE r mod P of every group. When all are done the partial sums of the
-// groups are added, P rows per cycle.
+// groups are added, P rows per cycle. The vector RAM has two halves: while one is read, the next vector is written to
+// the other. Where PRELOADED is set, PE p of group g holds the words of the file WEIGHTS followed by g * P + p and `.hex`.
 module column_engine #(
     parameter G = 1,
     parameter P = 8,
     parameter WIDTH = 16,
+    parameter VECTOR_BITS = WIDTH,
     parameter ROW_BITS = 7,
     parameter SUM_BITS = 48,
     parameter DEPTH_BITS = 9,
     parameter COLUMN_BITS = 8,
     parameter FIFO_BITS = 3,
+    parameter WORDS = 1 << DEPTH_BITS,
+    parameter PRELOADED = 0,
+    parameter WEIGHTS = "",
+    parameter WEIGHT_STYLE = "auto",
+    parameter WEIGHT_STYLE_INTEL = "",
+    parameter VECTOR_STYLE = "auto",
+    parameter VECTOR_STYLE_INTEL = "",
+    parameter SUM_STYLE = "auto",
+    parameter SUM_STYLE_INTEL = "",
     parameter WORD_BITS = 1 + ROW_BITS + WIDTH
 ) (
     input wire clk,
@@ -24,9 +35,10 @@ module column_engine #(
     input wire [G*P-1:0] weight_write,
     input wire [DEPTH_BITS-1:0] weight_address,
     input wire [WORD_BITS-1:0] weight_data,
+    input wire half,
     input wire [G-1:0] vector_write,
-    input wire [COLUMN_BITS-1:0] vector_address,
-    input wire [WIDTH-1:0] vector_data,
+    input wire [COLUMN_BITS:0] vector_address,
+    input wire [G*VECTOR_BITS-1:0] vector_data,
     output wire summed,
     output reg result_valid,
     output wire [P*SUM_BITS-1:0] results
@@ -44,19 +56,22 @@ module column_engine #(
   generate
     for (group = 0; group < G; group = group + 1) begin : groups
       wire valid;
-      wire [WIDTH-1:0] activation;
+      wire [VECTOR_BITS-1:0] activation;
       wire broadcast = valid && full[group*P+:P] == 0;
 
       stream #(
-          .WIDTH(WIDTH),
-          .DEPTH_BITS(COLUMN_BITS)
+          .WIDTH(VECTOR_BITS),
+          .DEPTH_BITS(COLUMN_BITS + 1),
+          .STYLE(VECTOR_STYLE),
+          .STYLE_INTEL(VECTOR_STYLE_INTEL)
       ) vector (
           .clk(clk),
           .start(start),
-          .count(columns[group*(COLUMN_BITS+1)+:COLUMN_BITS+1]),
+          .first({half, {COLUMN_BITS{1'b0}}}),
+          .count({1'b0, columns[group*(COLUMN_BITS+1)+:COLUMN_BITS+1]}),
           .write(vector_write[group]),
           .write_address(vector_address),
-          .write_data(vector_data),
+          .write_data(vector_data[group*VECTOR_BITS+:VECTOR_BITS]),
           .take(broadcast),
           .valid(valid),
           .word(activation),
@@ -64,12 +79,25 @@ module column_engine #(
       );
 
       for (pe = 0; pe < P; pe = pe + 1) begin : pes
+        // Memory files are numbered with four digits.
+        localparam [7:0] THOUSANDS = 48 + (group * P + pe) / 1000 % 10;
+        localparam [7:0] HUNDREDS = 48 + (group * P + pe) / 100 % 10;
+        localparam [7:0] TENS = 48 + (group * P + pe) / 10 % 10;
+        localparam [7:0] ONES = 48 + (group * P + pe) % 10;
         column_pe #(
             .WIDTH(WIDTH),
+            .VECTOR_BITS(VECTOR_BITS),
             .ROW_BITS(ROW_BITS),
             .SUM_BITS(SUM_BITS),
             .DEPTH_BITS(DEPTH_BITS),
-            .FIFO_BITS(FIFO_BITS)
+            .FIFO_BITS(FIFO_BITS),
+            .WORDS(WORDS),
+            .PRELOADED(PRELOADED),
+            .INIT({WEIGHTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"}),
+            .WEIGHT_STYLE(WEIGHT_STYLE),
+            .WEIGHT_STYLE_INTEL(WEIGHT_STYLE_INTEL),
+            .SUM_STYLE(SUM_STYLE),
+            .SUM_STYLE_INTEL(SUM_STYLE_INTEL)
         ) element (
             .clk(clk),
             .start(start),

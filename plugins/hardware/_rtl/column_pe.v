@@ -5,10 +5,18 @@
 // the column up, which frees the entry. Sums stand in a RAM; a sum written in the last cycle is forwarded.
 module column_pe #(
     parameter WIDTH = 16,
+    parameter VECTOR_BITS = WIDTH,
     parameter ROW_BITS = 7,
     parameter SUM_BITS = 48,
     parameter DEPTH_BITS = 9,
     parameter FIFO_BITS = 3,
+    parameter WORDS = 1 << DEPTH_BITS,
+    parameter PRELOADED = 0,
+    parameter INIT = "",
+    parameter WEIGHT_STYLE = "auto",
+    parameter WEIGHT_STYLE_INTEL = "",
+    parameter SUM_STYLE = "auto",
+    parameter SUM_STYLE_INTEL = "",
     parameter WORD_BITS = 1 + ROW_BITS + WIDTH
 ) (
     input wire clk,
@@ -22,7 +30,7 @@ module column_pe #(
     input wire [FIFO_BITS:0] fifo_depth,
     input wire [1:0] full_flag,
     input wire push,
-    input wire signed [WIDTH-1:0] activation,
+    input wire signed [VECTOR_BITS-1:0] activation,
     output wire full,
     output wire idle,
     // Reads a sum, whose place is zero two cycles later; only while idle.
@@ -30,20 +38,21 @@ module column_pe #(
     input wire [ROW_BITS-1:0] drain_row,
     output wire signed [SUM_BITS-1:0] drained
 );
+  localparam PRODUCT_BITS = WIDTH + VECTOR_BITS;
   wire word_valid, finished;
   wire [WORD_BITS-1:0] word;
   wire last = word[WORD_BITS-1];
 
-  reg signed [WIDTH-1:0] waiting[0:(1<<FIFO_BITS)-1];
+  reg signed [VECTOR_BITS-1:0] waiting[0:(1<<FIFO_BITS)-1];
   reg [FIFO_BITS-1:0] head, tail;
   reg [FIFO_BITS:0] entries;
-  reg signed [WIDTH-1:0] held;
+  reg signed [VECTOR_BITS-1:0] held;
   reg busy, almost_full;
 
   // A column's first weight is issued in the cycle in which its entry leaves the FIFO.
   wire issue = word_valid && (busy || entries != 0);
   wire pop = issue && !busy;
-  wire signed [WIDTH-1:0] operand = busy ? held : waiting[head];
+  wire signed [VECTOR_BITS-1:0] operand = busy ? held : waiting[head];
 
   wire [FIFO_BITS:0] entries_next = push == pop ? entries : push ? entries + 1'b1 : entries - 1'b1;
 
@@ -51,10 +60,16 @@ module column_pe #(
 
   stream #(
       .WIDTH(WORD_BITS),
-      .DEPTH_BITS(DEPTH_BITS)
+      .DEPTH_BITS(DEPTH_BITS),
+      .WORDS(WORDS),
+      .PRELOADED(PRELOADED),
+      .INIT(INIT),
+      .STYLE(WEIGHT_STYLE),
+      .STYLE_INTEL(WEIGHT_STYLE_INTEL)
   ) weights (
       .clk(clk),
       .start(start),
+      .first({DEPTH_BITS{1'b0}}),
       .count(count),
       .write(weight_write),
       .write_address(weight_address),
@@ -86,20 +101,25 @@ module column_pe #(
   // Operands, product, read-modify-write of the sum.
   reg valid_1, valid_2, valid_3, clear;
   reg [ROW_BITS-1:0] row_1, row_2, row_3, clear_row;
-  reg signed [WIDTH-1:0] weight_1, operand_1;
-  reg signed [2*WIDTH-1:0] product;
+  reg signed [WIDTH-1:0] weight_1;
+  reg signed [VECTOR_BITS-1:0] operand_1;
+  reg signed [PRODUCT_BITS-1:0] product;
   reg signed [SUM_BITS-1:0] sum_3;
   wire [SUM_BITS-1:0] stored;
   // The RAM was read while the word before this one was being written.
   wire signed [SUM_BITS-1:0] previous = valid_3 && row_3 == row_2 ? sum_3 : stored;
-  wire signed [SUM_BITS-1:0] sum = previous + {{(SUM_BITS - 2 * WIDTH) {product[2*WIDTH-1]}}, product};
+  // A narrower product is extended by its sign, a wider one wraps around.
+  wire [SUM_BITS+PRODUCT_BITS-1:0] term = {{SUM_BITS{product[PRODUCT_BITS-1]}}, product};
+  wire signed [SUM_BITS-1:0] sum = previous + term[SUM_BITS-1:0];
 
   assign idle = finished && !valid_1 && !valid_2;
   assign drained = stored;
 
   ram #(
       .WIDTH(SUM_BITS),
-      .DEPTH_BITS(ROW_BITS)
+      .DEPTH_BITS(ROW_BITS),
+      .STYLE(SUM_STYLE),
+      .STYLE_INTEL(SUM_STYLE_INTEL)
   ) sums (
       .clk(clk),
       .write(valid_2 || clear),

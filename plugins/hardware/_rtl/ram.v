@@ -1,8 +1,15 @@
 // A RAM with one write port and one registered read port: what FPGA block RAM is.
 // A word read in the same cycle in which it is written is the old one; no user relies on that.
+// What it holds at power-up comes from INIT where PRELOADED is set; a RAM that nobody writes is then a ROM.
+// STYLE is Vivado's (auto, block, distributed), STYLE_INTEL Quartus's (M20K, MLAB; empty leaves it open).
 module ram #(
     parameter WIDTH = 16,
-    parameter DEPTH_BITS = 8
+    parameter DEPTH_BITS = 8,
+    parameter WORDS = 1 << DEPTH_BITS,
+    parameter PRELOADED = 0,
+    parameter INIT = "",
+    parameter STYLE = "auto",
+    parameter STYLE_INTEL = ""
 ) (
     input wire clk,
     input wire write,
@@ -12,7 +19,14 @@ module ram #(
     input wire [DEPTH_BITS-1:0] read_address,
     output reg [WIDTH-1:0] read_data
 );
-  reg [WIDTH-1:0] words[0:(1<<DEPTH_BITS)-1];
+  (* ram_style = STYLE, ramstyle = STYLE_INTEL *)
+  reg [WIDTH-1:0] words[0:WORDS-1];
+
+  generate
+    if (PRELOADED) begin : preloaded
+      initial $readmemh(INIT, words);
+    end
+  endgenerate
 
   always @(posedge clk) begin
     if (write) words[write_address] <= write_data;

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache as cached
 from pathlib import Path
@@ -23,6 +23,7 @@ from harness.api import HarnessError, Mask, ShapeError
 
 from ..engines.bank.counts import split
 from ..engines.column_fifo.recurrence import FullFlag
+from .packing import BankWords, bits, column_streams, lines
 
 Simulator = Literal["verilator", "icarus"]
 Bench = Literal["bank", "column"]
@@ -45,7 +46,7 @@ _VALUE_BITS, _SUM_BITS = 16, 48
 _BANK_INDEX_BITS, _BANK_WAVE_BITS, _BANK_DEPTH_BITS, _BANK_ROW_BITS = 6, 4, 12, 14
 _COLUMN_ROW_BITS, _COLUMN_DEPTH_BITS, _COLUMN_COLUMN_BITS, _COLUMN_FIFO_BITS = 9, 14, 11, 4
 
-_FULL_FLAGS: dict[FullFlag, int] = {"registered": 0, "same_cycle": 1, "late": 2}
+FULL_FLAGS: dict[FullFlag, int] = {"registered": 0, "same_cycle": 1, "late": 2}
 
 _LONGEST_S = 300
 """Seconds after which a build or a simulation is given up."""
@@ -73,8 +74,12 @@ class RtlRun:
 
 def find_simulator() -> Simulator | None:
     """The simulator to use: Verilator 5 or later, else Icarus, else None."""
-    found = (name for name, commands in _COMMANDS.items() if all(map(shutil.which, commands)))
-    return next((name for name in found if _is_recent(name)), None)
+    return next(filter(is_installed, _COMMANDS), None)
+
+
+def is_installed(simulator: Simulator) -> bool:
+    """Whether a simulator is there, works and is not too old."""
+    return all(map(shutil.which, _COMMANDS[simulator])) and _is_recent(simulator)
 
 
 def simulator_version(simulator: Simulator) -> str:
@@ -93,7 +98,7 @@ def simulator_version(simulator: Simulator) -> str:
 
 @cached
 def _said_of_itself(*command: str) -> str:
-    return _call(command, None)
+    return call(command, None)
 
 
 def _is_recent(simulator: Simulator) -> bool:
@@ -148,16 +153,15 @@ def run_bank(
     _fits("columns per bank", longest, 1 << _BANK_INDEX_BITS)
     weights, vector = _operands(mask, seed)
     starts = split(cols, banks)
-    streams = [
-        [word for row in weights[pe::pes] for word in _bank_row(row, starts, lanes)] for pe in range(min(pes, rows))
-    ]
+    form = BankWords(tuple(starts), lanes, _VALUE_BITS, _BANK_INDEX_BITS, _BANK_WAVE_BITS)
+    streams = [[word for row in weights[pe::pes] for word in form.row(row, row != 0)] for pe in range(min(pes, rows))]
     # PEs without a row have a stream all the same, which ends at once.
     streams += [[] for _ in range(pes - len(streams))]
     _fits("words per PE", max(map(len, streams)), 1 << _BANK_DEPTH_BITS)
     files = {
-        "words": _lines(word for stream in streams for word in stream),
-        "counts": _lines(map(len, streams)),
-        "vector": _lines(_bank_vector(vector, starts, lanes)),
+        "words": lines(word for stream in streams for word in stream),
+        "counts": lines(map(len, streams)),
+        "vector": lines(form.vector(vector, 1 << _BANK_INDEX_BITS, _VALUE_BITS)),
         "expected": _expected(weights, vector),
     }
     bench = _build("bank", {"M": pes, "N": lanes}, cache, simulator)
@@ -199,22 +203,19 @@ def run_column(
     _fits("columns per group", -(-cols // groups), (1 << _COLUMN_COLUMN_BITS) - 1)
     _fits("FIFO slots", depth, 1 << _COLUMN_FIFO_BITS)
     weights, vector = _operands(mask, seed)
-    # Column by column, as they are broadcast; rows are dealt to PEs one by one.
-    streams = [
-        [word for column in weights[pe::pes, group::groups].T for word in _column_words(column)]
-        for group in range(groups)
-        for pe in range(pes)
-    ]
+    streams = column_streams(weights, weights != 0, pes, groups, _VALUE_BITS, _COLUMN_ROW_BITS)
     _fits("words per PE", max(map(len, streams)), 1 << _COLUMN_DEPTH_BITS)
     files = {
-        "words": _lines(word for stream in streams for word in stream),
-        "counts": _lines(map(len, streams)),
-        "columns": _lines(len(range(group, cols, groups)) for group in range(groups)),
-        "vector": _lines(_bits(value) for group in range(groups) for value in vector[group::groups].tolist()),
+        "words": lines(word for stream in streams for word in stream),
+        "counts": lines(map(len, streams)),
+        "columns": lines(len(range(group, cols, groups)) for group in range(groups)),
+        "vector": lines(
+            bits(value, _VALUE_BITS) for group in range(groups) for value in vector[group::groups].tolist()
+        ),
         "expected": _expected(weights, vector),
     }
     bench = _build("column", {"G": groups, "P": pes}, cache, simulator)
-    return bench.run(files, {"rows": rows, "depth": depth, "full_flag": _FULL_FLAGS[full_flag]})
+    return bench.run(files, {"rows": rows, "depth": depth, "full_flag": FULL_FLAGS[full_flag]})
 
 
 def _operands(mask: Mask, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -226,64 +227,8 @@ def _operands(mask: Mask, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int6
     return np.asarray(weights), generator.integers(-top, top, mask.shape[1:])
 
 
-def _bank_row(row: NDArray[np.int64], starts: list[int], lanes: int) -> list[int]:
-    """The words of one row: wave by wave, as many as its fullest bank has weights; one word if it has none at all."""
-    banks = [
-        # Addresses start anew in every bank, so that an index needs the bits of one bank only.
-        [(index, value) for index, value in enumerate(bank.tolist()) if value]
-        for bank in np.split(row, starts[1:])
-    ]
-    words = []
-    for wave, first in enumerate(range(0, len(banks), lanes)):
-        filled = banks[first : first + lanes]
-        for slot in range(max(map(len, filled))):
-            # A lane whose bank is through multiplies by zero: the word has a field for it all the same.
-            entries = [bank[slot] if slot < len(bank) else (0, 0) for bank in filled]
-            words.append(_bank_word(wave, entries, lanes))
-    words = words or [_bank_word(0, [], lanes)]
-    words[-1] |= 1 << (_BANK_WAVE_BITS + lanes * (_BANK_INDEX_BITS + _VALUE_BITS))  # the end of the row
-    return words
-
-
-def _bank_word(wave: int, entries: Sequence[tuple[int, int]], lanes: int) -> int:
-    width = _BANK_INDEX_BITS + _VALUE_BITS
-    word = wave << (lanes * width)
-    for lane, (index, value) in enumerate(entries):
-        word |= ((index << _VALUE_BITS) | _bits(value)) << (lane * width)
-    return word
-
-
-def _bank_vector(vector: NDArray[np.int64], starts: list[int], lanes: int) -> list[int]:
-    """What the vector RAMs of all lanes hold at each address {wave, index}."""
-    # Every lane has a RAM of its own; all are loaded from one file, lane beside lane.
-    words = [0] * (1 << (_BANK_WAVE_BITS + _BANK_INDEX_BITS))
-    for bank, values in enumerate(np.split(vector, starts[1:])):
-        wave, lane = divmod(bank, lanes)
-        for index, value in enumerate(values.tolist()):
-            words[(wave << _BANK_INDEX_BITS) + index] |= _bits(value) << (lane * _VALUE_BITS)
-    return words
-
-
-def _column_words(column: NDArray[np.int64]) -> list[int]:
-    """The words of one column on one PE: its weights, or a dummy."""
-    # A column without weights takes a word: the PE has to see where it ends.
-    kept = [(row, value) for row, value in enumerate(column.tolist()) if value] or [(0, 0)]
-    words = [(row << _VALUE_BITS) | _bits(value) for row, value in kept]
-    words[-1] |= 1 << (_COLUMN_ROW_BITS + _VALUE_BITS)  # the end of the column
-    return words
-
-
 def _expected(weights: NDArray[np.int64], vector: NDArray[np.int64]) -> str:
-    return _lines(_bits(value, _SUM_BITS) for value in (weights @ vector).tolist())
-
-
-def _bits(value: int, width: int = _VALUE_BITS) -> int:
-    """A signed number as two's complement."""
-    return value & ((1 << width) - 1)
-
-
-def _lines(words: Iterable[int]) -> str:
-    return "".join(f"{word:x}\n" for word in words)
+    return lines(bits(value, _SUM_BITS) for value in (weights @ vector).tolist())
 
 
 def _fits(what: str, got: int, most: int) -> None:
@@ -303,8 +248,7 @@ class _Built:
             arguments = [f"+{name}={name}.hex" for name in files] + [
                 f"+{key}={value}" for key, value in numbers.items()
             ]
-            printed = _call([*self.command, *arguments], Path(folder))
-        # The bench compares every result itself, so that one line tells all.
+            printed = call([*self.command, *arguments], Path(folder))
         answer = _ANSWER.search(printed)
         if answer is None:
             raise HarnessError(
@@ -334,7 +278,7 @@ def _build(bench: Bench, sizes: Mapping[str, int], cache: Path | None, simulator
         # Built beside its place and renamed: another process never sees half of it.
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             made = Path(folder, "bench")
-            _call(_compile_command(simulator, f"{bench}_bench", sizes, sources, made), Path(folder))
+            call(_compile_command(simulator, f"{bench}_bench", sizes, sources, made), Path(folder))
             os.replace(made, target)
     # -n: a simulation that stops ends there, instead of waiting at a prompt.
     return _Built((str(target),) if simulator == "verilator" else ("vvp", "-n", str(target)), simulator)
@@ -357,14 +301,21 @@ def _compile_command(
     ]  # fmt: skip
 
 
-def _call(command: Sequence[str], folder: Path | None) -> str:
+def call(command: Sequence[str], folder: Path | None, *, may_fail: bool = False) -> str:
     """What a program prints.
+
+    Args:
+        command: the program and its arguments.
+        folder: where it runs.
+        may_fail: whether an exit code other than 0 is an answer, too.
 
     Raises:
         HarnessError: it cannot be started, fails or takes too long.
     """
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_LONGEST_S, check=True)
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=_LONGEST_S, check=not may_fail
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HarnessError(
             f"{Path(command[0]).name} should run to its end, got: {error}; check its installation"

@@ -1,11 +1,17 @@
-// Words of a RAM from address 0 on, one per cycle without gaps, each held until it is taken.
+// Words of a RAM from address `first` on, one per cycle without gaps, each held until it is taken.
 // `start` in cycle 0 makes the first word valid in cycle 2.
 module stream #(
     parameter WIDTH = 16,
-    parameter DEPTH_BITS = 8
+    parameter DEPTH_BITS = 8,
+    parameter WORDS = 1 << DEPTH_BITS,
+    parameter PRELOADED = 0,
+    parameter INIT = "",
+    parameter STYLE = "auto",
+    parameter STYLE_INTEL = ""
 ) (
     input wire clk,
     input wire start,
+    input wire [DEPTH_BITS-1:0] first,
     input wire [DEPTH_BITS:0] count,
     input wire write,
     input wire [DEPTH_BITS-1:0] write_address,
@@ -25,7 +31,12 @@ module stream #(
 
   ram #(
       .WIDTH(WIDTH),
-      .DEPTH_BITS(DEPTH_BITS)
+      .DEPTH_BITS(DEPTH_BITS),
+      .WORDS(WORDS),
+      .PRELOADED(PRELOADED),
+      .INIT(INIT),
+      .STYLE(STYLE),
+      .STYLE_INTEL(STYLE_INTEL)
   ) memory (
       .clk(clk),
       .write(write),
@@ -38,7 +49,7 @@ module stream #(
 
   always @(posedge clk) begin
     if (start) begin
-      address <= 0;
+      address <= first;
       left <= count;
       valid <= 0;
     end else if (fetch) begin
