@@ -13,7 +13,7 @@ from harness.api.backend import (
 )
 from harness.api.blame import is_own, theirs
 from harness.api.check import StudyCheck
-from harness.api.circuit import BenchRun, Circuit, Operands, requantised
+from harness.api.circuit import BenchRun, Operands, requantised
 from harness.api.column import ReportColumn, ReportRow
 from harness.api.component import API_VERSION, Component, Frozen, JsonValue, Kind, hookimpl, nested
 from harness.api.engine import (
@@ -31,7 +31,7 @@ from harness.api.engine import (
     exact_sum,
 )
 from harness.api.files import data_places, open_plain, read_plain, read_plain_text
-from harness.api.hardware import Cost, HardwareModel, Origin, Workload
+from harness.api.hardware import Circuit, Cost, HardwareModel, Origin, Workload
 from harness.api.layers import Cell, EvaluatedByLayers, LayerArithmetic, Recurrence, Window
 from harness.api.native import ListedTensor, NativeModel, OwnModel, Place, opened_here
 from harness.api.network import (

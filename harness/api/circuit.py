@@ -1,12 +1,10 @@
-"""Circuits: the Verilog of one layer on an engine, with its memories, its vectors, and what it should answer."""
+"""The integers of one layer for a circuit, and what the circuit's bench found."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api.hardware import Cost
 from harness.api.number_format import NumberFormat
 
 Integers = NDArray[np.int64]
@@ -89,25 +87,6 @@ def requantised(sums: Integers, shifts: Integers, bits: int) -> Integers:
     rounded = (sums >> right) + np.where(right > 0, (sums >> np.maximum(right - 1, 0)) & 1, 0)
     moved = np.where(left > 0, np.clip(rounded, -(1 << reach), 1 << reach) << left, rounded)
     return np.clip(moved, -top - 1, top)
-
-
-@dataclass(frozen=True, eq=False)
-class Circuit:
-    """A design as files.
-
-    Args:
-        top: name of its top module.
-        files: their texts, by path within the design's folder.
-        cost: what the hardware model says of the design.
-        cycles: clock cycles from the start of a product to its last result, as the design should take.
-        told: facts for a reader: name and value.
-    """
-
-    top: str
-    files: Mapping[str, str]
-    cost: Cost
-    cycles: int
-    told: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

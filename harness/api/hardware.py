@@ -4,12 +4,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from harness.api.circuit import BenchRun, Operands
 from harness.api.component import Component, Frozen, JsonValue
 from harness.api.engine import Engine
 from harness.api.network import Convolution, Network, Tensor
@@ -17,9 +18,6 @@ from harness.api.number_format import NumberFormat
 from harness.api.validation import Check
 from harness.arrays import Mask
 from harness.errors import SpecError
-
-if TYPE_CHECKING:
-    from harness.api.circuit import BenchRun, Circuit, Operands
 
 Origin = Literal["measured", "modelled", "published"]
 
@@ -135,6 +133,25 @@ class Cost(Frozen):
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, eq=False)
+class Circuit:
+    """A design as files.
+
+    Args:
+        top: name of its top module.
+        files: their texts, by path within the design's folder.
+        cost: what the hardware model says of the design.
+        cycles: clock cycles from the start of a product to its last result, as the design should take.
+        told: facts for a reader: name and value.
+    """
+
+    top: str
+    files: Mapping[str, str]
+    cost: Cost
+    cycles: int
+    told: Mapping[str, str] = field(default_factory=dict)
+
+
 class HardwareModel(Component):
     """An accelerator whose cost can be computed from masks."""
 
@@ -158,7 +175,7 @@ class HardwareModel(Component):
         """
         return (self.cost(workload),)
 
-    def circuit(self, workload: Workload, operands: "Operands") -> "Circuit":
+    def circuit(self, workload: Workload, operands: Operands) -> Circuit:
         """The design that `cost` finds for one layer, as Verilog with the layer's memories and a bench of its own.
 
         Args:
@@ -170,7 +187,7 @@ class HardwareModel(Component):
         """
         raise SpecError(f"{self.label()} has no Verilog; name an engine that has, as cycle_simulator's bank")
 
-    def simulated(self, folder: Path) -> "BenchRun | None":
+    def simulated(self, folder: Path) -> BenchRun | None:
         """Run the bench of a circuit whose files are in a folder; None where no simulator is installed.
 
         Raises:

@@ -22,7 +22,7 @@ import typer
 
 import harness
 from harness import _text
-from harness.cli import data, experiment, hardware, inspect, judgement, plugins, results, store
+from harness.cli import data, emit, experiment, hardware, inspect, judgement, plugins, results, store
 from harness.cli._common import explained
 
 EPILOG = (
@@ -63,6 +63,7 @@ judgement.register(app)
 inspect.register(app)
 store.register(app)
 app.add_typer(data.app, name="data")
+hardware.app.command()(emit.emit)
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(plugins.app, name="plugins")
 

@@ -189,12 +189,12 @@ def cost(
     from harness.discovery.finding import discover
 
     given = _given(file, workload, layout, banks, output_size, activation_density)
-    parameters = _parameters(
+    parameters = parameters_of(
         settings, device=device, multipliers=multipliers, weight_bits=weight_bits, activation_bits=act_bits,
         accumulator_bits=acc_bits, clock_mhz=clock, bandwidth_gbytes_per_s=bandwidth, inputs=inputs,
     )  # fmt: skip
     registry = discover(files=plugin or ())
-    request = _request(registry.names("hardware"), model, engine, parameters)
+    request = request_of(registry.names("hardware"), model, engine, parameters)
     report = costs.report(registry, given.workload, request, costs.Load(batch, steps), given.told())
     _print_costs(report, CostFormat.json if as_json else form)
     return 0 if report.is_costed else EXIT_CELL_FAILED
@@ -270,12 +270,12 @@ def sweep(
     for path in output or ():
         designs.check_output(path)
     given = _given(file, workload, layout, banks, output_size, activation_density)
-    parameters = _parameters(
+    parameters = parameters_of(
         settings, device=device, weight_bits=weight_bits, activation_bits=act_bits, accumulator_bits=acc_bits,
         bandwidth_gbytes_per_s=bandwidth, inputs=inputs,
     )  # fmt: skip
     registry = discover(files=plugin or ())
-    request = _request(registry.names("hardware"), model, engine, parameters)
+    request = request_of(registry.names("hardware"), model, engine, parameters)
     with stderr().status("costing designs"):  # shown in a terminal only
         points = designs.sweep(registry, given.workload, request, grid)
     for path in output or ():
@@ -383,7 +383,7 @@ def _fraction(text: str) -> float:
         ) from None
 
 
-def _parameters(settings: list[str] | None, **options: "JsonValue") -> "Entry":
+def parameters_of(settings: list[str] | None, **options: "JsonValue") -> "Entry":
     """The parameters of the models that the command names."""
     from harness.api import SpecError
     from harness.costing.entries import assignments
@@ -400,9 +400,10 @@ def _parameters(settings: list[str] | None, **options: "JsonValue") -> "Entry":
     return given
 
 
-def _request(
+def request_of(
     known: tuple[str, ...], models: list[str] | None, engines: list[str] | None, parameters: Mapping[str, "JsonValue"]
 ) -> "Request":
+    """Which models and engines the command asks."""
     from harness.costing.costs import Request
     from harness.costing.entries import engine_entry
 

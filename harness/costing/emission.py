@@ -98,9 +98,7 @@ def file_operands(
         top = (1 << (number_format.weight_bits - 1)) - 1
         signs = 1 - 2 * generator.integers(2, size=mask.shape)
         integers, rows = generator.integers(1, top + 1, mask.shape) * signs * mask, np.zeros(len(mask), dtype=np.int64)
-        origin = (
-            f"Weights: drawn with seed {draw.seed}, since {path.name} has no values for {names}; its masks are real."
-        )
+        origin = f"Weights: drawn with seed {draw.seed} on the masks of {names}, of which {path.name} has no values."
     return _drawn(workload.tensors[0].layer, integers.astype(np.int64), rows, number_format, output_bits, draw, origin)
 
 
@@ -176,9 +174,7 @@ def check_folder(folder: Path) -> None:
         SpecError: something is there already.
     """
     if folder.is_symlink() or (folder.exists() and not (folder.is_dir() and not any(folder.iterdir()))):
-        raise SpecError(
-            f"--output: expected a folder that is not there yet, or an empty one, got {folder}; name another"
-        )
+        raise SpecError(f"--output: expected a folder that is not there, or an empty one, got {folder}; name another")
 
 
 def emit(model: HardwareModel, workload: Workload, operands: Operands, folder: Path) -> Emitted:

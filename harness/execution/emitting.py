@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from harness.api import (
-    Embedding,
     Network,
     NumberFormat,
     NumPyOperations,
@@ -18,6 +17,7 @@ from harness.api import (
     batch_rng,
 )
 from harness.costing.emission import one_layer
+from harness.data import data_folder
 from harness.discovery.asking import loaded
 from harness.execution.collect import output_pixels
 from harness.execution.export import finished
@@ -65,7 +65,7 @@ def cell_model(store: Path, text: str, run: str | None, data_dir: Path | None) -
     record, state = finished(store, found.record.cell)
     experiment = experiment_of(found.folder, only=[record.cell])
     (cell,) = experiment.cells
-    problem = loaded(cell.task, data_dir or experiment.data_dir)
+    problem = loaded(cell.task, data_folder(data_dir or experiment.data_dir))
     network = problem.network
     if not isinstance(network, Network):
         raise SpecError(

@@ -1,7 +1,8 @@
 // A whole matrix-vector product on the bank engine: vectors in, results of the next layer's numbers out.
 //
 // x: WAVES * LONGEST beats of N elements; element n of beat w * LONGEST + i is element i of bank w * N + n, zero where a
-// bank has none. y: ceil(ROWS / M) beats of M values, see output_stage.v.
+// bank has none. y: ceil(ROWS / M) beats of M values, row r being value r mod M of
+// beat r / M; what the last beat has beyond the last row is zero.
 module bank_accelerator #(
     parameter M = 4,
     parameter N = 16,
@@ -43,11 +44,19 @@ module bank_accelerator #(
   localparam INDEX_BITS = LONGEST > 1 ? $clog2(LONGEST) : 1;
   localparam WAVE_BITS = WAVES > 1 ? $clog2(WAVES) : 1;
 
-  wire start, finished, write, write_half, read_half, result_half, drain, drain_half, drained;
+  localparam BEATS = (ROWS + M - 1) / M;
+  localparam ROW_BITS = BEATS > 1 ? $clog2(BEATS) : 1;
+
+  wire start, write, write_half, read_half, result_half, drain, drain_half;
   wire [INDEX_BITS-1:0] index;
   wire [WAVE_BITS-1:0] wave;
-  wire [M-1:0] result_valid;
-  wire [M*SUM_BITS-1:0] results;
+  wire [M-1:0] complete, there, at_end;
+  wire together = &at_end;
+  wire finished = &complete;
+  wire take = y_valid && y_ready;
+  wire drained = take && y_last;
+
+  assign y_valid = there[0];
 
   sequencer #(
       .BEATS(WAVES * LONGEST),
@@ -76,62 +85,86 @@ module bank_accelerator #(
       .cycles(cycles)
   );
 
-  bank_engine #(
-      .M(M),
-      .N(N),
-      .WIDTH(WEIGHT_BITS),
-      .VECTOR_BITS(VECTOR_BITS),
-      .INDEX_BITS(INDEX_BITS),
-      .WAVE_BITS(WAVE_BITS),
-      .SUM_BITS(SUM_BITS),
-      .DEPTH_BITS(DEPTH_BITS),
-      .WORDS(WORDS),
-      .PRELOADED(1),
-      .WEIGHTS(WEIGHTS),
-      .WEIGHT_STYLE(WEIGHT_STYLE),
-      .WEIGHT_STYLE_INTEL(WEIGHT_STYLE_INTEL),
-      .VECTOR_STYLE(VECTOR_STYLE),
-      .VECTOR_STYLE_INTEL(VECTOR_STYLE_INTEL)
-  ) engine (
-      .clk(clk),
-      // A reset is a start with nothing to do.
-      .start(start || rst),
-      .lockstep(LOCKSTEP != 0),
-      .counts(rst ? {(M * (DEPTH_BITS + 1)) {1'b0}} : COUNTS),
-      .weight_write({M{1'b0}}),
-      .weight_address({DEPTH_BITS{1'b0}}),
-      .weight_data({(1 + WAVE_BITS + N * (INDEX_BITS + WEIGHT_BITS)) {1'b0}}),
-      .half(read_half),
-      .vector_write(write),
-      .vector_address({write_half, wave, index}),
-      .vector_data(x_data),
-      .result_valid(result_valid),
-      .results(results)
-  );
+  // Processing elements and their ways out side by side, as bank_engine.v has them.
+  genvar pe;
+  generate
+    for (pe = 0; pe < M; pe = pe + 1) begin : pes
+      // Memory files are numbered with four digits.
+      localparam [7:0] THOUSANDS = 48 + pe / 1000 % 10;
+      localparam [7:0] HUNDREDS = 48 + pe / 100 % 10;
+      localparam [7:0] TENS = 48 + pe / 10 % 10;
+      localparam [7:0] ONES = 48 + pe % 10;
+      wire result_valid;
+      wire [SUM_BITS-1:0] result;
 
-  output_stage #(
-      .P(M),
-      .ROWS(ROWS),
-      .SUM_BITS(SUM_BITS),
-      .OUT_BITS(OUT_BITS),
-      .LEFT(LEFT),
-      .SHIFT(SHIFT),
-      .PER_ROW(PER_ROW),
-      .CONSTANTS(CONSTANTS)
-  ) outputs (
+      bank_pe #(
+          .N(N),
+          .WIDTH(WEIGHT_BITS),
+          .VECTOR_BITS(VECTOR_BITS),
+          .INDEX_BITS(INDEX_BITS),
+          .WAVE_BITS(WAVE_BITS),
+          .SUM_BITS(SUM_BITS),
+          .DEPTH_BITS(DEPTH_BITS),
+          .WORDS(WORDS),
+          .PRELOADED(1),
+          .INIT({WEIGHTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"}),
+          .WEIGHT_STYLE(WEIGHT_STYLE),
+          .WEIGHT_STYLE_INTEL(WEIGHT_STYLE_INTEL),
+          .VECTOR_STYLE(VECTOR_STYLE),
+          .VECTOR_STYLE_INTEL(VECTOR_STYLE_INTEL)
+      ) element (
+          .clk(clk),
+          // A reset is a start with nothing to do.
+          .start(start || rst),
+          .count(rst ? {(DEPTH_BITS + 1) {1'b0}} : COUNTS[pe*(DEPTH_BITS+1)+:DEPTH_BITS+1]),
+          .lockstep(LOCKSTEP != 0),
+          .together(together),
+          .at_end(at_end[pe]),
+          .weight_write(1'b0),
+          .weight_address({DEPTH_BITS{1'b0}}),
+          .weight_data({(1 + WAVE_BITS + N * (INDEX_BITS + WEIGHT_BITS)) {1'b0}}),
+          .half(read_half),
+          .vector_write(write),
+          .vector_address({write_half, wave, index}),
+          .vector_data(x_data),
+          .result_valid(result_valid),
+          .result(result)
+      );
+
+      output_lane #(
+          .ROWS((ROWS + M - 1 - pe) / M),
+          .BEATS(BEATS),
+          .ROW_BITS(ROW_BITS),
+          .SUM_BITS(SUM_BITS),
+          .OUT_BITS(OUT_BITS),
+          .LEFT(LEFT),
+          .SHIFT(SHIFT),
+          .PER_ROW(PER_ROW),
+          .CONSTANTS({CONSTANTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"})
+      ) out (
+          .clk(clk),
+          .rst(rst),
+          .start(start),
+          .half(result_half),
+          .sum_valid(result_valid),
+          .sum(result),
+          .complete(complete[pe]),
+          .drain(drain),
+          .drain_half(drain_half),
+          .take(take),
+          .last(y_last),
+          .valid(there[pe]),
+          .result(y_data[pe*OUT_BITS+:OUT_BITS])
+      );
+    end
+  endgenerate
+
+  beats #(
+      .BEATS(BEATS)
+  ) counter (
       .clk(clk),
-      .rst(rst),
-      .start(start),
-      .half(result_half),
-      .sum_valid(result_valid),
-      .sums(results),
-      .finished(finished),
       .drain(drain),
-      .drain_half(drain_half),
-      .drained(drained),
-      .y_valid(y_valid),
-      .y_ready(y_ready),
-      .y_data(y_data),
-      .y_last(y_last)
+      .take(take),
+      .last(y_last)
   );
 endmodule

@@ -33,6 +33,7 @@ module bank_engine #(
     output wire [M*SUM_BITS-1:0] results
 );
   wire [M-1:0] at_end;
+  wire together = &at_end;
 
   genvar pe;
   generate
@@ -62,7 +63,7 @@ module bank_engine #(
           .start(start),
           .count(counts[pe*(DEPTH_BITS+1)+:DEPTH_BITS+1]),
           .lockstep(lockstep),
-          .together(&at_end),
+          .together(together),
           .at_end(at_end[pe]),
           .weight_write(weight_write[pe]),
           .weight_address(weight_address),

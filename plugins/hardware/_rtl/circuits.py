@@ -24,9 +24,9 @@ OUTPUT_LATENCY = 4
 
 BENCH = "accelerator_bench"
 
-_COMMON = ("ram", "stream", "requantise", "output_stage", "sequencer")
+_COMMON = ("ram", "stream", "requantise", "output_lane", "beats", "sequencer")
 _SOURCES = {
-    "bank_accelerator": (*_COMMON, "adder_tree", "bank_pe", "bank_engine", "bank_accelerator"),
+    "bank_accelerator": (*_COMMON, "adder_tree", "bank_pe", "bank_accelerator"),
     "column_accelerator": (*_COMMON, "column_pe", "column_engine", "column_accelerator"),
 }
 

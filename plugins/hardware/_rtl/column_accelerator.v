@@ -1,8 +1,8 @@
 // A whole matrix-vector product on the column-FIFO engine: vectors in, results of the next layer's numbers out.
 //
 // x: ceil(COLS / G) beats of G elements, element g of beat b being column b * G + g, zero behind the last. y:
-// ceil(ROWS / P) beats of P values, see output_stage.v. After a reset the sums are set to zero, which takes as many
-// cycles as a processing element has rows.
+// ceil(ROWS / P) beats of P values, row r being value r mod P of beat r / P; what the last beat has beyond the last row
+// is zero. After a reset the sums are set to zero, which takes about as many cycles as a processing element has rows.
 module column_accelerator #(
     parameter G = 1,
     parameter P = 8,
@@ -43,16 +43,23 @@ module column_accelerator #(
     output wire [P*OUT_BITS-1:0] y_data,
     output wire y_last
 );
-  localparam BEATS = (COLS + G - 1) / G;
-  localparam PE_ROWS = (ROWS + P - 1) / P;
-  localparam COLUMN_BITS = BEATS > 1 ? $clog2(BEATS) : 1;
-  localparam ROW_BITS = PE_ROWS > 1 ? $clog2(PE_ROWS) : 1;
+  localparam X_BEATS = (COLS + G - 1) / G;
+  localparam BEATS = (ROWS + P - 1) / P;
+  localparam COLUMN_BITS = X_BEATS > 1 ? $clog2(X_BEATS) : 1;
+  localparam ROW_BITS = BEATS > 1 ? $clog2(BEATS) : 1;
   localparam FIFO_BITS = FIFO_DEPTH > 1 ? $clog2(FIFO_DEPTH) : 1;
-  localparam [ROW_BITS:0] ROWS_PER_PE = PE_ROWS;
+  localparam [ROW_BITS:0] ROWS_PER_PE = BEATS;
   localparam [FIFO_BITS:0] DEPTH = FIFO_DEPTH;
   localparam [1:0] FLAG = FULL_FLAG;
 
-  wire start, finished, write, write_half, read_half, result_half, drain, drain_half, drained;
+  wire start, write, write_half, read_half, result_half, drain, drain_half;
+  wire [P-1:0] complete, there;
+  wire finished = &complete;
+  wire take = y_valid && y_ready;
+  wire drained = take && y_last;
+
+  assign y_valid = there[0];
+
   wire [COLUMN_BITS-1:0] beat;
   wire nothing;
   wire result_valid;
@@ -85,7 +92,7 @@ module column_accelerator #(
   endgenerate
 
   sequencer #(
-      .BEATS(BEATS),
+      .BEATS(X_BEATS),
       .INNER_BITS(COLUMN_BITS)
   ) control (
       .clk(clk),
@@ -149,29 +156,49 @@ module column_accelerator #(
       .results(results)
   );
 
-  output_stage #(
-      .P(P),
-      .ROWS(ROWS),
-      .SUM_BITS(SUM_BITS),
-      .OUT_BITS(OUT_BITS),
-      .LEFT(LEFT),
-      .SHIFT(SHIFT),
-      .PER_ROW(PER_ROW),
-      .CONSTANTS(CONSTANTS)
-  ) outputs (
+  genvar pe;
+  generate
+    for (pe = 0; pe < P; pe = pe + 1) begin : lanes
+      // Memory files are numbered with four digits.
+      localparam [7:0] THOUSANDS = 48 + pe / 1000 % 10;
+      localparam [7:0] HUNDREDS = 48 + pe / 100 % 10;
+      localparam [7:0] TENS = 48 + pe / 10 % 10;
+      localparam [7:0] ONES = 48 + pe % 10;
+
+      output_lane #(
+          .ROWS((ROWS + P - 1 - pe) / P),
+          .BEATS(BEATS),
+          .ROW_BITS(ROW_BITS),
+          .SUM_BITS(SUM_BITS),
+          .OUT_BITS(OUT_BITS),
+          .LEFT(LEFT),
+          .SHIFT(SHIFT),
+          .PER_ROW(PER_ROW),
+          .CONSTANTS({CONSTANTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"})
+      ) out (
+          .clk(clk),
+          .rst(rst),
+          .start(start),
+          .half(result_half),
+          .sum_valid(result_valid && cleared),
+          .sum(results[pe*SUM_BITS+:SUM_BITS]),
+          .complete(complete[pe]),
+          .drain(drain),
+          .drain_half(drain_half),
+          .take(take),
+          .last(y_last),
+          .valid(there[pe]),
+          .result(y_data[pe*OUT_BITS+:OUT_BITS])
+      );
+    end
+  endgenerate
+
+  beats #(
+      .BEATS(BEATS)
+  ) counter (
       .clk(clk),
-      .rst(rst),
-      .start(start),
-      .half(result_half),
-      .sum_valid({P{result_valid && cleared}}),
-      .sums(results),
-      .finished(finished),
       .drain(drain),
-      .drain_half(drain_half),
-      .drained(drained),
-      .y_valid(y_valid),
-      .y_ready(y_ready),
-      .y_data(y_data),
-      .y_last(y_last)
+      .take(take),
+      .last(y_last)
   );
 endmodule

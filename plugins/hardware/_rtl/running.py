@@ -10,6 +10,9 @@ from .simulate import Simulator, call, is_installed, simulator_version
 
 _BENCH = "accelerator_bench"
 
+_LONGEST_S = 3 * 3600
+"""Seconds after which a bench is given up: a thousand multipliers and a thousand cycles take minutes."""
+
 _ANSWER = re.compile(r"^products (\d+) values (\d+) wrong (\d+) cycles (\d+) expected (\d+) off (\d+)$", re.MULTILINE)
 _VECTORS = re.compile(r"^`define VECTORS (\d+)$", re.MULTILINE)
 
@@ -37,10 +40,10 @@ def run_bench(folder: Path, simulator: Simulator | None = None) -> BenchRun | No
         return None
     sources = [str(path.relative_to(folder)) for path in sorted(folder.glob("rtl/*.v"))] + [f"bench/{_BENCH}.v"]
     with tempfile.TemporaryDirectory(prefix="harness-rtl-") as made:
-        call(_build_command(simulator, sources, Path(made)), folder)
+        call(_build_command(simulator, sources, Path(made)), folder, longest_s=_LONGEST_S)
         command = ["vvp", "-n", f"{made}/bench"] if simulator == "icarus" else [f"{made}/bench"]
         # A bench that finds a fault ends with an error, and has printed what it found before.
-        printed = call(command, folder, may_fail=True)
+        printed = call(command, folder, may_fail=True, longest_s=_LONGEST_S)
     answer = _ANSWER.search(printed)
     vectors = _VECTORS.search((folder / "rtl" / "design.vh").read_text())
     if answer is None or vectors is None:

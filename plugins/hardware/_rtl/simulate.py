@@ -301,20 +301,21 @@ def _compile_command(
     ]  # fmt: skip
 
 
-def call(command: Sequence[str], folder: Path | None, *, may_fail: bool = False) -> str:
+def call(command: Sequence[str], folder: Path | None, *, may_fail: bool = False, longest_s: float = _LONGEST_S) -> str:
     """What a program prints.
 
     Args:
         command: the program and its arguments.
         folder: where it runs.
         may_fail: whether an exit code other than 0 is an answer, too.
+        longest_s: seconds after which it is given up.
 
     Raises:
         HarnessError: it cannot be started, fails or takes too long.
     """
     try:
         done = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=_LONGEST_S, check=not may_fail
+            command, cwd=folder, capture_output=True, text=True, timeout=longest_s, check=not may_fail
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HarnessError(

@@ -123,9 +123,10 @@ def readme(
     return f"""# {top}
 
 One matrix-vector product after another: `{product.layer}`, {product.rows} x {product.cols}, {product.nnz} weights kept.
-Matrices side by side: {matrices}. {order}
-Numbers: {form.label()} (weights of {form.weight_bits} bits, vectors of {form.activation_bits}, sums of
-{form.accumulator_bits} that wrap around).
+Matrices side by side: {matrices}.
+{order}
+Numbers: {form.label()}: weights of {form.weight_bits} bits, vectors of {form.activation_bits}, sums that wrap around
+at {form.accumulator_bits}.
 
 {facts}
 
@@ -143,6 +144,7 @@ Numbers: {form.label()} (weights of {form.weight_bits} bits, vectors of {form.ac
 | `cycles` | what the last product took, from its start to there |
 
 Vectors and results have two buffers each: while a product runs, the next vector comes in and the last result goes out.
+Reset it for a cycle, offer vectors on `x`, take results from `y`: nothing else is needed.
 A product starts by itself when its vector is complete, the one before it is done and a result buffer is free.
 
 ## Run it
@@ -158,7 +160,7 @@ reset in the middle of a product, all of them with pauses on both streams. It co
 | what | modelled |
 | --- | --- |
 | engine | {cost.engine}, {cost.shape} |
-| cycles of a product alone | {cost.cycles} |
+| cycles of a time step or item | {cost.cycles} |
 | clock | {cost.clock_mhz:g} MHz ({cost.clock_origin}) |
 | multipliers, DSP blocks | {cost.multipliers}, {cost.dsp} |
 | RAM blocks ({cost.ram_kind}) | {cost.ram_blocks} |

@@ -455,3 +455,19 @@ def test_the_end_of_watching_is_none_of_the_runs(finished, monkeypatch):
 
     assert watched.exit_code == 0
     assert "goes on running" in watched.stderr and "same command continues" not in watched.stderr
+
+
+# --- hardware emit --------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_cell_becomes_a_design_with_vectors_of_its_validation_data(finished):
+    done = finished(
+        "hardware", "emit", "unstructured seed 1", "--engine", "bank:pes=2,lanes=2", "-o", "design", "--json"
+    )
+
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["bench"] is None or found["bench"]["holds"]
+    told = (finished.folder / "design" / "README.md").read_text()
+    assert "4 of its validation data as the evaluation at this format makes them" in told
+    assert "the sums themselves, in units of their rows" in told

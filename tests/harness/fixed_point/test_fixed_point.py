@@ -18,8 +18,10 @@ from harness.api import (
     Network,
     NumberFormat,
     NumPyOperations,
+    Operands,
     Pool2D,
 )
+from harness.fixed_point.integers import Tapped, layer_integers, requantised_as, tapped
 from harness.fixed_point.network import FixedArithmetic, FloatArithmetic, Pass, step_exponents
 from harness.fixed_point.quantise import exponent, quantised, shared
 
@@ -211,3 +213,58 @@ def test_a_vector_gets_a_coarser_step_where_sums_would_fill_the_accumulator():
 
     assert without > 0
     assert wrapped == 0
+
+
+# --- one layer as integers ------------------------------------------------------------------------------------------
+
+
+def tap(network, weights, inputs, form, layer):
+    """A layer's integers, what it was multiplied with and its sums, for the first item of a batch."""
+    exponents = calibrated(network, weights, inputs, form)
+    arithmetic = Tapped(OPS, network, weights, form, exponents)
+    arithmetic.watch(layer)
+    tables = {n.removesuffix(".table"): OPS.array(w) for n, w in weights.items() if n.endswith(".table")}
+    Pass(network, tables).logits(inputs, arithmetic)
+    vectors, sums = tapped(arithmetic, 7, exponents[layer])
+    integers = layer_integers(network, weights, layer, form, exponents)
+    after = requantised_as(network, layer, form, exponents)
+    shifts = np.zeros_like(integers.units) if after.exponent is None else after.exponent - integers.units
+    operands = Operands(
+        layer, integers.weights, integers.bias, shifts, after.bits or form.accumulator_bits, vectors, form
+    )
+    return operands, sums, integers.units
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=NumberFormat.label)
+@pytest.mark.parametrize("layer", ["lstm_0", "lstm_1", "softmax"])
+def test_a_layer_of_a_language_model_is_the_same_in_integers(form, layer):
+    network = language_model()
+    words = np.random.default_rng(0).integers(0, 11, (2, 9))
+
+    operands, sums, units = tap(network, weights_of(network, 3), words, form, layer)
+
+    assert operands.vectors.shape == (7, operands.weights.shape[1])
+    assert np.array_equal(operands.sums * np.ldexp(1.0, units), sums)
+    if layer == "softmax":
+        assert np.array_equal(operands.outputs, operands.sums)  # logits are not rounded
+    else:
+        places = np.clip(np.floor(sums * 256 + 0.5), -2048, 2047)
+        assert np.array_equal(operands.outputs, places)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=NumberFormat.label)
+def test_results_of_a_convolution_are_what_the_next_layer_reads(form):
+    network = convolutional()
+    weights = weights_of(network, 5)
+    images = np.random.default_rng(1).standard_normal((1, 2, 8, 7)).astype(np.float32)
+    arithmetic = Tapped(OPS, network, weights, form, calibrated(network, weights, images, form))
+    arithmetic.watch("dense")
+    Pass(network, {}).logits(images, arithmetic)
+    read, _ = tapped(arithmetic, 1, calibrated(network, weights, images, form)["dense"])
+
+    operands, _, _ = tap(network, weights, images, form, "conv")
+
+    assert operands.outputs.shape == (7, 3)  # of 16 positions
+    maps = np.maximum(operands.outputs, 0)
+    # The first window of every channel: positions (0, 0), (0, 1), (1, 0) and (1, 1) of 4 x 4.
+    assert maps[[0, 1, 4, 5]].max(axis=0).tolist() == read.reshape(3, 2, 2)[:, 0, 0].tolist()

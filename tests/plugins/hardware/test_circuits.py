@@ -1,0 +1,247 @@
+"""Emitted designs: in a simulator every product and every cycle is what the integers and the model say."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from harness_plugins.hardware._rtl.circuits import engine_rows
+from harness_plugins.hardware._rtl.running import find_for_benches, run_bench
+from harness_plugins.hardware._rtl.synthesis import find_yosys
+from harness_plugins.hardware.cycle_simulator import CycleSimulator
+from harness_plugins.hardware.engines.bank import Bank
+from harness_plugins.hardware.engines.column_fifo import ColumnFifo
+from harness_plugins.hardware.engines.dense_mvm import DenseMvm
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from harness.api import NumberFormat, Operands, SpecError, requantised
+
+needs_simulator = pytest.mark.skipif(find_for_benches() is None, reason="neither Icarus nor Verilator 5 is installed")
+needs_yosys = pytest.mark.skipif(find_yosys() is None, reason="yosys is not installed")
+
+PLAIN = NumberFormat()
+SMALL = NumberFormat(weight_bits=4, activation_bits=8, accumulator_bits=14, scaling="row")
+
+
+def operands(mask, form=PLAIN, *, per_row=False, output_bits=16, vectors=2, seed=0):
+    """Integers over the whole range of a format: sums may wrap around, and results saturate."""
+    rng = np.random.default_rng(seed)
+    rows, cols = mask.shape
+    top, high = 1 << (form.weight_bits - 1), 1 << (form.activation_bits - 1)
+    room = 1 << (form.accumulator_bits - 2)
+    return Operands(
+        layer="dense",
+        weights=rng.integers(1 - top, top, mask.shape) * mask,  # a kept weight may be zero, and stays stored
+        bias=rng.integers(-room, room, rows) if per_row else np.zeros(rows, dtype=np.int64),
+        shifts=rng.integers(-3, form.accumulator_bits + 3, rows) if per_row else np.full(rows, 9),
+        output_bits=output_bits,
+        vectors=rng.integers(-high, high, (vectors, cols)),
+        number_format=form,
+    )
+
+
+def model_of(engine, form=PLAIN, **parameters):
+    return CycleSimulator(
+        engine=engine,
+        weight_bits=form.weight_bits,
+        activation_bits=form.activation_bits,
+        accumulator_bits=form.accumulator_bits,
+        scaling=form.scaling,
+        **parameters,
+    )
+
+
+def put(circuit, folder):
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, text in circuit.files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+@st.composite
+def designs(draw):
+    rows, cols = draw(st.integers(1, 14)), draw(st.integers(1, 20))
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    mask = rng.random((rows, cols)) < draw(st.sampled_from((0.05, 0.3, 0.9)))
+    pes = draw(st.integers(1, 4))
+    if draw(st.booleans()):
+        lockstep, banks = draw(st.booleans()), draw(st.none() | st.integers(1, cols))
+        engine = Bank(pes=pes, lanes=draw(st.integers(1, 5)), banks=banks, lockstep=lockstep)
+    else:
+        depth, flag = draw(st.sampled_from(((1, "registered"), (1, "same_cycle"), (2, "late"), (5, "registered"))))
+        engine = ColumnFifo(pes=pes, groups=draw(st.integers(1, 3)), fifo_depth=depth, full_flag=flag)
+    per_row = draw(st.booleans())
+    return mask, engine, SMALL if per_row else PLAIN, per_row
+
+
+@pytest.mark.rtl
+@needs_simulator
+@settings(
+    max_examples=8,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(designs())
+def test_any_mask_on_any_shape_gives_every_product_in_the_cycles_of_the_model(make, tmp_path, design):
+    mask, engine, form, per_row = design
+    given_to_it = operands(mask, form, per_row=per_row, output_bits=7 if per_row else 16)
+
+    made = model_of(engine, form).circuit(make.matrix_workload(mask), given_to_it)
+    found = run_bench(put(made, tmp_path / "design"))
+
+    assert (found.wrong, found.off, found.products) == (0, 0, 4), found
+    assert found.cycles == made.cycles
+    assert found.holds
+
+
+@pytest.mark.rtl
+@needs_simulator
+@pytest.mark.parametrize(
+    ("engine", "kind"),
+    [
+        (Bank(pes=3, lanes=5), "balanced"),
+        (Bank(pes=4, lanes=3, banks=7), "ragged"),
+        (ColumnFifo(pes=4, groups=2), "any"),
+    ],
+    ids=["bank-balanced", "ragged banks, odd sizes", "unstructured"],
+)
+def test_an_lstm_layer_runs_unit_by_unit_whatever_its_mask(make, tmp_path, engine, kind):
+    rng = np.random.default_rng(1)
+
+    def mask(rows, cols):
+        return (
+            make.bank_balanced_mask(rng, rows, 5, cols // 5, 1)
+            if kind == "balanced"
+            else rng.random((rows, cols)) < 0.2
+        )
+
+    workload = make.lstm_workload(10 if kind == "balanced" else 9, mask)
+    both = np.hstack([workload.masks[tensor.name] for tensor in workload.tensors])
+    given_to_it = operands(both, seed=3)
+
+    made = model_of(engine).circuit(workload, given_to_it)
+    found = run_bench(put(made, tmp_path / "design"))
+
+    assert found.holds, found
+    assert "unit-major" in made.files["README.md"]
+
+
+def test_rows_of_an_lstm_layer_are_ordered_unit_by_unit(make):
+    product = make.product_of(np.ones((12, 2), dtype=bool), units=3)
+
+    assert engine_rows(product).tolist() == [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11]
+
+
+FAULTS = {
+    "bias left out": ("rtl/requantise.v", "total <= sum + bias", "total <= sum"),
+    "rounded down": ("rtl/requantise.v", "(wide + (one <<< half_at)) >>> shift_1", "wide >>> shift_1"),
+    "not saturated": ("rtl/requantise.v", "rounded > HIGHEST ?", "1'b0 ?"),
+    "halves mixed up": ("rtl/sequencer.v", "read_half <= !read_half;", ""),
+    "a pause loses a beat": ("rtl/output_lane.v", ".take(take)", ".take(valid)"),
+}
+
+
+@pytest.mark.rtl
+@needs_simulator
+@pytest.mark.parametrize(("file", "line", "fault"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_in_the_design_is_found_by_its_bench(make, tmp_path, file, line, fault):
+    mask = np.random.default_rng(0).random((10, 12)) < 0.5
+    made = model_of(Bank(pes=2, lanes=3), SMALL).circuit(
+        make.matrix_workload(mask), operands(mask, SMALL, per_row=True, output_bits=7)
+    )
+    folder = put(made, tmp_path / "design")
+    text = (folder / file).read_text()
+    assert line in text
+    (folder / file).write_text(text.replace(line, fault))
+
+    found = run_bench(folder)
+
+    assert not found.holds
+    assert found.wrong > 0
+
+
+@pytest.mark.rtl
+@needs_simulator
+def test_a_design_that_takes_a_cycle_more_than_it_should_fails(make, tmp_path):
+    mask = np.random.default_rng(0).random((6, 8)) < 0.5
+    made = model_of(Bank(pes=2, lanes=3)).circuit(make.matrix_workload(mask), operands(mask))
+    folder = put(made, tmp_path / "design")
+    header = folder / "rtl/design.vh"
+    header.write_text(header.read_text().replace(f"`define CYCLES {made.cycles}", f"`define CYCLES {made.cycles - 1}"))
+
+    found = run_bench(folder)
+
+    assert (found.wrong, found.off) == (0, 4)
+    assert not found.holds
+
+
+@pytest.mark.rtl
+@needs_yosys
+@pytest.mark.parametrize("engine", [Bank(pes=2, lanes=3), ColumnFifo(pes=2, groups=2)], ids=lambda engine: engine.name)
+def test_yosys_reads_a_design_and_keeps_its_multipliers(make, tmp_path, engine):
+    mask = np.random.default_rng(0).random((6, 40)) < 0.5
+    made = model_of(engine, device="xc7z020").circuit(make.matrix_workload(mask), operands(mask, per_row=True))
+    folder = put(made, tmp_path / "design")
+    # Mapping to primitives takes a minute; what is there to map shows before.
+    script = made.files["synth/yosys.ys"].replace("synth_xilinx -family xc7 -flatten", "prep -flatten")
+    (folder / "prep.ys").write_text(script)
+
+    subprocess.run(["yosys", "-q", "prep.ys"], cwd=folder, check=True, capture_output=True, timeout=600)
+
+    counted = (folder / "yosys_resources.txt").read_text().split()
+    assert int(counted[counted.index("$mul") + 1]) == made.cost.multipliers
+    assert "prep -flatten" in script
+
+
+def test_memories_have_the_style_that_the_cost_gives_them(make):
+    mask = np.random.default_rng(0).random((64, 400)) < 0.5
+    small = {name: model_of(Bank(pes=2, lanes=3), device=name) for name in ("xc7z020", "arria10_gx1150")}
+
+    tops = {
+        name: model.circuit(make.matrix_workload(mask), operands(mask)).files["rtl/top.v"]
+        for name, model in small.items()
+    }
+
+    assert '.WEIGHT_STYLE("block")' in tops["xc7z020"] and '.VECTOR_STYLE("distributed")' in tops["xc7z020"]
+    assert '.WEIGHT_STYLE_INTEL("M20K")' in tops["arria10_gx1150"]
+    assert '.VECTOR_STYLE_INTEL("MLAB")' in tops["arria10_gx1150"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "parameters", "message"),
+    [
+        (DenseMvm(), {}, "engine dense_mvm has no Verilog; name bank or column_fifo"),
+        (Bank(), {"codebook": 16}, "holds weights and no codebook, got codebook=16"),
+        (ColumnFifo(channels=2), {}, "column_fifo has channels=1, got 2"),
+        (ColumnFifo(index_bits=4), {}, "column_fifo has index_bits=None, got 4"),
+    ],
+)
+def test_what_has_no_verilog_is_refused(make, engine, parameters, message):
+    mask = np.random.default_rng(0).random((6, 8)) < 0.5
+    model = CycleSimulator(engine=engine, **parameters)
+
+    with pytest.raises(SpecError, match=message):
+        model.circuit(make.matrix_workload(mask), operands(mask, model.number_format()))
+
+
+def test_a_circuit_is_that_of_one_layer(make):
+    workload = make.lstm_workload(8, lambda rows, cols: np.ones((rows, cols), dtype=bool), layers=2)
+
+    with pytest.raises(SpecError, match="a circuit is that of one layer, got 2"):
+        model_of(Bank()).circuit(workload, operands(np.ones((32, 16), dtype=bool)))
+
+
+@given(
+    total=st.integers(-(1 << 31), (1 << 31) - 1),
+    shift=st.integers(-20, 70),
+    bits=st.integers(2, 16),
+)
+def test_requantising_rounds_half_up_and_saturates(total, shift, bits):
+    exact = (2 * total + (1 << shift)) // (1 << (shift + 1)) if shift > 0 else total << -shift
+
+    found = requantised(np.array([[total]]), np.array([shift]), bits)
+
+    assert found.item() == min(max(exact, -(1 << (bits - 1))), (1 << (bits - 1)) - 1)
