@@ -221,6 +221,7 @@ def _stages(stages: Sequence[Mapping[str, Any]], record: Mapping[str, Any]) -> "
 
 
 def _hardware(costs: Mapping[str, Mapping[str, Any]]) -> "Grid":
+    from harness.report import formats
     from harness.report.page import Column, Shown, missing, table
 
     def figure(header: str, shown: "Callable[[Mapping[str, Any]], str]", **options: Any) -> "Column[Any]":
@@ -234,7 +235,7 @@ def _hardware(costs: Mapping[str, Mapping[str, Any]]) -> "Grid":
         Column("shape", shape, kind="label"),
         figure("cycles", lambda cost: f"{cost['cycles']:,}"),
         figure("µs", lambda cost: f"{cost['latency_us']:.2f}"),
-        figure("speed-up", lambda cost: f"{cost['speedup']:.3g}×"),
+        figure("speed-up", lambda cost: formats.speedup(cost["speedup"])),
         figure("multipliers", lambda cost: str(cost["multipliers"])),
         figure("fits", lambda cost: "yes" if cost["fits"] else "no", kind="label"),
         figure("bound by", lambda cost: str(cost["bound_by"]), kind="label"),

@@ -1,5 +1,6 @@
 """How each quantity is printed: digits are set here and nowhere else."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,9 @@ LATENCY_DIGITS = 2
 SPEEDUP_DIGITS = 2
 REACHED_DIGITS = 1
 KILOBIT_DIGITS = 1
+
+_SMALL, _SMALLEST = 0.1, 1e-5
+"""Factors below which two decimals say little, and decimals nothing any more."""
 
 _EQUAL = 1e-9
 """Part of a mean below which an interval's half is rounding: the values behind it are equal."""
@@ -141,7 +145,9 @@ def uneven(is_uneven: object) -> str:
 
 
 def speedup(number: float) -> str:
-    """A factor."""
+    """A factor; a small one has two digits that are not 0, since 0.00 would be no factor at all."""
+    if 0 < number < _SMALL:
+        return f"{number:.1e}×" if number < _SMALLEST else f"{number:.{1 - math.floor(math.log10(number))}f}×"
     return f"{number:.{SPEEDUP_DIGITS}f}×"
 
 

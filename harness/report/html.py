@@ -54,7 +54,16 @@ def fragment(document: Document) -> str:
 def _template(name: str) -> "Template":
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-    return Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_file)).get_template(name)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_file))
+    environment.filters["coded"] = _coded
+    return environment.get_template(name)
+
+
+def _coded(text: str) -> "Any":
+    """A sentence whose `commands` are set as such."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 @cache

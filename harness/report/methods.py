@@ -56,7 +56,8 @@ def _facts(records: Sequence[Record]) -> Iterable[tuple[str, str]]:
     # A digest of digests: two runs agree if this one line does.
     dense = sorted({record.dense_digest for record in records if record.dense_digest})
     if dense:
-        yield "dense models", f"{len(dense)}, digest of them all {digest(list(dense))[:16]}"
+        # A gradual strategy leaves the dense training before its end, and so shares another state of it.
+        yield "dense states", f"{len(dense)} that pruning begins with, digest of them all {digest(list(dense))[:16]}"
     stages = sorted({record.stage for record in records if record.stage})
     if stages:
         yield "inputs", f"{len(stages)} finished models, digest of their keys {digest(list(stages))[:16]}"

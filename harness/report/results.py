@@ -172,6 +172,9 @@ def _reached(row: Row) -> Shown:
 
 
 def _each_tensor(row: Row) -> str:
+    levels = {formats.reached(sparsity) for sparsity in row.tensors.values()}
+    if len(levels) == 1 and len(row.tensors) > 1:
+        return f"all {levels.pop()}"
     return ", ".join(f"{name} {formats.reached(sparsity)}" for name, sparsity in row.tensors.items())
 
 

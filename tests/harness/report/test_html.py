@@ -19,7 +19,8 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tables, self.texts, self.attributes, self._open, self._cell = [], [], [], [], None
+        self.tables, self.texts, self.attributes, self._open, self._cell = [], [""], [], [], None
+        self._goes_on = False
         self.feed(text)
         self.close()
         assert self._open == []
@@ -28,6 +29,9 @@ class Page(HTMLParser):
         self.attributes += [(tag, name, value) for name, value in attributes]
         if tag not in _VOID:
             self._open.append(tag)
+        self._goes_on = tag == "code"
+        if self._goes_on:  # as it is written in a sentence
+            self.texts[-1] += "`"
         if tag == "table":
             self.tables.append([])
         elif tag == "tr":
@@ -40,6 +44,9 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         assert self._open.pop() == tag
+        self._goes_on = tag == "code"
+        if self._goes_on:
+            self.texts[-1] += "`"
         if tag in ("td", "th"):
             self.tables[-1][-1].append(self._cell)
             self._cell = None
@@ -47,7 +54,10 @@ class Page(HTMLParser):
     def handle_data(self, data):
         if self._open[-1:] in (["style"], ["script"]):
             return
-        self.texts.append(data)
+        if self._goes_on:
+            self.texts[-1] += data
+        else:
+            self.texts.append(data)
         if self._cell is not None:
             self._cell += data
 
