@@ -1,9 +1,7 @@
 """Run an experiment: plan it, run what is not there, and write down what became of every cell."""
 
-import json
 import math
 import multiprocessing
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -13,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 from harness import _supervisor
-from harness._files import open_at_once, plain_size, write_atomic
 from harness.api import (
     Backend,
     Evaluation,
@@ -34,11 +31,14 @@ from harness.execution.local import LocalExecutor
 from harness.execution.notes import Notes
 from harness.execution.progress import Progress
 from harness.execution.slots import default_workers
+from harness.execution.spec_copy import keep_spec
+from harness.execution.stage_log import tail
 from harness.execution.standing import Standing
 from harness.execution.tracking import Tracking
 from harness.execution.worker import Begun, Done, Failed, Job, Message
 from harness.execution.worker import Progress as StepsDone
 from harness.planning.lowering import PlannedCell
+from harness.planning.passing import passing
 from harness.planning.plan import Plan, make_plan
 from harness.planning.stages import Stage
 from harness.report.checks import noted
@@ -56,12 +56,6 @@ _RECORDS_SHARE = 0.05
 
 _COSTING_S = 0.3
 """Seconds of every writing of records that may go into hardware costs while workers wait for their next stage."""
-
-_LOG_BYTES = 20_000
-"""Of the end of a log, in which these lines are looked for."""
-
-_LOG_LINES = 8
-"""Lines of a stage's log that are shown with its failure."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +166,7 @@ class _Run:
         for key in plan.to_run:
             self._collector.finished.pop(key, None)
         self._jobs = self._make_jobs()
-        graph = Graph(self._jobs, passing=_passing(plan))
+        graph = Graph(self._jobs, passing=passing(plan))
         self._schedule = Schedule(
             graph,
             plan.store,
@@ -209,7 +203,7 @@ class _Run:
 
     def run(self) -> RunResult:
         """Run everything, writing records as cells are finished."""
-        self._write_spec()
+        keep_spec(self._folder, self._plan.experiment)
         # Only now, with the claims held: a plan alone must change nothing.
         for key, reason in self._plan.damaged.items():
             self._plan.store.set_aside(key, reason)
@@ -385,7 +379,7 @@ class _Run:
         self._tracking.stage_finished(partial(self._stage_info, failed.key, failure=told))
         self._damaged = self._damaged or failed.is_damaged
         # A traceback says where; without one the end of its log is all there is.
-        text = failed.trace or _tail(self._jobs[failed.key].log)
+        text = failed.trace or tail(self._jobs[failed.key].log)
         if text:
             self._traces[failed.reason] = text
         if failed.is_fatal:
@@ -448,74 +442,8 @@ class _Run:
             }
         )
 
-    def _write_spec(self) -> None:
-        try:
-            self._keep_spec()
-        except OSError as error:
-            raise StoreError(
-                f"store: {self._folder} cannot be written ({error.strerror}); free some space or name another folder "
-                "with --store; everything finished is kept"
-            ) from None
-
-    def _keep_spec(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        experiment = self._plan.experiment
-        source = experiment.path
-        if source is not None and source.exists():
-            write_atomic(self._folder / "spec.yaml", source.read_bytes())
-        elif source is None and experiment.document:  # made in Python: JSON is YAML
-            write_atomic(self._folder / "spec.yaml", json.dumps(experiment.document, indent=2).encode())
-        # The copy lies in another folder than its plugins do, and some may have been named on the command line.
-        files = json.dumps({"files": [str(file) for file in experiment.plugins]})
-        write_atomic(self._folder / "plugins.json", files.encode())
-
 
 def _kind(job: Job) -> tuple[object, ...]:
     """What epochs of about equal cost have in common."""
     # Pruned and dense epochs take different times.
     return job.task, job.backend, job.stage.is_dense
-
-
-def _tail(log: Path | None) -> str:
-    """What a stage printed last, and where the rest is; empty if it printed nothing."""
-    if log is None:
-        return ""
-    try:
-        with os.fdopen(open_at_once(log), "rb") as file:
-            file.seek(max(0, plain_size(file.fileno()) - _LOG_BYTES))
-            # Of a file that may be in the middle of a character.
-            lines = file.read(_LOG_BYTES).decode("utf-8", errors="replace").splitlines()
-    except OSError:
-        return ""
-    return "\n".join([*lines[-_LOG_LINES:], f"log: {log}"]) if lines else ""
-
-
-def _passing(plan: Plan) -> frozenset[str]:
-    """Keys of the stages whose states may go once everything that starts from them has run.
-
-    Kept are: chain ends of this and of earlier experiments, rewind targets, round ends, and the dense chains as far as
-    the budget goes.
-    """
-    keep: set[str] = set()
-    budget = plan.experiment.keep_dense
-    for planned in plan.cells:
-        if planned.chain:
-            keep.add(planned.end.key)
-        for stage in planned.chain:
-            if stage.source:
-                keep.add(stage.source)
-            # A pruning with another mask would start from the same weights.
-            if stage.kind == "prune" and stage.parent:
-                keep.add(stage.parent)
-    # Within its budget the latest dense states stay, from which longer runs go on.
-    for planned in (each for each in plan.cells if each.chain):
-        size = 4 * sum(tensor.size for tensor in plan.problems[planned.cell.task].tensors())
-        for stage in reversed(planned.chain):
-            if stage.is_dense and stage.key not in keep and budget >= size:
-                budget -= size
-                keep.add(stage.key)
-    return frozenset(
-        key
-        for key, stage in plan.stages.items()
-        if key not in keep and stage.kind != "test" and not plan.is_earlier_end(stage)
-    )

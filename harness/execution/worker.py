@@ -4,7 +4,6 @@ The parent sends a `Job`; the worker answers with `Progress` messages and one `D
 loaded between jobs, so a chain runs without reading its states back.
 """
 
-import ctypes
 import faulthandler
 import math
 import os
@@ -12,11 +11,10 @@ import platform
 import signal
 import socket
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -48,6 +46,7 @@ from harness.discovery.asking import initial_weights_of, loaded, value_of
 from harness.discovery.guard import blame, refused
 from harness.execution import own_fixed
 from harness.execution.machine import die_with
+from harness.execution.stage_log import logged
 from harness.fixed_point import evaluated
 from harness.masks.updates import MaskMaker
 from harness.planning.stages import Stage
@@ -344,11 +343,6 @@ class Worker:
         )
 
 
-LOG_BYTES = 1 << 26
-"""Of a stage's log; what is printed beyond it in a fraction of a second is kept too."""
-
-_LOG_LOOK_S = 0.2
-
 _TRACE = 20_000
 """Characters of a traceback that are kept: an exception may carry a whole array as its text."""
 
@@ -373,60 +367,6 @@ def _shown(error: BaseException) -> str:
 
 def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _OUT_OF_MEMORY)
-
-
-@contextmanager
-def logged(log: Path | None) -> Iterator[None]:
-    """Let a file take what this process prints inside, C libraries included; one that stays empty is removed."""
-    if log is None:
-        yield
-        return
-    try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        target = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)  # a pipe: no waiting
-    except OSError:  # a full disk: the store says so in its own words
-        target = os.open(os.devnull, os.O_WRONLY)
-    _flush()
-    before = os.dup(1), os.dup(2)
-    os.dup2(target, 1)
-    os.dup2(target, 2)
-    over = threading.Event()
-    watch = threading.Thread(target=_bound, args=(target, over), daemon=True)
-    watch.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watch.join()
-        _flush()
-        for kept, number in zip(before, (1, 2), strict=True):
-            os.dup2(kept, number)
-            os.close(kept)
-        os.close(target)
-        with suppress(OSError):
-            if log.stat().st_size == 0:
-                log.unlink()
-
-
-def _bound(log: int, over: threading.Event) -> None:
-    """Let what is printed go nowhere once a log is full: a plugin may print without end."""
-    while not over.wait(_LOG_LOOK_S):
-        if os.fstat(log).st_size <= LOG_BYTES:
-            continue
-        with suppress(OSError):
-            os.write(log, f"\n... what came after {LOG_BYTES} bytes is not kept\n".encode())
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        for number in (1, 2):
-            os.dup2(nowhere, number)
-        os.close(nowhere)
-        return
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    ctypes.CDLL(None).fflush(None)  # what C libraries have printed and not written yet
 
 
 def _another_seed(seed: int) -> int:

@@ -209,10 +209,10 @@ def test_a_plugin_that_crashes_the_command_itself_is_told_in_a_sentence(begun):
 PRINTS = """
 import os, sys
 from pathlib import Path
-from harness.execution import worker
-worker.LOG_BYTES = 1000
+from harness.execution import stage_log
+stage_log.LOG_BYTES = 1000
 log = Path(sys.argv[1])
-with worker.logged(log):
+with stage_log.logged(log):
     while b"is not kept" not in log.read_bytes():
         os.write(1, b"x" * 100)
     # The note is written before the rest goes nowhere: what is printed until then may follow it.
