@@ -12,26 +12,26 @@ The two functions that make hypothesis strategies need hypothesis (`pip install 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from harness._engine_checks import BUDGETS, check_engine, engine_products
 from harness._manners import check_globals, check_import, global_state
 from harness._part_checks import check_backend, check_hardware, check_task
+from harness._pattern_checks import check_pattern, pattern_scope
 from harness._reporting_checks import check_column, check_study_check, report_rows
 from harness._scoring_checks import SHAPES, check_schedule, check_score
+from harness._tracker_checks import check_tracker
 from harness.api import (
     SGD,
     Backend,
     Component,
     Engine,
     HardwareModel,
-    Mask,
     Matrix,
     Pattern,
     PluginUnavailableError,
@@ -41,12 +41,13 @@ from harness.api import (
     ReportRow,
     Schedule,
     Score,
-    ShapeError,
     SpecError,
     StepDecay,
     Strategy,
     StudyCheck,
     Task,
+    Tensor,
+    Tracker,
 )
 from harness.api.promises import broken, demand, kept_program
 
@@ -56,13 +57,12 @@ if TYPE_CHECKING:
 __all__ = [
     "CHECKS", "SHAPES", "BackendChecks", "ColumnChecks", "ComponentChecks", "EngineChecks", "HardwareChecks",
     "PatternChecks", "ScheduleChecks", "ScoreChecks", "StrategyChecks", "StudyCheckChecks", "TaskChecks",
-    "check_backend", "check_column", "check_component", "check_engine", "check_globals", "check_hardware",
-    "check_import", "check_pattern", "check_schedule", "check_score", "check_strategy", "check_study_check",
-    "check_task", "engine_products", "global_state", "report_rows", "score_matrices", "sparsities",
+    "TrackerChecks", "check_backend", "check_column", "check_component", "check_engine", "check_globals",
+    "check_hardware", "check_import", "check_pattern", "check_schedule", "check_score", "check_strategy",
+    "check_study_check", "check_task", "check_tracker", "engine_products", "global_state", "pattern_scope",
+    "report_rows", "score_matrices", "sparsities",
 ]  # fmt: skip
 
-_SPARSITIES = (0.0, 0.25, 0.5, 0.58, 0.75, 0.9, 0.96)
-_Scalar = TypeVar("_Scalar", bound=np.generic)
 _RECIPE_EPOCHS = (1, 2, 4, 13, 40)
 
 
@@ -146,103 +146,6 @@ def _is_frozen(component: Component, field: str) -> bool:
     return False
 
 
-def check_pattern(pattern: Pattern, shapes: Sequence[tuple[int, int]] = SHAPES, *, follows_frame: bool = True) -> None:
-    """What a pattern promises of its masks, tried on matrices with many equal scores.
-
-    Args:
-        pattern: the pattern, with any parameters.
-        shapes: (rows, cols) of the matrices; those it refuses with a `ShapeError` are left out.
-        follows_frame: whether the masks are the best units of every group of the declared frame; False for a pattern
-            whose own `mask` does something that no frame can say.
-
-    Raises:
-        PluginContractError: the first promise it breaks.
-    """
-    accepted = 0
-    for rows, cols in shapes:
-        try:
-            pattern.layout(rows, cols)
-        except ShapeError:
-            continue
-        accepted += 1
-        for scores in _tied_scores(rows, cols):
-            _check_masks(pattern, scores, follows_frame=follows_frame)
-    tried = ", ".join(f"{rows} x {cols}" for rows, cols in shapes)
-    demand(accepted, pattern.label(), f"at least one of these shapes to be taken: {tried}; pass `shapes` that fit")
-
-
-def _tied_scores(rows: int, cols: int) -> Iterator[Matrix]:
-    rng = np.random.default_rng([rows, cols])
-    few = rng.integers(0, 4, (rows, cols)).astype(np.float64)
-    yield few.astype(np.float32)
-    yield np.asfortranarray(few)
-    yield np.ones((rows, cols), np.float32)
-    yield np.where(rng.random((rows, cols)) < 0.95, 0, few + 1)  # mostly zeros
-
-
-def _check_masks(pattern: Pattern, scores: Matrix, *, follows_frame: bool) -> None:
-    where = f"{pattern.label()} on {scores.shape[0]} x {scores.shape[1]}"
-    before = scores.copy()
-    wider: Mask = np.ones(scores.shape, dtype=np.bool_)
-    for sparsity in _SPARSITIES:
-        mask = pattern.mask(scores, sparsity)
-        at = f"{where} at sparsity {sparsity}"
-        demand(isinstance(mask, np.ndarray) and mask.dtype == np.bool_, at, "a bool array")
-        demand(mask.shape == scores.shape, at, f"a mask of shape {scores.shape}, got {mask.shape}")
-        demand(np.array_equal(scores, before), at, "the scores to be left as they were")
-        demand(sparsity or mask.all(), at, "sparsity 0 to keep everything")
-        demand(not (mask & ~wider).any(), at, "a higher sparsity to keep a subset of a lower one")
-        pruned = np.where(wider, scores, -np.inf)
-        again = pattern.mask(pruned, sparsity)
-        if follows_frame:
-            demand(np.array_equal(again, mask), at, "pruned weights (-inf) to stay pruned")
-        else:  # what is left may be ranked anew
-            demand(not (again & ~wider).any(), at, "pruned weights (-inf) to stay pruned")
-            demand(again.sum() == mask.sum(), at, f"{mask.sum()} weights to stay of those left, got {again.sum()}")
-        demand(np.array_equal(pattern.mask(scores * 4, sparsity), mask), at, "the same mask for four times the scores")
-        _check_count(pattern, mask, sparsity, at)
-        if follows_frame and sparsity:
-            _check_groups(pattern, scores, mask, sparsity, at)
-        wider = mask
-
-
-def _check_count(pattern: Pattern, mask: Mask, sparsity: float, at: str) -> None:
-    rows, cols = mask.shape
-    found = 1 - np.count_nonzero(mask) / mask.size
-    reachable = pattern.reachable(rows, cols, sparsity)
-    slack = max(1e-9, pattern.layout(rows, cols).edge_deficit / mask.size)
-    demand(abs(found - reachable) <= slack, at, f"the sparsity {reachable:g} that it calls reachable, got {found:g}")
-
-
-def _check_groups(pattern: Pattern, scores: Matrix, mask: Mask, sparsity: float, at: str) -> None:
-    """Compare every group with a stable sort of its units: slow, and independent of the selection kernel."""
-    layout = pattern.layout(*_sides(scores))
-    takes_max = pattern.frame(*_sides(scores)).pooling == "max"
-    quota = layout.quota(sparsity)
-    scores, mask = layout.viewed(scores), layout.viewed(mask)
-    for rows, cols in layout.groups():
-        kept = _units(mask[rows, cols], layout.unit)
-        pooled = [unit.max() if takes_max else unit.mean() for unit in _units(scores[rows, cols], layout.unit)]
-        best = set(np.argsort(-np.array(pooled), kind="stable")[:quota].tolist())
-        stayed = {index for index, unit in enumerate(kept) if unit.all()}
-        group = f"{at}, group of rows {rows.start}-{rows.stop - 1} and columns {cols.start}-{cols.stop - 1}"
-        demand(all(unit.all() == unit.any() for unit in kept), group, "whole units to stay or go")
-        demand(len(stayed) == quota, group, f"{quota} units to stay, got {len(stayed)}")
-        demand(stayed == best, group, "its highest scores to stay, ties at the lower index")
-
-
-def _units(group: NDArray[_Scalar], unit: tuple[int, int]) -> Sequence[NDArray[_Scalar]]:
-    """The units of a group, row-major, those at its edges smaller."""
-    if unit == (1, 1):
-        return list(group.reshape(-1, 1))
-    corners = ((top, left) for top in range(0, group.shape[0], unit[0]) for left in range(0, group.shape[1], unit[1]))
-    return [group[top : top + unit[0], left : left + unit[1]] for top, left in corners]
-
-
-def _sides(matrix: Matrix) -> tuple[int, int]:
-    return matrix.shape[0], matrix.shape[1]
-
-
 def check_strategy(strategy: Strategy, recipes: Sequence[Recipe] | None = None) -> None:
     """What a strategy promises of its programs, tried on short and long recipes.
 
@@ -311,15 +214,17 @@ class ComponentChecks:
 
 
 class PatternChecks(ComponentChecks):
-    """Tests of a pattern, on matrices of `shapes`; see `check_pattern`."""
+    """Tests of a pattern, on matrices of `shapes` and the tensors of `scope`; see `check_pattern`."""
 
     base = Pattern
     plugin: ClassVar[Pattern]
     shapes: ClassVar[Sequence[tuple[int, int]]] = SHAPES
+    scope: ClassVar[Sequence[Tensor] | None] = None
 
     def check(self) -> None:
         """What defines a `mask` of its own says what no frame can."""
-        check_pattern(self.plugin, self.shapes, follows_frame=type(self.plugin).mask is Pattern.mask)
+        follows_frame = type(self.plugin).mask is Pattern.mask
+        check_pattern(self.plugin, self.shapes, follows_frame=follows_frame, scope=self.scope)
 
 
 class StrategyChecks(ComponentChecks):
@@ -430,8 +335,19 @@ class StudyCheckChecks(ComponentChecks):
         check_study_check(self.plugin, self.rows)
 
 
+class TrackerChecks(ComponentChecks):
+    """Tests of a tracker; see `check_tracker`."""
+
+    base = Tracker
+    plugin: ClassVar[Tracker]
+
+    def check(self) -> None:
+        """Runs of every kind that it may be told of."""
+        check_tracker(self.plugin)
+
+
 CHECKS: tuple[type[ComponentChecks], ...] = (
     PatternChecks, StrategyChecks, ScoreChecks, ScheduleChecks, EngineChecks, HardwareChecks, TaskChecks, BackendChecks,
-    ColumnChecks, StudyCheckChecks,
+    ColumnChecks, StudyCheckChecks, TrackerChecks,
 )  # fmt: skip
 """The class of every kind that has a contract to be held to."""

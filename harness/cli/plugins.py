@@ -216,10 +216,8 @@ def _verdicts(row: "PluginRow", engines: "Sequence[type[Engine]]") -> "list[dict
     general: dict[str, Callable[[], None]] = {
         "component": lambda: testing.check_component(component), "import": lambda: testing.check_import(component),
     }  # fmt: skip
-    kind = next((checks for checks in testing.CHECKS if issubclass(component, checks.base)), None)
+    kind = next(checks for checks in testing.CHECKS if issubclass(component, checks.base))
     verdicts = [{**start, "check": what, **_outcome(tried)} for what, tried in general.items()]
-    if kind is None:
-        return verdicts  # a tracker: what it does is told by nothing here
     of_kind = _outcome(lambda: _hold(component(), kind, engines))
     if of_kind["result"] == "skipped":
         # Nothing that the plugin does was seen, so that nothing speaks for it.

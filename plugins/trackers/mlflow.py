@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
@@ -39,9 +40,16 @@ class MLflow(Tracker):
     _runs: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def why_unavailable(self) -> str | None:
-        """It needs MLflow's client."""
+        """It needs MLflow's client, and a server where the client alone is installed."""
         if find_spec("mlflow") is None:  # looks, does not import
             return "MLflow is not installed; run `pip install 'sparsity-harness[mlflow]'`"
+        named = self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        # MLflow's own default is a database beside the process, for which its light package has no driver.
+        if not named and find_spec("sqlalchemy") is None:
+            return (
+                "the MLflow that is installed reaches servers only, and none is named; give it as "
+                "`mlflow(tracking_uri=http://HOST:5000)` or in MLFLOW_TRACKING_URI, or run `pip install mlflow`"
+            )
         return None
 
     def run_started(self, run: RunInfo) -> None:

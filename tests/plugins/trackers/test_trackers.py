@@ -122,6 +122,20 @@ def test_without_its_library_a_tracker_says_what_to_install(tracker, module, mon
     assert "pip install 'sparsity-harness[" in tracker.why_unavailable()
 
 
+def test_mlflow_without_a_server_says_so_where_its_client_alone_is_installed(monkeypatch):
+    module = sys.modules[MLflow.__module__]
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "sqlalchemy" else name)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    assert "mlflow(tracking_uri=http://HOST:5000)" in MLflow().why_unavailable()
+    assert MLflow(tracking_uri="http://host:5000").why_unavailable() is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://host:5000")
+    assert MLflow().why_unavailable() is None
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setattr(module, "find_spec", lambda name: name)
+    assert MLflow().why_unavailable() is None
+
+
 def test_importing_the_trackers_loads_neither_library():
     code = "import sys, harness_plugins.trackers.mlflow, harness_plugins.trackers.tensorboard; " \
            "print([name for name in ('mlflow', 'tensorboardX') if name in sys.modules])"  # fmt: skip
