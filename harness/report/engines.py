@@ -204,7 +204,8 @@ def _columns(layout: _Layout) -> Iterator[Column[_Line]]:
     yield Column("bound by", lambda line: _told(line.pair, "bound_by"), kind="label", matters="second")
     yield Column("fixed shape", lambda line: str(line.pair.costs[0].get("fixed_shape", "")), on="page", kind="label")
     yield Column("LUT (est.)", partial(_spread_of, "lut"), on="page")
-    yield Column("µJ", lambda line: _energy(line.pair), on="page")
+    yield Column("µJ", lambda line: _energy(line.pair, "energy_uj"), on="page")
+    yield Column("µJ by events", lambda line: _energy(line.pair, "event_energy_uj"), on="page")
     yield Column("fits", lambda line: "yes" if line.pair.fits else "no", on="page")
     yield Column("clock", lambda line: str(line.pair.costs[0].get("clock_origin", "")), on="page")
 
@@ -232,9 +233,9 @@ def _told(pair: Pair, name: str) -> str:
     return ", ".join(dict.fromkeys(str(cost.get(name, "")) for cost in pair.costs))
 
 
-def _energy(pair: Pair) -> str:
-    energy = _mean(pair.costs, "energy_uj")
-    return formats.DASH if energy is None else f"{energy:.2f}"
+def _energy(pair: Pair, name: str) -> str:
+    energy = _mean(pair.costs, name)
+    return formats.DASH if energy is None else f"{energy:.3g}"
 
 
 def _spread_of(name: str, line: _Line) -> str:

@@ -368,6 +368,7 @@ class _Details(TypedDict, total=False):
     layers: dict[str, _Layer] | JsonValue
     weight_bits: JsonValue
     validated_by: JsonValue
+    hardware_class: JsonValue
 
 
 class _Cost(TypedDict, total=False):
@@ -388,7 +389,7 @@ def read(path: Path, *, details: bool = True) -> tuple[Record, ...]:
         path: the file.
         details: whether all details of the hardware costs are wanted, most of a large file; without them, those that
             tables and checks need are there: the id of `device`, `value` and `origin` of `clock`, the constant `parts`,
-            `weight_bits`, `validated_by`, and of every layer `busy`.
+            `weight_bits`, `validated_by`, `hardware_class`, and of every layer `busy`.
 
     Raises:
         StoreError: the file is missing, is no file of records, or has a newer format.

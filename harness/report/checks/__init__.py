@@ -7,7 +7,7 @@ silences with `ignore: [SPN007]` is still counted, under `silenced`.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.report.checks import costs, course, evidence, training
+from harness.report.checks import classes, costs, course, evidence, training
 from harness.report.checks.check import ANCHOR, AddedCheck, Found, NamedCheck, Study, asked
 from harness.report.rows import Table
 from harness.report.tables import tables
@@ -20,7 +20,7 @@ CHECKS: tuple[NamedCheck, ...] = (
     evidence.kept_weights_differ, evidence.one_seed, training.still_improving, training.hardly_gradual,
     training.tiny_rate, training.better_than_dense, training.small_part, costs.mostly_constants,
     costs.empty_tensors, costs.no_fit, costs.other_precision, training.unequal_budgets, evidence.smallest_p,
-    costs.not_validated, course.older_code, course.skips,
+    costs.not_validated, classes.ranking_turns, course.older_code, course.skips,
 )  # fmt: skip
 """Every check, worst first among those of one severity."""
 

@@ -1,18 +1,20 @@
 """Named checks: each fires on a planted case and is silent on a clean one; what they are listed as."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from harness.report import render
 from harness.report.checks import CHECKS, beforehand, look, noted
-from harness.results.records import Finding, Record
+from harness.results.records import Finding, Record, read
 
 DOCS = Path(__file__).parents[3] / "docs" / "checks.md"
 
 
 def cost(**changes):
     details = {"weight_bits": 32, "validated_by": "somebody's", "parts": {"fill_drain": 5.0, "elementwise": 5.0}}
+    details["hardware_class"] = "time-shared"
     return {"cycles": 100, "latency_us": 1.0, "fits": True, "engine": "bank", "details": details | changes}
 
 
@@ -64,6 +66,23 @@ def one(records, place, **changes):
     return found
 
 
+def turning(luts=1200):
+    """A study on two classes of hardware: banks are ahead in cycles and behind in LUTs."""
+    circuit = cost(hardware_class="unrolled")
+    sizes = {"banks": (70, luts), "unstructured": (100, 1000)}
+    return [
+        r if r.is_dense else r.model_copy(
+            update={
+                "hardware": {
+                    "shared": cost() | {"cycles": sizes[r.pattern][0]},
+                    "circuit": circuit | {"lut": sizes[r.pattern][1]},
+                }
+            }
+        )
+        for r in study()
+    ]  # fmt: skip
+
+
 def dense(**changes):
     """The clean study with its dense cells changed."""
     return [r.model_copy(update=changes) if r.is_dense else r for r in study()]
@@ -92,6 +111,7 @@ PLANTED = {
     "SPN018": (one(study(), 7, status="diverged", value=None), "1 cell failed: 1 diverged"),
     "SPN019": (one(study(), 7, status="skipped", value=None), "1 cell skipped"),
     "SPN020": (study(hardware={"fpga": cost() | {"fits": False}}), "4 rows of hardware: no engine fits"),
+    "SPN022": (turning(), "90 % banks takes 30 % fewer cycles on time-shared hardware than unstructured and 20 % more"),
     "SPN021": ([r.model_copy(update={"valid_value": r.value}) for r in study()], "agree to the last digit in 30 cells"),
 }  # fmt: skip
 
@@ -208,3 +228,16 @@ def test_a_metric_in_the_numbers_of_the_hardware_needs_no_warning():
     records = study(hardware={"fpga": cost(weight_bits=16) | {"model": "fpga"}}, fixed_point=scored)
 
     assert "SPN011" not in [found.finding.code for found in look(records).found]
+
+
+@pytest.mark.parametrize(("luts", "fires"), [(1200, True), (1010, False), (900, False)])
+def test_a_ranking_turns_only_where_a_pattern_is_clearly_ahead_here_and_behind_there(luts, fires):
+    assert ("SPN022" in look(turning(luts)).notes()) is fires
+
+
+def test_a_ranking_turns_also_in_records_that_are_read_without_details(tmp_path):
+    path = tmp_path / "records.json"
+    rows = [r.model_dump(mode="json") for r in turning()]
+    path.write_text(json.dumps({"format": 1, "records": rows}))
+
+    assert "SPN022" in look(read(path, details=False)).notes()
