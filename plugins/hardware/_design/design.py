@@ -1,18 +1,20 @@
 """An engine of one shape on one device: cycles of every product, memories, multipliers, and whether it fits."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 
 from harness.api import Conditions, Engine, EngineShape, Logic, Product, Run, exact_sum
 
 from .._devices import Device, Usage
+from .bursts import reading_share
 from .maps import line_buffers, map_bits, map_memories
 from .memory import NONE, Memory, memory_of
 from .numerics import Budget, Numerics
 from .products import recurrent
 from .resources import LogicEstimate, logic, logic_usage, split_multipliers
+from .streaming import Demand, stalls
 
 Runner = Callable[[Product, EngineShape, Conditions], Run]
 
@@ -158,6 +160,7 @@ def design(
         layer_of(engine, product, run, streamed, shape, runner, numerics, memory.streams_maps)
         for product, run, streamed in zip(products, runs, memory.streamed, strict=True)
     )
+    layers = _prefetched(layers, numerics)
     multipliers = shape.multipliers * copies
     built = 0 if engine.unrolled else multipliers  # constants are multiplied by adders, which its logic counts
     dsp, from_luts = dsp_blocks(products, built, device, numerics, shares=engine.packs(shape))
@@ -275,7 +278,9 @@ def layer_of(
     # An engine that reads its weights anyhow has counted them in its run: only what maps add is waited for.
     read = Fraction(repeats) if engine.streams_weights and moved else streamed
     # Stalls that the engine counts itself are added to, not replaced: one that streams knows its own.
-    parts["memory_stall"] = parts.get("memory_stall", NONE) + _streaming(run, read, moved, repeats, numerics)
+    parts["memory_stall"] = parts.get("memory_stall", NONE) + _streaming(
+        run, read, moved, repeats, product.rows, numerics
+    )
     spent = exact_sum(parts.values())
     floor = numerics.cycles(numerics.chain_us) if product.units is not None else NONE
     # A recurrent step cannot end before its chain of dependent operations has, however wide the array is.
@@ -298,12 +303,53 @@ def _load(product: Product, numerics: Numerics) -> Fraction:
     return Fraction(-(-words // numerics.load_words))
 
 
-def _streaming(run: Run, streamed: Fraction, moved: int, repeats: int, numerics: Numerics) -> Fraction:
+def _streaming(run: Run, streamed: Fraction, moved: int, repeats: int, rows: int, numerics: Numerics) -> Fraction:
     """Cycles spent waiting for weights and feature maps that are not on chip."""
     speed = numerics.conditions.bytes_per_cycle
     if not (streamed or moved) or speed is None:
         return NONE
     # Words arrive whole, so the last begun cycle counts.
-    needed = Fraction(float(streamed * run.stored_bits + moved) / 8 / speed).__ceil__()
+    share = reading_share(run, rows, numerics.weight_layout, numerics.bursts)
+    needed = Fraction((float(streamed * run.stored_bits) / share + moved) / 8 / speed).__ceil__()
     hidden = run.issue_cycles * repeats if numerics.overlap else NONE
     return max(NONE, Fraction(needed) - hidden)
+
+
+def _prefetched(layers: tuple[Layer, ...], numerics: Numerics) -> tuple[Layer, ...]:
+    """The same layers with what a buffer hides of their streaming; as they are where there is none, or none streams.
+
+    Feature maps are read and written while their layer runs: nothing of them is known ahead.
+    """
+    speed = numerics.conditions.bytes_per_cycle
+    if not numerics.prefetch_kib or speed is None or not any(layer.streamed for layer in layers):
+        return layers
+    demands, alone = [], []
+    for layer in layers:
+        run, rows = layer.run, layer.product.rows
+        waited = _streaming(run, layer.streamed, layer.map_bits, layer.repeats, rows, numerics)
+        computing = run.issue_cycles * layer.repeats
+        share = reading_share(run, rows, numerics.weight_layout, numerics.bursts)
+        demands.append(
+            Demand(
+                bits=float(layer.streamed * run.stored_bits) / share,
+                computing=float(computing),
+                rest=float(max(NONE, layer.cycles - computing - waited)),
+                bits_per_cycle=8 * speed,
+            )
+        )
+        alone.append(waited)
+    found = stalls(demands, 8.0 * 1024 * numerics.prefetch_kib, overlap=numerics.overlap)
+    return tuple(
+        # What maps make it wait for stays; a buffer never makes it worse.
+        layer if layer.map_bits else _waiting(layer, before, min(before, Fraction((wait - 1e-9).__ceil__())), numerics)
+        for layer, before, wait in zip(layers, alone, found, strict=True)
+    )
+
+
+def _waiting(layer: Layer, before: Fraction, after: Fraction, numerics: Numerics) -> Layer:
+    """A layer that waits for other weights than it did; a chain of dependent operations may then decide."""
+    parts = {**layer.parts, "memory_stall": layer.parts["memory_stall"] - before + after}
+    parts.pop("chain_stall", None)
+    floor = numerics.cycles(numerics.chain_us) if layer.product.units is not None else NONE
+    chain = max(NONE, floor - exact_sum(parts.values()))
+    return replace(layer, parts={**parts, "chain_stall": chain} if chain else parts)

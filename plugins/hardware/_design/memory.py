@@ -14,6 +14,9 @@ from .placement import Placement, deepest, place
 _STREAM_WORDS = 64
 """Words of weight RAM that every PE sets aside for weights streamed from off-chip memory: a burst's worth, twice."""
 
+_BUFFER_WIDTH = 512
+"""Bits of a word of the prefetch buffer: what memory controllers deliver at a time."""
+
 NONE = Fraction(0)
 """No cycles: made once, since a search adds up hundreds of thousands of them."""
 
@@ -124,11 +127,19 @@ def _laid_out(
     everything = place(weights, device, ram_blocks=ram_blocks, beside=others)
     if everything.fits:
         return Memory(everything, (NONE,) * len(runs))
+    if numerics.prefetch_kib:  # needed only where something is streamed
+        with_buffer = [*others_rams, _buffer(numerics)]
+        others = place(with_buffer, device, small=numerics.vector_memory, ram_blocks=ram_blocks)
     room = deepest(ram.width, ram.count, others.free, device)
     # What is streamed passes through a buffer that takes room from what stays.
     excess = ram.depth - max(0, room - _STREAM_WORDS)
     kept = replace(ram, depth=ram.depth - excess + _STREAM_WORDS)
     return Memory(place([kept], device, ram_blocks=ram_blocks, beside=others), _streamed(runs, excess))
+
+
+def _buffer(numerics: Numerics) -> Ram:
+    """The buffer in which streamed weights wait for their layer."""
+    return Ram("fifo", _BUFFER_WIDTH, -(-8 * 1024 * numerics.prefetch_kib // _BUFFER_WIDTH), 1)
 
 
 def _streamed(runs: Sequence[Run], excess: int) -> tuple[Fraction, ...]:

@@ -37,6 +37,7 @@ from harness.api import (
 
 from .._devices import Device, device
 from ..engines.dense_mvm import DenseMvm
+from .bursts import Bursts, WeightLayout
 from .design import Design, Runner, design
 from .front import front
 from .numerics import Budget, Copies, Inputs, Numerics
@@ -115,6 +116,12 @@ class EngineModel(HardwareModel):
     chain_us: float = Field(default=0.0, ge=0, description="shortest step of a recurrent layer, in microseconds")
     pixel_copies: int = Field(default=1, gt=0, description="copies of the array on different output positions")
     copy_layout: Copies = Field(default="strips", description="whether copies sweep strips, or neighbouring positions")
+    weight_layout: WeightLayout = Field(
+        default="in_order", description="how streamed weights lie off chip: as they are read, row by row, or one by one"
+    )
+    prefetch_kib: int = Field(
+        default=0, ge=0, le=1 << 20, description="buffer that streamed weights are read into ahead of their layer, KiB"
+    )
     load_words: int = Field(default=16, gt=0, description="words per cycle into a copy's line buffer (assumed)")
     pipelined: bool = Field(
         default=False, description="whether layers on engines of their own are costed beside one engine for all"
@@ -351,6 +358,9 @@ class EngineModel(HardwareModel):
             pixel_copies=self.pixel_copies,
             copy_layout=self.copy_layout,
             load_words=self.load_words,
+            weight_layout=self.weight_layout,
+            bursts=_bursts(self._target()),
+            prefetch_kib=self.prefetch_kib,
         )
 
     def _budget(self) -> int:
@@ -361,6 +371,11 @@ class EngineModel(HardwareModel):
         bits = max(self.weight_bits, self.activation_bits)
         # The element-wise part has multipliers of its own, which the array cannot have as well.
         return max(1, min(self.multipliers, self._target().most_multipliers(bits) - 3 * self.elementwise_units))
+
+
+def _bursts(found: Device) -> Bursts | None:
+    kind = found.bursts
+    return None if kind is None else Bursts(size=kind.size_bytes.value, jump=kind.jump_bytes.value)
 
 
 @lru_cache(maxsize=64)

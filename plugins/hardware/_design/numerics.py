@@ -5,6 +5,7 @@ from typing import Literal
 
 from harness.api import Conditions, Frozen
 
+from .bursts import Bursts, WeightLayout
 from .placement import SmallMemory
 
 Inputs = Literal["closed_loop", "known_ahead"]
@@ -36,6 +37,8 @@ class Numerics(Frozen):
         pixel_copies: copies of the array that share the weights and work on different output positions.
         copy_layout: whether the copies sweep strips of their own, or neighbouring positions.
         load_words: words per cycle that the line buffer takes in for every copy.
+        weight_layout: how streamed weights lie in off-chip memory; bursts: what that memory reads at least.
+        prefetch_kib: a buffer that is filled with streamed weights ahead of their layer, in units of 1024 bytes.
     """
 
     conditions: Conditions
@@ -52,6 +55,9 @@ class Numerics(Frozen):
     pixel_copies: int = 1
     copy_layout: Copies = "strips"
     load_words: int = 16
+    weight_layout: WeightLayout = "in_order"
+    bursts: Bursts | None = None
+    prefetch_kib: int = 0
 
     def cycles(self, microseconds: float) -> Fraction:
         """Whole cycles of a time at this clock."""

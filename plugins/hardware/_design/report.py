@@ -13,7 +13,7 @@ from .design import Design, Layer
 from .events import event_energy
 from .numerics import Numerics
 from .resources import Energy, energy
-from .traffic import layer_traffic, memory_system
+from .traffic import layer_traffic, memory_system, vector_shortage
 
 _CONSTANT_PARTS = ("fill_drain", "elementwise", "write_back", "layer_overhead", "launch", "chain_stall")
 
@@ -326,7 +326,14 @@ def _notes(best: Design, choice: Choice) -> list[str]:
             "fastest whose weights all stay on chip"
         )
     # Below that a microsecond says more of the assumed constants than of the mask.
-    if (sum(map(_constants, best.layers)) + best.launch) * 2 > best.cycles:
+    shortage = vector_shortage(best, choice.numerics)
+    if shortage is not None:
+        notes.append(
+            f"inputs and outputs alone need {shortage[0]:.3g} GB/s off chip, {shortage[1]:.3g} GB/s are there: they "
+            "are not waited for in these cycles"
+        )
+    # A circuit of constants has nothing but its depth: that is what it is about.
+    if not best.engine.unrolled and (sum(map(_constants, best.layers)) + best.launch) * 2 > best.cycles:
         notes.append("constants of the engine are more than half of the latency: compare cycles, not microseconds")
     if choice.omitted:
         notes.append(f"not costed: {', '.join(choice.omitted)} (a look-up, or a role that was not asked for)")

@@ -103,8 +103,23 @@ def memory_system(design: Design, numerics: Numerics, origin: str) -> Mapping[st
         **traffic(design, numerics).plain(clock),
         "gbytes_per_s": None if speed is None else round(speed * clock / 1e3, 6),
         "origin": origin,
+        "weight_layout": numerics.weight_layout,
+        "prefetch_kib": numerics.prefetch_kib,
         "peak_gops": round(_OPERATIONS * design.multipliers * clock / 1e3, 6),
     }
+
+
+def vector_shortage(design: Design, numerics: Numerics) -> tuple[float, float] | None:
+    """What inputs and outputs alone ask of the off-chip memory, and what it gives, in GB/s; None if it gives enough.
+
+    No cycle waits for them, so that a reader has to be told. Feature maps that are streamed are waited for.
+    """
+    speed, clock = numerics.conditions.bytes_per_cycle, numerics.conditions.clock_mhz
+    if speed is None or any(layer.map_bits for layer in design.layers):
+        return None
+    found = traffic(design, numerics)
+    needed = found.vector_bytes / found.busy_cycles if found.busy_cycles else 0.0
+    return (needed * clock / 1e3, speed * clock / 1e3) if needed > speed else None
 
 
 def _inputs(product: Product) -> int:

@@ -109,3 +109,12 @@ def test_the_bandwidth_says_where_it_comes_from(make, given_gbytes, origin):
     system = cost(masked(make, 24, 40), **parameters).details["memory_system"]
 
     assert system["origin"] == origin
+
+
+def test_inputs_that_come_faster_than_the_memory_gives_are_told(make):
+    workload = masked(make, 24, 400)
+    slow, fast = (cost(workload, bandwidth_gbytes_per_s=gbytes) for gbytes in (0.001, 100.0))
+
+    assert any("inputs and outputs alone need" in note for note in slow.notes)
+    assert not any("inputs and outputs alone need" in note for note in fast.notes)
+    assert slow.cycles == fast.cycles
