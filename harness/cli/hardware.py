@@ -177,6 +177,9 @@ def cost(
     ] = None,
     bandwidth: BandwidthOption = None,
     inputs: InputsOption = None,
+    pipelined: Annotated[
+        bool, typer.Option("--pipelined", help="Also layers on engines of their own, all at the same time.")
+    ] = False,
     settings: SetOption = None,
     form: Annotated[
         CostFormat, typer.Option("--format", "-f", help="Form of the costs; csv has a line per engine.")
@@ -192,6 +195,7 @@ def cost(
     parameters = parameters_of(
         settings, device=device, multipliers=multipliers, weight_bits=weight_bits, activation_bits=act_bits,
         accumulator_bits=acc_bits, clock_mhz=clock, bandwidth_gbytes_per_s=bandwidth, inputs=inputs,
+        pipelined=pipelined or None,
     )  # fmt: skip
     registry = discover(files=plugin or ())
     request = request_of(registry.names("hardware"), model, engine, parameters)

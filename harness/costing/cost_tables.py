@@ -42,6 +42,9 @@ def _model_sections(rows: Sequence[Row], model: str, load: Load) -> Iterator[Sec
     costed = [(row.engine, row.cost) for row in rows if row.cost is not None]
     if load != Load():
         yield _loads(costed, load)
+    piped = [(engine, cost) for engine, cost in costed if isinstance(cost.details.get("pipelined"), dict)]
+    if piped:
+        yield _pipelined(piped)
     yield _resources(costed)
     layers = reference.cost.details.get("layers")
     if isinstance(layers, dict) and layers:
@@ -160,6 +163,38 @@ def _loads(rows: Sequence[_Costed], load: Load) -> Section:
     inputs = "one input" if load.batch == 1 else f"{load.batch} inputs"
     each = "one step" if load.steps == 1 else f"{load.steps} steps"
     return Section(f"{inputs} of {each}, one after another or over an engine's streams", (), page.table(columns, rows))
+
+
+def _pipelined(rows: Sequence[_Costed]) -> Section:
+    """One engine for all layers beside an engine for each: the rate, the latency, and what sets the pace."""
+
+    def own(name: str, shown: Callable[[JsonValue], str]) -> Callable[[_Costed], str]:
+        """A figure of the layers on engines of their own; a dash where there are none."""
+
+        def figure(row: _Costed) -> str:
+            found = row[1].details["pipelined"]
+            return shown(found[name]) if isinstance(found, dict) and name in found else DASH
+
+        return figure
+
+    columns: list[Column[_Costed]] = [
+        Column("engine", lambda row: row[0], kind="label", matters="key"),
+        Column("one for all\nsteps/s", lambda row: f"{row[1].steps_per_s or 0:.0f}"),
+        Column("µs", lambda row: microseconds(row[1].latency_us)),
+        Column("own engines\nsteps/s", own("steps_per_s", lambda value: f"{number(value):.0f}"), matters="key"),
+        Column("µs", own("latency_us", lambda value: microseconds(number(value)))),
+        Column("multipliers", own("multipliers", str)),
+        Column("slowest\nlayer", own("slowest", str), kind="label"),
+        Column("RAM\n%", own("ram_share", lambda value: f"{100 * number(value):.0f}")),
+        Column("fits", own("fits", lambda value: yes(bool(value)))),
+    ]
+    notes = [
+        "own engines: every layer on an engine of its own, all at the same time, each on another item; multipliers are "
+        "divided so that the slowest layer is as fast as may be. Its latency is that of one item alone",
+        *(f"{engine}: {found['reason']}" for engine, cost in rows
+          if isinstance(found := cost.details["pipelined"], dict) and "reason" in found),
+    ]  # fmt: skip
+    return Section("one engine for all layers, and one for each", (), page.table(columns, rows, notes=notes))
 
 
 def _resources(rows: Sequence[_Costed]) -> Section:

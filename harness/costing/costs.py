@@ -35,6 +35,7 @@ _OPTIONS = {
     "device": "--device",
     "inputs": "--inputs",
     "multipliers": "--multipliers",
+    "pipelined": "--pipelined",
     "ram_blocks": "--ram-blocks",
     "weight_bits": "--weight-bits",
 }

@@ -55,11 +55,13 @@ class _Layout:
         labels: of the model whose cycles decide.
         others: name and labels of the models that are shown beside it, by engine.
         compact: fewer columns, and engines far behind the best are named below the table.
+        pipelined: whether layers on engines of their own stand beside one engine for all.
     """
 
     labels: tuple[str, ...]
     others: Mapping[str, tuple[str, ...]]
     compact: bool
+    pipelined: bool = False
 
 
 def engines(table: Table, compact: bool) -> list[Section]:
@@ -152,6 +154,7 @@ def _section(table: Table, model: str, layout: _Layout) -> Section:
             groups[len(lines)] = _masks(pair)
         others = tuple(each.get((pair.pattern, pair.sparsity, pair.engine)) for each in beside)
         lines.append(_Line(pair, factor, others))
+    layout = replace(layout, pipelined=any(_piped(line.pair, "steps_per_s") is not None for line in lines))
     grid = page.table(
         list(_columns(layout)),
         lines,
@@ -197,6 +200,9 @@ def _columns(layout: _Layout) -> Iterator[Column[_Line]]:
     yield Column("µs", lambda line: formats.latency(_mean(line.pair.costs, "latency_us") or 0.0))
     yield Column("MHz", lambda line: f"{_mean(line.pair.costs, 'clock_mhz') or 0:.0f}", matters="second")
     yield Column("steps/s", lambda line: f"{_mean(line.pair.costs, 'steps_per_s') or 0:,.0f}", matters="second")
+    if layout.pipelined:
+        yield Column("own engines\nsteps/s", lambda line: _rate(line.pair))
+        yield Column("own engines\nµs", lambda line: _delay(line.pair), matters="second")
     for name, header, short in (
         ("multipliers", "multipliers", "multi-\npliers"), ("dsp", "DSP", ""), ("ram_blocks", "RAM\nblocks", ""),
     ):  # fmt: skip
@@ -208,6 +214,23 @@ def _columns(layout: _Layout) -> Iterator[Column[_Line]]:
     yield Column("µJ by events", lambda line: _energy(line.pair, "event_energy_uj"), on="page")
     yield Column("fits", lambda line: "yes" if line.pair.fits else "no", on="page")
     yield Column("clock", lambda line: str(line.pair.costs[0].get("clock_origin", "")), on="page")
+
+
+def _piped(pair: Pair, name: str) -> float | None:
+    """The mean of a figure of layers on engines of their own; None where there are none."""
+    found = [details.get("pipelined") for cost in pair.costs if isinstance(details := cost.get("details"), dict)]
+    values = [value for each in found if isinstance(each, dict) and isinstance(value := each.get(name), int | float)]
+    return sum(values) / len(values) if values else None
+
+
+def _rate(pair: Pair) -> str:
+    rate, fits = _piped(pair, "steps_per_s"), _piped(pair, "fits")
+    return formats.DASH if rate is None else f"{rate:,.0f}{formats.misfit(fits == 1)}"
+
+
+def _delay(pair: Pair) -> str:
+    delay = _piped(pair, "latency_us")
+    return formats.DASH if delay is None else formats.latency(delay)
 
 
 def _speedup(pair: Pair) -> float:
@@ -251,6 +274,11 @@ def _caption(found: Sequence[Pair]) -> list[str]:
         "to dense: over a dot-product array with equally many multipliers; to own dense: over the same engine, dense. "
         "fixed shape: cycles in the shape that one would build without looking at a mask.",
     ]
+    if any(_piped(pair, "steps_per_s") is not None for pair in found):
+        lines.append(
+            "own engines: every layer on an engine of its own, all at the same time, multipliers divided so that the "
+            "slowest is as fast as may be; the latency is that of one item alone."
+        )
     if any(pair.uneven for pair in found):
         lines.append(
             f"{formats.UNEVEN} keeps clearly more or fewer weights than others at this sparsity (see results)."

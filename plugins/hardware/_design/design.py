@@ -18,7 +18,7 @@ from .streaming import Demand, stalls
 
 Runner = Callable[[Product, EngineShape, Conditions], Run]
 
-_CELL_PRODUCTS = 3
+CELL_PRODUCTS = 3
 """Multiplications of one LSTM unit's element-wise part: f * c, i * g and o * tanh(c)."""
 
 
@@ -192,7 +192,7 @@ def dsp_blocks(
     bits = numerics.conditions.operand_bits
     is_recurrent = any(product.units is not None for product in products)
     # The element-wise part is built once for all layers: they run one after another.
-    cell = _CELL_PRODUCTS * numerics.elementwise_units * is_recurrent
+    cell = CELL_PRODUCTS * numerics.elementwise_units * is_recurrent
     if numerics.lut_multipliers:
         return split_multipliers(multipliers + cell, bits, device, shares_operand=shares)
     array = device.products_per_dsp(bits, shares_operand=shares).value

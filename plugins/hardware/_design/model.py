@@ -38,7 +38,7 @@ from harness.api import (
 from .._devices import Device, device
 from ..engines.dense_mvm import DenseMvm
 from .bursts import Bursts, WeightLayout
-from .design import Design, Runner, design
+from .design import CELL_PRODUCTS, Design, Runner, design
 from .front import front
 from .numerics import Budget, Copies, Inputs, Numerics
 from .pipeline import pipeline, why_not
@@ -220,7 +220,7 @@ class EngineModel(HardwareModel):
         if reason:
             return {"reason": reason}
         setting = Setting(choice.device, choice.numerics, Budget(ram_blocks=self.ram_blocks, luts=self.luts))
-        budget = max(1, self._budget() // choice.numerics.pixel_copies)
+        budget = max(1, self._budget(work) // choice.numerics.pixel_copies)
         found = pipeline(engine, work, self.runner(engine), setting, budget)
         if found is None:
             return {"reason": f"{budget} multipliers are too few for {len(work)} engines"}
@@ -279,7 +279,7 @@ class EngineModel(HardwareModel):
         numerics = self._numerics(clock[0])
         limits = Budget(ram_blocks=self.ram_blocks, luts=self.luts)
         # A copy is a whole array: the budget is shared among them.
-        budget = max(1, self._budget() // numerics.pixel_copies)
+        budget = max(1, self._budget(work) // numerics.pixel_copies)
         target = self._target()
         setting = Setting(target, numerics, limits)
         lines = engine.lines(work, budget)
@@ -294,7 +294,7 @@ class EngineModel(HardwareModel):
             device=target,
             numerics=numerics,
             # Of all copies together, as a user asked for.
-            budget=self._budget(),
+            budget=self._budget(work),
             clock_origin=clock[1],
             exact=self.exact,
             given=given,
@@ -363,14 +363,15 @@ class EngineModel(HardwareModel):
             prefetch_kib=self.prefetch_kib,
         )
 
-    def _budget(self) -> int:
+    def _budget(self, work: tuple[Product, ...]) -> int:
         """Multipliers that both arrays may have: what was asked for, as far as the device has them."""
         if self.lut_multipliers:
             return self.multipliers
         # The wider operand decides which multiplications a DSP block can make.
         bits = max(self.weight_bits, self.activation_bits)
-        # The element-wise part has multipliers of its own, which the array cannot have as well.
-        return max(1, min(self.multipliers, self._target().most_multipliers(bits) - 3 * self.elementwise_units))
+        # The element-wise part of recurrent layers has multipliers of its own, which the array cannot have as well.
+        cell = CELL_PRODUCTS * self.elementwise_units * any(product.units is not None for product in work)
+        return max(1, min(self.multipliers, self._target().most_multipliers(bits) - cell))
 
 
 def _bursts(found: Device) -> Bursts | None:

@@ -296,6 +296,18 @@ def test_a_convolution_runs_once_per_position_of_its_output(harness):
     assert many["cycles"] > once["cycles"]
 
 
+def test_layers_on_engines_of_their_own_stand_beside_one_engine_for_all(harness):
+    cnn = EXAMPLES / "workloads" / "small_cnn.yaml"
+    asked = ("--device", "xc7z020", "--engine", "bank", "--engine", "csr_stream", "--pipelined")
+    done = harness("cost", cnn, *asked)
+    rows = {row["engine"]: row["details"]["pipelined"] for row in harness("cost", cnn, *asked, "--json").json["rows"]}
+
+    assert "one engine for all layers, and one for each" in done.stdout
+    assert f"{rows['bank']['steps_per_s']:.0f}" in done.stdout and rows["bank"]["slowest"] in done.stdout
+    assert "csr_stream: it reads off-chip memory by design" in done.stdout
+    assert "one for each" not in harness("cost", cnn, *asked[:-1]).stdout
+
+
 def test_a_convolution_of_unknown_size_is_refused_where_cycles_are_added_up(harness, folder):
     rng = np.random.default_rng(0)
     np.savez(

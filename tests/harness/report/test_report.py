@@ -721,6 +721,22 @@ def test_engine_tables_keep_allocations_apart_and_factors_with_their_cycles():
     assert "75" in render([records[0], *one], width=200)
 
 
+def test_layers_on_engines_of_their_own_stand_beside_one_engine_for_all_where_they_were_costed():
+    def piped(rate):
+        return {"pipelined": {"steps_per_s": rate, "latency_us": 12.5, "fits": True}}
+
+    records = [language_model(hardware=both(100, 1.0, details={"pipelined": {"reason": "there is one layer"}}))]
+    records += [
+        language_model("block", FINE, 0.5, seed, hardware=both(50, 2.0, details=piped(rate)))
+        for seed, rate in enumerate((40_000.0, 60_000.0))
+    ]
+
+    text = render(records, format="md")
+
+    assert "own engines steps/s" in text and "50,000" in text and "12.5" in text
+    assert "own engines" not in render([language_model(hardware=both(100, 1.0))], format="md")
+
+
 def test_what_is_not_costed_yet_is_no_engine_that_refuses():
     waiting = {"model": "sim", "reason": "not costed yet; the run goes on or was interrupted"}
     records = [language_model(hardware={"sim[bank]": both(100, 1.0)["sim[bank]"], "sim[dense_mvm]": waiting})]
