@@ -56,7 +56,7 @@ def find_run(store: Path, run: str | None) -> Path:
 
     Args:
         store: the store's folder.
-        run: its id, the beginning of one, or its folder; None for the run that was written last.
+        run: its id, the beginning of one, its folder or the records in it; None for the run that was written last.
 
     Raises:
         SpecError: no run, or more than one, is called so.
@@ -66,6 +66,8 @@ def find_run(store: Path, run: str | None) -> Path:
         return Store(store).latest_run()
     if os.path.exists(Path(run) / RECORDS):  # of names that are too long it says no, as of all that are not there
         return Path(run)
+    if Path(run).name == RECORDS and os.path.exists(run):
+        return Path(run).parent
     every = runs(store)
     found = [folder for folder in every if folder.name == run]
     # The whole name first: one run may be called like the beginning of another.

@@ -187,7 +187,8 @@ def _entries(chart: Chart) -> list[tuple[Style | None, Style | None, Style | Non
         (series.colour, series.shape if series.shape == series.colour else None, None) for series in every
     ]
     apart = dict.fromkeys(series.shape for series in every if series.shape and series.shape != series.colour)
-    found += [(None, shape, None) for shape in apart if len(apart) > 1]
+    named = {series.colour.name for series in every}
+    found += [(None, shape, None) for shape in apart if len(apart) > 1 and shape.name not in named]
     found += [(None, None, series.dash) for series in every if series.dash]
     return list(dict.fromkeys(found))
 

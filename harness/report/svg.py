@@ -312,8 +312,9 @@ def _entries(chart: Chart) -> Iterator[tuple[str, str]]:
         line = "" if shape else f'<path d="M-7-3.5h14v7h-14z" fill="{_colour(style)}"/>'
         yield mark + line, style.name
     apart = dict.fromkeys(s.shape for s in every if s.shape and s.shape != s.colour)
+    named = {series.colour.name for series in every}
     if len(apart) > 1:
-        for shape in apart:
+        for shape in (each for each in apart if each.name not in named):  # dense is told by its colour
             yield f'<path d="{_marker(shape)}" stroke="currentColor" stroke-width="1.4"/>', shape.name
     for dash in dict.fromkeys(s.dash for s in every if s.dash):
         dashed = DASHES[dash.place % len(DASHES)]

@@ -72,7 +72,7 @@ def in_sentences(panels: Iterable[Panel]) -> list[str]:
     if any(panel.events for panel in panels):
         found.append("Vertical lines: the model is pruned at once.")
     if any(panel.strokes for panel in panels):
-        found.append("Strokes along the bottom: the masks are made anew, a little sparser each time.")
+        found.append("Strokes along the bottom: the masks are made anew during the training.")
     return found
 
 

@@ -113,6 +113,7 @@ def test_a_run_is_found_by_name_beginning_and_folder(tmp_path):
     assert find_run(tmp_path, None) == second
     assert find_run(tmp_path, "grid-1") == first
     assert find_run(tmp_path, str(second)) == second
+    assert find_run(tmp_path / "none", str(second / "records.json")) == second
     with pytest.raises(SpecError, match="2 runs begin with 'grid': grid-12, grid-1"):
         find_run(tmp_path, "grid")
     with pytest.raises(SpecError, match="got 'poster'; there are grid-12, grid-1"):
