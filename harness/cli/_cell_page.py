@@ -108,6 +108,7 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 f"{', '.join(record['scope'])}, {record['model_sparsity']:.4f} of the whole model"
             ),
         )
+    yield from (("target", _target(each)) for each in record["facts"].get("targets", ()))
     yield (
         "epochs",
         (
@@ -115,6 +116,14 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"{record['trained_epochs']} trained by this run; {record['train_seconds']:.1f} s in all"
         ),
     )
+
+
+def _target(told: Mapping[str, Any]) -> str:
+    """What a sparsity was solved for."""
+    if told.get("reason"):
+        return f"not reached: {told['reason']}"
+    by = f" by {told['engine']}" if told.get("engine") else ""
+    return f"{told['target']}: {told['value']:,.4g}{by} on masks of random weights, before training"
 
 
 def _after_prune(record: Mapping[str, Any]) -> str:

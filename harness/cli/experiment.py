@@ -366,6 +366,8 @@ def validate(spec: SpecArgument, data_dir: DataDirOption = None, plugin: PluginO
     skipped = Counter(planned.skip for planned in cells if planned.skip)
     impossible = f", {skipped.total()} of them cannot run" if skipped else ""
     echo(f"{spec}: valid, {len(cells)} planned cells (dense baselines: {dense}){impossible}; nothing was run")
+    for target in foreseen.targets():
+        echo(f"  target {target}")
     for reason, count in skipped.items():
         echo(f"  {count} skipped: {reason}")
     for finding in _beforehand(foreseen):

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,23 +16,21 @@ from harness.api import (
     JsonValue,
     Mask,
     Metric,
-    NativeModel,
-    Network,
     PluginContractError,
     Problem,
     Task,
-    Tensor,
     Workload,
 )
 from harness.discovery.asking import effective, group_of, number_format_of, value_of, versions_of
 from harness.execution.costs import CostRecord, Costs, needs_weights, with_weights, workload_digest
 from harness.execution.counting import without_a_model
 from harness.masks.outcome import achieved, why_missed
-from harness.planning.lowering import PlannedCell, pattern_banks
+from harness.planning.lowering import PlannedCell
 from harness.planning.plan import Plan
 from harness.planning.stages import digest
+from harness.planning.workloads import workload_of
 from harness.results.records import BEYOND, NOT_COSTED, Record, Status, Stored
-from harness.spec import Cell
+from harness.spec import Cell, Solved
 from harness.store import MASKS, StageRecord
 
 _TRAINED_BITS = 32
@@ -165,6 +163,9 @@ class Collector:
             facts["arithmetic"] = arithmetic
         if planned.warning:
             facts["warning"] = planned.warning
+        if cell.solved:
+            facts["targets"] = [_target(each) for each in cell.solved]
+            facts["asked_sparsity"] = cell.is_asked
         best = facts.get("best_perplexity")
         return Record(
             run=experiment.run_id,
@@ -358,7 +359,9 @@ class Collector:
         assert planned.test is not None
         task, end = planned.cell.task, self.finished[planned.end.key]
         problem, test = self.plan.problems[task], self.finished[planned.test.key].test
-        workload = workload_of(planned.cell, problem, planned.scope, masks, test.activation_density if test else {})
+        workload = workload_of(
+            planned.cell.pattern, problem, planned.scope, masks, test.activation_density if test else {}
+        )
         # By task: its network is the same for all its cells, and large.
         if task not in self._networks:
             self._networks[task] = digest(problem.network.model_dump(mode="json"))
@@ -401,32 +404,11 @@ def _empty_rows(masks: Mapping[str, Mask]) -> dict[str, JsonValue]:
     return {name: round(part, 6) for name, part in parts.items() if part > 0}
 
 
-def workload_of(
-    cell: Cell,
-    problem: Problem,
-    scope: Sequence[Tensor],
-    masks: Mapping[str, Mask],
-    activation_density: Mapping[str, float],
-) -> Workload:
-    """The scope of a cell as hardware models see it, with what its evaluation found of the layers in the scope."""
-    layers = {tensor.layer for tensor in scope}
-    return Workload(
-        network=problem.network,
-        tensors=tuple(scope),
-        masks=masks,
-        banks=pattern_banks(cell.pattern, scope),
-        output_pixels=output_pixels(problem.network),
-        activation_density={layer: value for layer, value in activation_density.items() if layer in layers},
-        convolutions={layer: each for layer, each in problem.network.convolutions().items() if layer in layers},
-    )
-
-
-def output_pixels(network: Network) -> dict[str, int]:
-    """Output positions of every convolution, by layer name; of a user's own model those that were traced."""
-    # A native network has no geometry but what tracing it found.
-    if isinstance(network, NativeModel):
-        return dict(network.positions)
-    return {layer: geometry.positions for layer, geometry in network.convolutions().items()}
+def _target(solved: Solved) -> dict[str, JsonValue]:
+    """A target as records tell it; without a reason, the sparsity of the cell reaches it."""
+    found: dict[str, JsonValue] = {"target": solved.goal, "value": solved.value, "dense": solved.dense}
+    found |= {"engine": solved.engine} if solved.engine else {}
+    return found | ({"reason": solved.reason} if solved.reason else {})
 
 
 def _place(record: StageRecord) -> str:

@@ -19,14 +19,13 @@ from harness.api import (
 from harness.costing.emission import one_layer
 from harness.data import data_folder
 from harness.discovery.asking import loaded
-from harness.execution.collect import output_pixels
 from harness.execution.export import finished
 from harness.fixed_point import calibrated
 from harness.fixed_point.integers import Tapped, layer_integers, requantised_as, tapped
 from harness.fixed_point.network import Pass, matrices
 from harness.inspection.lookup import find_cell
 from harness.inspection.pages import experiment_of
-from harness.planning.lowering import pattern_banks
+from harness.planning.workloads import output_pixels, pattern_banks
 from harness.results.records import Record
 
 

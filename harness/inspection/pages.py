@@ -23,7 +23,7 @@ from harness.planning.plan import Plan, make_plan
 from harness.planning.stages import Stage, scoring_stage
 from harness.results import records
 from harness.results.records import DONE, PENDING, Record
-from harness.spec import Experiment
+from harness.spec import Experiment, recalled
 from harness.store import DamagedStageError, StageRecord, Store
 
 SPEC = "spec.yaml"
@@ -109,7 +109,7 @@ def experiment_of(folder: Path, *, only: Iterable[str] | None = None) -> Experim
     wanted = {record.cell for record in rows} if only is None else frozenset(only)
     # A smoke run keeps the file as it was written: the same cut is made again, and one of the two has the cells.
     for make in (_as_written, _smoke):
-        each = make(experiment, rows)
+        each = recalled(make(experiment, rows), rows)
         cells = tuple(cell for cell in each.cells if cell.id in wanted)
         if cells:
             return replace(each, cells=cells)
@@ -141,7 +141,9 @@ def _as_written(experiment: Experiment, rows: Iterable[Record]) -> Experiment:
 def _smoke(experiment: Experiment, rows: Iterable[Record]) -> Experiment:
     """What a smoke run made of an experiment: the cells have the same labels, and their tasks are cut short."""
     labels, titles = set(map(title, rows)), planned_titles(experiment)
-    return replace(experiment, cells=tuple(cell for cell in experiment.cells if titles[cell.id] in labels)).smoke()
+    return replace(
+        experiment, cells=tuple(cell for cell in experiment.cells if cell.goal or titles[cell.id] in labels)
+    ).smoke()
 
 
 def _data_dir(found: Path | None, folder: Path) -> Path | None:

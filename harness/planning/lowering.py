@@ -12,7 +12,6 @@ from harness.api import (
     NativeModel,
     Network,
     NumberFormat,
-    Pattern,
     Phase,
     PluginContractError,
     Problem,
@@ -23,7 +22,6 @@ from harness.api import (
 )
 from harness.discovery.asking import (
     arithmetic_of,
-    banks_of,
     hyper_parameters_of,
     number_format_of,
     program_of,
@@ -45,6 +43,7 @@ from harness.planning.stages import (
     stage_templates,
 )
 from harness.planning.supplies import why_not_supplied
+from harness.planning.workloads import pattern_banks
 from harness.spec import Cell, Experiment, scope_tensors
 
 
@@ -176,6 +175,8 @@ class Lowering:
 
     def planned(self, cell: Cell) -> PlannedCell:
         """One cell with its stages, or with the reason why it is skipped or has failed."""
+        if cell.goal is not None:
+            return self.outlook(cell)
         combination = self._combination(cell)
         if combination.skip or combination.failure:
             return combination.cell(cell)
@@ -193,6 +194,8 @@ class Lowering:
 
     def outlook(self, cell: Cell) -> PlannedCell:
         """The same without its stages: whether it can run, and how often it prunes."""
+        if cell.goal is not None and cell.task in self._problems:  # a target that no sparsity reaches
+            return PlannedCell(cell, scope=self._scope(cell.task), skip="; ".join(each.reason for each in cell.solved))
         return self._combination(cell).cell(cell)
 
     def _dense_stages(self, start: Stage, combination: _Combination) -> list[Stage]:
@@ -375,14 +378,6 @@ def _framework_skip(backend: Backend, network: Network) -> str | None:
 def dense_program(problem: Problem) -> tuple[Train]:
     """The baseline: the recipe as it is."""
     return (Train(epochs=problem.recipe.epochs, lr=problem.recipe.learning_rate),)
-
-
-def pattern_banks(pattern: Pattern | None, tensors: Sequence[Tensor]) -> dict[str, int]:
-    """Equally filled banks per row, by tensor name, where the pattern has them."""
-    if pattern is None:
-        return {}
-    counts = {tensor.name: banks_of(pattern, tensor) for tensor in tensors}
-    return {name: banks for name, banks in counts.items() if banks is not None}
 
 
 def settings_of(experiment: Experiment, devices: Mapping[Backend, str], cell: Cell) -> Settings:

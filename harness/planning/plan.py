@@ -17,6 +17,7 @@ from harness.planning.genuine import Model
 from harness.planning.lowering import Lowering, PlannedCell, settings_of
 from harness.planning.snapshot import STATE_MISSING, StoreSnapshot, with_trusted_stages
 from harness.planning.stages import Stage, scoring_stage
+from harness.planning.targets import with_targets
 from harness.spec import Cell, Experiment, check
 from harness.store import StageRecord, Store
 
@@ -109,12 +110,24 @@ class Plan:
             "sharing_ratio": round(distinct / naive, 4) if naive else 1.0,
             "warnings": [*self.warnings()],
             "notes": [*self.notes()],
+            "targets": [*self.targets()],
             "cells_detail": [self._detail(planned) for planned in self.cells],
         }
 
     def warnings(self) -> dict[str, int]:
         """What a reader should know of cells that do run, with the number of those cells."""
         return Counter(planned.warning for planned in self.cells if planned.warning)
+
+    def targets(self) -> tuple[str, ...]:
+        """What the targets came to, a line for every pattern."""
+        found: dict[str, None] = {}
+        for planned in self.cells:
+            for solved in planned.cell.solved:
+                if not solved.reason and solved.value is not None:
+                    by = f" by {solved.engine}" if solved.engine else ""
+                    where = f"{planned.cell.labels()['pattern']} at {100 * solved.sparsity:.4g} %"
+                    found[f"{solved.goal}: {where}, {solved.value:,.4g}{by} on masks of random weights"] = None
+        return tuple(found)
 
     def notes(self) -> tuple[str, ...]:
         """What a reader should know of stages that run once more though they were finished, in sentences."""
@@ -173,6 +186,7 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
     problems, broken = loaded_problems(experiment, folder)
     # Before anything is lowered: a mistake of the file is told whole, with its places.
     check(experiment, problems)
+    experiment = with_targets(experiment, problems)
     devices = _devices(experiment, broken)
     lowering = Lowering(experiment, problems, devices, broken)
     cells = tuple(lowering.planned(cell) for cell in experiment.cells)
@@ -246,6 +260,7 @@ def outlook(experiment: Experiment, problems: Mapping[Task, Problem], broken: Ma
         broken: those whose code is at fault, likewise.
     """
     every = dict(broken)
+    experiment = with_targets(experiment, problems)
     devices = _devices(experiment, every)
     lowering = Lowering(experiment, problems, devices, every)
     cells = tuple(lowering.outlook(cell) for cell in experiment.cells)

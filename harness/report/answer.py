@@ -203,7 +203,7 @@ def _lines(table: Table, *, is_dense: bool) -> list[_Line]:
     """What is compared: patterns of one strategy side by side."""
     found: dict[Setting, dict[float, Row]] = {}
     for row in table.rows:
-        if not row.setting.is_dense and (is_dense or row.setting.pattern != table.reference):
+        if row.setting.is_pruned and (is_dense or row.setting.pattern != table.reference):
             # All sparsities of a setting are one row: it is the setting without its sparsity that tells rows apart.
             found.setdefault(row.setting._replace(target_sparsity=0.0), {})[row.setting.target_sparsity] = row
     firsts = list(dict.fromkeys(setting.strategy for setting in found))

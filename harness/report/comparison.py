@@ -52,7 +52,7 @@ def strategies(table: Table) -> tuple[StrategyRow, ...]:
     for row in table.rows:
         if not row.setting.is_dense:
             rows.setdefault(row.setting.strategy, []).append(row)
-    levels = sorted({row.setting.target_sparsity for group in rows.values() for row in group})
+    levels = sorted({row.setting.target_sparsity for row in table.rows if row.setting.is_pruned})
     by_level = {level: _accuracies(table, level) for level in levels}
     return tuple(
         _strategy_row(strategy, group, {level: by_level[level].get(strategy) for level in levels})

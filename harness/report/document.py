@@ -17,6 +17,7 @@ from harness.report.ranking import ranking
 from harness.report.results import results
 from harness.report.rows import Table, is_partial
 from harness.report.tables import tables
+from harness.report.targets import targets
 from harness.results.records import DONE, FAILED, OF_A_CELL, PENDING, Record
 
 _SHOWN_CELLS = 3  # missing cells that a compact report names per reason
@@ -63,6 +64,7 @@ def build(
     checked = checks.look(records, found)
     for table in found:
         sections.append(results(table, margin=margin, medium=medium, columns=columns))
+        sections += targets(table)
         sections += ranking(table, margin, checked.errors())
         compared = strategies(table)
         if compared:

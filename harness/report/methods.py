@@ -19,7 +19,7 @@ def _paragraph(records: Sequence[Record]) -> str:
     pruned = [record for record in records if not record.is_dense]
     dense = len(records) - len(pruned)
     seeds = sorted({record.seed for record in records})
-    levels = sorted({record.target_sparsity for record in pruned})
+    levels = sorted({record.target_sparsity for record in pruned if record.target_sparsity})
     parts = [
         f"{len(records)} cells were planned ({plural(dense, 'dense baseline')}): {_joined(r.task for r in records)} in "
         f"{_joined(r.backend for r in records)}",

@@ -77,8 +77,9 @@ def _bill(summary: Mapping[str, JsonValue]) -> tuple[str, ...]:
         reasons.append(
             f"  {rest}: {plural(len(counts) - _MOST_REASONS, 'other reason')} (`harness plan --json` has all)"
         )
-    notes = summary.get("notes", [])
+    notes, targets = summary.get("notes", []), summary.get("targets", [])
     return (
+        *(f"target {each}" for each in (targets if isinstance(targets, list) else [])),
         f"stages: {summary['cached']} cached, {summary['stages_to_run']} to run{', because' if reasons else ''}",
         *reasons,
         f"epochs: {summary['epochs_to_run']} to run; {summary['epochs']} in all, {summary['epochs_without_sharing']} "

@@ -87,7 +87,7 @@ def _columns(layout: _Layout) -> Iterator[Column[Row]]:
     yield Column("", fields=lambda row: {"scope": " ".join(table.scope)})
     yield Column(
         "asked\n%",
-        lambda row: formats.asked(row.setting.target_sparsity),
+        _asked,
         lambda row: {"target_sparsity": row.setting.target_sparsity},
         matters="key",
     )
@@ -138,6 +138,12 @@ def _columns(layout: _Layout) -> Iterator[Column[Row]]:
         yield from _stored(width, len(widths) > 1)
     for label in table.hardware:
         yield Column("", fields=partial(_cost, label))
+
+
+def _asked(row: Row) -> Shown:
+    if row.setting.is_dense or row.setting.is_pruned:
+        return formats.asked(row.setting.target_sparsity)
+    return missing("a target that no sparsity reaches")
 
 
 def _labels() -> Iterator[Column[Row]]:

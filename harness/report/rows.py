@@ -32,6 +32,11 @@ class Setting(NamedTuple):
         """Whether this is a baseline."""
         return self.pattern == DENSE
 
+    @property
+    def is_pruned(self) -> bool:
+        """Whether this has a sparsity: neither a baseline nor a target that no sparsity reaches."""
+        return not self.is_dense and self.target_sparsity > 0
+
 
 @dataclass(frozen=True)
 class HardwareCell:

@@ -47,8 +47,8 @@ FAILED: frozenset[Status] = frozenset({"failed", "diverged", "timeout", "oom", "
 
 OF_A_CELL = frozenset(
     (
-        "activation_density", "arithmetic", "cpu", "empty_rows", "failed_stage", "not_finite", "not_reproduced",
-        "trusted_code", "warning",
+        "activation_density", "arithmetic", "asked_sparsity", "cpu", "empty_rows", "failed_stage", "not_finite",
+        "not_reproduced", "targets", "trusted_code", "warning",
     )
 )  # fmt: skip
 """Facts that are of a cell, or of the machine it ran on; the others are what its task says of the data."""

@@ -4,9 +4,23 @@
 describes the file to editors.
 """
 
-from harness.spec.experiment import Allocation, Cell, Experiment
+from harness.spec.experiment import Allocation, Cell, Experiment, Goal, Solved
 from harness.spec.loading import load, loads
 from harness.spec.schema import schema
 from harness.spec.shapes import check, scope_tensors
+from harness.spec.targets import recalled, solved_for
 
-__all__ = ["Allocation", "Cell", "Experiment", "check", "load", "loads", "schema", "scope_tensors"]
+__all__ = [
+    "Allocation",
+    "Cell",
+    "Experiment",
+    "Goal",
+    "Solved",
+    "check",
+    "load",
+    "loads",
+    "recalled",
+    "schema",
+    "scope_tensors",
+    "solved_for",
+]

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from harness._text import listed
@@ -74,8 +74,33 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Entry = JsonValue
 """A component's name, or a mapping of `name`, its parameters and, if wanted, `label`; see `harness.discovery`."""
 
+GOALS = ("latency_us", "cycles", "storage_kib")
+"""What a target may be in."""
+
+
+class Target(Frozen):
+    """A sparsity in terms of hardware: the lowest at which a pattern needs no more than this."""
+
+    latency_us: float | None = Field(default=None, gt=0, description="microseconds per time step or item")
+    cycles: float | None = Field(default=None, gt=0, description="clock cycles per time step or item")
+    storage_kib: float | None = Field(
+        default=None, gt=0, description="kibibytes of the scope's masks and weights, in the smallest storage format"
+    )
+    on: str | None = Field(
+        default=None, description="label of the hardware entry that it is solved for; by default each of them"
+    )
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> "Target":
+        given = [name for name in GOALS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"expected exactly one of {listed(GOALS)}, got {listed(given) or 'none of them'}")
+        return self
+
+
 Entries = Annotated[list[Entry], BeforeValidator(_many), Field(min_length=1, max_length=MOST_VALUES)]
 Sparsities = Annotated[list[Sparsity], BeforeValidator(_many), Field(min_length=1, max_length=MOST_VALUES)]
+Targets = Annotated[list[Target], BeforeValidator(_many), Field(min_length=1, max_length=MOST_VALUES)]
 Seeds = Annotated[list[Seed], BeforeValidator(_many), Field(min_length=1, max_length=MOST_VALUES)]
 CODE = r"^[A-Z]{2,8}[0-9]{3}$"
 """How the code of a named check is written."""
@@ -95,6 +120,10 @@ class Matrix(Frozen):
     )
     strategy: Entries | None = Field(default=None, description="when to train and when to prune")
     sparsity: Sparsities | None = Field(default=None, description="target fractions of zeros")
+    target: Targets | None = Field(
+        default=None,
+        description="sparsities in terms of hardware, beside `sparsity` or in its place, e.g. {latency_us: 0.3}",
+    )
     seed: Seeds = Field(default=[0], description="one training per seed; comparisons are paired by seed")
 
 
@@ -187,6 +216,8 @@ def _known(path: Path) -> list[str]:
     """The keys a mapping of the document may have."""
     models: dict[str | int, type[Frozen]] = {"matrix": Matrix, "exclude": Partial, "include": Single}
     model = models.get(path[0], Document) if path else Document
+    if path[:2] == ("matrix", "target"):
+        model = Target
     return list(model.model_fields)
 
 

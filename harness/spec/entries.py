@@ -26,10 +26,10 @@ from harness.discovery.asking import variants_of
 from harness.discovery.registry import KINDS, PLURALS, Registry
 from harness.spec.allocations import is_of_a_cell, of_a_cell
 from harness.spec.document import AXES, explain
-from harness.spec.experiment import DENSE, Allocation, AllocationRule, allocation_label, is_selectable
+from harness.spec.experiment import DENSE, Allocation, AllocationRule, Goal, allocation_label, is_selectable
 from harness.spec.source import Path, Place, Problems, got, shown
 
-Value = Component | Allocation | float
+Value = Component | Allocation | float | Goal
 """What one axis may hold."""
 
 NUMBERS = ("sparsity", "seed")
@@ -55,7 +55,7 @@ class AxisValue:
     @property
     def label(self) -> str:
         """What tables call it."""
-        if isinstance(self.value, Component):
+        if isinstance(self.value, Component | Goal):
             return self.value.label()
         return repr(self.value) if isinstance(self.value, float | int) else allocation_label(self.value)
 
@@ -67,6 +67,8 @@ class AxisValue:
     @property
     def identity(self) -> str:
         """Equal for two entries that mean the same, whatever their labels."""
+        if isinstance(self.value, Goal):
+            return self.value.label()
         value = self.value.identity() if isinstance(self.value, Component) else self.value
         return json.dumps(value, sort_keys=True)
 
@@ -265,7 +267,9 @@ class Reader:
             self.problems.add((), "expected `task`, got nothing")
         if document.get("matrix") is None and not included and ("matrix",) not in refused:
             self.problems.add((), "expected `matrix` or `include`, got neither")
-        missing = [axis for axis in SPARSE if inside.get(axis) is None and ("matrix", axis) not in refused]
+        # A target stands for a sparsity.
+        given = {**inside, "sparsity": inside.get("target")} if inside.get("sparsity") is None else inside
+        missing = [axis for axis in SPARSE if given.get(axis) is None and ("matrix", axis) not in refused]
         if 0 < len(missing) < len(SPARSE):
             message = "expected pattern, strategy and sparsity together, or none of them for the dense baseline alone"
             self.problems.add(("matrix",), f"{message}, got no {listed(missing)}")

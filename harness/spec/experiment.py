@@ -36,6 +36,49 @@ DENSE = "dense"
 
 
 @dataclass(frozen=True)
+class Goal:
+    """What the sparsity of a cell is to reach in hardware: solved where the task's shapes are known.
+
+    Args:
+        what: `latency_us`, `cycles` or `storage_kib`.
+        limit: that it may need at most.
+        on: label of the hardware entry that says so; of a storage the width of its weights.
+        models: the variants of that entry, one per engine; none for a storage.
+        weight_bits: of a storage.
+    """
+
+    what: Literal["latency_us", "cycles", "storage_kib"]
+    limit: float
+    on: str
+    models: tuple[HardwareModel, ...] = field(default=(), compare=False, repr=False)
+    weight_bits: int = 0
+
+    def label(self) -> str:
+        """What tables call it."""
+        return f"{self.what} {self.limit:g} on {self.on}"
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What came of a goal for one pattern.
+
+    Args:
+        goal: its label.
+        sparsity: the lowest that reaches it, or the one that comes nearest.
+        value: what is needed there, on masks of random weights; dense: what the dense model needs.
+        engine: which engine of the entry needs it.
+        reason: why no sparsity reaches it; empty where one does.
+    """
+
+    goal: str
+    sparsity: float = 0.0
+    value: float | None = None
+    dense: float | None = None
+    engine: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Cell:
     """One training and its costs: a point of the grid, or its dense baseline.
 
@@ -49,6 +92,9 @@ class Cell:
         seed: of initial weights, batches and everything random.
         scope: which tensors are pruned, as the spec names them.
         precision: of matrix products.
+        goal: what its sparsity is still to be solved for, or cannot be.
+        solved: the goals that its sparsity was solved for.
+        is_asked: whether its sparsity stands in the spec, or was solved only.
     """
 
     task: Task
@@ -60,6 +106,9 @@ class Cell:
     seed: int
     scope: tuple[str, ...] = ("all",)
     precision: Literal["float32", "bfloat16"] = "float32"
+    goal: Goal | None = None
+    solved: tuple[Solved, ...] = field(default=(), compare=False)
+    is_asked: bool = field(default=True, compare=False)
 
     @property
     def is_dense(self) -> bool:
@@ -94,7 +143,7 @@ class Cell:
                 ),
                 "pattern": _identity(self.pattern),
                 "scope": _scope(self.scope),
-                "sparsity": _value(self.sparsity),
+                "sparsity": _value(self.sparsity) if self.goal is None else canonical(self.goal.label()),
                 "strategy": _identity(self.strategy),
             }
         text = ",".join(f'"{name}":{parts[name]}' for name in sorted(parts))
@@ -107,7 +156,9 @@ class Cell:
     def baseline(self) -> "Cell":
         """The dense cell that this one is compared with."""
         # The value of no mask, spelt in one way: two spellings would be two baselines.
-        return replace(self, pattern=None, strategy=None, sparsity=0.0, allocation="uniform")
+        return replace(
+            self, pattern=None, strategy=None, sparsity=0.0, allocation="uniform", goal=None, solved=(), is_asked=True
+        )
 
 
 _MOST_OF_FILTER = 100_000
@@ -342,6 +393,8 @@ class _Condition:
             return False
         if cell.is_dense and self.axis in ("pattern", "strategy"):
             return self.operator == "=" and DENSE in self.values
+        if cell.goal is not None and self.axis == "sparsity":
+            return False  # what it will be is not known yet
         if self.axis in ("sparsity", "seed"):
             return self._compares(getattr(cell, self.axis))
         met = any(value in _words(cell, self.axis) for value in self.values)

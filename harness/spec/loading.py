@@ -24,8 +24,12 @@ from harness.api import (
 from harness.discovery.registry import Registry
 from harness.spec.document import AXES, Document, Partial, validate
 from harness.spec.entries import SPARSE, Axes, AxisValue, Reader, Value
-from harness.spec.experiment import Allocation, Cell, Experiment
+from harness.spec.experiment import Allocation, Cell, Experiment, Goal
 from harness.spec.source import MAX_BYTES, Problems, read
+from harness.spec.targets import goals
+
+UNSOLVED = 0.5
+"""The sparsity of a cell whose target is not solved yet."""
 
 MAX_CELLS = 100_000
 """A larger matrix is refused: it is a slip of the pen, or nobody will live to see its end."""
@@ -74,6 +78,8 @@ def loads(
     registry = _with_plugins(registry, raw, problems, path) if plugins is None else registry.with_files(plugins)
     reader = Reader(registry, problems, path.parent if path else None)
     axes, hardware = reader.axes(raw), reader.hardware(raw)
+    if document is not None and document.matrix is not None:
+        axes["sparsity"] += goals(document.matrix.target or [], hardware, problems)
     problems.finish()
     assert document is not None  # or there would have been a problem
     # After all mistakes of the file: a plugin that is not installed here may be sound on the user's other machine.
@@ -209,13 +215,18 @@ class _Grid:
 
     def _cell(self, values: Mapping[str, Value]) -> Cell:
         is_dense = "pattern" not in values
+        sparsity = values.get("sparsity", 0.0)
+        goal = sparsity if isinstance(sparsity, Goal) else None
         return Cell(
             task=cast(Task, values["task"]),
             backend=cast(Backend, values["backend"]),
             pattern=cast("Pattern | None", values.get("pattern")),
             allocation="uniform" if is_dense else cast(Allocation, values["allocation"]),
             strategy=cast("Strategy | None", values.get("strategy")),
-            sparsity=float(cast(float, values.get("sparsity", 0.0))),
+            # Until it is solved, any sparsity serves to look whether all else fits.
+            sparsity=UNSOLVED if goal else float(cast(float, sparsity)),
+            goal=goal,
+            is_asked=goal is None,
             seed=cast(int, values["seed"]),
             scope=tuple(self.document.scope),
             precision=self.document.precision,
@@ -288,6 +299,7 @@ def _written_out(
 
 
 def _entry(value: Value) -> JsonValue:
+    assert not isinstance(value, Goal)  # targets stay as they are written
     if not isinstance(value, Component):
         return dict(value) if isinstance(value, dict) else value
     label: dict[str, JsonValue] = {} if value.own_label is None else {"label": value.own_label}

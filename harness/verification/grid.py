@@ -27,13 +27,23 @@ def check_grid(records: Sequence[Record], spec: Mapping[str, JsonValue] | None, 
     pruned = [record for record in records if not record.is_dense]
     seeds: dict[tuple[object, ...], set[int]] = defaultdict(set)
     for record in pruned:
-        seeds[(tuple(record.scope), *(getattr(record, axis) for axis in _AXES))].add(record.seed)
+        labels = [getattr(record, axis) for axis in _AXES[:-1]]
+        for level in _levels(record):
+            seeds[(tuple(record.scope), *labels, level)].add(record.seed)
     dense: dict[tuple[str, str], set[int]] = defaultdict(set)
     for record in records:
         if record.is_dense:
             dense[record.task, record.backend].add(record.seed)
     _combinations(seeds, spec, outcome)
     _seeds(seeds, dense, spec, outcome)
+
+
+def _levels(record: Record) -> list[object]:
+    """What the grid has in the place of a record's sparsity: itself, or the targets that it was solved for."""
+    told = record.facts.get("targets")
+    targets = [str(each["target"]) for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    is_asked = not targets or record.facts.get("asked_sparsity") is True
+    return [*([record.target_sparsity] if is_asked else []), *targets]
 
 
 def _combinations(

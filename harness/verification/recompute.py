@@ -10,7 +10,7 @@ from harness.api import Cost, HardwareModel, HarnessError, NativeModel, Network,
 from harness.discovery.asking import cost_of, reads_weights_of
 from harness.discovery.finding import discover
 from harness.results.records import Record
-from harness.spec import load
+from harness.spec import load, recalled
 from harness.verification.masks import Mask
 from harness.verification.outcome import Outcome, close, several
 from harness.verification.stages import Stage, Store, score_key
@@ -28,7 +28,7 @@ def check_models(path: Path, records: Sequence[Record], store: Store, outcome: O
         outcome: where findings go.
     """
     try:
-        experiment = load(path, discover(files=_plugins(path.parent)))
+        experiment = recalled(load(path, discover(files=_plugins(path.parent))), records)
     except HarnessError as error:
         outcome.skip(f"costs by their models: the experiment cannot be loaded here ({str(error).splitlines()[0]})")
         return

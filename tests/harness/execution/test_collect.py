@@ -10,10 +10,11 @@ from numpy_plugins import NumpyBackend
 from toy import FineTuning, experiment
 
 from harness.api import Conv2D, Dense, Flatten, Network, Pool2D
-from harness.execution.collect import Collector, output_pixels
+from harness.execution.collect import Collector
 from harness.execution.run import run
 from harness.formats.storage import best, sizes
 from harness.planning.plan import make_plan
+from harness.planning.workloads import output_pixels
 from harness.store import Store
 
 

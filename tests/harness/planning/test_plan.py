@@ -12,8 +12,8 @@ from toy import FineTuning, Rewinding, experiment
 from harness.api import SpecError
 from harness.discovery.asking import versions_of
 from harness.planning.backends import resolve_device
-from harness.planning.lowering import pattern_banks
 from harness.planning.plan import make_plan
+from harness.planning.workloads import pattern_banks
 from harness.store import StageRecord, Store
 
 
