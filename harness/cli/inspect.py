@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from harness.api import JsonValue
+    from harness.inspection.chain import Chain
+    from harness.inspection.logs import Log
     from harness.inspection.lookup import FoundCell
-    from harness.inspection.pages import Chain, Log
     from harness.inspection.run_status import RunStatus
     from harness.inspection.why import Line
     from harness.report.page import Document, Grid
@@ -267,7 +268,8 @@ def logs(
 ) -> None:
     """Print what the stages of a cell printed, in their order; stages that printed nothing have no log."""
     from harness.api import SpecError
-    from harness.inspection import pages as inspection
+    from harness.inspection import logs as inspection
+    from harness.inspection.chain import chain as chain_of
     from harness.inspection.lookup import find_cell
 
     if follow and as_json:
@@ -279,7 +281,7 @@ def logs(
             now = find_cell(store, found.record.cell, str(found.folder))
             stderr().print(inspection.why_no_log(store, now), markup=False, soft_wrap=True)
         return
-    chain = inspection.chain(store, found, data_dir)
+    chain = chain_of(store, found, data_dir)
     every = inspection.logs(store, found, chain.places)
     if as_json:
         print_json(_logs_json(found, every, chain))
@@ -312,9 +314,9 @@ def _heading(log: "Log", cell: "FoundCell") -> str:
 
 
 def _logs_json(cell: "FoundCell", every: "Iterable[Log]", chain: "Chain") -> "dict[str, JsonValue]":
-    from harness.inspection import pages as inspection
+    from harness.inspection.logs import Reader
 
-    reader = inspection.Reader()
+    reader = Reader()
     parts: list[JsonValue] = [
         {
             "stage": log.stage,
@@ -389,7 +391,7 @@ def why(
     """
     from harness.api import SpecError
     from harness.inspection import lookup
-    from harness.inspection.pages import experiment_of
+    from harness.inspection.experiments import experiment_of
     from harness.inspection.why import why as reasons
     from harness.planning.plan import make_plan
 

@@ -23,8 +23,8 @@ from harness.execution.export import finished
 from harness.fixed_point import calibrated
 from harness.fixed_point.integers import Tapped, layer_integers, requantised_as, tapped
 from harness.fixed_point.network import Pass, matrices
+from harness.inspection.experiments import experiment_of
 from harness.inspection.lookup import find_cell
-from harness.inspection.pages import experiment_of
 from harness.planning.workloads import output_pixels, pattern_banks
 from harness.results.records import Record
 

@@ -1,4 +1,4 @@
-"""The copy of an experiment beside the records of its run; `harness.inspection.pages.experiment_of` reads it back."""
+"""The copy of an experiment beside the records of its run; `harness.inspection.experiments` reads it back."""
 
 import json
 from pathlib import Path

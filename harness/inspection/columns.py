@@ -5,7 +5,7 @@ from pathlib import Path
 
 from harness.discovery.checks import study_checks
 from harness.discovery.columns import GuardedColumn, report_columns
-from harness.inspection.pages import plugin_files
+from harness.inspection.experiments import plugin_files
 from harness.report.checks import noted
 from harness.results.records import Record
 

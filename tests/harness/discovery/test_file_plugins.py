@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from harness.api import SpecError, UnknownPluginError
 from harness.cli import app
 from harness.discovery.finding import discover
-from harness.inspection.pages import experiment_of
+from harness.inspection.experiments import experiment_of
 from harness.spec import load
 
 PATTERN = '''"""Mine."""

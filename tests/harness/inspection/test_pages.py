@@ -11,9 +11,11 @@ from toy import FineTuning, Rewinding, bytes_below, experiment
 
 from harness.api import SpecError, StoreError
 from harness.execution.run import run
-from harness.inspection import pages as inspection
+from harness.inspection.chain import chain, metric_of
+from harness.inspection.experiments import experiment_of
+from harness.inspection.logs import Reader, follow, logs, why_no_log
 from harness.inspection.lookup import FoundCell, find_cell
-from harness.inspection.pages import Reader, chain, experiment_of, follow, logs, metric_of, shown, why_no_log
+from harness.inspection.pages import shown
 from harness.planning.plan import make_plan
 from harness.results import records
 from harness.store import Store
@@ -263,6 +265,6 @@ def test_a_look_at_a_cell_changes_nothing(finished):
     before = bytes_below(store)
 
     shown(store, cell(store, "rewinding seed 0"))
-    list(inspection.follow(store, cell(store, "rewinding seed 0")))
+    list(follow(store, cell(store, "rewinding seed 0")))
 
     assert bytes_below(store) == before
