@@ -1,4 +1,7 @@
-"""Makes the tables of docs/study.md from the committed records alone: `python examples/study_tables.py [--write]`.
+"""Makes the tables of the study's two pages from the committed records: `python examples/study_tables.py [--write]`.
+
+docs/study.md is the language model, docs/study_cnn.md the convolutional side. `--take FOLDER` copies the report and the
+records of a run of the convolutional side, without those details of costs that no table has (most of 14 MB).
 
 Each table stands between two marks, `<!-- table: NAME -->` and `<!-- end -->`. Without --write the tables are printed.
 """
@@ -6,20 +9,31 @@ Each table stands between two marks, `<!-- table: NAME -->` and `<!-- end -->`. 
 import re
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
-from harness.results.records import Record, read
-from harness.results.statistics import compare
+from harness.results.records import Record, read, write
+from harness.results.statistics import Comparison, compare, verdicts
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "ptb_small"
-PAGE = ROOT / "docs" / "study.md"
+CNN_RESULTS = ROOT / "docs" / "results" / "study_cnn"
 REFERENCE = "unstructured"
-DEVICES = {"cycle_simulator": "Arria 10", "cycle_simulator(device=xczu9eg)": "ZU9EG"}
+DEVICES = {
+    "cycle_simulator": "Arria 10",
+    "cycle_simulator(device=xczu9eg)": "ZU9EG",
+    "cycle_simulator(weight_bits=8, activation_bits=8)": "Arria 10",
+    "cycle_simulator(device=xczu9eg, weight_bits=8, activation_bits=8)": "ZU9EG",
+}
 """Names of devices, by the label of the hardware entry that has them: the first entry's device is the default one."""
 
+LENGTHY = ("layers", "logic", "ram", "memory_system", "limits", "dense", "fixed", "engine_dense")
+"""Details of a cost that no table of the pages has."""
+
 Row = list[str]
+Cell = tuple[str, str, float]
+Network = dict[Cell, dict[int, Record]]
 
 
 def table(header: Row, rows: list[Row], left: int = 1) -> str:
@@ -28,9 +42,9 @@ def table(header: Row, rows: list[Row], left: int = 1) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
-def by_cell(records: tuple[Record, ...]) -> dict[tuple[str, str, float], dict[int, Record]]:
+def by_cell(records: tuple[Record, ...]) -> Network:
     """Finished cells by (pattern, strategy, sparsity), each by its seed."""
-    cells: dict[tuple[str, str, float], dict[int, Record]] = defaultdict(dict)
+    cells: Network = defaultdict(dict)
     for record in records:
         if record.is_done and record.value is not None:
             cells[record.pattern, record.strategy, record.target_sparsity][record.seed] = record
@@ -55,7 +69,7 @@ def perplexity(records: tuple[Record, ...]) -> str:
 
 def in_fixed_point(record: Record) -> float | None:
     """The test perplexity of the finished model in the numbers of the simulated engines, where it was evaluated."""
-    value = record.fixed_point.get("cycle_simulator", {}).get("value")
+    value = next((found.get("value") for model, found in record.fixed_point.items() if model in DEVICES), None)
     return None if value is None else float(str(value))
 
 
@@ -77,7 +91,7 @@ def differences(records: tuple[Record, ...]) -> str:
 
 def fastest(record: Record) -> dict[str, tuple[str, int, float]]:
     """By device: the engine that simulates one step in the fewest cycles and fits, these cycles, and microseconds."""
-    found: dict[str, list[tuple[int, str, float]]] = {device: [] for device in DEVICES.values()}
+    found: dict[str, list[tuple[int, str, float]]] = {device: [] for device in dict.fromkeys(DEVICES.values())}
     for name, cost in record.hardware.items():
         model, _, engine = name.partition("[")
         if model in DEVICES and cost.get("fits") and cost.get("cycles"):
@@ -91,16 +105,16 @@ def hardware(records: tuple[Record, ...]) -> str:
     rows = []
     for (pattern, strategy, sparsity), seeds in by_cell(records).items():
         costs = fastest(seeds[min(seeds)])
-        shown = [costs.get(device) for device in DEVICES.values()]
+        shown = [costs.get(device) for device in dict.fromkeys(DEVICES.values())]
         told = [[cost[0], f"{cost[1]:,}", f"{cost[2]:.2f}"] if cost else ["none fits", "", ""] for cost in shown]
         rows.append([pattern, strategy, f"{sparsity:.0%}", *(text for each in told for text in each)])
-    columns = [f"{device}: {what}" for device in DEVICES.values() for what in ("engine", "cycles", "µs")]
+    columns = [f"{device}: {what}" for device in dict.fromkeys(DEVICES.values()) for what in ("engine", "cycles", "µs")]
     return table(["pattern", "strategy", "sparsity", *columns], rows, left=2)
 
 
 def front(records: tuple[Record, ...]) -> str:
     """What no other row beats in both test perplexity and latency, by device; perplexity is the mean over seeds."""
-    points: dict[str, list[tuple[float, float, Row]]] = {device: [] for device in DEVICES.values()}
+    points: dict[str, list[tuple[float, float, Row]]] = {device: [] for device in dict.fromkeys(DEVICES.values())}
     for (pattern, strategy, sparsity), seeds in by_cell(records).items():
         value = mean(record.value for record in seeds.values() if record.value is not None)
         for device, (engine, _, latency) in fastest(seeds[min(seeds)]).items():
@@ -126,8 +140,121 @@ def rates(records: tuple[Record, ...]) -> str:
     return table(["pattern", "strategy", *(f"epoch {n}" for n in range(1, 6))], rows, left=2)
 
 
-def tables() -> dict[str, str]:
-    """Every table of the page, by the name in its mark."""
+# --- the convolutional side -----------------------------------------------------------------------------------------
+
+
+def networks(records: tuple[Record, ...]) -> dict[str, Network]:
+    """Finished cells of each network, by its name."""
+    names = dict.fromkeys(str(record.task_params["model"]) for record in records)
+    return {name: by_cell(tuple(each for each in records if each.task_params["model"] == name)) for name in names}
+
+
+def accuracy(records: tuple[Record, ...]) -> str:
+    """Test accuracy in %, the mean over seeds: in float32, and in 8-bit fixed point, at each sparsity."""
+    sparsities = sorted({record.target_sparsity for record in records} - {0.0})
+    rows = []
+    for network, cells in networks(records).items():
+        for pattern, strategy in dict.fromkeys((pattern, strategy) for pattern, strategy, _ in cells):
+            told = [cells.get((pattern, strategy, sparsity), {}) for sparsity in sparsities]
+            if pattern == "dense":
+                told = [cells[pattern, strategy, 0.0], *({} for _ in sparsities[1:])]
+            shown = [text for seeds in told for text in both_numbers(seeds)]
+            rows.append([network, pattern, strategy, *shown, str(max(len(seeds) for seeds in told))])
+    columns = [text for sparsity in sparsities for text in (f"{sparsity:.0%}", "8 bits")]
+    return table(["network", "pattern", "strategy", *columns, "seeds"], rows, left=3)
+
+
+def both_numbers(seeds: dict[int, Record]) -> Row:
+    """Means over seeds, in float32 and in the numbers of the engines; empty where there is none."""
+    found = [[record.value for record in seeds.values()], [in_fixed_point(record) for record in seeds.values()]]
+    return [f"{mean(values):.2f}" if values and None not in values else "" for values in found]  # type: ignore[type-var]
+
+
+def against_reference(records: tuple[Record, ...]) -> str:
+    """Test accuracy minus that of unstructured under the same strategy, paired by seed, with Holm over all pairs."""
+    compared: dict[tuple[str, Cell], Comparison] = {}
+    for network, cells in networks(records).items():
+        for (pattern, strategy, sparsity), seeds in cells.items():
+            reference = cells.get((REFERENCE, strategy, sparsity), {})
+            ours, theirs = ({seed: record.value or 0.0 for seed, record in each.items()} for each in (seeds, reference))
+            found = None if pattern in (REFERENCE, "dense") else compare(ours, theirs)
+            if found is not None:
+                compared[network, (pattern, strategy, sparsity)] = found
+    said = verdicts(compared, better="higher")
+    sparsities = sorted({cell[2] for _, cell in compared})
+    rows = []
+    for network, pattern, strategy in dict.fromkeys((network, cell[0], cell[1]) for network, cell in compared):
+        shown = [(network, (pattern, strategy, sparsity)) for sparsity in sparsities]
+        rows.append([network, pattern, strategy, *(
+            difference(compared[key], said[key]) if key in compared else "" for key in shown
+        )])  # fmt: skip
+    return table(["network", "pattern", "strategy", *(f"{each:.0%}" for each in sparsities)], rows, left=3)
+
+
+def difference(found: Comparison, verdict: str) -> str:
+    """A difference with its interval; in bold if it is significant."""
+    half = found.difference.half
+    text = f"{found.difference.mean:+.2f}" + ("" if half is None else f" ± {half:.2f}")
+    return f"**{text}**" if verdict in ("better", "worse") else text
+
+
+def kept(records: tuple[Record, ...]) -> str:
+    """How many weights patterns keep at each sparsity against unstructured, in %, where it is not the same."""
+    rows = []
+    for network, cells in networks(records).items():
+        sparsities = sorted({sparsity for _, _, sparsity in cells} - {0.0})
+        for pattern in dict.fromkeys(pattern for pattern, _, _ in cells if pattern not in ("dense", REFERENCE)):
+            row = []
+            for sparsity in sparsities:
+                strategy = next(each for name, each, at in cells if (name, at) == (pattern, sparsity))
+                ours, theirs = (
+                    next(iter(cells[name, strategy, sparsity].values())).sparsity or 0.0
+                    for name in (pattern, REFERENCE)
+                )
+                row.append(f"{100 * ((1 - ours) / (1 - theirs) - 1):+.1f}")
+            rows.append([network, pattern, *row])
+    return table(["network", "pattern", *(f"{sparsity:.0%}" for sparsity in sparsities)], rows, left=2)
+
+
+def cnn_hardware(records: tuple[Record, ...]) -> str:
+    """Cycles of one image, of the lowest seed, on each device's fastest engine that fits."""
+    rows = []
+    for network, cells in networks(records).items():
+        for (pattern, strategy, sparsity), seeds in cells.items():
+            if strategy.startswith("lr_rewinding"):
+                continue  # it prunes the same dense model as fine-tuning does, by the same scores
+            costs = fastest(seeds[min(seeds)])
+            shown = [costs.get(device) for device in dict.fromkeys(DEVICES.values())]
+            told = [[cost[0], f"{cost[1]:,}", f"{cost[2]:.2f}"] if cost else ["none fits", "", ""] for cost in shown]
+            rows.append([network, pattern, strategy, f"{sparsity:.0%}", *(text for each in told for text in each)])
+    columns = [f"{device}: {what}" for device in dict.fromkeys(DEVICES.values()) for what in ("engine", "cycles", "µs")]
+    return table(["network", "pattern", "strategy", "sparsity", *columns], rows, left=3)
+
+
+def cnn_front(records: tuple[Record, ...]) -> str:
+    """What no other row beats in both accuracy (8 bits, mean over seeds) and latency, by network and device."""
+    rows = []
+    for network, cells in networks(records).items():
+        for device in dict.fromkeys(DEVICES.values()):
+            points = []
+            for (pattern, strategy, sparsity), seeds in cells.items():
+                value, cost = both_numbers(seeds)[1], fastest(seeds[min(seeds)]).get(device)
+                if value and cost:
+                    row = [network, device, f"{cost[2]:.2f}", value, pattern, strategy, f"{sparsity:.0%}", cost[0]]
+                    points.append((cost[2], -float(value), row))
+            best = float("inf")
+            for _, worse, row in sorted(points):
+                if worse < best:
+                    best = worse
+                    rows.append(row)
+    return table(["network", "device", "µs", "accuracy", "pattern", "strategy", "sparsity", "engine"], rows, left=2)
+
+
+# --- the pages ------------------------------------------------------------------------------------------------------
+
+
+def language_model() -> dict[str, str]:
+    """Every table of docs/study.md, by the name in its mark."""
     grid = read(RESULTS / "records.json")
     return {
         "perplexity": perplexity(grid),
@@ -138,17 +265,55 @@ def tables() -> dict[str, str]:
     }
 
 
-def filled(page: str) -> str:
+def convolutional() -> dict[str, str]:
+    """Every table of docs/study_cnn.md, by the name in its mark."""
+    grid = read(CNN_RESULTS / "records.json")
+    return {
+        "accuracy": accuracy(grid),
+        "differences": against_reference(grid),
+        "kept": kept(grid),
+        "hardware": cnn_hardware(grid),
+        "front": cnn_front(grid),
+    }
+
+
+PAGES: dict[Path, Callable[[], dict[str, str]]] = {
+    ROOT / "docs" / "study.md": language_model,
+    ROOT / "docs" / "study_cnn.md": convolutional,
+}
+
+
+def filled(page: str, tables: dict[str, str]) -> str:
     """The page with each table between its marks."""
-    for name, text in tables().items():
+    for name, text in tables.items():
         pattern = rf"(<!-- table: {name} -->\n).*?(\n?<!-- end -->)"
         page = re.sub(pattern, lambda found, text=text: f"{found[1]}{text}\n<!-- end -->", page, flags=re.DOTALL)
     return page
 
 
+def without_layers(record: Record) -> Record:
+    """A record whose costs tell the parts of their cycles, and not those of every layer."""
+    costs = {
+        name: {what: {key: each for key, each in told.items() if key not in LENGTHY} if what == "details" else told
+               for what, told in cost.items()}
+        for name, cost in record.hardware.items()
+    }  # fmt: skip
+    return record.model_copy(update={"hardware": costs})
+
+
+def take(folder: Path) -> None:
+    """Copy what a run of the convolutional side came to."""
+    CNN_RESULTS.mkdir(exist_ok=True)
+    write(CNN_RESULTS / "records.json", [without_layers(record) for record in read(folder / "records.json")])
+    (CNN_RESULTS / "report.md").write_bytes((folder / "report.md").read_bytes())
+
+
 if __name__ == "__main__":
-    if "--write" in sys.argv:
-        PAGE.write_text(filled(PAGE.read_text()))
-    else:
-        for name, text in tables().items():
-            print(f"{name}\n\n{text}\n")
+    if "--take" in sys.argv:
+        take(Path(sys.argv[sys.argv.index("--take") + 1]))
+    for path, tables in PAGES.items():
+        if "--write" in sys.argv:
+            path.write_text(filled(path.read_text(), tables()))
+        else:
+            for name, text in tables().items():
+                print(f"{path.name}: {name}\n\n{text}\n")

@@ -1,4 +1,4 @@
-"""The page of the study says what its records say."""
+"""The pages of the study say what their records say."""
 
 import importlib.util
 from pathlib import Path
@@ -16,20 +16,40 @@ def study():
     return module
 
 
-def test_every_table_of_the_page_is_made_from_the_records(study):
-    page = study.PAGE.read_text()
+@pytest.fixture(params=["study.md", "study_cnn.md"])
+def page(study, request):
+    """The text of a page and its tables."""
+    path = ROOT / "docs" / request.param
+    return path.read_text(), study.PAGES[path]()
 
-    assert study.filled(page) == page
-    assert all(f"<!-- table: {name} -->" in page for name in study.tables())
+
+def test_every_table_of_a_page_is_made_from_the_records(study, page):
+    text, tables = page
+
+    assert study.filled(text, tables) == text
+    assert all(f"<!-- table: {name} -->" in text for name in tables)
 
 
-def test_a_changed_number_is_found(study):
-    page = study.PAGE.read_text()
-    start = page.index("<!-- table: perplexity -->")
-    digit = next(place for place in range(start, len(page)) if page[place].isdigit())
-    changed = page[:digit] + str((int(page[digit]) + 1) % 10) + page[digit + 1 :]
+def test_a_changed_number_is_found(study, page):
+    text, tables = page
+    start = text.index("<!-- table: differences -->")
+    digit = next(place for place in range(start, len(text)) if text[place].isdigit())
+    changed = text[:digit] + str((int(text[digit]) + 1) % 10) + text[digit + 1 :]
 
-    assert study.filled(changed) == page
+    assert study.filled(changed, tables) == text
+
+
+def test_differences_of_networks_are_paired_by_seed(study):
+    records = study.read(study.CNN_RESULTS / "records.json")
+    text = study.against_reference(records)
+
+    for network, cells in study.networks(records).items():
+        (pattern, strategy, sparsity), seeds = next(item for item in cells.items() if item[0][0] == "row_balanced")
+        other = cells["unstructured", strategy, sparsity]
+        assert seeds.keys() == other.keys()
+        differences = [seeds[seed].value - other[seed].value for seed in seeds]
+        row = next(line for line in text.splitlines() if line.startswith(f"| {network} | {pattern} | {strategy} |"))
+        assert f"{sum(differences) / len(differences):+.2f}" in row.split("|")[4]
 
 
 def test_differences_are_paired_by_seed_and_one_seed_has_no_interval(study):

@@ -3,8 +3,9 @@
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from harness.results.records import Record
 from harness.verification.outcome import Outcome
@@ -25,34 +26,56 @@ def check_tables(records: Sequence[Record], path: Path, outcome: Outcome) -> Non
     """
     if not path.is_file():
         return
-    groups: dict[tuple[str, ...], list[float]] = defaultdict(list)
+    groups: dict[_Group, list[float]] = defaultdict(list)
     for record in records:
         if record.is_done and record.value is not None:
-            groups[_key(record)].append(record.value)
+            groups[_group(record)].append(record.value)
     found = 0
-    for row in _rows(path.read_text(encoding="utf-8")):
+    for heading, row in _rows(path.read_text(encoding="utf-8")):
         metric = next((name for name in row if name.endswith("(test)")), None)
         if metric is None or "pattern" not in row or "strategy" not in row:
             continue
-        is_dense = row["pattern"] == "dense"
-        labels = ("dense",) if is_dense else (row["pattern"], row["strategy"], row.get("asked %", ""))
-        # A pooled table names no backend: any may be meant, and only one then has these labels.
-        values = [
-            each for key, each in groups.items()
-            if key[1:] == labels and row.get("backend", key[0]).startswith(key[0])
-        ]  # fmt: skip
+        values = [each for group, each in groups.items() if group.is_of(heading, row)]
         match = _VALUE.match(row[metric].translate(_MINUS))
         if len(values) == 1 and match:
             found += 1
-            _check(row[metric], match, values[0], " · ".join(labels), outcome)
+            labels = ("pattern", "strategy", "asked %")
+            place = " · ".join(row[name] for name in labels if row.get(name) and row[name] != "-")
+            _check(row[metric], match, values[0], place, outcome)
     if not found:
         outcome.skip(f"{path.name}: no row of its results could be told apart")
 
 
-def _key(record: Record) -> tuple[str, ...]:
-    if record.is_dense:
-        return (record.backend, "dense")
-    return (record.backend, record.pattern, record.strategy, f"{round(100 * record.target_sparsity, 6):g}")
+class _Group(NamedTuple):
+    """What the seeds of one row have in common."""
+
+    task: str
+    scope: str
+    backend: str
+    allocation: str
+    labels: tuple[str, ...]
+
+    def is_of(self, heading: str, row: Mapping[str, str]) -> bool:
+        """Whether a row below a heading shows it; a table says in its heading or its columns what not all rows share.
+
+        A pooled table names no backend: any may be meant, and only one then has these labels.
+        """
+        told = re.fullmatch(r"Results: (?P<task>.*?)(?:, pruned: (?P<scope>.*))?", heading)
+        if told and (told["task"] != self.task or told["scope"] not in (None, self.scope)):
+            return False
+        if not row.get("backend", self.backend).startswith(self.backend):
+            return False
+        if row["pattern"] == "dense":
+            return self.labels == ("dense",)
+        if row.get("allocation", self.allocation) != self.allocation:
+            return False
+        return self.labels == (row["pattern"], row["strategy"], row.get("asked %", ""))
+
+
+def _group(record: Record) -> _Group:
+    asked = f"{round(100 * record.target_sparsity, 6):g}"
+    labels = ("dense",) if record.is_dense else (record.pattern, record.strategy, asked)
+    return _Group(record.task, ", ".join(record.scope), record.backend, record.allocation, labels)
 
 
 def _check(shown: str, match: re.Match[str], values: Sequence[float], place: str, outcome: Outcome) -> None:
@@ -83,16 +106,18 @@ def _rounds(value: float, text: str) -> bool:
     return bool(abs(value - float(plain)) <= 0.5 * 10.0**-digits * (1 + 1e-6))
 
 
-def _rows(text: str) -> Iterator[dict[str, str]]:
-    """The rows of all Markdown tables, by header."""
+def _rows(text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """The rows of all Markdown tables, by header, each with the heading above it."""
     header: list[str] = []
+    heading = ""
     for line in text.splitlines():
         if not line.startswith("|"):
             header = []
+            heading = line.lstrip("#").strip() if line.startswith("#") else heading
             continue
         # Pipes inside a cell are escaped: they do not end it.
         cells = [re.sub(r"\\(.)", r"\1", cell).strip() for cell in re.split(r"(?<!\\)\|", line.strip()[1:-1])]
         if not header:
             header = cells
         elif not all(set(cell) <= set("-: ") for cell in cells):
-            yield dict(zip(header, cells, strict=False))
+            yield heading, dict(zip(header, cells, strict=False))

@@ -147,8 +147,13 @@ def test_records_alone_are_clean_and_it_is_said_what_that_leaves_out(fraud):
     }  # fmt: skip
 
 
-def test_the_published_study_of_this_repository_is_clean():
-    outcome = verify(ROOT / "docs/results/ptb_small/records.json")
+PUBLISHED = sorted((ROOT / "docs" / "results").glob("*/records.json"))
+"""Two tasks of one name with reports of both, engines that skip zeros, a seed alone: what real runs have."""
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.parent.name)
+def test_what_this_repository_publishes_is_clean(path):
+    outcome = verify(path)
 
     assert outcome.problems == [] and outcome.checked.total() > 1000
     assert any("no store is given" in why for why in outcome.unchecked)
@@ -318,6 +323,14 @@ def a_number_published_nowhere(run):
     run.cell()["facts"]["published_dense_test_accuracy"] = 50.0
 
 
+def a_skipped_product_of_an_engine_that_skips_none(run):
+    """A measured density of the vector excuses only engines that look at it."""
+    record = run.cell()
+    record["facts"]["activation_density"] = {"output": 0.1}
+    cost = next(iter(record["hardware"].values()))
+    cost["multipliers"] = 1
+
+
 def an_edited_report(run):
     path = run.run / "report.md"
     text = path.read_text()
@@ -353,6 +366,7 @@ FRAUDS = {
     an_invented_result: ("stages", None),
     a_key_of_other_work: ("stages", None),
     a_number_published_nowhere: ("sources", "sources"),
+    a_skipped_product_of_an_engine_that_skips_none: ("hardware", "hardware"),
     an_edited_report: ("tables", None),
 }
 """What each is told as: with the store, and by the records alone; None where records alone cannot know."""
