@@ -18,6 +18,7 @@ from harness.cli._common import (
     print_document,
     print_json,
     stderr,
+    write_text,
 )
 
 if TYPE_CHECKING:
@@ -184,6 +185,15 @@ def cost(
     form: Annotated[
         CostFormat, typer.Option("--format", "-f", help="Form of the costs; csv has a line per engine.")
     ] = CostFormat.rich,
+    perfetto: Annotated[
+        Path | None,
+        typer.Option(
+            "--perfetto",
+            metavar="FILE",
+            help="Also write products and loads of the PEs as a trace for ui.perfetto.dev.",
+            show_default=False,
+        ),
+    ] = None,
     plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -200,8 +210,19 @@ def cost(
     registry = discover(files=plugin or ())
     request = request_of(registry.names("hardware"), model, engine, parameters)
     report = costs.report(registry, given.workload, request, costs.Load(batch, steps), given.told())
+    if perfetto is not None:
+        _write_trace(perfetto, report)
     _print_costs(report, CostFormat.json if as_json else form)
     return 0 if report.is_costed else EXIT_CELL_FAILED
+
+
+def _write_trace(file: Path, report: "Report") -> None:
+    import json
+
+    from harness.costing.trace import trace
+
+    write_text(file, json.dumps(trace(report), ensure_ascii=False, separators=(",", ":")) + "\n")
+    stderr().print(f"wrote {file}; open it at https://ui.perfetto.dev", markup=False, soft_wrap=True)
 
 
 def _print_costs(report: "Report", form: CostFormat) -> None:

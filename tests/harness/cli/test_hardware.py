@@ -16,10 +16,12 @@ from ruamel.yaml import YAML
 from typer.testing import CliRunner
 from uncut import WIDTHS, check_uncut
 
+from harness.api import Cost, SpecError
 from harness.cli import app
 from harness.costing import checks as checking
 from harness.costing import cost_tables, costs, tables
 from harness.costing import sweep as designs
+from harness.costing.trace import trace
 from harness.costing.workload import read_given
 from harness.discovery.finding import discover
 
@@ -562,3 +564,45 @@ def test_a_file_of_targets_that_cannot_be_read_ends_with_2(harness):
 
     assert done.returncode == 2
     assert "absent.yaml" in done.stderr
+
+
+# --- traces ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_cost_is_a_trace_of_products_their_cycles_and_the_work_of_the_pes(harness, folder):
+    done = harness("cost", "lstm.npz", "--engine", BANK, "--engine", COLUMN, "--perfetto", "trace.json", "--json")
+
+    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    names = [event["args"]["name"] for event in events if event["name"] == "process_name"]
+    assert len(names) == len(done.json["rows"]) == 2
+    for process, row in enumerate(done.json["rows"], start=1):
+        slices = [event for event in events if event["ph"] == "X" and event["pid"] == process]
+        products, parts = ([e for e in slices if e["tid"] == tid] for tid in (1, 2))
+        assert f"{row['cycles']:,} cycles" in names[process - 1] and [e["name"] for e in products] == ["rnn.l0"]
+        assert sum(e["dur"] for e in products) == pytest.approx(row["cycles"], abs=1)
+        # The parts fill the product, one after another.
+        assert sum(e["dur"] for e in parts) == pytest.approx(products[0]["dur"], rel=1e-6)
+        ends = [e["ts"] + e["dur"] for e in parts]
+        assert [e["ts"] for e in parts] == pytest.approx([0.0, *ends[:-1]])
+        work = [e for e in slices if e["tid"] > 2]
+        assert sum(e["args"]["pes"] for e in work) == (4 if "bank" in names[process - 1] else 8)
+        assert all(0 < e["dur"] <= products[0]["dur"] for e in work)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [None, [1], {"a": 3}, {"a": {"cycles": "x"}}, {"a": {"cycles": 4, "parts": {"b": "c"}, "busy": {"pes": ["x"]}}}],
+)
+def test_costs_of_others_that_tell_less_are_traced_as_far_as_they_tell(layers):
+    told = {name: 1 for name in ("latency_us", "clock_mhz", "dense_latency_us", "speedup", "gops", "effective_gops")}
+    cost = Cost(
+        cycles=4, dense_cycles=4, utilisation=0.5, multipliers=1, dsp=1, ram_blocks=1, ram_kind="m20k", fits=True,
+        bound_by="compute", details={"layers": layers}, **told,
+    )  # fmt: skip
+    found = costs.Report((costs.Row("mine", "", cost), costs.Row("mine", "other", None, "it cannot")), ())
+
+    if isinstance(layers, dict) and isinstance(layers["a"], dict) and layers["a"]["cycles"] == 4:
+        assert [e["dur"] for e in trace(found)["traceEvents"] if e["ph"] == "X"] == [4.0]
+    else:
+        with pytest.raises(SpecError, match="nothing to trace"):
+            trace(found)
