@@ -22,7 +22,7 @@ import typer
 
 import harness
 from harness import _text
-from harness.cli import data, emit, experiment, hardware, inspect, judgement, plugins, results, store
+from harness.cli import data, emit, experiment, hardware, inspect, judgement, plugins, results, status, store
 from harness.cli._common import explained
 
 EPILOG = (
@@ -60,6 +60,7 @@ def _root(
 experiment.register(app)
 results.register(app)
 judgement.register(app)
+status.register(app)
 inspect.register(app)
 store.register(app)
 app.add_typer(data.app, name="data")

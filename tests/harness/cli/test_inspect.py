@@ -11,7 +11,7 @@ from rich.console import Console
 from toy_site import Shell, install_modules
 from uncut import WIDTHS, check_uncut
 
-from harness.cli import inspect
+from harness.cli import status
 from harness.cli._cell_page import cell_document
 from harness.inspection.run_status import RunningStage, RunStatus
 from harness.report import rich
@@ -152,7 +152,7 @@ def test_a_terminal_is_refreshed_in_place(capsys):
     console = Console(force_terminal=True, width=100, height=20)
     looks = [[RunStatus(run="toy-1", state="running", host="h", epochs=2, epochs_done=n)] for n in (0, 1)]
 
-    inspect._watch_live(looks, console)
+    status._watch_live(looks, console)
 
     printed = capsys.readouterr().out
     assert "0 of the 2 to train" in printed and "1 of the 2 to train" in printed
@@ -186,7 +186,7 @@ def test_runs_in_every_state(golden):
     ]
     found = [base.model_copy(update=change) for change in changes]
 
-    document = inspect.status_document(found)
+    document = status.status_document(found)
     golden("status_of_runs", rich.text(document, 120))
     for width in WIDTHS:
         check_uncut(document, width)
