@@ -183,7 +183,11 @@ class _Run:
             self._folder, {"run": plan.experiment.run_id, "workers": workers, "stages_to_run": len(plan.to_run)}
         )
         self._timeline = TimelineFile(self._folder)
-        self._standing = Standing()
+        self._standing = Standing(several=len({planned.cell.task for planned in plan.cells}) > 1)
+        self._by_test: dict[str, list[PlannedCell]] = {}
+        for planned in plan.cells:
+            if planned.test is not None:
+                self._by_test.setdefault(planned.test.key, []).append(planned)
         self._begun: dict[str, tuple[float, str]] = {}
         self._next_records = 0.0
         self._records: list[Record] = []
@@ -215,6 +219,8 @@ class _Run:
         self._write_records(_COSTING_S)
         interrupted = False
         self._progress.begin(bill, self._workers)
+        if any([self._standing.add(record) for record in self._records]):  # every one, not up to the first
+            self._progress.best(self._standing.best())
         if again := self._plan.trained_again():
             self._notes.tell(again)
         try:
@@ -328,6 +334,19 @@ class _Run:
         outcome = "computed by another run" if message.is_found else self._outcome(message)
         self._progress.finished(key, self._collector.label(key), outcome, self._clock.tally(), is_epoch=is_epoch)
         self._tracking.stage_finished(partial(self._stage_info, key, record, is_found=message.is_found))
+        self._place(key)
+
+    def _place(self, key: str) -> None:
+        """Tell if a cell that has its score now is the best so far; records, with their costs, are made later."""
+        news = False
+        for planned in self._by_test.get(key, ()):
+            end = self._collector.finished.get(planned.end.key)
+            if end is not None and end.valid is not None:
+                value = self._value(key, end.valid)
+                update = {"status": "ok", "valid_value": value if math.isfinite(value) else None}
+                news |= self._standing.add(self._collector.outline(planned).model_copy(update=update))
+        if news:
+            self._progress.best(self._standing.best())
 
     def _note_attempt(self, key: str, status: str, outcome: str = "") -> None:
         """Add an attempt at a stage to the timeline of the run, as it ends."""
@@ -416,8 +435,6 @@ class _Run:
             files = [file for file in self._plan.experiment.plugins if file.is_file()]
             self._records = noted(self._records, study_checks(files))
         self._tracking.records(self._records, is_last=is_last)
-        if not is_last and (best := self._standing.news(self._records)):
-            self._progress.best(best)
         records.write(self._folder / "records.json", self._records)
         end = time.monotonic()
         # However long writing takes, most of the time is left for handing out stages.

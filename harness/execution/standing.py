@@ -3,35 +3,32 @@
 By the validation split, after the last epoch: the test split selects nothing, not even what is looked at first.
 """
 
-from collections.abc import Sequence
-
 from harness.results.records import Record
 
 
 class Standing:
-    """Remembers who was best, and tells who has become it."""
+    """Remembers the best pruned cell of every task at every sparsity.
 
-    def __init__(self) -> None:
-        self._told: dict[tuple[str, float], str] = {}
+    Args:
+        several: whether there are several tasks, so that each is named.
+    """
 
-    def news(self, records: Sequence[Record]) -> list[tuple[str, str, str]]:
-        """The best pruned cell of every task at every sparsity, the highest first; nothing if they are known.
+    def __init__(self, *, several: bool = False) -> None:
+        self._several = several
+        self._best: dict[tuple[str, float], Record] = {}
 
-        Returns:
-            Where it is the best, the cell in words, and its value.
-        """
-        found: dict[tuple[str, float], Record] = {}
-        for record in records:
-            place = record.task, record.target_sparsity
-            if record.is_done and not record.is_dense and _is_better(record, found.get(place)):
-                found[place] = record
-        cells = {place: record.cell for place, record in found.items()}
-        if cells == self._told:
-            return []
-        self._told = cells
-        several = len({record.task for record in records}) > 1
-        places = sorted(found, key=lambda place: (-place[1], place[0]))
-        return [_in_words(found[place], with_task=several) for place in places]
+    def add(self, record: Record) -> bool:
+        """Whether a cell has become the best, by its validation value."""
+        place = record.task, record.target_sparsity
+        if not record.is_done or record.is_dense or not _is_better(record, self._best.get(place)):
+            return False
+        self._best[place] = record
+        return True
+
+    def best(self) -> list[tuple[str, str, str]]:
+        """Where each is the best, the cell in words, and its value; the highest sparsity first."""
+        places = sorted(self._best, key=lambda place: (-place[1], place[0]))
+        return [_in_words(self._best[place], with_task=self._several) for place in places]
 
 
 def _is_better(record: Record, other: Record | None) -> bool:
@@ -40,7 +37,7 @@ def _is_better(record: Record, other: Record | None) -> bool:
     if other is None or other.valid_value is None:
         return True
     sign = 1 if record.better == "higher" else -1
-    return sign * record.valid_value > sign * other.valid_value  # of equals the first in the plan
+    return sign * record.valid_value > sign * other.valid_value  # of equals the first
 
 
 def _in_words(record: Record, *, with_task: bool) -> tuple[str, str, str]:

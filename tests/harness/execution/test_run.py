@@ -373,6 +373,26 @@ def test_a_run_notes_when_and_where_every_stage_that_it_ran_was_run(finished):
     assert 1 <= len(workers) <= 2 and str(os.getpid()) not in workers
 
 
+class Standings(Progress):
+    def __init__(self):
+        self.told = []
+
+    def best(self, found):
+        self.told.append(found)
+
+
+def test_the_best_finished_cell_is_told_while_the_run_goes_on_and_of_cached_ones_at_its_beginning(tmp_path):
+    grid, first, again = experiment((FineTuning(), Rewinding())), Standings(), Standings()
+    result = run(grid, store=tmp_path, workers=1, progress=first)
+    run(grid, store=tmp_path, workers=1, progress=again)
+
+    best = max(record.valid_value for record in result.records if not record.is_dense)
+    for told in (first.told, again.told):
+        [(at, label, outcome)] = told[-1]
+        assert (at, outcome) == ("50 %", f"valid accuracy {best:.1f} %") and label.startswith("numpy · unstructured · ")
+    assert len(again.told) == 1
+
+
 def test_a_stage_that_is_damaged_while_the_run_goes_on_is_mended(tmp_path, monkeypatch):
     grid = experiment((Rewinding(),))
     first = run(experiment(()), store=tmp_path, workers=1)  # the dense training alone

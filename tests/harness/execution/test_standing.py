@@ -11,8 +11,11 @@ from harness.execution.standing import Standing
 def test_the_best_is_no_worse_than_any_finished_cell_of_its_sparsity(records, higher):
     records = [record.model_copy(update={"better": "higher" if higher else "lower"}) for record in records]
 
-    found = Standing().news(records)
+    standing = Standing()
+    news = [standing.add(record) for record in records]
+    found = standing.best()
 
+    assert any(news) == bool(found)
     pruned = [r for r in records if r.is_done and not r.is_dense and r.valid_value is not None]
     levels = sorted({record.target_sparsity for record in pruned}, reverse=True)
     assert [at for at, _, _ in found] == [f"{100 * level:g} %" for level in levels]
@@ -24,11 +27,12 @@ def test_the_best_is_no_worse_than_any_finished_cell_of_its_sparsity(records, hi
         assert tuple(label.split(" · ")) in names
 
 
-def test_it_is_told_once_and_again_when_another_is_better():
-    standing, records = Standing(), every_fate()
-    first = standing.news(records)
+def test_only_who_is_better_is_news():
+    standing = Standing()
+    one = every_fate()[3]
 
-    assert len(first) == 1 and standing.news(records) == []
-    better = records[-1].model_copy(update={"valid_value": 1.0})
-    [(at, label, outcome)] = standing.news([*records[:-1], better])
-    assert (at, outcome) == ("90 %", "valid perplexity 1.00") and label.endswith(f"seed {better.seed}")
+    assert standing.add(one) and not standing.add(one.model_copy(update={"cell": "another"}))
+    assert not standing.add(one.model_copy(update={"status": "failed", "valid_value": 1.0}))
+    assert standing.add(one.model_copy(update={"valid_value": 1.0, "seed": 7}))
+    [(at, label, outcome)] = standing.best()
+    assert (at, outcome) == ("90 %", "valid perplexity 1.00") and label.endswith("seed 7")
