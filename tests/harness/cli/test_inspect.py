@@ -449,7 +449,7 @@ def test_the_end_of_watching_is_none_of_the_runs(finished, monkeypatch):
     def interrupted(looks, console):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(inspect, "_watch_lines", interrupted)
+    monkeypatch.setattr(status, "_watch_lines", interrupted)
 
     watched = finished("status", "--watch")
 
