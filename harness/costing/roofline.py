@@ -124,7 +124,7 @@ def _points(cost: Cost, system: Mapping[str, JsonValue]) -> Iterator[Point]:
     for name, layer in named:
         traffic, cycles = layer.get("traffic"), _number(layer.get("cycles"))
         if isinstance(traffic, dict) and cycles:
-            gops = _number(traffic.get("operations")) * cost.streams * cost.clock_mhz / cycles / 1e3
+            gops = _number(traffic.get("operations")) * cost.clock_mhz / cycles / 1e3
             found.append((name, traffic, gops, _number(layer.get("resident_share")), ""))
     for name, moved, gops, share, bound in found:
         intensity = moved.get("intensity")

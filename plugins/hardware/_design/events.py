@@ -62,9 +62,11 @@ def events(design: Design, device: Device, numerics: Numerics) -> tuple[Event, .
     """
     constants = device.energy
     width = numerics.conditions.operand_bits / _REFERENCE_BITS
-    moved = 8 * traffic(design, numerics).read_bytes
+    streams = design.engine.streams
+    # Weights are read once for all streams.
+    moved = 8 * traffic(design, numerics).read_bytes / streams
     groups = dict(design.shape.sizes).get("groups", 1)
-    on_chip = sum(_ram_bits(layer, groups, numerics) for layer in design.layers)
+    on_chip = sum(_ram_bits(layer, groups, streams, numerics) for layer in design.layers)
     found = [
         Event("ram_bits", on_chip, constants.ram_pj_per_bit),
         Event("dram_bits", moved, constants.dram_pj_per_bit),
@@ -94,29 +96,29 @@ def event_energy(design: Design, device: Device, numerics: Numerics, latency_us:
     return {**told, "total_uj": round(sum(event.uj for event in found) + still, 9)}
 
 
-def _ram_bits(layer: Layer, groups: int, numerics: Numerics) -> float:
+def _ram_bits(layer: Layer, groups: int, streams: int, numerics: Numerics) -> float:
     """Bits read from and written to memories on chip while a layer runs."""
     # Copies of the array share the weights: a word that is read serves all of them.
-    weights = float(layer.run.stored_bits) * layer.repeats
-    each = sum(_accesses(layer, ram, groups) for ram in layer.run.rams) * layer.product.pixels
+    weights = float(layer.run.stored_bits) * layer.repeats / streams
+    each = sum(_accesses(layer, ram, groups, streams) for ram in layer.run.rams) * layer.product.pixels
     return weights + each + _states(layer, numerics)
 
 
-def _accesses(layer: Layer, ram: Ram, groups: int) -> float:
+def _accesses(layer: Layer, ram: Ram, groups: int, streams: int) -> float:
     """Bits of one kind of memory, but weights, for one position."""
     run, words = layer.run, float(layer.run.stored_words)
     match ram.purpose:
         case "vector":
             waiting = sum((run.parts.get(name, Fraction(0)) for name in _WAITING), Fraction(0))
             # A word for every multiplier, or as many as there are copies where one serves several.
-            return ram.width * min(ram.count * float(run.issue_cycles - waiting), words)
+            return ram.width * min(ram.count / streams * float(run.issue_cycles - waiting), words)
         case "accumulators":
             return 2 * ram.width * words
         case "fifo":
             # Every input enters and leaves the FIFOs of the group that it is broadcast in.
-            return 2 * ram.width * ram.count * layer.product.cols / groups
+            return 2 * ram.width * ram.count * layer.product.cols / groups / streams
         case "pointers":
-            return float(ram.width * ram.depth * ram.count)
+            return ram.width * ram.depth * ram.count / streams
         case _:  # weights are counted as they are stored
             return 0.0
 

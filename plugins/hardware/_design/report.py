@@ -325,14 +325,14 @@ def _notes(best: Design, choice: Choice) -> list[str]:
             f"a design that streams weights would take {faster['cycles']} cycles, {faster['shape']}; this one is the "
             "fastest whose weights all stay on chip"
         )
-    # Below that a microsecond says more of the assumed constants than of the mask.
     shortage = vector_shortage(best, choice.numerics)
     if shortage is not None:
         notes.append(
             f"inputs and outputs alone need {shortage[0]:.3g} GB/s off chip, {shortage[1]:.3g} GB/s are there: they "
             "are not waited for in these cycles"
         )
-    # A circuit of constants has nothing but its depth: that is what it is about.
+    # Below that a microsecond says more of the assumed constants than of the mask; the depth of a circuit of constants
+    # is what it is about.
     if not best.engine.unrolled and (sum(map(_constants, best.layers)) + best.launch) * 2 > best.cycles:
         notes.append("constants of the engine are more than half of the latency: compare cycles, not microseconds")
     if choice.omitted:

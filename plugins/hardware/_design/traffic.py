@@ -18,7 +18,7 @@ _STALLS = ("memory_stall", "launch", "layer_overhead", "chain_stall")
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes over the off-chip memory and operations, of one item.
+    """Bytes over the off-chip memory and operations, of one item of every stream: they share the weights.
 
     Args:
         operations: two per kept weight and position.
@@ -63,16 +63,16 @@ def layer_traffic(design: Design, place: int, numerics: Numerics) -> Traffic:
 
     Vectors between layers stay on chip, but for feature maps that find no room there.
     """
-    layer = design.layers[place]
+    layer, streams = design.layers[place], design.engine.streams
     # What an engine streams by design has no share of its own in the layers.
     share = Fraction(1) if design.engine.streams_weights else layer.streamed
     # Vectors between layers stay on chip: only the first reads and only the last writes.
     vectors = _inputs(layer.product) * (place == 0) + _outputs(layer.product) * (place == len(design.layers) - 1)
     waiting = sum((layer.parts.get(name, Fraction(0)) for name in _STALLS), Fraction(0))
     return Traffic(
-        operations=_OPERATIONS * layer.product.nnz * layer.product.pixels,
+        operations=_OPERATIONS * layer.product.nnz * layer.product.pixels * streams,
         weight_bytes=float(share * layer.run.stored_bits) / 8,
-        vector_bytes=(layer.map_bits or vectors * numerics.conditions.activation_bits) / 8,
+        vector_bytes=streams * (layer.map_bits or vectors * numerics.conditions.activation_bits) / 8,
         cycles=float(layer.cycles),
         busy_cycles=float(layer.cycles - waiting),
     )

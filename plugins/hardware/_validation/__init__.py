@@ -8,8 +8,10 @@ from pathlib import Path
 from harness.api.validation import Check
 
 from .own import OWN
+from .power import POWER
 from .published import PUBLISHED
 from .targets import Evaluation, Rule, Targets
+from .unrolled import UNROLLED
 
 CAVEAT = (
     "No external figure validates the latency of an LSTM on the bank engine: the one published accelerator with banks "
@@ -19,7 +21,7 @@ CAVEAT = (
 
 DEFAULT_TARGETS = Path(__file__).with_name("accelerators.yaml")
 
-EVALUATIONS: dict[str, Evaluation] = {**OWN, **PUBLISHED}
+EVALUATIONS: dict[str, Evaluation] = {**OWN, **PUBLISHED, **POWER, **UNROLLED}
 """What evaluates each rule, by its id."""
 
 

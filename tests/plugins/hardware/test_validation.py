@@ -151,6 +151,7 @@ def gated_places():
         "tap_banking.penalty.t4",
         "tap_banking.penalty.t8",
         *(f"brainwave.deepbench.rows[{row}].us_per_step" for row in (0, 1, 2, 3, 6, 7, 9, 10)),
+        *(f"alkaid.circuits.rows[{row}].adder_bits" for row in range(7)),
     )
 
 
@@ -168,7 +169,7 @@ FITTED = (
 """Figures that a gate is fitted on."""
 
 RULES = {"ese": "ese_ideal", "mcbbs": "mcbbs", "hisparse": "hisparse", "tap_banking": "tap_banking",
-         "brainwave": "brainwave_floor"}  # fmt: skip
+         "brainwave": "brainwave_floor", "alkaid": "unrolled_adders"}  # fmt: skip
 
 
 @pytest.mark.parametrize("place", [*gated_places(), *FITTED])
@@ -290,3 +291,18 @@ def test_verilog_that_departs_from_the_model_fails(tmp_path, monkeypatch, deviat
     (check,) = checks(written(tmp_path, only(content(), "rtl_bank")))
 
     assert check.passed is False and check.gate == "0 cycles beyond one constant, 0 wrong products"
+
+
+def test_adders_of_circuits_are_those_of_a_solver_made_for_them(found):
+    errors = [check.error for check in of(found, "unrolled_adders")]
+
+    assert len(errors) == 7 and max(map(abs, errors)) < 0.1
+    assert all("; 0 wrong sums" in check.note for check in of(found, "unrolled_adders"))
+
+
+def test_events_are_a_small_part_of_a_board_and_the_rest_of_one_board_is_about_that_of_the_other(found):
+    ese, hisparse, foretold = of(found, "board_power")
+
+    assert 0 < ese.modelled < 0.2 * ese.published and 0 < hisparse.modelled < 0.2 * hisparse.published
+    assert foretold.modelled == pytest.approx(hisparse.modelled + ese.published - ese.modelled)
+    assert foretold.error == pytest.approx(-0.094, abs=0.01)
