@@ -26,13 +26,25 @@ def _board_power(rule: Rule, targets: Targets) -> list[Check]:
     within = allowed(rule, targets)
     note = "constants are assumed; static power, clocks and the board are not events"
     return [
-        compared(rule, "power by events, ESE", "column_fifo", explained[0], ese, "W", within=within, note=note),
-        compared(rule, "power by events, HiSparse at 90 %", "csr_stream", explained[1], hisparse, "W", within=within, note=note),
-        compared(
-            rule, "power by events and the rest of ESE's board, HiSparse at 90 %", "csr_stream", explained[1] + rest,
-            hisparse, "W", within=within, parameters={"rest_w": rest}, note="the rest is fitted on ESE alone; the boards differ",
+        *(
+            compared(rule, f"power by events, {what}", engine, watt, target, "W", within=within, note=note)
+            for what, engine, watt, target in (
+                ("ESE", "column_fifo", explained[0], ese),
+                ("HiSparse at 90 %", "csr_stream", explained[1], hisparse),
+            )
         ),
-    ]  # fmt: skip
+        compared(
+            rule,
+            "power by events and the rest of ESE's board, HiSparse at 90 %",
+            "csr_stream",
+            explained[1] + rest,
+            hisparse,
+            "W",
+            within=within,
+            parameters={"rest_w": rest},
+            note="the rest is fitted on ESE alone; the boards differ",
+        ),
+    ]
 
 
 def _ese_watt(targets: Targets) -> float:
