@@ -13,7 +13,7 @@ from harness.api.backend import (
 )
 from harness.api.blame import is_own, theirs
 from harness.api.check import StudyCheck
-from harness.api.circuit import BenchRun, Operands, requantised
+from harness.api.circuit import BenchRun, CellOperands, Operands, lstm_outputs, requantised
 from harness.api.column import ReportColumn, ReportRow
 from harness.api.component import API_VERSION, Component, Frozen, JsonValue, Kind, hookimpl, nested
 from harness.api.engine import (
@@ -114,6 +114,7 @@ __all__ = [
     "Batch",
     "BenchRun",
     "Cell",
+    "CellOperands",
     "Check",
     "CheckKind",
     "Circuit",
@@ -233,6 +234,7 @@ __all__ = [
     "keep_best",
     "keep_count",
     "load_yaml",
+    "lstm_outputs",
     "nested",
     "open_plain",
     "opened_here",

@@ -1,6 +1,6 @@
 """The integers of one layer for a circuit, and what the circuit's bench found."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,8 @@ class Operands:
         vectors: what the product is multiplied with, one behind the other.
         number_format: widths of weights, vectors and sums.
         origin: where weights and vectors come from, as sentences.
+        cell: the element-wise part of an LSTM layer, where the whole layer is meant: then only the inputs among the
+            elements of `vectors` count, one step behind the other, and h and c begin at zero.
 
     Shapes:
         weights (rows, cols), bias (rows,), shifts (rows,), vectors (items, cols).
@@ -39,6 +41,7 @@ class Operands:
     vectors: Integers
     number_format: NumberFormat
     origin: tuple[str, ...] = ()
+    cell: "CellOperands | None" = None
 
     @property
     def sums(self) -> Integers:
@@ -62,6 +65,58 @@ class Operands:
             (items, rows).
         """
         return requantised(self.sums, self.shifts, self.output_bits)
+
+
+@dataclass(frozen=True, eq=False)
+class CellOperands:
+    """The element-wise part of an LSTM layer.
+
+    Args:
+        units: of the layer; the other columns of its matrices are those of its inputs.
+        vector_exponent: of the step of x and h.
+        state_exponent: of the step of c.
+        sigmoid, tanh: entries of the tables, as multiples of 2^-(activation bits - 1), that of place -2^11 first.
+        per_unit: entries between two whole numbers.
+    """
+
+    units: int
+    vector_exponent: int
+    state_exponent: int
+    sigmoid: Integers
+    tanh: Integers
+    per_unit: int
+
+
+def lstm_outputs(operands: Operands) -> Integers:
+    """What an LSTM layer gives step by step: o * tanh(c), exactly, as multiples of 2^-(2 * activation bits - 2).
+
+    Shapes:
+        (steps, units).
+    """
+    cell, bits = operands.cell, operands.number_format.activation_bits
+    assert cell is not None
+    units, fraction = cell.units, bits - 1
+    h, c = np.zeros((2, units), dtype=np.int64)
+    # f * c and i * g meet at the finer of their two units.
+    fine = min(cell.state_exponent - fraction, -2 * fraction)
+    up_c, up_g = cell.state_exponent - fraction - fine, -2 * fraction - fine
+    per_unit = cell.per_unit.bit_length() - 1
+    half = len(cell.tanh) // 2
+    found = []
+    for vector in operands.vectors:
+        seen = np.concatenate([vector[: vector.size - units], h])
+        places = replace(operands, vectors=seen[None], cell=None).outputs[0].reshape(4, units) + half
+        i, f, o = (cell.sigmoid[places[gate]] for gate in (0, 1, 3))
+        total = ((f * c) << up_c) + ((i * cell.tanh[places[2]]) << up_g)
+        c = _scaled(total, cell.state_exponent - fine, bits)
+        exact = o * cell.tanh[_scaled(c, -(per_unit + cell.state_exponent), operands.output_bits) + half]
+        h = _scaled(exact, cell.vector_exponent + 2 * fraction, bits)
+        found.append(exact)
+    return np.array(found)
+
+
+def _scaled(values: Integers, shift: int, bits: int) -> Integers:
+    return requantised(values, np.full(values.shape, shift), bits)
 
 
 def requantised(sums: Integers, shifts: Integers, bits: int) -> Integers:

@@ -69,7 +69,13 @@ def emit(
         str | None,
         typer.Option("--layer", metavar="NAME", help="Of several layers, which.", show_default="the only one"),
     ] = None,
-    vectors: Annotated[int, typer.Option("--vectors", min=1, max=1000, help="Vectors that the bench runs.")] = 4,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole-layer", help="An LSTM layer with its element-wise part, h fed back inside; on bank."),
+    ] = False,
+    vectors: Annotated[
+        int, typer.Option("--vectors", min=1, max=1000, help="Vectors, or steps, that the bench runs.")
+    ] = 4,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Draws what a file does not have.")] = 0,
     device: DeviceOption = None,
     multipliers: MultipliersOption = None,
@@ -104,9 +110,9 @@ def emit(
     model, numbers = _model(registry, request_of(registry.names("hardware"), None, [engine], parameters))
     draw = emission.Draw(vectors, seed)
     if _is_file(source):
-        workload, operands = _of_file(Path(source), layout, banks, layer, numbers, draw)
+        workload, operands = _of_file(Path(source), layout, banks, layer, numbers, draw, whole=whole)
     else:
-        workload, operands = _of_cell(source, run, store, data_dir, layer, numbers, vectors)
+        workload, operands = _of_cell(source, run, store, data_dir, layer, numbers, vectors, whole=whole)
     with stderr().status("making the design and running its bench"):  # shown in a terminal only
         made = emission.emit(model, workload, operands, output)
     if as_json:
@@ -138,7 +144,14 @@ def _model(registry: "Registry", request: "Request") -> "tuple[HardwareModel, Nu
 
 
 def _of_file(
-    path: Path, layout: Layout, banks: int | None, layer: str | None, numbers: "NumberFormat", draw: "Draw"
+    path: Path,
+    layout: Layout,
+    banks: int | None,
+    layer: str | None,
+    numbers: "NumberFormat",
+    draw: "Draw",
+    *,
+    whole: bool,
 ) -> "tuple[Workload, Operands]":
     from harness.api import SpecError
     from harness.costing import emission
@@ -150,7 +163,7 @@ def _of_file(
     sizes = {"*": (1, 1)}
     given = read_given(path, layout=layout.value, banks=banks, output_sizes=sizes)
     workload = emission.one_layer(given.workload, layer)
-    return workload, emission.file_operands(path, workload, numbers, numbers.activation_bits, draw)
+    return workload, emission.file_operands(path, workload, numbers, numbers.activation_bits, draw, whole=whole)
 
 
 def _of_cell(
@@ -161,12 +174,14 @@ def _of_cell(
     layer: str | None,
     numbers: "NumberFormat",
     most: int,
+    *,
+    whole: bool,
 ) -> "tuple[Workload, Operands]":
-    from harness.execution.emitting import cell_model, cell_operands, layer_of
+    from harness.execution.emitting import cell_model, layer_of, operands_of_cell
 
     found = cell_model(store, text, run, data_dir)
     workload = layer_of(found, layer)
-    return workload, cell_operands(found, workload.tensors[0].layer, numbers, most)
+    return workload, operands_of_cell(found, workload.tensors[0].layer, numbers, most, whole=whole)
 
 
 def _told(made: "Emitted") -> list[str]:

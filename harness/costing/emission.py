@@ -9,9 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness._text import listed
-from harness.api import BenchRun, Circuit, HardwareModel, NumberFormat, Operands, SpecError, Tensor, Workload
+from harness.api import (
+    LSTM,
+    BenchRun,
+    Circuit,
+    HardwareModel,
+    Network,
+    NumberFormat,
+    Operands,
+    SpecError,
+    Tensor,
+    Workload,
+)
 from harness.arrays import Array, Mask
 from harness.discovery.asking import circuit_of, simulated_by
+from harness.fixed_point.integers import PLACE_BITS, cell_operands
+from harness.fixed_point.network import PER_UNIT
 from harness.fixed_point.quantise import exponent, quantised
 from harness.formats import array_files
 
@@ -73,8 +86,36 @@ def one_layer(workload: Workload, name: str | None) -> Workload:
     return replace(workload, tensors=tuple(tensor for tensor in workload.tensors if tensor.layer == name))
 
 
+def recurrent_layer(network: Network, name: str) -> LSTM:
+    """The LSTM layer of this name.
+
+    Raises:
+        SpecError: it is another layer.
+    """
+    found = next((layer for layer in network.layers if isinstance(layer, LSTM) and layer.name == name), None)
+    if found is None:
+        raise SpecError(f"--whole-layer is for LSTM layers, got {name!r}, which is none; leave it out")
+    return found
+
+
+def whole_layer(operands: Operands, rows: NDArray[np.int64], units: int) -> Operands:
+    """The same with the element-wise part of an LSTM layer: x and h within (-1, 1), c within (-8, 8).
+
+    Args:
+        operands: of its product, with drawn vectors.
+        rows: exponents of the rows' steps.
+        units: of the layer.
+    """
+    form = operands.number_format
+    vector = 1 - form.activation_bits
+    cell = cell_operands(units, form, vector, vector + 3)
+    shifts = -(PER_UNIT.bit_length() - 1) - (rows + vector)
+    told = (*operands.origin[:2], "States: x and h within (-1, 1), c within (-8, 8); h and c begin at zero.")
+    return replace(operands, shifts=shifts, output_bits=PLACE_BITS, cell=cell, origin=told)
+
+
 def file_operands(
-    path: Path, workload: Workload, number_format: NumberFormat, output_bits: int, draw: Draw
+    path: Path, workload: Workload, number_format: NumberFormat, output_bits: int, draw: Draw, *, whole: bool = False
 ) -> Operands:
     """Integers of a layer of a file: its weights where the file has them, else drawn ones; vectors are drawn.
 
@@ -84,7 +125,13 @@ def file_operands(
         number_format: widths and rules.
         output_bits: of a result.
         draw: how vectors are drawn.
+        whole: whether the element-wise part of an LSTM layer belongs to it.
+
+    Raises:
+        SpecError: the whole of another layer is asked for.
     """
+    layer = workload.tensors[0].layer
+    recurrent = recurrent_layer(workload.network, layer) if whole else None
     generator = np.random.default_rng(draw.seed)
     arrays = _arrays(path)
     found = [_values(tensor, workload.masks.get(tensor.name), arrays) for tensor in workload.tensors]
@@ -97,9 +144,12 @@ def file_operands(
         mask = np.concatenate([_mask(tensor, workload) for tensor in workload.tensors], axis=1)
         top = (1 << (number_format.weight_bits - 1)) - 1
         signs = 1 - 2 * generator.integers(2, size=mask.shape)
-        integers, rows = generator.integers(1, top + 1, mask.shape) * signs * mask, np.zeros(len(mask), dtype=np.int64)
+        integers = generator.integers(1, top + 1, mask.shape) * signs * mask
+        # As if weights were within (-1, 1).
+        rows = np.full(len(mask), 1 - number_format.weight_bits)
         origin = f"Weights: drawn with seed {draw.seed} on the masks of {names}, of which {path.name} has no values."
-    return _drawn(workload.tensors[0].layer, integers.astype(np.int64), rows, number_format, output_bits, draw, origin)
+    made = _drawn(layer, integers.astype(np.int64), rows, number_format, output_bits, draw, origin)
+    return made if recurrent is None else whole_layer(made, rows, recurrent.units)
 
 
 def _drawn(

@@ -1,6 +1,6 @@
 """Integers of a finished cell for a circuit: its weights, and the vectors that its validation data makes of a layer."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,12 @@ from harness.api import (
     Workload,
     batch_rng,
 )
-from harness.costing.emission import one_layer
+from harness.costing.emission import one_layer, recurrent_layer
 from harness.data import data_folder
 from harness.discovery.asking import loaded
 from harness.execution.export import finished
 from harness.fixed_point import calibrated
-from harness.fixed_point.integers import Tapped, layer_integers, requantised_as, tapped
+from harness.fixed_point.integers import Tapped, cell_operands, layer_integers, requantised_as, tapped
 from harness.fixed_point.network import Pass, matrices
 from harness.inspection.experiments import experiment_of
 from harness.inspection.lookup import find_cell
@@ -83,7 +83,9 @@ def cell_model(store: Path, text: str, run: str | None, data_dir: Path | None) -
     return CellModel(record, problem, state, workload)
 
 
-def cell_operands(model: CellModel, layer: str, number_format: NumberFormat, vectors: int) -> Operands:
+def operands_of_cell(
+    model: CellModel, layer: str, number_format: NumberFormat, vectors: int, *, whole: bool = False
+) -> Operands:
     """The integers of a layer, and what it is multiplied with on the first validation batch, by the evaluation's rules.
 
     Args:
@@ -91,7 +93,12 @@ def cell_operands(model: CellModel, layer: str, number_format: NumberFormat, vec
         layer: its name.
         number_format: widths and rules.
         vectors: how many at most: steps of the first item of a recurrent layer, else items or positions.
+        whole: whether the element-wise part of an LSTM layer belongs to it.
+
+    Raises:
+        SpecError: the whole of another layer is asked for.
     """
+    recurrent = recurrent_layer(model.problem.network, layer) if whole else None
     network, weights, seed = model.problem.network, model.state.weights, model.record.seed
     assert isinstance(network, Network)
     ops = NumPyOperations()
@@ -112,10 +119,14 @@ def cell_operands(model: CellModel, layer: str, number_format: NumberFormat, vec
         f"({model.record.pattern}, sparsity {model.record.sparsity}), rounded to {number_format.label()}.",
         f"Vectors: {len(found)} of its validation data as the evaluation at this format makes them; their step is "
         f"2^{exponents[layer]}.",
-        f"Results: {after.what}.",
+        *(() if whole else (f"Results: {after.what}.",)),
     )
     bits = after.bits or number_format.accumulator_bits
-    return Operands(layer, integers.weights, integers.bias, shifts, bits, found, number_format, told)
+    made = Operands(layer, integers.weights, integers.bias, shifts, bits, found, number_format, told)
+    if recurrent is None:
+        return made
+    steps = exponents[layer], exponents[f"{layer}.state"]
+    return replace(made, cell=cell_operands(recurrent.units, number_format, *steps))
 
 
 def layer_of(model: CellModel, name: str | None) -> Workload:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import LSTM, Activation, Conv2D, Dense, Dropout, Flatten, Network, NumberFormat, Pool2D
+from harness.api import LSTM, Activation, CellOperands, Conv2D, Dense, Dropout, Flatten, Network, NumberFormat, Pool2D
 from harness.api.operations import Tensor
 
-from .network import PER_UNIT, REACH, FixedArithmetic, Weights, matrices
+from .network import PER_UNIT, REACH, FixedArithmetic, Weights, matrices, table
 from .quantise import quantised
 
 Integers = NDArray[np.int64]
@@ -54,6 +54,22 @@ def layer_integers(
     units = rows + exponents[layer]
     bias = np.floor(np.asarray(weights[f"{layer}.bias"], dtype=np.float64) / np.ldexp(1.0, units) + 0.5)
     return LayerIntegers(integers.astype(np.int64), bias.astype(np.int64), units)
+
+
+def cell_operands(units: int, number_format: NumberFormat, vector_exponent: int, state_exponent: int) -> CellOperands:
+    """The element-wise part of an LSTM layer with the tables of `FixedArithmetic`.
+
+    Args:
+        units: of the layer.
+        number_format: whose activations have the width of tables and states.
+        vector_exponent: of the step of x and h.
+        state_exponent: of the step of c.
+    """
+    scale = float(1 << (number_format.activation_bits - 1))
+    sigmoid, tanh = (
+        (table(name, number_format.activation_bits) * scale).astype(np.int64) for name in ("sigmoid", "tanh")
+    )
+    return CellOperands(units, vector_exponent, state_exponent, sigmoid, tanh, PER_UNIT)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ from harness.api import (
 )
 
 from .._devices import Device, device
+from ..engines.bank import Bank
 from ..engines.dense_mvm import DenseMvm
 from .bursts import Bursts, WeightLayout
 from .design import CELL_PRODUCTS, Design, Runner, design
@@ -248,14 +249,30 @@ class EngineModel(HardwareModel):
             SpecError: several layers are given, or there is no Verilog for the engine or one of its parameters.
         """
         from .._rtl.circuits import circuit  # only those who want Verilog need it
+        from .._rtl.lstm import lstm_circuit
 
         work = products(workload, self.roles)
         if len(work) != 1:
             raise SpecError(f"a circuit is that of one layer, got {len(work)}; name one")
-        found, choice, _ = self._searched(work, left_out(workload, self.roles))
-        assert self.engine is not None  # a search has one
+        model = self if operands.cell is None else self._for_whole_layers(work)
+        found, choice, _ = model._searched(work, left_out(workload, self.roles))
+        assert model.engine is not None  # a search has one
         best, conditions = found.best, choice.numerics.conditions
-        return circuit(self.engine, work[0], best.shape, conditions, operands, report(best, choice), choice.device)
+        given = work[0], best.shape, conditions, operands, report(best, choice), choice.device
+        if operands.cell is None:
+            return circuit(model.engine, *given)
+        return lstm_circuit(model.engine, *given, most=self.elementwise_units)
+
+    def _for_whole_layers(self, work: tuple[Product, ...]) -> Self:
+        """The same model with its engine in the shape that it finds, but as many PEs as make whole units."""
+        from .._rtl.lstm import most_pes
+
+        engine = self.engine
+        if not isinstance(engine, Bank) or engine.pes is not None:
+            return self
+        shape = self._searched(work, ())[0].best.shape
+        update = {"pes": most_pes(shape["pes"]), "lanes": shape["lanes"]}
+        return self.model_copy(update={"engine": engine.model_copy(update=update)})
 
     def simulated(self, folder: Path) -> BenchRun | None:
         """Run the bench of a circuit in Icarus or Verilator; None where neither is installed."""

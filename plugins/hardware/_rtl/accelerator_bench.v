@@ -1,7 +1,7 @@
 // Runs an emitted design on its vectors and checks every result and every cycle.
 //
 // First all vectors one behind the other, nobody waiting; then, after a reset in the middle of a product, all of them
-// with pauses on both streams. Prints `products P values V wrong W cycles C expected E off O`: values that were checked,
+// with pauses on both streams, long ones between vectors. Prints `products P values V wrong W cycles C expected E off O`: values that were checked,
 // values that differ, are missing or too many; cycles of the last product, and products that took another number of
 // cycles than expected. What it runs is told in design.vh.
 `include "design.vh"
@@ -12,7 +12,7 @@ module accelerator_bench;
   localparam X_BEATS = `X_BEATS;
   localparam Y_BEATS = `Y_BEATS;
   localparam VECTORS = `VECTORS;
-  localparam PATIENCE = VECTORS * (8 * (X_BEATS + Y_BEATS) + 2 * `CYCLES) + 1000;
+  localparam PATIENCE = VECTORS * (8 * (X_BEATS + Y_BEATS) + 4 * `CYCLES) + 1000;
 
   reg [X_BITS-1:0] vectors[0:VECTORS*X_BEATS-1];
   reg [Y_BITS-1:0] expected[0:VECTORS*Y_BEATS-1];
@@ -41,7 +41,7 @@ module accelerator_bench;
       .y_last(y_last)
   );
 
-  integer given, taken, products, values, wrong, off, waited, kept;
+  integer given, taken, products, values, wrong, off, waited, kept, hold, held;
   reg [31:0] dice = 32'h2545f491;
 
   // Inputs change in the middle of a cycle: no race with the clock edge in any simulator. Ready does not depend on valid,
@@ -52,11 +52,19 @@ module accelerator_bench;
       dice = {dice[30:0], dice[31] ^ dice[21] ^ dice[1] ^ dice[0]};
       // An element that is offered stays until it is taken.
       if (!x_valid || kept) begin
-        x_valid = given < VECTORS * X_BEATS && !(pauses && dice[3:0] < 6);
+        if (pauses && !held && given % X_BEATS == 0) begin
+          hold = dice[19:4] % (2 * `CYCLES);
+          held = 1;
+        end
+        if (hold > 0) hold = hold - 1;
+        x_valid = given < VECTORS * X_BEATS && hold == 0 && !(pauses && dice[3:0] < 6);
         if (x_valid) x_data = vectors[given];
       end
       kept = x_valid && x_ready;
-      if (kept) given = given + 1;
+      if (kept) begin
+        given = given + 1;
+        held = 0;
+      end
       y_ready = !(pauses && dice[9:6] < 6);
       if (y_valid && y_ready) begin
         values = values + 1;
@@ -85,6 +93,8 @@ module accelerator_bench;
       taken = 0;
       waited = 0;
       kept = 0;
+      hold = 0;
+      held = 0;
     end
   endtask
 

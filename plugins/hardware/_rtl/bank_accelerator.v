@@ -124,8 +124,8 @@ module bank_accelerator #(
           .weight_address({DEPTH_BITS{1'b0}}),
           .weight_data({(1 + WAVE_BITS + N * (INDEX_BITS + WEIGHT_BITS)) {1'b0}}),
           .half(read_half),
-          .vector_write(write),
-          .vector_address({write_half, wave, index}),
+          .vector_write({N{write}}),
+          .vector_address({N{write_half, wave, index}}),
           .vector_data(x_data),
           .result_valid(result_valid),
           .result(result)

@@ -69,8 +69,8 @@ module bank_engine #(
           .weight_address(weight_address),
           .weight_data(weight_data),
           .half(half),
-          .vector_write(vector_write),
-          .vector_address(vector_address),
+          .vector_write({N{vector_write}}),
+          .vector_address({N{vector_address}}),
           .vector_data(vector_data),
           .result_valid(result_valid[pe]),
           .result(results[pe*SUM_BITS+:SUM_BITS])

@@ -33,8 +33,9 @@ module bank_pe #(
     input wire [DEPTH_BITS-1:0] weight_address,
     input wire [WORD_BITS-1:0] weight_data,
     input wire half,
-    input wire vector_write,
-    input wire [WAVE_BITS+INDEX_BITS:0] vector_address,
+    // Every lane has a write port of its own.
+    input wire [N-1:0] vector_write,
+    input wire [N*(1+WAVE_BITS+INDEX_BITS)-1:0] vector_address,
     input wire [N*VECTOR_BITS-1:0] vector_data,
     output reg result_valid,
     output reg signed [SUM_BITS-1:0] result
@@ -91,8 +92,8 @@ module bank_pe #(
           .STYLE_INTEL(VECTOR_STYLE_INTEL)
       ) vector (
           .clk(clk),
-          .write(vector_write),
-          .write_address(vector_address),
+          .write(vector_write[lane]),
+          .write_address(vector_address[lane*(1+WAVE_BITS+INDEX_BITS)+:1+WAVE_BITS+INDEX_BITS]),
           .write_data(vector_data[lane*VECTOR_BITS+:VECTOR_BITS]),
           .read(issue),
           .read_address({half, wave, entry[LANE_BITS-1:WIDTH]}),

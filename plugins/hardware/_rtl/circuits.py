@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
@@ -27,6 +27,7 @@ BENCH = "accelerator_bench"
 _COMMON = ("ram", "stream", "requantise", "output_lane", "beats", "sequencer")
 _SOURCES = {
     "bank_accelerator": (*_COMMON, "adder_tree", "bank_pe", "bank_accelerator"),
+    "lstm_accelerator": (*_COMMON, "adder_tree", "bank_pe", "rescale", "lstm_cell", "lstm_accelerator"),
     "column_accelerator": (*_COMMON, "column_pe", "column_engine", "column_accelerator"),
 }
 
@@ -41,28 +42,37 @@ Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class _Built:
+class Built:
     """What an engine makes of a layer.
 
     Args:
         module: the accelerator's module.
         values: its parameters.
         memories: the words of every processing element's weights.
-        columns: results that leave in one beat.
+        outputs: what leaves, a row per beat.
+        output_bits: of a value of it.
         beats: words of one vector, by item.
         input_bits: of a beat.
         cycles: from the start of a product to its last result.
         told: facts for the reader.
+        more: texts of other memories, by file name.
     """
 
-    module: Literal["bank_accelerator", "column_accelerator"]
+    module: Literal["bank_accelerator", "column_accelerator", "lstm_accelerator"]
     values: Mapping[str, Value]
     memories: Sequence[Sequence[int]]
-    columns: int
+    outputs: Integers
+    output_bits: int
     beats: Sequence[Sequence[int]]
     input_bits: int
     cycles: int
     told: Mapping[str, str]
+    more: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def output_beats(self) -> int:
+        """Beats of one vector's results."""
+        return len(self.outputs) // len(self.beats)
 
 
 def circuit(
@@ -88,23 +98,47 @@ def circuit(
     Raises:
         SpecError: there is no Verilog for this engine, one of its parameters, the number format or the layer.
     """
-    _refuse(engine, product, operands)
+    refuse(engine, product, operands)
     order = engine_rows(product)
     run = engine.simulate(product, shape, conditions)
-    weights = operands.weights[order]
     if isinstance(engine, Bank):
-        built = _bank(engine, product, shape, run, weights, operands)
+        built = _bank(engine, product, shape, run, order, operands)
     else:
         assert isinstance(engine, ColumnFifo)
-        built = _column(engine, product, shape, run, weights, operands)
-    top = _module_name(engine.name, product.layer)
-    constants = _constants(operands, order, built.columns)
+        built = _column(engine, product, shape, run, order, operands)
+    return files_of(f"{engine.name}_{product.layer}", built, product, order, shape["pes"], operands, cost, device)
+
+
+def files_of(
+    name: str,
+    built: Built,
+    product: Product,
+    order: Integers,
+    columns: int,
+    operands: Operands,
+    cost: Cost,
+    device: Device,
+) -> Circuit:
+    """A design as files.
+
+    Args:
+        name: of its top module, nearly.
+        built: what the engine makes of the layer.
+        product: the layer.
+        order: the tensors' row of every row of the engine.
+        columns: processing elements that rows are dealt to.
+        operands: the integers of the layer.
+        cost: of the design.
+        device: what it is for.
+    """
+    top = _module_name(name)
+    constants = _constants(operands, order, columns)
     files = {f"rtl/{name}.v": (SOURCES / f"{name}.v").read_text() for name in _SOURCES[built.module]}
     values = {**built.values, **constants.values, **_styles(cost, device, built.module)}
-    files["rtl/design.vh"] = _defines(top, built, operands, product)
+    files["rtl/design.vh"] = _defines(top, built)
     files["rtl/top.v"] = _top(top, built, values, operands)
     files |= {f"mem/{name}": text for name, text in _memory_files(built, constants).items()}
-    files |= _bench(built, operands, order)
+    files |= {f"mem/{name}": text for name, text in built.more.items()} | _bench(built)
     sources = [*(f"rtl/{name}.v" for name in _SOURCES[built.module]), "rtl/top.v"]
     files["Makefile"] = makefile(sources, top)
     files["synth/yosys.ys"] = yosys_script(sources, top, device.entry.family)
@@ -121,7 +155,8 @@ def engine_rows(product: Product) -> Integers:
     return rows if product.units is None else rows.reshape(-1, product.units).T.ravel()
 
 
-def _refuse(engine: Engine, product: Product, operands: Operands) -> None:
+def refuse(engine: Engine, product: Product, operands: Operands) -> None:
+    """Raise SpecError where there is no Verilog."""
     if not isinstance(engine, Bank | ColumnFifo):
         raise SpecError(f"engine {engine.name} has no Verilog; name bank or column_fifo")
     if operands.number_format.codebook is not None:
@@ -148,11 +183,9 @@ def _refuse(engine: Engine, product: Product, operands: Operands) -> None:
 # --- engines --------------------------------------------------------------------------------------------------------
 
 
-def _bank(
-    engine: Bank, product: Product, shape: EngineShape, run: Run, weights: Integers, operands: Operands
-) -> _Built:
+def _bank(engine: Bank, product: Product, shape: EngineShape, run: Run, order: Integers, operands: Operands) -> Built:
     pes, lanes, form = shape["pes"], shape["lanes"], operands.number_format
-    bank_map = engine.bank_map(product, lanes)
+    bank_map, weights = engine.bank_map(product, lanes), operands.weights[order]
     waves = -(-bank_map.count // lanes)
     words = BankWords(
         bank_map.starts, lanes, form.weight_bits, address_bits(bank_map.longest), address_bits(waves)
@@ -176,17 +209,18 @@ def _bank(
     }
     cycles = int(run.issue_cycles) + (lanes - 1).bit_length() + BANK_LATENCY + OUTPUT_LATENCY
     beats = [words.vector(vector, bank_map.longest, form.activation_bits) for vector in operands.vectors]
-    return _Built(
-        "bank_accelerator", values, streams, pes, beats, lanes * form.activation_bits, cycles,
+    return Built(
+        "bank_accelerator", values, streams, _dealt(operands.outputs[:, order], pes), operands.output_bits, beats,
+        lanes * form.activation_bits, cycles,
         told | _taken(run, cycles, product.rows, pes),
     )  # fmt: skip
 
 
 def _column(
-    engine: ColumnFifo, product: Product, shape: EngineShape, run: Run, weights: Integers, operands: Operands
-) -> _Built:
+    engine: ColumnFifo, product: Product, shape: EngineShape, run: Run, order: Integers, operands: Operands
+) -> Built:
     pes, groups, form = shape["pes"], shape["groups"], operands.number_format
-    each = -(-product.rows // pes)
+    each, weights = -(-product.rows // pes), operands.weights[order]
     row_bits = address_bits(each)
     streams = column_streams(weights, product.mask, pes, groups, form.weight_bits, row_bits)
     beats_each = -(-product.cols // groups)
@@ -214,8 +248,9 @@ def _column(
     reduction = run.parts.get("reduction", Fraction(0))
     finish = int(run.cycles - reduction) - (DRAIN if reduction else PIPELINE)
     cycles = finish + each + COLUMN_DRAIN_LATENCY + OUTPUT_LATENCY
-    return _Built(
-        "column_accelerator", values, streams, pes, beats, groups * form.activation_bits, cycles,
+    return Built(
+        "column_accelerator", values, streams, _dealt(operands.outputs[:, order], pes), operands.output_bits, beats,
+        groups * form.activation_bits, cycles,
         told | _taken(run, cycles, product.rows, pes),
     )  # fmt: skip
 
@@ -271,7 +306,7 @@ def _constants(operands: Operands, order: Integers, columns: int) -> _Constants:
     )
 
 
-def _memory_files(built: _Built, constants: _Constants) -> dict[str, str]:
+def _memory_files(built: Built, constants: _Constants) -> dict[str, str]:
     """Every memory filled up to its depth, so that no simulator asks for what is missing."""
     depth = max(1, *map(len, built.memories))
     files = {
@@ -284,15 +319,24 @@ def _memory_files(built: _Built, constants: _Constants) -> dict[str, str]:
     }
 
 
-def _bench(built: _Built, operands: Operands, order: Integers) -> dict[str, str]:
+def _dealt(outputs: Integers, columns: int) -> Integers:
+    """Results in the order in which they leave, a row per beat, zero behind the last.
+
+    Shapes:
+        outputs (items, rows) -> (items * beats, columns).
+    """
+    items, rows = outputs.shape
+    padded = np.zeros((items, -(-rows // columns) * columns), dtype=np.int64)
+    padded[:, :rows] = outputs
+    return padded.reshape(-1, columns)
+
+
+def _bench(built: Built) -> dict[str, str]:
     """The vectors as beats, what should leave for each, and the bench that compares."""
-    beats = -(-len(order) // built.columns)
-    padded = np.zeros((len(operands.vectors), beats * built.columns), dtype=np.int64)
-    padded[:, : len(order)] = operands.outputs[:, order]
-    width = operands.output_bits
+    width = built.output_bits
     expected = (
         sum(bits(value, width) << (place * width) for place, value in enumerate(beat))
-        for beat in padded.reshape(-1, built.columns).tolist()
+        for beat in built.outputs.tolist()
     )
     return {
         "bench/vectors.hex": lines(word for vector in built.beats for word in vector),
@@ -301,20 +345,20 @@ def _bench(built: _Built, operands: Operands, order: Integers) -> dict[str, str]
     }
 
 
-def _defines(top: str, built: _Built, operands: Operands, product: Product) -> str:
+def _defines(top: str, built: Built) -> str:
     sizes = {
         "TOP": top,
         "X_BITS": built.input_bits,
-        "Y_BITS": built.columns * operands.output_bits,
+        "Y_BITS": built.outputs.shape[1] * built.output_bits,
         "X_BEATS": len(built.beats[0]),
-        "Y_BEATS": -(-product.rows // built.columns),
-        "VECTORS": len(operands.vectors),
+        "Y_BEATS": built.output_beats,
+        "VECTORS": len(built.beats),
         "CYCLES": built.cycles,
     }
     return "// What the bench runs.\n" + "".join(f"`define {name} {value}\n" for name, value in sizes.items())
 
 
-def _top(top: str, built: _Built, values: Mapping[str, Value], operands: Operands) -> str:
+def _top(top: str, built: Built, values: Mapping[str, Value], operands: Operands) -> str:
     form = operands.number_format
     counts = [len(words) for words in built.memories]
     depth = max(1, *counts)
@@ -325,7 +369,7 @@ def _top(top: str, built: _Built, values: Mapping[str, Value], operands: Operand
         "WORDS": depth, "COUNTS": f"{width * len(counts)}'h{packed:x}",
     }  # fmt: skip
     given = ",\n".join(f"      .{name}({value})" for name, value in sorted(parameters.items()))
-    y_bits = built.columns * operands.output_bits
+    y_bits = built.outputs.shape[1] * built.output_bits
     return f"""// {top}: the parameters of this design; what the ports mean is told in README.md.
 module {top} (
     input wire clk,
@@ -371,7 +415,7 @@ def _styles(cost: Cost, device: Device, module: str) -> dict[str, Value]:
     assert isinstance(rams, dict)
     found: dict[str, Value] = {}
     for purpose, name in _PURPOSES.items():
-        if name == "SUM" and module == "bank_accelerator":
+        if name == "SUM" and module != "column_accelerator":
             continue
         kinds = [kind for kind, purposes in rams.items() if isinstance(purposes, dict) and purposes.get(purpose)]
         if len(kinds) != 1:
@@ -384,6 +428,6 @@ def _styles(cost: Cost, device: Device, module: str) -> dict[str, Value]:
     return found
 
 
-def _module_name(engine: str, layer: str) -> str:
+def _module_name(name: str) -> str:
     """A name that Verilog takes."""
-    return re.sub(r"\W+", "_", f"{engine}_{layer}", flags=re.ASCII).strip("_")[:60] + "_top"
+    return re.sub(r"\W+", "_", name, flags=re.ASCII).strip("_")[:60] + "_top"

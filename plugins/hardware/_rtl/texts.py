@@ -120,9 +120,16 @@ def readme(
     )
     facts = "\n".join(f"- **{name}**: {text}" for name, text in told.items())
     origin = "\n".join(f"- {sentence}" for sentence in operands.origin)
+    is_whole = operands.cell is not None
+    what = "A whole LSTM layer, step after step" if is_whole else "One matrix-vector product after another"
+    left_out = (
+        "The model overlaps the element-wise part with the product, and here it follows the product."
+        if is_whole
+        else "The model's cycles and memories include an LSTM layer's element-wise part, which is not in this design."
+    )
     return f"""# {top}
 
-One matrix-vector product after another: `{product.layer}`, {product.rows} x {product.cols}, {product.nnz} weights kept.
+{what}: `{product.layer}`, {product.rows} x {product.cols}, {product.nnz} weights kept.
 Matrices side by side: {matrices}.
 {order}
 Numbers: {form.label()}: weights of {form.weight_bits} bits, vectors of {form.activation_bits}, sums that wrap around
@@ -143,6 +150,7 @@ at {form.accumulator_bits}.
 | `done` | for one cycle after the last result of a product is in memory |
 | `cycles` | what the last product took, from its start to there |
 
+{"A reset sets h and c to zero." if is_whole else "A product does not depend on the one before it."}
 Vectors and results have two buffers each: while a product runs, the next vector comes in and the last result goes out.
 Reset it for a cycle, offer vectors on `x`, take results from `y`: nothing else is needed.
 A product starts by itself when its vector is complete, the one before it is done and a result buffer is free.
@@ -166,7 +174,7 @@ reset in the middle of a product, all of them with pauses on both streams. It co
 | RAM blocks ({cost.ram_kind}) | {cost.ram_blocks} |
 | fits | {"yes" if cost.fits else "no"} |
 
-The model's cycles and memories include an LSTM layer's element-wise part, which is not in this design. Its memories are
-as deep as they must be; here the vector memory's banks are addressed by powers of two, so that it may be up to four
-times as deep, and results have two buffers that the model does not count.
+{left_out}
+Its memories are as deep as they must be; here the vector memory's banks are addressed by powers of two, so that it may
+be up to four times as deep, and results have two buffers that the model does not count.
 """

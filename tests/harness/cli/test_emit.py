@@ -20,6 +20,8 @@ def shell(tmp_path, monkeypatch):
     weights = rng.normal(size=(9, 12)) * (rng.random((9, 12)) < 0.4)
     np.savez(tmp_path / "one.npz", fc=weights)
     np.savez(tmp_path / "two.npz", a=weights, b=weights.T)
+    lstm = {name: rng.normal(size=(24, 6)) * (rng.random((24, 6)) < 0.5) for name in ("weight_ih_l0", "weight_hh_l0")}
+    np.savez(tmp_path / "lstm.npz", **lstm)
     (tmp_path / "sizes.yaml").write_text("layers: [{type: dense, name: fc, inputs: 8, outputs: 8}]\n")
     monkeypatch.chdir(tmp_path)
 
@@ -40,6 +42,17 @@ def test_a_design_says_what_its_bench_found(shell, tmp_path):
     assert {path.name for path in (tmp_path / "design").iterdir()} == {
         "Makefile", "README.md", "bench", "mem", "rtl", "synth",
     }  # fmt: skip
+
+
+@pytest.mark.rtl
+@needs_simulator
+def test_a_whole_lstm_layer_runs_step_by_step(shell, tmp_path):
+    done = shell("lstm.npz", "--engine", "bank:pes=8,lanes=4", "--whole-layer", "-o", "design")
+
+    assert done.exit_code == 0, done.stderr
+    assert "bank_lstm_l0_top in design: the whole LSTM layer, 8 processing elements of 4 lanes, 2 units" in done.stdout
+    assert "ran 8 products: all 24 beats of results as expected" in done.stdout
+    assert "A reset sets h and c to zero." in (tmp_path / "design" / "README.md").read_text()
 
 
 def test_without_a_simulator_it_says_that_the_bench_was_not_run(shell, tmp_path):
@@ -74,6 +87,12 @@ def test_a_bench_that_finds_a_fault_is_a_failed_gate(shell, tmp_path, monkeypatc
         (("one.npz", "--engine", "n_m"), "engine n_m cannot run 'fc'"),
         (("one.npz", "--engine", "dense_mvm"), "engine dense_mvm has no Verilog"),
         (("one.npz", "--engine", "bank", "--set", "codebook=16"), "holds weights and no codebook"),
+        (("one.npz", "--engine", "bank", "--whole-layer"), "--whole-layer is for LSTM layers, got 'fc', which is none"),
+        (("lstm.npz", "--engine", "column_fifo", "--whole-layer"), "is an LSTM layer on bank, got column_fifo"),
+        (
+            ("lstm.npz", "--engine", "bank:pes=6", "--whole-layer"),
+            "takes a multiple of 4 processing elements, got pes=6",
+        ),
         (("one.npz", "--engine", "banks"), "unknown engine 'banks'"),
         (("sizes.yaml", "--engine", "bank"), "describes layers by size: a design needs masks"),
         (("missing.npz", "--engine", "bank"), "missing.npz"),

@@ -1,6 +1,7 @@
 """Evaluation in fixed point: equal, bit for bit, to an engine written down in integers."""
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,9 @@ from harness.api import (
     NumPyOperations,
     Operands,
     Pool2D,
+    lstm_outputs,
 )
-from harness.fixed_point.integers import Tapped, layer_integers, requantised_as, tapped
+from harness.fixed_point.integers import Tapped, cell_operands, layer_integers, requantised_as, tapped
 from harness.fixed_point.network import FixedArithmetic, FloatArithmetic, Pass, step_exponents
 from harness.fixed_point.quantise import exponent, quantised, shared
 
@@ -250,6 +252,23 @@ def test_a_layer_of_a_language_model_is_the_same_in_integers(form, layer):
     else:
         places = np.clip(np.floor(sums * 256 + 0.5), -2048, 2047)
         assert np.array_equal(operands.outputs, places)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=NumberFormat.label)
+@pytest.mark.parametrize("layer", ["lstm_0", "lstm_1"])
+def test_a_whole_lstm_layer_is_the_same_in_integers(form, layer):
+    network, words = language_model(), np.random.default_rng(0).integers(0, 11, (1, 9))
+    weights = weights_of(network, 3)
+    operands, _, _ = tap(network, weights, words, form, layer)
+    exponents = calibrated(network, weights, words, form)
+    units = weights[f"{layer}.recurrent_kernel"].shape[1]
+    cell = cell_operands(units, form, exponents[layer], exponents[f"{layer}.state"])
+    inputs = operands.vectors[:, :-units] * 2.0 ** exponents[layer]
+
+    found = lstm_outputs(replace(operands, cell=cell))
+
+    expected = engine.lstm(inputs, weights, layer, exponents, form)
+    assert np.array_equal(found * 2.0 ** (2 - 2 * form.activation_bits), expected)
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=NumberFormat.label)

@@ -5,7 +5,9 @@ import subprocess
 
 import numpy as np
 import pytest
+from harness_plugins.hardware._design import products as _products
 from harness_plugins.hardware._rtl.circuits import engine_rows
+from harness_plugins.hardware._rtl.lstm import units_at_once
 from harness_plugins.hardware._rtl.running import find_for_benches, run_bench
 from harness_plugins.hardware._rtl.synthesis import find_yosys
 from harness_plugins.hardware.cycle_simulator import CycleSimulator
@@ -15,7 +17,7 @@ from harness_plugins.hardware.engines.dense_mvm import DenseMvm
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from harness.api import NumberFormat, Operands, SpecError, requantised
+from harness.api import CellOperands, NumberFormat, Operands, SpecError, lstm_outputs, requantised
 
 needs_simulator = pytest.mark.skipif(find_for_benches() is None, reason="neither Icarus nor Verilator 5 is installed")
 needs_yosys = pytest.mark.skipif(find_yosys() is None, reason="yosys is not installed")
@@ -245,3 +247,109 @@ def test_requantising_rounds_half_up_and_saturates(total, shift, bits):
     found = requantised(np.array([[total]]), np.array([shift]), bits)
 
     assert found.item() == min(max(exact, -(1 << (bits - 1))), (1 << (bits - 1)) - 1)
+
+
+# --- whole LSTM layers ----------------------------------------------------------------------------------------------
+
+
+def lstm_operands(mask, units, form=PLAIN, *, steps=4, seed=0):
+    """Integers of a layer whose gates leave the middle of the tables, with a bias and inputs over their whole range."""
+    rng = np.random.default_rng(seed)
+    bits, rows = form.activation_bits, len(mask)
+    top, high = 1 << (form.weight_bits - 1), 1 << (bits - 1)
+    entries = np.arange(-2048, 2048) / 256
+    tables = [
+        np.clip(np.floor(f * high + 0.5), -high, high - 1) for f in (1 / (1 + np.exp(-entries)), np.tanh(entries))
+    ]
+    sigmoid, tanh = (entry.astype(np.int64) for entry in tables)
+    # Weights within (-2, 2), rows with steps of their own where the format has them.
+    units_of_sums = 3 - form.weight_bits - bits + (rng.integers(-1, 2, rows) if form.scaling == "row" else 0)
+    return Operands(
+        layer="lstm_0",
+        weights=rng.integers(1 - top, top, mask.shape) * mask,
+        bias=rng.integers(-top, top, rows) << (bits - 2),
+        shifts=np.broadcast_to(-8 - units_of_sums, rows),
+        output_bits=12,
+        vectors=rng.integers(-high, high, (steps, mask.shape[1])),
+        number_format=form,
+        cell=CellOperands(units, 1 - bits, 4 - bits, sigmoid, tanh, 256),
+    )
+
+
+@st.composite
+def layers(draw):
+    units, groups, lanes = draw(st.integers(1, 14)), draw(st.integers(1, 4)), draw(st.integers(1, 5))
+    banks = draw(st.none() | st.integers(1, units))
+    form = draw(st.sampled_from((PLAIN, NumberFormat(weight_bits=6, activation_bits=8, scaling="row"))))
+    engine = Bank(pes=4 * groups, lanes=lanes, banks=banks, lockstep=draw(st.booleans()))
+    return units, draw(st.sampled_from((0.1, 0.5, 1.0))), engine, form, draw(st.integers(0, 99))
+
+
+@pytest.mark.rtl
+@needs_simulator
+@settings(
+    max_examples=6,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(layers())
+def test_a_whole_lstm_layer_equals_its_integers_over_many_steps(make, tmp_path, layer):
+    units, density, engine, form, seed = layer
+    rng = np.random.default_rng(seed)
+    workload = make.lstm_workload(units, lambda rows, cols: rng.random((rows, cols)) < density)
+    both = np.hstack([workload.masks[tensor.name] for tensor in workload.tensors])
+    operands_of_it = lstm_operands(both, units, form, steps=6, seed=seed)
+
+    made = model_of(engine, form).circuit(workload, operands_of_it)
+    found = run_bench(put(made, tmp_path / "design"))
+
+    assert np.abs(lstm_outputs(operands_of_it)).max() > 0
+    assert (found.wrong, found.off, found.products) == (0, 0, 12), found
+    assert found.cycles == made.cycles
+
+
+def test_no_two_units_of_a_cycle_are_written_to_one_lane(make):
+    rng = np.random.default_rng(0)
+    workload = make.lstm_workload(
+        50, lambda rows, cols: make.bank_balanced_mask(rng, rows, 10, cols // 10, 1), banks=10
+    )
+    product = next(iter(_products.products(workload, ("lstm",))))
+    starts = Bank().bank_map(product, 5).starts
+
+    each, order = units_at_once(product, 64, starts, 5, 16)
+
+    assert each == 4  # of 16 units that leave together at most 5 have a lane of their own, and 4 divides 16
+    assert sorted(order.tolist()) == list(range(50))
+    banks = (np.searchsorted(starts, order + 50, side="right") - 1) % 5
+    assert all(
+        len(set(banks[first : first + each])) == len(banks[first : first + each]) for first in range(0, 50, each)
+    )
+
+
+LSTM_FAULTS = {
+    "h written a lane too far": (
+        "rtl/lstm_accelerator.v",
+        "+PLACE+:LANE_BITS] == lane)",
+        "+PLACE+:LANE_BITS] + 1 == lane)",
+    ),
+    "the state is forgotten": ("rtl/lstm_cell.v", "of_c <= sigmoid_f * old;", "of_c <= 0;"),
+    "x and h collide": ("rtl/lstm_accelerator.v", "wire waits = issued[6];", "wire waits = 1'b0;"),
+    "h is kept over a reset": ("rtl/lstm_accelerator.v", "fresh <= 1;", ""),
+}
+
+
+@pytest.mark.rtl
+@needs_simulator
+@pytest.mark.parametrize(("file", "line", "fault"), LSTM_FAULTS.values(), ids=LSTM_FAULTS)
+def test_a_fault_in_a_whole_layer_is_found_by_its_bench(make, tmp_path, file, line, fault):
+    rng = np.random.default_rng(0)
+    workload = make.lstm_workload(12, lambda rows, cols: rng.random((rows, cols)) < 0.5)
+    both = np.hstack([workload.masks[tensor.name] for tensor in workload.tensors])
+    made = model_of(Bank(pes=4, lanes=3)).circuit(workload, lstm_operands(both, 12, steps=12))
+    folder = put(made, tmp_path / "design")
+    text = (folder / file).read_text()
+    assert line in text
+    (folder / file).write_text(text.replace(line, fault))
+
+    assert not run_bench(folder).holds
