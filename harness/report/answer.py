@@ -33,10 +33,12 @@ class _Line:
 
     Args:
         setting: without its sparsity; rows: by sparsity.
+        of: where the line has the best pattern at each sparsity, of how many; then no pattern is in the setting.
     """
 
     setting: Setting
     rows: dict[float, Row]
+    of: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class _Subject:
         is_dense: whether patterns are compared with the dense model, where the reference pattern is not there.
         factors: cycles of the baseline over those of a row.
         in_words: whether each verdict stands in words beside its sign.
+        best: what is shown instead of all lines, where there are too many for a screen.
     """
 
     table: Table
@@ -54,6 +57,7 @@ class _Subject:
     lines: tuple[_Line, ...]
     factors: dict[Setting, float | None]
     in_words: bool = False
+    best: tuple[_Line, ...] = ()
 
 
 def _subject(table: Table) -> _Subject:
@@ -69,6 +73,30 @@ def _subject(table: Table) -> _Subject:
         # Cycles against cycles of the same kind: what a table's own engines make of either.
         factors[setting] = theirs / own if own and theirs else None
     return _Subject(table, is_dense, lines, factors)
+
+
+def _best(subject: _Subject) -> _Subject:
+    """The same with a line per strategy, of the pattern whose mean is best at each sparsity; itself if that is all."""
+    by_strategy: dict[Setting, list[_Line]] = {}
+    for line in subject.lines:
+        by_strategy.setdefault(line.setting._replace(pattern=""), []).append(line)
+    most = max((len(lines) for lines in by_strategy.values()), default=1)
+    if most == 1:
+        return subject
+    sign = -1.0 if subject.table.better == "lower" else 1.0
+    made = []
+    for setting, lines in by_strategy.items():
+        rows: dict[float, Row] = {}
+        for level in sorted({level for line in lines for level in line.rows}):
+            there = [line.rows[level] for line in lines if level in line.rows]
+            found = [
+                (sign * comparison.difference.mean, -place, row)
+                for place, row in enumerate(there)
+                if (comparison := _compared(row, is_dense=subject.is_dense)[0]) is not None
+            ]
+            rows[level] = max(found)[2] if found else there[0]
+        made.append(_Line(setting, rows, of=len(lines)))
+    return replace(subject, best=tuple(made))
 
 
 def first_page(
@@ -87,21 +115,25 @@ def first_page(
         StoreError: two records are of the same cell.
     """
     found = tables(records, margin)
-    # First fewer rows of every table, then fewer tables; what is left out is counted where it would stand.
-    sizes = [(len(found), most) for most in range(LINES, 0, -1)] + [
-        (count, 1) for count in range(len(found) - 1, 0, -1)
+    every, checked = [_subject(table) for table in found], checks.look(records, found)
+    best = [_best(subject) for subject in every]
+    # First every row; then the best pattern of each strategy, with fewer warnings, then with fewer rows; then fewer
+    # tables. What is left out is counted where it would stand.
+    sizes = [
+        (every, LINES, _MOST_WARNINGS),
+        *((best, LINES, warnings) for warnings in range(_MOST_WARNINGS, 0, -1)),
+        *((best[:count], most, 1) for count in range(len(found), 0, -1) for most in range(LINES, 0, -1)),
     ]
-    subjects, checked = [_subject(table) for table in found], checks.look(records, found)
     warned = checked.lines()
     ran = _what_ran(records, found, title)
-    for count, most in sizes:
-        opening = _opening(ran, subjects[:count], warned, margin, most)
-        told = [f"{plural(len(found) - count, 'table')} more: harness report --full."] if count < len(found) else []
-        if len(warned) > _MOST_WARNINGS:
-            told.append(f"{plural(len(warned) - _MOST_WARNINGS, 'warning')} more: harness report --full.")
+    for subjects, most, warnings in sizes:
+        opening = _opening(ran, subjects, warned[:warnings], margin, most)
+        more = [plural(len(found) - len(subjects), "table")] if len(subjects) < len(found) else []
+        if len(warned) > warnings:
+            more.append(plural(len(warned) - warnings, "warning"))
         # Notes are named only: what does not touch the meaning must not push the answer off the screen.
-        if checked.notes():
-            told.append(f"notes: {', '.join(checked.notes())} (harness report --full)")
+        notes = [f"notes {', '.join(checked.notes())}"] if checked.notes() else []
+        told = [f"more: {', '.join([*more, *notes])} (harness report --full)"] if more or notes else []
         told += [f"{name}: {place}" for name, place in where]
         if opening[-1].warnings:
             end = (*opening[:-1], replace(opening[-1], sentences=tuple(told)))
@@ -140,11 +172,10 @@ def _opening(
     ran: str, subjects: Sequence[_Subject], warned: Sequence[str], margin: float | None, most: int | None
 ) -> tuple[Section, ...]:
     """What ran, the answers with at most so many rows, and the warnings."""
-    shown = warned if most is None else warned[:_MOST_WARNINGS]
     return (
         Section(sentences=(ran,)),
         *(_answer(subject, margin, most) for subject in subjects if subject.lines),
-        *([Section(warnings=tuple(f"! {line}" for line in shown))] if shown else []),
+        *([Section(warnings=tuple(f"! {line}" for line in warned))] if warned else []),
     )
 
 
@@ -179,23 +210,30 @@ def _cycles(table: Table, row: Row) -> float | None:
 
 
 def _answer(subject: _Subject, margin: float | None, most: int | None) -> Section:
-    table, is_dense, every = subject.table, subject.is_dense, subject.lines
+    table, is_dense, every = subject.table, subject.is_dense, subject.best or subject.lines
     baseline = "dense" if is_dense else table.reference
     shown = every[:most]
     # Every sparsity is a column, also where a pattern lacks it: levels are compared along a row.
     levels = sorted({level for line in every for level in line.rows})
-    cells = [Column(formats.level(level), partial(_cell, subject, level), kind="number") for level in levels]
-    plain: Mapping[str, str] = {}
-    # The eye compares along a row: before a screen breaks it, names lose the settings that tell nothing apart.
-    if most is not None and _width([*_labels(every, plain), *cells], shown) > WIDTH:
+    plain: Mapping[str, str] = _plain_names(table) if subject.best else {}
+    columns = [*_labels(every, plain), *_cells(subject, plain, levels)]
+    # The eye compares along a row: before a screen breaks it, names lose the settings that tell nothing apart, and what
+    # is a choice already loses what it buys.
+    if most is not None and _width(columns, shown) > WIDTH:
         plain = _plain_names(table)
-    columns = [*_labels(every, plain), *cells]
+        if subject.best:
+            subject = replace(subject, factors=dict.fromkeys(subject.factors))
+        columns = [*_labels(every, plain), *_cells(subject, plain, levels)]
     below = _legend(subject, shown, baseline, margin)
-    if len(shown) < len(every):
-        below.append(f"{plural(len(every) - len(shown), 'row')} more: harness report --full.")
+    left = f"{plural(len(every) - len(shown), 'row')} more" if len(shown) < len(every) else ""
+    if subject.best:
+        choice = f"Best mean of {plural(max(line.of or 1 for line in shown), 'pattern')}, chosen by these numbers"
+        left = f"{choice}; {left}, {len(subject.lines)} in all" if left else f"{choice}; all {len(subject.lines)} rows"
+    if left:
+        below.append(f"{left}: harness report --full.")
     what = f"{table.metric}{f' in {table.unit}' if table.unit else ''}, {table.better} is better"
     heading = f"{table.task} against {baseline}: {what}"
-    sentence = _sentence(every, plain, baseline, is_dense=is_dense, table=table, margin=margin)
+    sentence = _sentence(subject.lines, plain, baseline, is_dense=is_dense, table=table, margin=margin)
     return Section(heading, (), page.table(columns, shown, caption=below, notes=[sentence]))
 
 
@@ -211,8 +249,14 @@ def _lines(table: Table, *, is_dense: bool) -> list[_Line]:
     return sorted(lines, key=lambda line: firsts.index(line.setting.strategy))
 
 
+def _cells(subject: _Subject, plain: Mapping[str, str], levels: Sequence[float]) -> list[Column[_Line]]:
+    return [Column(formats.level(level), partial(_cell, subject, plain, level), kind="number") for level in levels]
+
+
 def _labels(lines: Sequence[_Line], plain: Mapping[str, str]) -> Iterable[Column[_Line]]:
     for name in ("strategy", "pattern", "backend", "allocation"):
+        if name == "pattern" and any(line.of for line in lines):
+            continue  # it stands beside each number
         # Strategy and pattern are always told; of the others only what differs.
         if name in ("strategy", "pattern") or len({getattr(line.setting, name) for line in lines}) > 1:
             yield Column(name, partial(_label, name, plain), kind="label", matters="key")
@@ -248,7 +292,7 @@ def _judged(row: Row, *, is_dense: bool) -> Verdict | None:
     return verdict if comparison is not None and comparison.difference.n > 1 else None
 
 
-def _cell(subject: _Subject, level: float, line: _Line) -> str:
+def _cell(subject: _Subject, plain: Mapping[str, str], level: float, line: _Line) -> str:
     table, is_dense = subject.table, subject.is_dense
     row = line.rows.get(level)
     if row is None:
@@ -262,7 +306,8 @@ def _cell(subject: _Subject, level: float, line: _Line) -> str:
         text += f" {verdict}"
     text += formats.uneven(row.uneven_reference and not is_dense)
     factor = subject.factors[row.setting]
-    return text if factor is None else f"{text} {formats.speedup(factor)}"
+    text = text if factor is None else f"{text} {formats.speedup(factor)}"
+    return f"{plain.get(row.setting.pattern, row.setting.pattern)} {text}" if line.of else text
 
 
 def _sentence(

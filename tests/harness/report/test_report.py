@@ -179,7 +179,23 @@ def test_a_report_opens_with_an_answer_on_one_screen(name):
     assert len(lines) <= 24 and max(map(len, lines)) <= 80
     assert lines[0].startswith("study: ") and "harness report --full" in lines[-1]
     assert f"{sum(r.is_done for r in records)} of {len(records)} cells" in lines[0]
-    assert ("more: harness report --full" in "\n".join(lines)) is (name == "many")
+    assert ("Best mean of 20 patterns" in "\n".join(lines)) is (name == "many")
+
+
+def test_of_more_patterns_than_a_screen_holds_each_strategy_tells_its_best():
+    patterns = ("unstructured", *(f"bank_balanced(banks={place})" for place in range(20)))
+    records = grid(patterns=patterns, seeds=(0, 1), levels=(0.7, 0.9))
+
+    text = opened(records, width=200)
+
+    by_strategy = {record.strategy: record for record in records if not record.is_dense}
+    for strategy in by_strategy:
+        line = next(line for line in text.splitlines() if line.startswith(strategy.partition("(")[0] + " "))
+        for level in (0.7, 0.9):
+            means = [row(records, pattern, strategy, level).to_reference.difference.mean for pattern in patterns[1:]]
+            best = patterns[1 + means.index(min(means))]  # perplexity: lower is better
+            assert f"{best} {min(means):+.2f}" in line
+    assert f"all {20 * len(by_strategy)} rows: harness report --full." in " ".join(text.split())
 
 
 def test_the_answer_has_the_difference_the_verdict_and_the_cycles_of_every_comparison():
