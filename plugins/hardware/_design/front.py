@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from harness.api import Engine, EngineShape, Product
 
 from .design import Design, Runner, design
-from .search import Setting, has_outlines, outlined
+from .outlines import has_outlines, outlined
+from .search import Setting
 
 _LINES = 24
 """Lines looked at, evenly chosen: shapes of neighbouring lines differ little."""
@@ -44,7 +45,7 @@ def front(
 
     shapes = list(dict.fromkeys(_chosen(lines)))
     # Counting masks on hundreds of shapes takes minutes: outlines choose those that are worth it.
-    if has_outlines(engine, work, lines, setting):
+    if has_outlines(engine, work, lines, setting.numerics.conditions):
         rough = _undominated([made(shape, outlined(engine)) for shape in shapes])
         # Evenly along the front, which is in the order of speed: all of it is seen, not its fast end only.
         shapes = [found.shape for found in rough[:: -(-len(rough) // _COUNTED) or 1]]

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
-from harness.api import Conditions, Engine, EngineShape, Line, Product, Run
+from harness.api import Engine, EngineShape, Line, Product
 
 from .._devices import Device
 from .design import Design, Runner, design
 from .numerics import Budget, Numerics
+from .outlines import Outlines, has_outlines
 
 _SLACK = Fraction(108, 100)
 """Outlines within so much of the best are kept to be counted."""
@@ -36,9 +37,6 @@ _KINDS = ("fits", "streams", "neither")
 
 _ROUNDS = 3
 """Times that outlines are corrected by counting the shape that they promise most of."""
-
-_SAME = Fraction(1, 200)
-"""A count that differs from its outline by less corrects nothing."""
 
 _STEPS = 2
 """Steps from the shape that streams best to a better one beside it."""
@@ -86,10 +84,10 @@ def search(
 ) -> SearchResult:
     """Look for the best shapes of an engine for products that run one after another."""
     counted = _Explorer(engine, work, runner, setting)
-    if not has_outlines(engine, work, lines, setting):
+    if not has_outlines(engine, work, lines, setting.numerics.conditions):
         counted.explore(lines)
         return counted.found()
-    outlines = _Outlines(engine)
+    outlines = Outlines(engine)
     turns: dict[tuple[tuple[str, int], ...], int] = {}
     outlined = _Explorer(engine, work, outlines.run, setting, is_outlined=True, turns=turns)
     for _ in range(_ROUNDS):
@@ -110,77 +108,6 @@ def search(
     counted.promise = outlined.bound
     counted.refine(lines, outlined, is_limited=_is_limited(outlined, counted))
     return counted.found()
-
-
-def outlined(engine: Engine) -> Runner:
-    """The outlines of an engine in the place of its runs."""
-    return _Outlines(engine).run
-
-
-def has_outlines(
-    engine: Engine, work: Sequence[Product], lines: Sequence[Sequence[EngineShape]], setting: Setting
-) -> bool:
-    """Whether there are several shapes, and outlines of them."""
-    several = len(lines) > 1 or len(lines[0]) > 1
-    # Whether one shape has an outline tells of all: it depends on the engine and the product.
-    return several and engine.outline(work[0], lines[0][0], setting.numerics.conditions) is not None
-
-
-class _Outlines:
-    """Outlines of an engine, corrected by what counting some shapes gave."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._known: dict[tuple[int, EngineShape], Run] = {}
-        self._cycles = self._depth = self._stored = Fraction(1)
-
-    def run(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
-        """The outline of one product on one shape, corrected."""
-        # By identity, as products are kept by their workload: comparing masks would cost more than the outline.
-        place = id(product), shape
-        if place not in self._known:
-            outline = self._engine.outline(product, shape, conditions)
-            assert outline is not None  # an engine has outlines of all its shapes or of none
-            self._known[place] = self._corrected(outline)
-        return self._known[place]
-
-    def learn(self, outlined: Design, counted: Design) -> bool:
-        """Take over by which factors a counted design differs from its outline; whether they differ at all."""
-        # Each by a factor of its own: outlines do not err alike in them.
-        cycles, stored, depth = (
-            _ratio(outlined, counted, measure)
-            for measure in (lambda run: run.issue_cycles, lambda run: run.stored_bits, _deep)
-        )
-        if max(abs(1 - cycles), abs(1 - stored), abs(1 - depth)) < _SAME:
-            return False
-        # All of them were corrected by the old factors.
-        self._known.clear()
-        self._cycles, self._stored, self._depth = self._cycles * cycles, self._stored * stored, self._depth * depth
-        return True
-
-    def _corrected(self, run: Run) -> Run:
-        if self._cycles == self._stored == self._depth == 1:
-            return run
-        # The pipeline does not depend on the mask, so no factor applies to it.
-        parts = {name: cycles if name == "fill_drain" else cycles * self._cycles for name, cycles in run.parts.items()}
-        rams = tuple(
-            replace(ram, depth=max(1, round(ram.depth * self._depth))) if ram.purpose == "weights" else ram
-            for ram in run.rams
-        )
-        return replace(
-            run, parts=parts, rams=rams, last=run.last * self._cycles, stored_bits=run.stored_bits * self._stored
-        )
-
-
-def _ratio(outlined: Design, counted: Design, measure: Callable[[Run], Fraction]) -> Fraction:
-    """What counting gave over what the outline said, summed over the layers; as a simple fraction."""
-    before, after = (sum((measure(layer.run) for layer in found.layers), Fraction(0)) for found in (outlined, counted))
-    # Simple, since products of long fractions grow with every round.
-    return (after / before).limit_denominator(10_000) if before else Fraction(1)
-
-
-def _deep(run: Run) -> Fraction:
-    return Fraction(sum(ram.depth for ram in run.rams if ram.purpose == "weights"))
 
 
 def _confirm(outlined: "_Explorer", counted: "_Explorer", kind: str) -> None:

@@ -10,8 +10,8 @@ from pydantic import Field
 
 from harness.api import Conditions, Engine, EngineShape, Line, Product, Ram, Run, even_cuts, hookimpl
 
-from .._expectation import ExpectedRows, bank_fills
 from .counts import BankMap, Banks, ExactRows, Issue, fold
+from .expectation import ExpectedRows, bank_fills
 
 _FREE_LANES = (*range(1, 65), *(round(64 * 2 ** (step / 16)) for step in range(1, 161)))
 """Lanes searched where banks are cut to the lanes: all of them, and beyond 64 in steps of some 4 %."""

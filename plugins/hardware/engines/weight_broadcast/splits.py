@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from harness.api import Product
 
-from .._expectation import BankFill, ExpectedRows
+from .._expectation import BankFill
 from ..bank.counts import ExactRows, split
+from ..bank.expectation import ExpectedRows
 
 
 class Splits:

@@ -4,14 +4,9 @@ from itertools import product as tuples
 
 import numpy as np
 import pytest
-from harness_plugins.hardware.engines._expectation import (
-    BankFill,
-    ExpectedRows,
-    bank_fills,
-    expected_cycles,
-    row_distribution,
-)
+from harness_plugins.hardware.engines._expectation import BankFill, expected_cycles, row_distribution
 from harness_plugins.hardware.engines.bank.counts import Banks, ExactRows
+from harness_plugins.hardware.engines.bank.expectation import ExpectedRows, bank_fills
 from hypothesis import given
 from hypothesis import strategies as st
 
