@@ -316,7 +316,8 @@ class Run:
         parts: where the cycles go, exact fractions that sum to the total. `fill_drain` is the engine's constant, paid
             once per product; the rest is paid for every pixel. Names: compute, bank_imbalance, lane_mismatch,
             empty_rows, zeros (multiplied for nothing), tail, pe_imbalance, imbalance (where a model cannot tell them
-            apart), index_padding, fifo_stall, feed_stall, occupancy, reduction, memory_stall, launch, fill_drain.
+            apart), index_padding, fifo_stall, feed_stall, occupancy, reduction, tile_load, memory_stall, launch,
+            fill_drain.
         rams: its memories.
         last: cycles of the last rows, which nothing behind them can hide.
         last_rows: how many rows leave together at the end; None means all of them.

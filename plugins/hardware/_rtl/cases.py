@@ -16,9 +16,9 @@ from pydantic import Field
 
 from harness.api import Conditions, Frozen, Mask, Part, Product, Run, keep_count
 
-from ..engines.bank import Bank
 from ..engines.bank.counts import split
-from ..engines.column_fifo import DRAIN, PIPELINE, ColumnFifo
+from ..engines.bank import Bank
+from ..engines.column_fifo import DRAIN, ColumnFifo
 from ..engines.column_fifo.recurrence import FullFlag
 from .simulate import SOURCES, RtlRun, Simulator, find_simulator, run_bank, run_column, simulator_version
 from .synthesis import Resources
@@ -184,7 +184,7 @@ class ColumnCase(Case):
         model = self.model()
         reduction = model.parts.get("reduction", Fraction(0))
         # The recurrence counts the constants of its own pipeline, which our Verilog does not share.
-        finish = int(model.cycles - reduction) - (DRAIN if reduction else PIPELINE)
+        finish = int(model.cycles - reduction) - DRAIN
         drain = -(-self.mask.rows // self.pes)
         return RtlRun(finish + drain + COLUMN_DRAIN_LATENCY, 0, finish + COLUMN_LATENCY, model.fifo_high_water or 0)
 

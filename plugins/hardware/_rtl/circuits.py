@@ -13,7 +13,7 @@ from harness.api import Circuit, Conditions, Cost, Engine, EngineShape, Operands
 
 from .._devices import Device
 from ..engines.bank import Bank
-from ..engines.column_fifo import DRAIN, PIPELINE, ColumnFifo
+from ..engines.column_fifo import DRAIN, ColumnFifo
 from .cases import BANK_LATENCY, COLUMN_DRAIN_LATENCY
 from .packing import BankWords, address_bits, bits, column_streams, lines
 from .simulate import FULL_FLAGS, SOURCES
@@ -246,7 +246,7 @@ def _column(
         for vector in padded
     ]
     reduction = run.parts.get("reduction", Fraction(0))
-    finish = int(run.cycles - reduction) - (DRAIN if reduction else PIPELINE)
+    finish = int(run.cycles - reduction) - DRAIN
     cycles = finish + each + COLUMN_DRAIN_LATENCY + OUTPUT_LATENCY
     return Built(
         "column_accelerator", values, streams, _dealt(operands.outputs[:, order], pes), operands.output_bits, beats,

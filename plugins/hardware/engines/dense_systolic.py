@@ -119,7 +119,7 @@ class DenseSystolic(Engine):
                 "compute": compute,
                 "zeros": every - compute,
                 "lane_mismatch": tiling.tiles * tiling.length - every,
-                "memory_stall": Fraction(tiling.tiles * tiling.load),
+                "tile_load": Fraction(tiling.tiles * tiling.load),
                 # Tiles do not overlap: each fills and drains the array for itself.
                 "tail": Fraction((tiling.tiles - 1) * skew),
                 "fill_drain": Fraction(skew),

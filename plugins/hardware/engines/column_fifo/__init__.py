@@ -18,11 +18,8 @@ from .expectation import fullest_load
 from .memory import ColumnLayout
 from .recurrence import FullFlag, TrailingRuns, broadcast_order, column_cycles, pe_counts, run_padding, scan_idle
 
-PIPELINE = 4
-"""Cycles of registers between the first broadcast and the last sum, if the sums stay where they are."""
-
 DRAIN = 6
-"""The same with partial sums of groups read out and added, beside one cycle per row of a PE."""
+"""Cycles of registers between the first broadcast and the last sum read out, beside one cycle per row of a PE."""
 
 _SHARES = ((Fraction(1), 6), (Fraction(3, 4), 3), (Fraction(1, 2), 3))
 """Shares of the budget and shapes tried at each: RAM blocks may run out before multipliers do."""
@@ -37,7 +34,8 @@ class ColumnFifo(Engine):
 
     Made for unstructured masks: a FIFO evens out what one column has more on one PE than on another, and only the sum
     over all columns must be balanced. Many PEs per group have few rows each, and then idle columns; many groups need
-    copies of the accumulators and a reduction at the end. Columns go to the groups, and rows to the PEs, in turn.
+    copies of the accumulators, which are added as they are read out. Columns go to the groups, and rows to the PEs, in
+    turn.
 
     Units: cycles.
     Assumes: RAM reads never collide; sums of one row that follow each other are forwarded.
@@ -126,7 +124,7 @@ class ColumnFifo(Engine):
     def outline(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run | None:
         """What an unstructured mask of as many weights would take if no FIFO were ever full."""
         pes, groups = shape["pes"], shape["groups"]
-        reduction = _reduction(product, pes, groups)
+        reduction = _reduction(product, pes)
         is_skipping = self.skip and product.activation_density < 1
         share = product.activation_density if is_skipping else 1.0
         mean, spread = _mean_load(product, pes, groups) * share, _spread(product, pes, groups) * share
@@ -138,7 +136,7 @@ class ColumnFifo(Engine):
         parts = {
             "compute": Fraction(round(load)),
             "reduction": Fraction(reduction),
-            "fill_drain": Fraction(DRAIN if reduction else PIPELINE),
+            "fill_drain": Fraction(DRAIN),
         }
         last = -(-product.rows // pes)
         return Run(
@@ -174,7 +172,7 @@ class ColumnFifo(Engine):
         # Columns that are not broadcast cost nothing, but which weights are theirs is not looked at for a bound.
         broadcasts = product.cols if live is None else int(live.sum())
         work = product.nnz if live is None else 0
-        return max(-(-work // (pes * groups)), -(-broadcasts // groups)) + _reduction(product, pes, groups)
+        return max(-(-work // (pes * groups)), -(-broadcasts // groups)) + _reduction(product, pes)
 
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """Exact, by the recurrence over columns."""
@@ -197,12 +195,11 @@ class ColumnFifo(Engine):
             lengths=lengths,
         )
         taken = slice(None) if live is None else live
-        reduction = _reduction(product, pes, groups)
+        reduction = _reduction(product, pes)
         parts = {
             **ran.parts(int(counts[:, taken].sum(dtype=np.int64)), int(entries[:, taken].sum(dtype=np.int64))),
             "reduction": Fraction(reduction),
-            # Without the reduction the sums stay in the PEs and fewer registers lie behind.
-            "fill_drain": Fraction(ran.fill + (DRAIN if reduction else PIPELINE)),
+            "fill_drain": Fraction(ran.fill + DRAIN),
         }
         layout = self._layout(product, shape, has_pointers=live is not None)
         memory = layout.memory(entries, conditions)
@@ -210,9 +207,9 @@ class ColumnFifo(Engine):
         return Run(
             parts=parts,
             rams=memory.rams,
-            # Every sum is complete only when the last column is; the reduction then delivers P rows per cycle.
-            last=issue - max(0, reduction - 1),
-            last_rows=None if groups == 1 else product.rows - (-(-product.rows // pes) - 1) * pes,
+            # Every sum is complete only when the last column is; reading out then delivers P rows per cycle.
+            last=issue - (reduction - 1),
+            last_rows=product.rows - (-(-product.rows // pes) - 1) * pes,
             stored_bits=Fraction(memory.stored_bits),
             stored_words=Fraction(memory.stored_words),
             busy=ran.busy.ravel(),
@@ -258,14 +255,14 @@ def _even(rows: int, most: int) -> int:
     return -(-rows // per_pe)
 
 
-def _reduction(product: Product, pes: int, groups: int) -> int:
-    """Cycles that add the partial sums of the groups, P rows at a time."""
-    return -(-product.rows // pes) if groups > 1 else 0
+def _reduction(product: Product, pes: int) -> int:
+    """Cycles that read the sums out, P rows at a time; those of several groups are added on the way."""
+    return -(-product.rows // pes)
 
 
 def _estimate(product: Product, pes: int, groups: int) -> float:
     """Cycles of an unstructured mask if no FIFO were ever full: a PE's mean load, and what the fullest has more."""
-    return _mean_load(product, pes, groups) + _spread(product, pes, groups) + _reduction(product, pes, groups)
+    return _mean_load(product, pes, groups) + _spread(product, pes, groups) + _reduction(product, pes)
 
 
 def _mean_load(product: Product, pes: int, groups: int) -> float:
