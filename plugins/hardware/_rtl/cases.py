@@ -16,8 +16,8 @@ from pydantic import Field
 
 from harness.api import Conditions, Frozen, Mask, Part, Product, Run, keep_count
 
-from ..engines.bank.counts import split
 from ..engines.bank import Bank
+from ..engines.bank.counts import split
 from ..engines.column_fifo import DRAIN, ColumnFifo
 from ..engines.column_fifo.recurrence import FullFlag
 from .simulate import SOURCES, RtlRun, Simulator, find_simulator, run_bank, run_column, simulator_version
