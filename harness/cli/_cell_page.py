@@ -48,6 +48,8 @@ def cell_document(
     parts = [(name if titled else "", grid) for name, grid in zip(headings, grids, strict=True) if grid.rows]
     drawn = [Section("Training", charts=(_training(record),))] if titled and record["valid_history"] else []
     drawn += [Section("Masks", charts=(_masks(masks),))] if masks else []
+    loads = _loads(record) if titled and record["value"] is not None else None
+    drawn += [Section("Load", charts=(loads,))] if loads is not None and loads.panels else []
     return Document("", (head, *drawn, *(Section(name, grid=grid) for name, grid in parts)))
 
 
@@ -56,7 +58,7 @@ def _masks(masks: "Mapping[str, Mask]") -> "Raster":
     from harness.report.charts import Raster
 
     panels = []
-    for name, mask in masks.items():
+    for name, mask in sorted(masks.items()):
         rows, cols = mask.shape
         tall, wide = -(-rows // _PLACES), -(-cols // _PLACES)
         shares = tuple(
@@ -67,6 +69,16 @@ def _masks(masks: "Mapping[str, Mask]") -> "Raster":
         panels.append((f"{name}, {rows} x {cols}{block}", shares))
     about = ("Rows are outputs, columns inputs; the darker, the more weights stay.",)
     return Raster("masks", "Masks of the finished model", tuple(panels), about)
+
+
+def _loads(record: Mapping[str, Any]) -> "Chart":
+    """How evenly the cell's fastest engine is loaded."""
+    from harness.report.pictures.cost import load
+    from harness.report.tables import tables
+    from harness.results.records import Record
+
+    [table] = tables([Record.model_validate(record)])
+    return load(table)
 
 
 def _training(record: Mapping[str, Any]) -> "Chart":

@@ -136,8 +136,20 @@ def _told_apart(first: "Side", second: "Side", a: str, b: str) -> "tuple[Side, S
 
     if first.name != second.name:
         return first, second
-    names = (a, b) if a != b else ("A", "B")
-    return replace(first, name=names[0]), replace(second, name=names[1])
+    one, other = _what_differs(Path(a).parts, Path(b).parts)
+    return replace(first, name=one or "A"), replace(second, name=other or "B")
+
+
+def _what_differs(one: "tuple[str, ...]", other: "tuple[str, ...]") -> tuple[str, str]:
+    """Two paths without the folders that both begin with and the names that both end with; empty if they are equal."""
+    if one == other:
+        return "", ""
+    both = min(len(one), len(other))
+    start = next((place for place in range(both) if one[place] != other[place]), both)
+    end = next((place for place in range(both - start) if one[-1 - place] != other[-1 - place]), both - start)
+    # One of them may lie inside the other: then nothing of it is left, and its whole path is its name.
+    cut = [path[start : len(path) - end] for path in (one, other)]
+    return tuple("/".join(cut[place] or path) for place, path in enumerate((one, other)))  # type: ignore[return-value]
 
 
 def _split(between: str, side: "Side") -> "tuple[str, Side, Side]":

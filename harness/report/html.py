@@ -34,6 +34,8 @@ def text(document: Document) -> str:
 
     parts = [_part(section, f"s{number}") for number, section in enumerate(document.sections)]
     title = document.title or next((section.heading for section in document.sections if section.heading), "Report")
+    if not document.title and parts and parts[0]["heading"]:
+        parts[0]["heading"] = ""  # it is that of the page
     return _template("page.html").render(
         title=title,
         parts=parts,

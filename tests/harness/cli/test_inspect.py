@@ -239,6 +239,7 @@ def test_everything_about_a_cell_is_a_page_of_html_too(finished, tmp_path):
     assert done.exit_code == 0 and page.startswith("<!doctype html>") and "<svg" in page
     numbers = re.findall(r"\d+\.\d{2,}", printed)
     assert "Masks of the finished model" in page  # the cell below is pruned
+    assert len(re.findall("<h1>", page)) == 1 and page.count("unstructured · uniform") == 2  # in <title> and <h1>
     assert numbers and [number for number in numbers if number not in page] == []
     assert finished("show", "unstructured seed 0", "--html", "a.html", "--json").exit_code == 2
 

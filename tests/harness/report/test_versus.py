@@ -1,6 +1,7 @@
 """Two sides compared: what is paired, what is refused, what gates decide, and several runs joined to one study."""
 
 import json
+import shutil
 
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from scipy import stats  # noqa: TID253  # the reference, wanted in every test
 from toy_site import Shell
 
 from harness.api import EmptySelectionError, SpecError, StoreError
+from harness.cli.judgement import _what_differs
 from harness.report import markdown, rich
 from harness.report.versus import Side, joined, parse, versus
 from harness.results.records import OF_A_CELL, Record
@@ -288,6 +290,30 @@ def test_the_command_takes_files_of_records_and_writes_markdown_for_a_pull_reque
 
     assert result.exit_code == 0, result.output
     assert (shell.folder / "pr.md").read_text().startswith("# one-")
+
+
+folders = st.lists(st.sampled_from("abcd"), min_size=1, max_size=4).map(tuple)
+
+
+@given(folders, folders, folders)
+def test_two_paths_go_by_what_differs_in_them(one, other, shared):
+    names = _what_differs((*shared, *one, *shared), (*shared, *other, *shared))
+
+    paths = ["/".join((*shared, *middle, *shared)) for middle in (one, other)]
+    assert (names[0] == names[1]) == (one == other)
+    assert all(name in path for name, path in zip(names, paths, strict=True))
+    if one != other and len(one) == len(other) == 1:
+        assert names == (one[0], other[0])
+
+
+def test_one_run_in_two_stores_is_compared_under_the_names_of_the_stores(shell):
+    shutil.copytree(shell.folder / "s", shell.folder / "copy")
+    [one] = (shell.folder / "s/runs").glob("one-*")
+
+    result = shell("compare", str(one), f"copy/runs/{one.name}", "--format", "json")
+    values = json.loads(result.stdout)
+
+    assert values["b"] == "copy" and values["a"].endswith("/s")
 
 
 def test_two_values_of_a_label_are_compared_within_one_study(shell):
