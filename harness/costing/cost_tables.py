@@ -62,7 +62,9 @@ def _answer(reference: Row, rows: Sequence[Row]) -> str:
     cost = reference.cost
     assert cost is not None
     # A design that fits without all weights on chip is one that streams them on purpose.
-    how = "all weights on chip" if cost.fits and cost.resident else "weights streamed by design" if cost.fits else ""
+    wired = cost.details.get("hardware_class") == "unrolled"
+    resident = "every weight wired into the circuit" if wired else "all weights on chip"
+    how = resident if cost.fits and cost.resident else "weights streamed by design" if cost.fits else ""
     if not how:
         how = "with weights streamed that do not fit" if cost.can_run else "which does not fit the device"
     cycles = f"{'' if cost.exact else 'about '}{cost.cycles} cycles, {microseconds(cost.latency_us)} µs"

@@ -52,7 +52,8 @@ def _solver(rule: Rule, targets: Targets) -> list[Check]:
         wrong = int((made.evaluate(vectors) != weights @ vectors).sum())
         # A circuit that computes something else has no size.
         modelled = float(made.luts) if not wrong else None
-        what = f"adder bits, {kind} of {int(size.value)} x {int(size.value)}, {sparsity.value:.0%}, w{int(bits.value)}"
+        shape = f"{int(size.value)} x {int(size.value)}, {100 * sparsity.value:g} %, w{int(bits.value)}"
+        what = f"adder bits, {kind} of {shape}"
         note = f"{made.adders} adders for {made.digits} digits; {wrong} wrong sums of {len(weights) * 8}"
         found.append(
             compared(rule, what, "static_dataflow", modelled, target, "bits", within=allowed(rule, targets), note=note)
