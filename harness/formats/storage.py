@@ -392,6 +392,16 @@ def _block(view: _View) -> _Answer:
     )
 
 
+def _compact(view: _View) -> _Answer:
+    rows, cols = (int(view.mask.any(axis=axis).sum()) for axis in (1, 0))
+    if (rows, cols) == (view.rows, view.cols):
+        return "no row or column is pruned whole"
+    listed = rows * index_bits(view.rows) + cols * index_bits(view.cols)
+    padding = rows * cols - view.nnz
+    found = f"{rows} of {view.rows} rows and {cols} of {view.cols} columns"
+    return rows * cols * view.weight_bits + listed, found + (f", {padding} zeros among them" if padding else "")
+
+
 def _run_length(view: _View) -> _Answer:
     entries = view.nnz + padding_entries(view.mask, view.run_bits)
     bits = entries * (view.weight_bits + view.run_bits) + (view.cols + 1) * index_bits(entries + 1)
@@ -410,5 +420,6 @@ _FORMATS: Mapping[str, Callable[[_View], _Answer]] = {
     "mcbbs": _mcbbs,
     "sibbs": _sibbs,
     "block": _block,
+    "compact": _compact,
     "run_length": _run_length,
 }

@@ -212,3 +212,21 @@ def test_what_is_no_mask_is_refused(mask):
 def test_widths_out_of_range_are_refused():
     with pytest.raises(SpecError, match="weight_bits"):
         sizes(np.ones((2, 2), dtype=bool), weight_bits=0)
+
+
+def test_rows_and_columns_that_are_pruned_whole_are_not_stored():
+    mask = np.zeros((8, 12), bool)
+    mask[np.ix_([1, 4, 7], [0, 5, 6, 11])] = True
+    mask[1, 5] = False
+
+    found = table(mask)["compact"]
+
+    assert found.bits == 3 * 4 * 16 + 3 * 3 + 4 * 4
+    assert found.detail == "3 of 8 rows and 4 of 12 columns, 1 zeros among them"
+    assert table(np.eye(8, dtype=bool))["compact"].reason == "no row or column is pruned whole"
+
+
+def test_hidden_units_that_are_pruned_are_stored_best_as_what_is_left():
+    kept = np.random.default_rng(3).random(24) < 0.4
+
+    assert best(sizes(np.tile(kept, 4)[:, None] & kept)).name == "compact"
