@@ -18,4 +18,4 @@ def test_a_choice_of_hostile_cases_is_answered():
 
     assert done.returncode == 0, done.stdout + done.stderr
     answered = {line.split()[0]: line.split()[1:3] for line in done.stdout.splitlines()[1:]}
-    assert len(answered) == 7 and all(cases == answers != "0" for cases, answers in answered.values())
+    assert len(answered) == 8 and all(cases == answers != "0" for cases, answers in answered.values())

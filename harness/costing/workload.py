@@ -1,7 +1,7 @@
 """What is to be costed: a file of masks or weights, or a description of layers by size and density, without masks."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness._text import listed
-from harness.api import LSTM, Conv2D, Convolution, Dense, Frozen, Layer, Network, Pool2D, SpecError, Workload
+from harness.api import LSTM, Conv2D, Convolution, Dense, Frozen, JsonValue, Layer, Network, Pool2D, SpecError, Workload
 from harness.costing.entries import read_description
 from harness.formats.weights_files import Layout, WeightsFile, read_weights
 
@@ -282,6 +282,9 @@ def described(path: Path) -> Given:
         SpecError: it cannot be read; one line per mistake, with its place in the file.
     """
     value, problems = read_description(path, "a workload")
+    for place, truth in _truths(value):
+        problems.add(place, f"expected a number or a text, got {str(truth).lower()}")
+    problems.finish()
     try:
         description = Description.model_validate(value)
     except ValidationError as error:
@@ -291,6 +294,15 @@ def described(path: Path) -> Given:
         problems.finish()
         raise  # not reached: `finish` raises
     return _workload(description, problems)
+
+
+def _truths(value: JsonValue, place: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], bool]]:
+    """Every true and false of a description, with its place: to Python `true` is a 1, and nothing here is one."""
+    if isinstance(value, bool):
+        yield place, value
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, child in inside:
+        yield from _truths(child, (*place, key))
 
 
 def _keys(path: tuple[str | int, ...]) -> list[str]:

@@ -65,7 +65,22 @@ def read_yaml(path: Path) -> dict[str, JsonValue]:
         raise DeviceFileError(
             f"{path}: a device file must be a mapping, got {type(content).__name__}; begin with `version: 1`"
         )
+    _refuse_truths(content, path)
     return content
+
+
+def _refuse_truths(node: JsonValue, path: Path, place: str = "") -> None:
+    """Refuse true and false: nothing here is one, and to Python `true` is the number 1.
+
+    Raises:
+        DeviceFileError: there is one.
+    """
+    if isinstance(node, bool):
+        told = str(node).lower()
+        raise DeviceFileError(f"{path}: {place or 'the file'}: expected a number or a text, got {told}; correct it")
+    inside = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in inside:
+        _refuse_truths(child, path, f"{place}.{key}" if place else str(key))
 
 
 def cited(node: JsonValue, sources: Mapping[str, str], path: Path, place: str = "") -> JsonValue:

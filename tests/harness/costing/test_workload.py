@@ -115,6 +115,11 @@ def test_a_convolution_that_cannot_be_is_refused(tmp_path, changed, told):
          "two layers are named 'a'"),
         ("version: 2\nlayers:\n  - {type: dense, name: a, inputs: 2, outputs: 2}\n", "workload.yaml:1"),
         ("layers: [\n", "workload.yaml"),
+        *[(f"layers:\n  - {{type: dense, name: a, inputs: 2, outputs: 2, {key}: true}}\n",
+           f"workload.yaml:2:{53 + len(key)} layers[0].{key}: expected a number or a text, got true")
+          for key in ("density", "banks", "activation_density")],
+        ("version: true\nlayers:\n  - {type: dense, name: true, inputs: 2, outputs: 2}\n", "layers[0].name: expec"),
+        ("input_shape: [1, true, 4]\nlayers:\n  - {type: dense, name: a, inputs: 2, outputs: 2}\n", "input_shape[1]"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_with_the_file_and_the_value(tmp_path, text, told):

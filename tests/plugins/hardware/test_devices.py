@@ -363,6 +363,12 @@ def test_a_device_file_that_changed_is_read_again(tmp_path):
         ),
         ("origin: assumed", "origin: guessed", r"got 'guessed'.*and 1 more; examples/devices/ has a whole file"),
         ("  ff: {", "  flipflops: {", r"device\.ff: field required; device\.flipflops: extra inputs are not permitted"),
+        ("version: 1", "version: true", r"version: expected a number or a text, got true; correct it"),
+        (
+            "kind: uram, count: {value: ",
+            "kind: uram, count: {value: true, was: ",
+            r"device\.rams\.1\.count\.value: expected",
+        ),
         ("version: 1", "version: 9", r"version: input should be 1, got 9"),
         ("version: 1", "version: [", r"a device file must be YAML, got in line \d+: .*; correct the syntax"),
     ],
