@@ -562,17 +562,17 @@ def places() -> Iterator[Case]:
         for where, command in NAMED.items():
             path = next(part for part in reversed(command) if part.startswith("there"))
             yield Case(
-                "places", f"{what} as {where}", command, (0, 1, 2, 7) if where in WRITTEN else (2, 4, 5, 7),
+                "places", f"{what} as {where}", command,
+                (0, 1, 2, 7) if where in WRITTEN else (0, 1, 2, 4, 5, 6, 7) if "plugin" in where else (2, 4, 5, 7),
                 prepare=lambda folder, path=path, make=make: (_layers(folder), make(folder / path)),  # type: ignore[misc]
                 is_short=what in ("a pipe", "a link loop") and where in ("a spec", "weights", "an output", "a plugin"),
             )  # fmt: skip
     for where, (prepare_place, environment) in SURROUNDINGS.items():
-        for command in (RUN, *LOOKS, ("validate", "experiment.yaml"), ("plugins", "list"), ("hardware", "cost", "layers.yaml"),
-                        ("--help",), ("schema",), ("init", "new.yaml"), ("hardware", "list"), ("data", "list")):  # fmt: skip
+        for command in (RUN, *SOME):
             yield Case(
-                "places", f"{where}, {' '.join(command[:2])}", command, (0, 1, 2, 5, 7),
+                "places", f"in {where}, {' '.join(command[:2])}", command, (0, 1, 2, 5, 7),
                 prepare=lambda folder, make=prepare_place: (_layers(folder), make(folder)),  # type: ignore[misc]
-                environment=environment, is_fresh=True, is_short=where == "no folder" and command[0] == "validate",
+                environment=environment, is_fresh=True, is_short=where == "a linked store" and command == RUN,
             )  # fmt: skip
 
 
@@ -636,13 +636,10 @@ def _moved(folder: Path) -> None:
     (folder / "store").symlink_to("elsewhere")
 
 
-def _gone(folder: Path) -> None:
-    """The folder in which the command stands is removed."""
-    os.chdir(folder)
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    folder.rmdir()
-
+SOME = (
+    ("report", "--store", "store"), ("validate", "experiment.yaml"), ("hardware", "cost", "layers.yaml"), ("--help",),
+)  # fmt: skip
+"""Commands that between them read a store, plugins, descriptions and nothing."""
 
 SURROUNDINGS: dict[str, tuple[Callable[[Path], object], Mapping[str, str]]] = {
     "a linked store": (_moved, {}),

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -22,6 +23,7 @@ WHOLE = "(document)"
 """The path of a problem of the file as a whole."""
 
 _MAX_DEPTH = 40  # enough for any experiment, far from Python's recursion limit
+_UNSEEN = ("Zs", "Zl", "Zp", "Cf")  # categories of characters that separate, or that show nothing
 _CORE = "tag:yaml.org,2002:"
 
 Path = tuple[str | int, ...]
@@ -149,7 +151,7 @@ def _compose(text: str, problems: Problems) -> Node | None:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = Place(mark.line + 1, mark.column + 1) if mark else Place(1, 1)
-        problems.add_at(place, WHOLE, _syntax(error, place))
+        problems.add_at(place, WHOLE, _syntax(error, place) + _unseen(text, place.line))
     except RecursionError:
         problems.add_at(Place(1, 1), WHOLE, f"expected at most {_MAX_DEPTH} levels of nesting, got many more")
     except YAMLError as error:
@@ -169,6 +171,17 @@ def _syntax(error: MarkedYAMLError, place: Place) -> str:
         return f"expected an alias of an anchor that is set above it, got {problem.removeprefix('found ')}"
     context = f" {error.context}" if error.context else ""
     return f"expected YAML, got a syntax error{context}: {problem}"
+
+
+def _unseen(text: str, line: int) -> str:
+    """A clause on the first character, up to a line, that looks like a space or like nothing and is neither to YAML."""
+    for number, each in enumerate(text.split("\n")[:line], start=1):
+        # Pasted from a page or a word processor, and not to be found by looking.
+        found = next((char for char in each if unicodedata.category(char) in _UNSEEN and char != " "), None)
+        if found is not None:
+            name = unicodedata.name(found, "character").lower()
+            return f"; line {number} has a {name} (U+{ord(found):04X}), which is no space to YAML: replace or remove it"
+    return ""
 
 
 class _TooLargeError(Exception):
