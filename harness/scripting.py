@@ -279,8 +279,8 @@ def _progress(name: ProgressName) -> Progress:
     """Progress of that kind; `auto` draws in the notebook where there is one."""
     from rich.console import Console
 
+    from harness.execution.displays import make
     from harness.execution.notebook import NotebookProgress, is_notebook
-    from harness.execution.progress import make
 
     return NotebookProgress() if name == "auto" and is_notebook() else make(name, Console(stderr=True))
 

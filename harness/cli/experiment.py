@@ -166,7 +166,7 @@ def run(
     continues. Several runs may use one store at once: none repeats what another is computing.
     """
     from harness.api import SpecError, StoreError
-    from harness.execution import progress as shown
+    from harness.execution.displays import make
     from harness.execution.graph import Policy, parse_retry
     from harness.execution.run import run as run_experiment
     from harness.execution.slots import parse_devices
@@ -193,7 +193,7 @@ def run(
         policy=policy,
         trust_code=trust_code,
         executor=_executor(executor, address, workers, places, slurm or ()),
-        progress=shown.make(progress.value, stderr()),
+        progress=make(progress.value, stderr()),
         trackers=trackers,
     )
     note = " (a smoke run: it tests the way, its numbers mean nothing)" if smoke else ""

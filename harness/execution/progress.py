@@ -1,19 +1,16 @@
-"""Progress on stderr: a live display, plain lines, JSON lines, or nothing."""
+"""What a run tells while it runs: nothing, plain lines or JSON lines; `live` and `notebook` draw."""
 
 import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal
 
 from rich.console import Console
 
 from harness._text import plural
 from harness.api import JsonValue
 from harness.execution.eta import Tally
-
-ProgressKind = Literal["auto", "plain", "json", "none"]
 
 
 class Progress:
@@ -126,14 +123,3 @@ class Json(Progress):
     def _event(self, event: str, **values: JsonValue) -> None:
         # Flushed, as the reader is a program that acts on every line.
         print(json.dumps({"event": event, **values}), file=sys.stderr, flush=True)
-
-
-def make(kind: ProgressKind, console: Console) -> Progress:
-    """The progress of that kind; `auto` is live on a terminal and plain elsewhere."""
-    if kind == "none":
-        return Progress()
-    if kind == "json":
-        return Json()
-    from harness.execution.live import Live
-
-    return Live(console) if kind == "auto" and console.is_terminal else Plain(console)

@@ -55,12 +55,10 @@ class _MaskName:
     Args:
         key: its parts without the word itself.
         index: of several masks of one layer, which.
-        is_folder: whether the word is that of a folder of masks.
     """
 
     key: tuple[str, ...]
     index: int = 0
-    is_folder: bool = False
 
 
 def parts_of(name: str) -> tuple[str, ...]:
@@ -79,15 +77,10 @@ def parts_of(name: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def is_mask_name(name: str) -> bool:
-    """Whether a name is that of a mask of weights."""
-    return _mask_name(name) is not None
-
-
 def _mask_name(name: str) -> _MaskName | None:
     parts = parts_of(name)
     if len(parts) > 1 and parts[0] in ("mask", "masks"):
-        return _MaskName(parts[1:], is_folder=True)
+        return _MaskName(parts[1:])
     # `mask` alone is of the layer, `mask_1` of its second matrix.
     if match := re.fullmatch(r"masks?(?:_?(\d+))?", parts[-1]):
         return _MaskName(parts[:-1], int(match[1] or 0))

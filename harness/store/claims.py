@@ -26,9 +26,6 @@ from harness._files import aside, folders, write_atomic
 from harness.api import StoreError
 from harness.store import Store
 
-HEARTBEAT_S = 5.0
-"""How often a run should call `Claims.refresh`."""
-
 SILENCE_S = 60.0
 """A run on another machine is dead when its heartbeat is older than this."""
 
@@ -149,7 +146,7 @@ class Claims:
                 path.unlink()
 
     def refresh(self) -> None:
-        """Tell the others that this run is alive; call it every `HEARTBEAT_S` seconds.
+        """Tell the others that this run is alive; call it far more often than every `SILENCE_S` seconds.
 
         Raises:
             StoreError: the store cannot be written.

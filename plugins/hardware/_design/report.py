@@ -1,4 +1,13 @@
-"""From a design and its baselines to the cost that a report shows."""
+"""From a design and its baselines to the cost that a report shows.
+
+Assumed:
+
+- one engine, the products one after another
+- RAM reads never collide
+- no overhead beyond the parts listed: latency is a lower bound
+- routing is not modelled; biases and activation tables take no RAM
+- feature maps of a chain of layers: what shortcuts carry past layers takes no RAM
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +27,6 @@ from .traffic import layer_traffic, memory_system, vector_shortage
 _CONSTANT_PARTS = ("fill_drain", "elementwise", "write_back", "layer_overhead", "launch", "chain_stall")
 
 _BINS = 10
-
-ASSUMPTIONS = (
-    "one engine, the products one after another",
-    "RAM reads never collide",
-    "no overhead beyond the parts listed: latency is a lower bound",
-    "routing is not modelled; biases and activation tables take no RAM",
-    "feature maps of a chain of layers: what shortcuts carry past layers takes no RAM",
-)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ import re
 import pytest
 from rich.console import Console
 
+from harness.execution.displays import make
 from harness.execution.eta import Tally
 from harness.execution.live import Live
-from harness.execution.progress import Json, Plain, Progress, make
+from harness.execution.progress import Json, Plain, Progress
 
 BILL = {
     "cells": 3, "cells_cached": 1, "cells_skipped": 0, "epochs_to_run": 2, "epochs": 4,

@@ -30,7 +30,6 @@ from .compiled import recurrence
 FullFlag = Literal["registered", "same_cycle", "late"]
 TrailingRuns = Literal["padded", "not_padded"]
 Counts = NDArray[np.integer]
-Times = NDArray[np.int64] | NDArray[np.int32]
 
 _BLOCK = 64
 """Most columns between two looks at the FIFOs: bounds the working memory where FIFOs are deep."""
