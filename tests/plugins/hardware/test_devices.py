@@ -361,7 +361,7 @@ def test_a_device_file_that_changed_is_read_again(tmp_path):
             ", source: hearsay}}\n  ff",
             r"device\.logic\.count\.source must be a key of `sources`",
         ),
-        ("origin: assumed", "origin: guessed", r"got 'guessed'.*and 1 more; examples/devices/ has a whole file"),
+        ("origin: assumed", "origin: guessed", r"got 'guessed'.*and 3 more; examples/devices/ has a whole file"),
         ("  ff: {", "  flipflops: {", r"device\.ff: field required; device\.flipflops: extra inputs are not permitted"),
         ("version: 1", "version: true", r"version: expected a number or a text, got true; correct it"),
         (
