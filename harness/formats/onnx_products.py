@@ -27,7 +27,7 @@ class Operand:
         orientation: how they lie.
         suffix: what tells this matrix from others of the same constant.
         layer: the recurrent layer it belongs to.
-        lstm: whether it is the recurrent matrix, of an LSTM.
+        lstm: whether it is the recurrent matrix, of an LSTM or a GRU.
         groups: of a convolution.
         is_transposed: whether it is of a transposed convolution.
         is_kernel: whether it is of a convolution at all.
@@ -124,7 +124,13 @@ def _recurrent(node: Any, take: Take, zeros: tuple[int, int] | None = None) -> I
             # The blocks of gates in the order that the harness has, so that engines may interleave them.
             gates = matrix.reshape(4, -1, matrix.shape[1])[_GATES] if is_lstm else matrix
             yield Operand(
-                place, gates.reshape(matrix.shape), "rows_out", f".{'_WR'[place]}", own, place == 2 if is_lstm else None
+                place,
+                gates.reshape(matrix.shape),
+                "rows_out",
+                f".{'_WR'[place]}",
+                own,
+                # The gates of a GRU are blocks as well; which of them is which decides no cycle.
+                place == 2 if is_lstm or (node.op_type == "GRU" and len(matrix) % 3 == 0) else None,
             )
 
 

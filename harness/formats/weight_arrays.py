@@ -33,7 +33,7 @@ class WeightArray:
         kept: True where a weight is kept, in the array's own shape.
         orientation: as far as the file says.
         hint: the orientation that its name suggests; a layout that is asked for goes before it.
-        lstm: the LSTM layer it belongs to and whether it is the recurrent matrix, as far as the file says.
+        lstm: the LSTM or GRU layer it belongs to and whether it is the recurrent matrix, as far as the file says.
         is_lookup: whether the file says that its rows are looked up.
         groups: of a convolution's channels; its outputs each see the inputs of their own group.
         is_transposed: whether it is the kernel of a transposed convolution: one product for every *input* position.

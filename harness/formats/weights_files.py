@@ -1,8 +1,8 @@
 """A workload from a file of masks or weights: no training, no framework, nothing but the matrices.
 
 What is not zero is kept. PyTorch's `weight_ih_l*` and `weight_hh_l*`, the harness's own `kernel` and
-`recurrent_kernel`, and the matrices of an ONNX LSTM make LSTM layers; an array of three to five axes is a convolution
-if the size of its output is given; embeddings are look-ups; every other matrix is a matrix-vector product.
+`recurrent_kernel`, and the matrices of ONNX make layers of an LSTM or a GRU; an array of three to five axes is a
+convolution if the size of its output is given; embeddings are look-ups; every other matrix is a matrix-vector product.
 """
 
 import math
@@ -310,8 +310,11 @@ class _Layers:
                 continue
             layer, _ = _lstm_of(found) or (found.name, False)
             pair = pairs.get(layer, {})
-            # Only both matrices make an LSTM layer; one alone is a product.
-            new = self._lstm(_free(layer, made), pair[False], pair[True]) if len(pair) == 2 else None
+            # Only both matrices make a recurrent layer; one alone is a product.
+            projected = (
+                any(other.name == _projection(pair[False].name) for other in arrays) if len(pair) == 2 else False
+            )
+            new = self._recurrent(_free(layer, made), pair[False], pair[True], projected) if len(pair) == 2 else None
             new = new or self._product(found, made.keys(), recurrent=len(pair) == 2)
             made[new.name] = new
             done |= {tensor.name for tensor in new.tensors}
@@ -325,20 +328,26 @@ class _Layers:
             return (self.layout,)
         return ("rows_in", "rows_out") if found.hint == "rows_in" else ("rows_out", "rows_in")
 
-    def _lstm(self, name: str, kernel: WeightArray, recurrent: WeightArray) -> _Made | None:
-        """An LSTM layer, if the shapes are those of one."""
+    def _recurrent(self, name: str, kernel: WeightArray, recurrent: WeightArray, projected: bool) -> _Made | None:
+        """An LSTM layer, its output projected or not, or a GRU, if the shapes are those of one."""
         for orientation in self._orientations(recurrent):
             masks = _oriented(kernel.kept, orientation), _oriented(recurrent.kept, orientation)
             (rows, inputs), (gates, units) = masks[0].shape, masks[1].shape
-            # Gates in rows are told by the shapes: four times as many rows as the recurrent matrix has columns.
-            if rows == gates == 4 * units:
-                tensors = tuple(
-                    _tensor(found.name, name, "lstm", mask.shape, gates=4)
-                    for found, mask in zip((kernel, recurrent), masks, strict=True)
-                )
+            # Gates in rows are told by the shapes: so many times as many rows as the recurrent matrix has columns; or
+            # more, where what comes back is projected.
+            count = 4 if rows == 4 * units or (projected and rows % 4 == 0 and units < rows // 4) else 3
+            if rows != gates or (rows != count * units and not (projected and count == 4)):
+                continue
+            role: Role = "lstm" if count == 4 else "gru"
+            tensors = tuple(
+                _tensor(found.name, name, role, mask.shape, gates=count)
+                for found, mask in zip((kernel, recurrent), masks, strict=True)
+            )
+            layer: Layer = Dense(name=name, inputs=inputs + units, units=rows, input_label="inputs")
+            if rows == 4 * units:
                 layer = LSTM(name=name, inputs=inputs, units=units, input_label="inputs")
-                values = tuple(_values(found, orientation) for found in (kernel, recurrent))
-                return _Made(name, tensors, masks, layer, values=values)
+            values = tuple(_values(found, orientation) for found in (kernel, recurrent))
+            return _Made(name, tensors, masks, layer, notes=_recurrent_notes(name, role), values=values)
         return None
 
     def _product(self, found: WeightArray, taken: Collection[str], *, recurrent: bool) -> _Made:
@@ -397,11 +406,29 @@ def _sized(geometry: Convolution | None, size: tuple[int, ...] | None) -> Convol
     return replace(geometry, output=(size[0], size[1]) if len(size) == 2 else (1, size[0]), image=None)
 
 
+def _projection(kernel: str) -> str:
+    """The name of the matrix that projects an LSTM's output, as PyTorch gives it beside W_x."""
+    return kernel.replace("weight_ih", "weight_hr")
+
+
+def _recurrent_notes(name: str, role: Role) -> tuple[str, ...]:
+    notes = []
+    if role == "gru":
+        notes.append(
+            f"{name} is a GRU: the two sums of its candidate are taken to be kept apart without further cycles"
+        )
+    if "reverse" in name:
+        notes.append(
+            f"{name} runs from the end of a sequence: cycles are of one of its steps, and no answer comes before"
+        )
+    return tuple(notes)
+
+
 def _notes(found: WeightArray, mask: Mask, recurrent: bool) -> tuple[str, ...]:
     notes = []
     if recurrent:
         notes.append(
-            f"{found.name} is of a recurrent layer whose rows are not 4 x units (GRU, plain or projected): costed as a "
+            f"{found.name} is of a recurrent layer whose rows are neither 4 nor 3 x units (a plain one): costed as a "
             "product of its own, without element-wise part"
         )
     if found.kept.ndim > 2:

@@ -14,6 +14,8 @@ from .placement import Placement, deepest, place
 _STREAM_WORDS = 64
 """Words of weight RAM that every PE sets aside for weights streamed from off-chip memory: a burst's worth, twice."""
 
+_GRU_GATES = 3  # its output is its state
+
 _BUFFER_WIDTH = 512
 """Bits of a word of the prefetch buffer: what memory controllers deliver at a time."""
 
@@ -155,7 +157,7 @@ def _streamed(runs: Sequence[Run], excess: int) -> tuple[Fraction, ...]:
 
 
 def _states(products: Iterable[Product], numerics: Numerics) -> list[Ram]:
-    """Cell state and output of every LSTM layer, one RAM each, as wide as the element-wise part reads.
+    """Cell state and output of every LSTM layer, one RAM each, as wide as the element-wise part reads; a GRU has one.
 
     Where inputs are known ahead, the partial sums of W_x are stored too.
     """
@@ -164,7 +166,8 @@ def _states(products: Iterable[Product], numerics: Numerics) -> list[Ram]:
     for product in products:
         if product.units is None:
             continue
-        found.append(Ram("state", conditions.activation_bits * each, -(-product.units // each), 2))
+        kept = 1 if product.rows == _GRU_GATES * product.units else 2
+        found.append(Ram("state", conditions.activation_bits * each, -(-product.units // each), kept))
         if numerics.inputs == "known_ahead":
             found.append(Ram("accumulators", conditions.accumulator_bits * each, -(-product.rows // each), 1))
     return found

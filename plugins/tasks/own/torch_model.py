@@ -220,7 +220,9 @@ def _recurrent(full: str, layer: str, module: nn.Module, name: str, shape: tuple
     if part == "hr":  # the projection of an LSTM's output
         return _matrix(full, f"{own}.projection", "dense", *shape)
     cols = Axis(label=f"{own}.inputs" if part == "ih" else units, size=shape[1])
-    return Tensor(name=full, layer=own, role=role, rows=Axis(label=units, size=shape[0], repeat=gates), cols=cols)
+    # All units of a gate stand together, then those of the next one.
+    rows = Axis(label=units, size=shape[0], repeat=gates, order="blocks" if gates > 1 else "adjacent")
+    return Tensor(name=full, layer=own, role=role, rows=rows, cols=cols)
 
 
 def _relabelled(tensor: Tensor, same: Mapping[str, str]) -> Tensor:

@@ -101,12 +101,13 @@ def test_what_is_added_is_no_matrix(tmp_path):
     assert ([tensor.name for tensor in found.workload.tensors], len(found.skipped)) == (["w"], 2)
 
 
-def test_the_matrices_of_a_gru_are_products(tmp_path):
+def test_the_matrices_of_a_gru_are_one_layer_of_three_gates(tmp_path):
     node = helper.make_node("GRU", ["x", "w", "r"], ["y"], name="gru", hidden_size=2)
     found = read(tmp_path, [node], {"w": np.ones((1, 6, 5), np.float32), "r": np.ones((1, 6, 2), np.float32)})
 
     assert [(tensor.name, tensor.shape) for tensor in found.workload.tensors] == [("gru.W", (6, 5)), ("gru.R", (6, 2))]
-    assert [layer.type for layer in found.workload.network.layers] == ["dense", "dense"]
+    assert {(t.layer, t.role, t.rows.repeat) for t in found.workload.tensors} == {("gru", "gru", 3)}
+    assert any("GRU" in note for note in found.notes)
 
 
 def test_weights_in_another_folder_are_refused(tmp_path):
@@ -648,11 +649,17 @@ def test_a_quantised_lstm_lies_turned(tmp_path):
     np.testing.assert_array_equal(found.workload.masks["rnn.W"], np.eye(4)[np.repeat([0, 1, 2, 3], 2)])
 
 
-@pytest.mark.parametrize("operator", ["GRU", "RNN"])
-def test_both_directions_of_other_recurrences_are_products(tmp_path, operator):
-    rows = {"GRU": 6, "RNN": 2}[operator]
-    layer = node(operator, ["x", "w", "r"], name="rnn", hidden_size=2, direction="bidirectional")
-    found = read(tmp_path, [layer], {"w": np.ones((2, rows, 5), np.float32), "r": np.ones((2, rows, 2), np.float32)})
+def test_both_directions_of_a_gru_are_layers_in_order_and_the_second_is_told(tmp_path):
+    layer = node("GRU", ["x", "w", "r"], name="rnn", hidden_size=2, direction="bidirectional")
+    found = read(tmp_path, [layer], {"w": np.ones((2, 6, 5), np.float32), "r": np.ones((2, 6, 2), np.float32)})
+
+    assert list(dict.fromkeys(tensor.layer for tensor in found.workload.tensors)) == ["rnn", "rnn_reverse"]
+    assert any("rnn_reverse runs from the end of a sequence" in note for note in found.notes)
+
+
+def test_both_directions_of_a_plain_recurrence_are_products(tmp_path):
+    layer = node("RNN", ["x", "w", "r"], name="rnn", hidden_size=2, direction="bidirectional")
+    found = read(tmp_path, [layer], {"w": np.ones((2, 2, 5), np.float32), "r": np.ones((2, 2, 2), np.float32)})
 
     assert [name for name, _, _ in shown(found)] == ["rnn.W", "rnn_reverse.W", "rnn.R", "rnn_reverse.R"]
     assert sum("is of a recurrent layer" in note for note in found.notes) == 4

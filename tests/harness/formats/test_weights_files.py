@@ -345,12 +345,23 @@ def test_kernels_form_lstm_layers_whichever_way_they_lie(tmp_path, turned):
         np.testing.assert_array_equal(found.workload.masks[name], array != 0)
 
 
-def test_a_gru_is_two_products_and_a_note(tmp_path):
+def test_a_gru_is_one_layer_of_three_gates(tmp_path):
     found = read(tmp_path, lstm(gates=3))
 
-    assert [layer.type for layer in found.workload.network.layers] == ["dense", "dense"]
-    assert len({tensor.layer for tensor in found.workload.tensors}) == 2
-    assert sum("GRU" in note for note in found.notes) == 2
+    assert len({tensor.layer for tensor in found.workload.tensors}) == 1
+    assert {(tensor.role, tensor.rows.repeat) for tensor in found.workload.tensors} == {("gru", 3)}
+    assert sum("GRU" in note for note in found.notes) == 1
+
+
+def test_an_lstm_with_a_projected_output_is_a_layer_and_its_projection(tmp_path):
+    arrays = {"rnn.weight_ih_l0": weights_of(12, 5), "rnn.weight_hh_l0": weights_of(12, 2)}
+    found = read(tmp_path, {**arrays, "rnn.weight_hr_l0": weights_of(2, 3)})
+
+    assert [(tensor.role, tensor.shape, tensor.rows.repeat) for tensor in found.workload.tensors] == [
+        ("lstm", (12, 5), 4), ("lstm", (12, 2), 4), ("dense", (2, 3), 1),
+    ]  # fmt: skip
+    alone = read(tmp_path, arrays)
+    assert {tensor.role for tensor in alone.workload.tensors} == {"dense"}  # nobody says what is projected
 
 
 def test_masks_know_better_than_weights(tmp_path):

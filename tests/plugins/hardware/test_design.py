@@ -159,6 +159,17 @@ def test_sums_of_inputs_known_ahead_are_stored(make):
     # 32 sums of 32 bits for 16 units at once: one RAM of 512 bits, two words deep; M20K are at most 40 bits wide.
 
 
+@pytest.mark.parametrize(("gates", "memories"), [(4, 2), (3, 1)])
+def test_an_lstm_keeps_a_state_beside_its_output_and_a_gru_does_not(make, gates, memories):
+    product = make.dense_product(gates * 16, 24, units=16)
+    found = on(DenseMvm(pes=4, lanes=4), product)
+
+    assert found.memory.placement.of("state") == memories * 7  # 256 bits wide, in M20K of 40 bits
+    assert found.layers[0].parts["elementwise"] == elementwise(
+        product, found.layers[0].run, Numerics(conditions=Conditions())
+    )
+
+
 # --- convolutions -----------------------------------------------------------------------------------------------------
 
 

@@ -67,6 +67,7 @@ def tensors():
         },
         "in_no_key": "traced" not in network.model_dump(),
         "labels": [network.trained[0].rows.label],
+        "gates": sorted({t.rows.order for t in network.trained if t.role in ("lstm", "gru")}),
     }
 
 
@@ -280,6 +281,7 @@ def test_the_geometry_of_convolutions_is_that_of_the_forward_pass(found):
         "grouped": [8, [1, 1], [1, 1], [1, 16], [1, 16], 2],
     }
     assert found["tensors"]["in_no_key"]
+    assert found["tensors"]["gates"] == ["blocks"]
 
 
 def test_tied_weights_are_one_tensor(found):
