@@ -91,6 +91,7 @@ class Results:
 
         columns = self._columns()
         text = report.render(self.records, format=format, title=self.run_id, margin=self.margin, columns=columns)
+        # CSV, tidy and JSON have no place for what was wrong with a column.
         if format in ("csv", "tidy", "json"):  # the others say it themselves
             _warn_of(columns)
         return text
@@ -181,10 +182,12 @@ def load(experiment: PathLike | Mapping[str, JsonValue], *, plugins: Sequence[Pa
     from harness.spec import load as read
     from harness.spec import loads
 
+    # Files of plugins may have been edited since the last call of this process.
     code_digest.forget()
     registry = discover(files=[Path(file) for file in plugins])
     if isinstance(experiment, str | Path):
         return read(Path(experiment), registry)
+    # As text: mistakes are told with lines, in a mapping too.
     return loads(json.dumps(dict(experiment), indent=2), registry, filename="experiment")
 
 
@@ -246,6 +249,7 @@ def run(
     chosen = _chosen(experiment, only, smoke=smoke)
     told = _progress(progress) if isinstance(progress, str) else progress
     done = run_experiment(chosen, store=Path(store), data_dir=_path(data_dir), workers=workers, progress=told)
+    # Either stops a run before its end.
     stopped = done.store_error or done.stopped
     return Results(done.run_id, done.folder, done.records, chosen.margin, done.interrupted, stopped)
 
@@ -282,6 +286,7 @@ def _progress(name: ProgressName) -> Progress:
     from harness.execution.displays import make
     from harness.execution.notebook import NotebookProgress, is_notebook
 
+    # An explicit kind is a wish, in a notebook too.
     return NotebookProgress() if name == "auto" and is_notebook() else make(name, Console(stderr=True))
 
 

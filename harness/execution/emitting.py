@@ -72,6 +72,7 @@ def cell_model(store: Path, text: str, run: str | None, data_dir: Path | None) -
             f"weights (`harness export {record.cell}`) and name that file"
         )
     tensors = tuple(tensor for tensor in network.tensors() if tensor.is_prunable and tensor.role != "embedding")
+    # Only what was pruned has banks of a pattern.
     scope = [tensor for tensor in tensors if tensor.name in state.masks]
     workload = Workload(
         network=network,
@@ -102,12 +103,14 @@ def operands_of_cell(
     network, weights, seed = model.problem.network, model.state.weights, model.record.seed
     assert isinstance(network, Network)
     ops = NumPyOperations()
+    # Measured as the evaluation does, by the same seed, so that the circuit computes in the same steps.
     exponents = calibrated(model.problem, weights, number_format, ops, seed)
     arithmetic = Tapped(ops, network, weights, number_format, exponents)
     arithmetic.watch(layer)
     embeddings = {
         each.name: ops.array(weights[f"{each.name}.table"]) for each in network.layers if each.type == "embedding"
     }
+    # The first batch is enough: the vectors are test data of a circuit, no statistics.
     batch = next(iter(model.problem.batches("valid", 0, batch_rng(seed, 0))))
     Pass(network, embeddings).logits(batch.inputs, arithmetic)
     found, _ = tapped(arithmetic, vectors, exponents[layer])

@@ -165,9 +165,12 @@ class SlurmExecutor:
             key = job.stage.key
             # Another run had its parent, which has turned up in the store while one of our jobs came to it, too.
             owner = next((running for running in self._running if key in running.left), None)
+            # Taken by its owner, not submitted twice: the job that has it comes to it anyway.
             if owner is not None:
                 owner.taken.add(key)
                 continue
+            # What follows goes into the same job: its model is loaded, and waiting in the queue costs more than a
+            # stage.
             keys = (key, *schedule.following(key))
             self._submit(schedule, cluster, keys, {key})
 
@@ -180,6 +183,7 @@ class SlurmExecutor:
             pickle.dumps(jobs),
             {job.stage.key: code_of(job) for job in jobs},
             messages,
+            # What a user has set for the harness holds on the node, too; other variables are the node's own.
             {name: value for name, value in os.environ.items() if name.startswith("HARNESS_")},
             ("cuda:0",) if self._has_gpu else (),  # Slurm shows a job its own GPU and no other
             schedule.policy.stage_timeout,
@@ -228,6 +232,7 @@ class SlurmExecutor:
             if key in running.taken:
                 schedule.tell(message)
             return
+        # In the order in which the job does them, so that what is left can be submitted again.
         running.left.remove(key)
         # What another run holds was not ours to run: the schedule finds it in the store.
         if key in running.taken:
@@ -250,6 +255,7 @@ class SlurmExecutor:
         if not ours:
             return  # what is left is not ours to run: the schedule hands it out when it can
         self.losses[ours[0]] += 1
+        # Only what is left: what it had stored stays.
         if self.losses[ours[0]] <= self._retries:
             self._submit(schedule, running.cluster, running.left, running.taken)
             return
@@ -289,6 +295,7 @@ class _Running:
         is_due = time.monotonic() - self.asked >= _ASK_S
         if is_due:
             self.asked = time.monotonic()
+        # Asking the cluster burdens a scheduler that all users share.
         return self.job.done(force_check=is_due)
 
     def read(self) -> list[dict[str, object]]:

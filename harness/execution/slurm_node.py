@@ -50,6 +50,7 @@ class Chain:
         jobs: tuple[Job, ...] = pickle.loads(self.jobs)
         told = _Told(self.messages)
         wrong = why_not_here(jobs[0], self.code[jobs[0].stage.key])
+        # All of them before anything runs: a chain that has to stop halfway has cost the queue for nothing.
         others = (why_other(job, self.code[job.stage.key]) for job in jobs[1:])
         wrong = wrong or next((found for found in others if found), None)
         if wrong is not None:
@@ -83,12 +84,14 @@ class _Told:
         with self._file.open("ab") as file:
             file.write((json.dumps(line) + "\n").encode())
             file.flush()
+            # To the disk at once: the run reads it over another machine's cache.
             os.fsync(file.fileno())
 
 
 def read_messages(file: Path, start: int) -> tuple[list[dict[str, object]], int]:
     """What was told from a place in the file on, and the place behind it; a line without an end is not there yet."""
     try:
+        # Up to the last whole line: the writer may be in the middle of one.
         with file.open("rb") as opened:
             opened.seek(start)
             whole, newline, _ = opened.read().rpartition(b"\n")

@@ -52,6 +52,7 @@ def layer_integers(
     whole = np.concatenate([np.asarray(weights[name], dtype=np.float64) for name in names], axis=1)
     integers, rows = quantised(whole, number_format)
     units = rows + exponents[layer]
+    # Rounded half up, as the engine's bias is, in units of the sums that it is added to.
     bias = np.floor(np.asarray(weights[f"{layer}.bias"], dtype=np.float64) / np.ldexp(1.0, units) + 0.5)
     return LayerIntegers(integers.astype(np.int64), bias.astype(np.int64), units)
 
@@ -100,6 +101,7 @@ def requantised_as(
     )
     if isinstance(network.layers[place], LSTM):
         return table
+    # Layers that only pass values on, or choose among them, leave the step as it is.
     for follower in network.layers[place + 1 :]:
         match follower:
             case Dropout() | Flatten() | Activation(function="relu") | Pool2D(kind="max"):

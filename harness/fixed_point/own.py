@@ -62,6 +62,7 @@ def evaluated_own(
     Raises:
         SpecError: the model has no layer that is known, or one that validation data do not reach.
     """
+    # Ranges come from validation data: the test split decides nothing, not even a step.
     measuring = Measuring(form)
     problem.evaluated_by(measuring, weights, extra, "valid", seed, CALIBRATION_ITEMS)
     if not measuring.layers:
@@ -88,6 +89,7 @@ class _Layers(LayerArithmetic):
     def linear(self, name: str, values: Given, weights: NDArray[np.floating], bias: Given | None) -> Values:
         """One product for every row of values."""
         by = self._of(name, [weights], bias)
+        # Values of any leading axes: a layer is applied to the last.
         flat = by.vector(name, _float64(values).reshape(-1, values.shape[-1]))
         sums = by.total(name, by.product(name, 0, flat))
         return np.asarray(sums).reshape(*values.shape[:-1], len(weights))
@@ -103,11 +105,13 @@ class _Layers(LayerArithmetic):
         """One product for every output position and group, in chunks of items."""
         by = self._of(name, [weights], bias)
         rounded = by.vector(name, _float64(values))
+        # Padded after rounding: zeros, and repeated edges, are values that the engine already has.
         padded = np.pad(rounded, [(0, 0), (0, 0), *window.padding], mode=window.edge)
         seen = _windows(padded, window)
         sizes = seen.shape[2 : 2 + len(window.kernel)]
         positions, per_item = int(np.prod(sizes)), max(1, seen[:1].size)
         found = np.empty((len(values), len(weights), positions))
+        # Patches of all positions at once would be many times the size of the vectors.
         step = max(1, _CHUNK // per_item)
         for first in range(0, len(values), step):
             part = seen[first : first + step]
@@ -134,6 +138,7 @@ class _Layers(LayerArithmetic):
         patches = seen.transpose(axes).reshape(-1, groups, cols)  # (items * positions, groups, cols)
         if groups == 1:
             return np.asarray(by.product(name, 0, patches[:, 0]))
+        # Groups see inputs of their own, so that their products are apart from one another.
         matrix = _matrix(by, name).reshape(groups, rows // groups, cols)
         sums = np.matmul(patches.transpose(1, 0, 2).astype(matrix.dtype), matrix.transpose(0, 2, 1))
         return _float64(sums).transpose(1, 0, 2).reshape(-1, rows)
@@ -146,12 +151,14 @@ class _Layers(LayerArithmetic):
         layer = kinds[cell.kind](self, name, cell)
         batch, steps = values.shape[:2]
         flat = _float64(values).reshape(batch * steps, values.shape[2])
+        # With the inputs of all steps at once: the products with the outputs are all that waits.
         of_inputs = layer.of_inputs(flat).reshape(batch, steps, layer.rows)
         h, c = layer.begun(start)
         given, outputs = np.zeros_like(h), list[Values]()
         for step in range(steps):
             next_h, next_c = layer.stepped(of_inputs[:, step], h, c)
             if live is not None:
+                # A step that does not count leaves the state as it was, as frameworks do with padding.
                 counts = live[:, step, None]
                 next_h, given = np.where(counts, next_h, h), np.where(counts, next_h, given)
                 next_c = None if c is None or next_c is None else np.where(counts, next_c, c)
@@ -165,6 +172,7 @@ class _Layers(LayerArithmetic):
         """The arithmetic of a layer, made at its first call."""
         if name not in self._by:
             rows = len(parts[0])
+            # The arithmetic is that of built-in layers, so that the user's layer is shown as one of them.
             network = Network(layers=(_pretended(name, len(parts)),))
             names = [f"{name}.kernel", f"{name}.recurrent_kernel"][: len(parts)]
             given = dict(zip(names, parts, strict=True))
@@ -230,6 +238,7 @@ class Fixed(_Layers):
         by, bits = self._by[name], self._form.activation_bits - 1
         assert isinstance(by, FixedArithmetic)
         unit = by._products[name].unit[rows]
+        # Both factors are whole numbers of their steps.
         whole = (gate * float(1 << bits)).astype(np.int64) * (sums / unit).astype(np.int64)
         return _float64(((whole + (1 << (bits - 1))) >> bits) * unit)
 
@@ -271,6 +280,7 @@ class _Lstm(_Recurrent):
     def begun(self, start: Recurrence) -> tuple[Values, Values | None]:
         """h, and c as it is held."""
         assert start.c is not None
+        # The outputs need no rounding here: they are rounded when the next step reads them.
         return _float64(start.h), self._by.state(f"{self._name}.state", _float64(start.c))
 
     def stepped(self, of_inputs: Values, h: Values, c: Values | None) -> tuple[Values, Values | None]:
@@ -294,6 +304,7 @@ class _Gru(_Recurrent):
     def _matrices(self) -> tuple[Given, Given, Given]:
         kernel, recurrent, bias = super()._matrices()
         units = len(kernel) // 3
+        # Reset after the product: the gate stands between two sums, which need rows of their own.
         if self._cell.resets_after:
             of_h = np.zeros(3 * units) if self._cell.recurrent_bias is None else self._cell.recurrent_bias
             both, apart = slice(0, 2 * units), slice(2 * units, None)
@@ -315,6 +326,7 @@ class _Gru(_Recurrent):
         if resets_after:
             sums = by.total(name, sums)
         else:
+            # n waits for r: its rows are summed up a second time, with r * h in the place of h.
             first = sums.copy()
             first[:, n_rows] = 0  # what n sums up is known later
             sums = by.total(name, first)

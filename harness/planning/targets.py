@@ -109,6 +109,7 @@ class Targets:
 
     def _weights_of(self, task: Task, scope: Sequence[Tensor]) -> dict[str, Matrix]:
         if task not in self._weights:
+            # Magnitudes of a normal, as before training: no trained weights are there yet.
             rng = np.random.default_rng(_SEED)
             self._weights[task] = {t.name: np.abs(rng.standard_normal(t.shape, dtype=np.float32)) for t in scope}
         return self._weights[task]
@@ -135,6 +136,7 @@ class _Choice:
                 label,
                 reason=f"{label}: the dense model needs {dense.value:,.4g} already; leave the target out, or lower it",
             )
+        # Only what the pattern can reach: else the bisection would land on sparsities that are skipped.
         ladder = [
             each
             for each in np.round(np.arange(STEP, 1, STEP), 4).tolist()
@@ -151,6 +153,7 @@ class _Choice:
                 label, ladder[-1], last.value, dense.value if dense else None, last.engine,
                 reason=f"{label} cannot be reached by {self.pattern.label()}: the nearest is {where}",
             )  # fmt: skip
+        # More sparsity is taken to need no more: then the lowest that reaches the goal can be bisected.
         found, need = self._bisected(ladder, last)
         reached = self._reached(found)
         # What is reached is what the cell is called, where asking for it gives the same masks.
@@ -182,6 +185,7 @@ class _Choice:
         elif not isinstance(self.allocation, str):
             shares |= {name: share for name, share in self.allocation.items() if name in shares}
         if isinstance(pattern, WholeScopePattern):
+            # One call for the whole scope, as in training.
             return dict(pattern.masks(self.weights, shares, scope))
         if is_coupled(pattern, scope):
             return Coupling.of(scope).masks(self.weights, sparsity)
@@ -189,6 +193,7 @@ class _Choice:
 
     def _need(self, masks: Mapping[str, Mask]) -> _Need | None:
         """What masks need, on the engine that needs least; None where none runs them."""
+        # 8,192 bits are a KiB.
         if self.goal.what == "storage_kib":
             return _Need(_stored_bits(self.scope, masks, self.goal.weight_bits) / 8192)
         workload = workload_of(self.pattern if masks else None, self.problem, self.scope, masks, {})

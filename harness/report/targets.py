@@ -48,10 +48,12 @@ def _lines(table: Table) -> Iterator[_Line]:
         for row in table.rows
         for told in _told(row.records)
     ]  # fmt: skip
+    # In the order of the experiment, as the rows have them.
     order = list(dict.fromkeys(line.target for line in found))
     references = {_place(line): line.row for line in found if line.row.setting.pattern == table.reference}
     for line in sorted(found, key=lambda each: order.index(each.target)):
         reference = references.get(_place(line))
+        # A row is not compared with itself, nor one whose target could not be reached.
         is_other = reference is not None and reference is not line.row and not line.told.get("reason")
         yield _Line(line.target, line.row, line.told, reference if is_other else None)
 
@@ -63,6 +65,7 @@ def _place(line: _Line) -> tuple[str, ...]:
 
 def _told(records: Sequence[Record]) -> list[dict[str, JsonValue]]:
     """What the first of a row's records says of its targets: all of them say the same."""
+    # Solved once for a setting, whatever its seed.
     listed = next((record.facts["targets"] for record in records if "targets" in record.facts), [])
     return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
 
@@ -115,6 +118,7 @@ def _need(target: str, record: Record, engine: JsonValue) -> float | None:
         stored = record.storage.get(place.partition("-")[0])
         return None if stored is None else stored.bits / 8192
     for cost in record.hardware.values():
+        # On the engine that the target was solved for: another might need less, and answer another question.
         if cost.get("model") == place and cost.get("engine", "") == (engine or ""):
             value = cost.get(what)
             return float(value) if isinstance(value, int | float) else None

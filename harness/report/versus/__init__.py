@@ -100,6 +100,7 @@ def versus(
     known = {place: comparison for place, comparison in compared.items() if comparison is not None}
     judged: dict[int, Verdict] = {}
     ways: tuple[Literal["lower", "higher"], ...] = ("lower", "higher")
+    # Each way of being better by itself, since verdicts are corrected over those that are alike.
     for better in ways:
         mine = {p: c for p, c in known.items() if next(iter(pairing.common[p].a.values())).better == better}
         judged |= verdicts(mine, better)
@@ -124,6 +125,7 @@ def _cycles(row: Paired) -> tuple[float, float] | None:
         both = [(row.a[seed].hardware.get(label, {}), row.b[seed].hardware.get(label, {})) for seed in row.a]
         pairs = [(one.get("cycles"), other.get("cycles")) for one, other in both]
         numbers = [(float(x), float(y)) for x, y in pairs if isinstance(x, int | float) and isinstance(y, int | float)]
+        # On an engine that lacks a cost for one seed the means would be of different seeds.
         if len(numbers) == len(row.a):
             found[label] = (sum(x for x, _ in numbers) / len(numbers), sum(y for _, y in numbers) / len(numbers))
     return min(found.values(), default=None)
@@ -186,6 +188,7 @@ def _gate_section(found: Versus) -> Section:
         decided = each.count - len(each.undecided)
         how = f", each with {100 * each.gate.confidence:g} % (Holm over {decided})" if each.gate.confidence else ""
         if each.failed:
+            # The first few: a gate that fails everywhere would fill the screen.
             shown = "; ".join(each.failed[:5]) + (f"; and {len(each.failed) - 5} more" if len(each.failed) > 5 else "")
             warnings.append(f"FAILED: {each.gate.text} in {len(each.failed)} of {decided}{how}: {shown}.")
         elif not decided:
@@ -229,6 +232,7 @@ def _mean(line: _Line, side: int) -> str:
 def _percent(line: _Line) -> str:
     first, _ = line.row.values
     mean = sum(first.values()) / len(first)
+    # Of a mean of nothing no part can be told.
     return "" if abs(mean) < _EQUAL else f"{100 * line.comparison.difference.mean / abs(mean):+.2f}"
 
 
