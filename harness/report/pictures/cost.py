@@ -139,6 +139,7 @@ def _dominated(found: Sequence[tuple[float, float]], better: str) -> list[bool]:
 # --- load of the processing elements --------------------------------------------------------------------------------
 
 _BINS = 10
+_MOST_LOADS = 6  # lines of a panel, beyond which none could be followed
 
 
 def load(table: Table) -> Chart:
@@ -149,15 +150,18 @@ def load(table: Table) -> Chart:
     shares = {row.setting: _loads(_fastest_costs(row, labels)) for row in pruned(table)}
     # At the highest sparsity only: that is where patterns load an engine differently.
     highest = max((s.target_sparsity for s, found in shares.items() if found), default=None)
-    panels = []
+    panels, is_cut = [], False
     for title, rows in by_panel(table).items():
+        told = [row for row in rows if row.setting.target_sparsity == highest and shares[row.setting]]
+        drawn = _first(told, table)
+        is_cut = is_cut or len(drawn) < len(told)
         series = []
-        for row in rows:
-            if row.setting.target_sparsity == highest and (found := shares[row.setting]):
-                name = f"{pattern_of(row, table)}, mean load {_mean(found):.0f} %"
-                points = _spread(found, f"{name} on {row.fastest(labels).engine}")
-                style = styles[pattern_of(row, table)]
-                series.append(Series(name, points, style, style))
+        for row in drawn:
+            found = shares[row.setting]
+            name = f"{pattern_of(row, table)}, mean load {_mean(found):.0f} %"
+            points = _spread(found, f"{name} on {row.fastest(labels).engine}")
+            style = styles[pattern_of(row, table)]
+            series.append(Series(name, points, style, style))
         if series:
             panels.append(Panel(title, tuple(series)))
     level = formats.level(highest or 0.0)
@@ -171,8 +175,20 @@ def load(table: Table) -> Chart:
             f"Counted by {model} in every layer, each row on its fastest engine; a layer is done when its busiest PE "
             "is. A point is the part of the PEs with up to so much work and more than the point before: all of them at "
             "100 % are in perfect balance.",
+            *((f"Of each strategy, {table.reference} and the best others, {_MOST_LOADS} in all.",) if is_cut else ()),
         ),
     )
+
+
+def _first(rows: Sequence[Row], table: Table) -> list[Row]:
+    """The reference pattern and those with the best metric, in the order of the rows."""
+    sign = 1 if table.better == "lower" else -1
+
+    def place(row: Row) -> tuple[bool, float]:
+        return row.setting.pattern != table.reference, sign * row.value.mean if row.value else math.inf
+
+    chosen = {row.setting for row in sorted(rows, key=place)[:_MOST_LOADS]}
+    return [row for row in rows if row.setting in chosen]
 
 
 def _loads(costs: Sequence[Mapping[str, JsonValue]]) -> dict[float, float]:

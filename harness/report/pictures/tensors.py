@@ -19,6 +19,12 @@ from harness.report.rows import Row, Table
 _MOST_TENSORS = 9
 """Panels of the metric against each tensor's sparsity."""
 
+_MOST_POINTS = 3000
+"""Of all these panels together, beyond which there are fewer: every setting is in each of them."""
+
+_SENSITIVE = 0.05
+"""Sparsities of a tensor, or of a row's tensors, that differ by no more say nothing of what depends on them."""
+
 _LEVEL_SPREAD = 0.005
 """Sparsities of a row's tensors that differ by less are one sparsity, and no picture."""
 
@@ -62,23 +68,22 @@ def sensitivity(table: Table) -> Chart:
     styles = patterns_of(table)
     rows = [row for row in pruned(table) if row.value is not None]
     strategies = {name: Style(place, name) for place, name in enumerate(dict.fromkeys(map(strategy_of, rows)))}
-    is_one_sparsity = all(_spread(row.tensors) <= _LEVEL_SPREAD for row in rows if row.tensors)
+    is_one_sparsity = all(_spread(row.tensors) <= _SENSITIVE for row in rows if row.tensors)
     found: dict[str, list[float]] = {}
     for name, sparsity in (item for row in rows for item in row.tensors.items()):
         found.setdefault(name, []).append(sparsity)
     # Where all tensors are equally sparse, this is the metric against sparsity, which has a picture.
     ranges = {} if is_one_sparsity else {name: max(each) - min(each) for name, each in found.items()}
     # By how much they differ, but shown by name: readers look for a tensor.
-    widest = sorted((name for name, each in ranges.items() if each > _LEVEL_SPREAD), key=lambda name: -ranges[name])
-    panels = [
-        Panel(name, _against_tensor(table, rows, name, (styles, strategies))) for name in sorted(widest[:_MOST_TENSORS])
-    ]
+    widest = sorted((name for name, each in ranges.items() if each > _SENSITIVE), key=lambda name: -ranges[name])
+    most = max(1, min(_MOST_TENSORS, _MOST_POINTS // max(1, len(rows))))
+    panels = [Panel(name, _against_tensor(table, rows, name, (styles, strategies))) for name in sorted(widest[:most])]
     about = [
         "Every point is a setting, mean over seeds, at the sparsity that its mask has in this tensor. A setting prunes "
         "all tensors of the scope together unless its allocation names them: what moves the metric may be another."
     ]
-    if len(widest) > _MOST_TENSORS:
-        about.append(f"The {_MOST_TENSORS} tensors of {len(widest)} whose sparsity varies most between settings.")
+    if len(widest) > most:
+        about.append(f"Of {len(widest)} tensors, the {most} whose sparsity varies most between settings.")
     return Chart(
         "sensitivity",
         f"{table.task}: {table.metric} against the sparsity of each tensor",

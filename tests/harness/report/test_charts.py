@@ -138,6 +138,16 @@ def test_equal_loads_are_all_at_the_end():
     assert "mean load 100 %" not in second.name
 
 
+def test_of_many_patterns_the_reference_and_the_best_have_their_load_drawn():
+    cells = [costed([[1, 4], [2, 9]], pattern=f"p{n}", cell=f"p{n}", value=100.0 + n) for n in range(9)]
+    reference = costed([[1, 4], [2, 9]], pattern_name="unstructured", value=500.0)
+
+    chart = named(charts(tables([*cells, reference])), "load")
+
+    drawn = [series.colour.name for series in chart.panels[0].series]
+    assert drawn == [*(f"p{n}" for n in range(5)), "unstructured"] and "6 in all" in chart.about[-1]
+
+
 def test_storage_is_an_axis_for_every_row_whose_masks_were_counted():
     [table] = tables(every_fate())
 
