@@ -7,15 +7,11 @@ from harness._text import plural
 
 if TYPE_CHECKING:
     from harness.api import Mask
-    from harness.report.charts import Chart, Raster
+    from harness.report.charts import Chart
     from harness.report.page import Column, Document, Grid
 
 KEY_DIGITS = 12
 """Of a stage's key, which are enough to find its folder; --json has all."""
-
-
-_PLACES = 60
-"""Rows and columns of a drawn mask, at most."""
 
 
 def cell_document(
@@ -29,6 +25,7 @@ def cell_document(
         masks: of the finished model, which a page draws.
     """
     from harness.report.page import Document, Section
+    from harness.report.pictures.masks import spy
 
     record = found["record"]
     also = f" (also in {', '.join(found['also_in'])})" if found["also_in"] else ""
@@ -47,28 +44,10 @@ def cell_document(
     headings = ("Tensors", "Stages", "Hardware")
     parts = [(name if titled else "", grid) for name, grid in zip(headings, grids, strict=True) if grid.rows]
     drawn = [Section("Training", charts=(_training(record),))] if titled and record["valid_history"] else []
-    drawn += [Section("Masks", charts=(_masks(masks),))] if masks else []
+    drawn += [Section("Masks", charts=(spy(masks, "Masks of the finished model"),))] if masks else []
     loads = _loads(record) if titled and record["value"] is not None else None
     drawn += [Section("Load", charts=(loads,))] if loads is not None and loads.panels else []
     return Document("", (head, *drawn, *(Section(name, grid=grid) for name, grid in parts)))
-
-
-def _masks(masks: "Mapping[str, Mask]") -> "Raster":
-    """Where the masks keep weights: a weight is a place, in larger matrices a place is the share of a small block."""
-    from harness.report.charts import Raster
-
-    panels = []
-    for name, mask in sorted(masks.items()):
-        rows, cols = mask.shape
-        tall, wide = -(-rows // _PLACES), -(-cols // _PLACES)
-        shares = tuple(
-            tuple(float(mask[row : row + tall, col : col + wide].mean()) for col in range(0, cols, wide))
-            for row in range(0, rows, tall)
-        )
-        block = f", a place is {tall} x {wide}" if tall * wide > 1 else ""
-        panels.append((f"{name}, {rows} x {cols}{block}", shares))
-    about = ("Rows are outputs, columns inputs; the darker, the more weights stay.",)
-    return Raster("masks", "Masks of the finished model", tuple(panels), about)
 
 
 def _loads(record: Mapping[str, Any]) -> "Chart":

@@ -194,6 +194,26 @@ def cost(
             show_default=False,
         ),
     ] = None,
+    output: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Draw cycles, loads, roofline and masks to .html, .svg, .png or .pdf; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Print clocks, resources, layers and storage, too.")] = False,
+    breakdown: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--breakdown",
+            metavar="ENGINE",
+            help="Layers of an engine: where its cycles go; may be repeated.",
+            show_default="with --full, the best engine's",
+        ),
+    ] = None,
     plugin: PluginOption = None,
     as_json: JsonOption = False,
 ) -> int:
@@ -201,6 +221,11 @@ def cost(
     from harness.costing import costs
     from harness.discovery.finding import discover
 
+    if output:
+        from harness.costing import pictures
+
+        for path in output:  # before anything is computed
+            pictures.check_output(path)
     given = _given(file, workload, layout, banks, output_size, activation_density)
     parameters = parameters_of(
         settings, device=device, multipliers=multipliers, weight_bits=weight_bits, activation_bits=act_bits,
@@ -210,9 +235,16 @@ def cost(
     registry = discover(files=plugin or ())
     request = request_of(registry.names("hardware"), model, engine, parameters)
     report = costs.report(registry, given.workload, request, costs.Load(batch, steps), given.told())
+    if breakdown:
+        report.require(breakdown)
+    for path in output or ():
+        from harness.costing import cost_tables
+
+        pictures.write(report, given.workload.masks, path, cost_tables.cost_document(report, "page"))
+        stderr().print(f"wrote {path}", soft_wrap=True)
     if perfetto is not None:
         _write_trace(perfetto, report)
-    _print_costs(report, CostFormat.json if as_json else form)
+    _print_costs(report, CostFormat.json if as_json else form, full=full, breakdown=tuple(breakdown or ()))
     return 0 if report.is_costed else EXIT_CELL_FAILED
 
 
@@ -225,7 +257,7 @@ def _write_trace(file: Path, report: "Report") -> None:
     stderr().print(f"wrote {file}; open it at https://ui.perfetto.dev", markup=False, soft_wrap=True)
 
 
-def _print_costs(report: "Report", form: CostFormat) -> None:
+def _print_costs(report: "Report", form: CostFormat, *, full: bool, breakdown: tuple[str, ...]) -> None:
     from harness.costing import cost_tables
     from harness.report import markdown, tabular
 
@@ -233,7 +265,10 @@ def _print_costs(report: "Report", form: CostFormat) -> None:
         case CostFormat.json:
             print_json(report.plain())
         case CostFormat.rich:
-            print_document(cost_tables.cost_document(report))
+            if full:
+                print_document(cost_tables.cost_document(report, breakdown=breakdown))
+            else:
+                print_document(cost_tables.first_page(report, breakdown))
         case CostFormat.md:
             echo(markdown.text(cost_tables.cost_document(report, "page")), nl=False)
         case CostFormat.csv:

@@ -16,15 +16,97 @@ _MOST_STORED = 40
 """Matrices whose formats are printed; JSON has all of them."""
 
 
-def cost_document(report: Report, medium: Medium = "terminal") -> Document:
-    """Everything about the cost of a workload, in the order in which it is read; as data, a line per engine."""
+def first_page(report: Report, breakdown: Sequence[str] = ()) -> Document:
+    """The answer in a line, and one table of 80 columns as far as names are not longer than that allows.
+
+    Args:
+        report: the costs.
+        breakdown: engines whose layers are told, too.
+    """
+    sections: list[Section] = []
+    for model, rows in report.by_model().items():
+        reference = fastest(rows)
+        if reference is not None and reference.cost is not None:
+            sections.append(Section(sentences=(_answer(reference, rows),)))
+        sections.append(_short_speeds(rows, model))
+        costed = [(row.engine, row.cost) for row in rows if row.cost is not None]
+        if report.load != Load() and costed:
+            sections.append(_loads(costed, report.load))
+        piped = [each for each in costed if isinstance(each[1].details.get("pipelined"), dict)]
+        if piped:
+            sections.append(_pipelined(piped))
+        sections += _breakdowns(rows, breakdown)
+        sections += _warnings(rows)
+    told = [f"note: {note}" for note in report.notes]
+    told.append("clocks, resources, layers, storage: --full; an engine's layers: --breakdown ENGINE; pictures: -o FILE")
+    return Document("", (*sections, Section(sentences=tuple(told))))
+
+
+def _short_speeds(rows: Sequence[Row], model: str) -> Section:
+    """The engines with what decides between them, the best first; where none can run it, why."""
+    if all(row.cost is None for row in rows):
+        return _speeds(rows, model, None)
+
+    def figure(header: str, shown: Callable[[Cost], str], **options: Any) -> Column[Row]:
+        return Column(header, lambda row: DASH if row.cost is None else shown(row.cost), **options)
+
+    best = fastest(rows)
+    can = [(row, row.cost) for row in rows if row.cost is not None]
+    can.sort(key=lambda each: (each[0] is not best, not each[1].fits, each[1].latency_us))
+    columns: list[Column[Row]] = [
+        Column("engine", lambda row: row.engine + _misfit(row.cost), kind="label", matters="key"),
+        figure("cycles", lambda cost: ("" if cost.exact else "≈") + str(cost.cycles), matters="key"),
+        figure("µs", lambda cost: microseconds(cost.latency_us), matters="key"),
+        figure("over dense", lambda cost: _factor(cost.speedup)),
+        figure("multipliers", lambda cost: str(cost.multipliers)),
+        figure("RAM %", lambda cost: DASH if cost.ram_share is None else f"{100 * cost.ram_share:.3g}"),
+        figure("bound by", lambda cost: cost.bound_by, kind="label"),
+    ]
+    costs, below = [cost for _, cost in can], []
+    if any(not cost.exact for cost in costs):
+        below.append("≈ expected from statistics, not counted on the masks")
+    if any(not cost.fits for cost in costs):
+        below.append("✗ does not fit the device with all weights on chip")
+    refused = [row.engine for row in rows if row.cost is None]
+    if refused and can:
+        below.append(f"cannot run this: {', '.join(refused)} (why: --full)")
+    device = f" on {_device(costs)}" if costs else ""
+    grid = page.table(columns, [row for row, _ in can], notes=tuple(below))
+    return Section(f"{model}{device}: one time step or item at batch 1", (), grid)
+
+
+def _breakdowns(rows: Sequence[Row], engines: Sequence[str]) -> Iterator[Section]:
+    """The layers of engines, by name."""
+    for row in rows:
+        layers = row.cost.details.get("layers") if row.cost is not None else None
+        if any(row.is_called(name) for name in engines) and isinstance(layers, dict) and layers:
+            yield _layers(row, layers)
+
+
+def _warnings(rows: Sequence[Row]) -> Iterator[Section]:
+    warnings: dict[str, list[str]] = {}
+    for row in rows:
+        for note in row.cost.notes if row.cost is not None else ():
+            warnings.setdefault(note, []).append(row.engine)
+    if warnings:
+        yield Section(sentences=tuple(f"{', '.join(engines)}: {note}" for note, engines in warnings.items()))
+
+
+def cost_document(report: Report, medium: Medium = "terminal", breakdown: Sequence[str] = ()) -> Document:
+    """Everything about the cost of a workload, in the order in which it is read; as data, a line per engine.
+
+    Args:
+        report: the costs.
+        medium: what it is for.
+        breakdown: engines whose layers are told; by default those of the best one.
+    """
     if medium == "data":
         # All that a line of `--json` says: a flat table has no room for the details of layers.
         figures: Column[Entry] = Column("", fields=lambda row: {k: v for k, v in row.items() if k != "details"})
         return Document("", (Section("", (), page.table([figures], report.rows_plain(), medium)),))
     sections: list[Section] = []
     for model, rows in report.by_model().items():
-        sections += _model_sections(rows, model, report.load)
+        sections += _model_sections(rows, model, report.load, breakdown)
     if report.matrices:
         sections.append(_storage(report.matrices))
     if report.notes:
@@ -32,7 +114,7 @@ def cost_document(report: Report, medium: Medium = "terminal") -> Document:
     return Document("" if medium == "terminal" else "Hardware cost", tuple(sections))
 
 
-def _model_sections(rows: Sequence[Row], model: str, load: Load) -> Iterator[Section]:
+def _model_sections(rows: Sequence[Row], model: str, load: Load, breakdown: Sequence[str]) -> Iterator[Section]:
     reference = fastest(rows)
     if reference is not None and reference.cost is not None:
         yield Section(sentences=(_answer(reference, rows),))
@@ -46,15 +128,8 @@ def _model_sections(rows: Sequence[Row], model: str, load: Load) -> Iterator[Sec
     if piped:
         yield _pipelined(piped)
     yield _resources(costed)
-    layers = reference.cost.details.get("layers")
-    if isinstance(layers, dict) and layers:
-        yield _layers(reference, layers)
-    warnings: dict[str, list[str]] = {}
-    for engine, cost in costed:
-        for note in cost.notes:
-            warnings.setdefault(note, []).append(engine)
-    if warnings:
-        yield Section(sentences=tuple(f"{', '.join(engines)}: {note}" for note, engines in warnings.items()))
+    yield from _breakdowns(rows, breakdown or (reference.engine,))
+    yield from _warnings(rows)
 
 
 def _answer(reference: Row, rows: Sequence[Row]) -> str:

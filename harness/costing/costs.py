@@ -81,6 +81,10 @@ class Row:
     cost: Cost | None
     reason: str = ""
 
+    def is_called(self, name: str) -> bool:
+        """Whether a user means this engine by its label or by its bare name."""
+        return name in (self.engine, self.engine.partition("(")[0])
+
 
 @dataclass(frozen=True)
 class Load:
@@ -300,6 +304,21 @@ class Report:
     def is_costed(self) -> bool:
         """Whether any engine could run it."""
         return any(row.cost for row in self.rows)
+
+    def require(self, engines: Sequence[str]) -> None:
+        """Refuse names of engines that no row is of.
+
+        Raises:
+            SpecError: no engine of a row is called so, or it cannot run the workload.
+        """
+        for name in engines:
+            rows = [row for row in self.rows if row.is_called(name)]
+            if not rows:
+                known = list(dict.fromkeys(row.engine for row in self.rows))
+                hint = did_you_mean(name, known)
+                raise SpecError(f"--breakdown: no engine is called {name!r}; {hint}there is {', '.join(known)}")
+            if all(row.cost is None for row in rows):
+                raise SpecError(f"--breakdown: {name} cannot run this workload: {rows[0].reason}")
 
     def by_model(self) -> dict[str, tuple[Row, ...]]:
         """The rows of every model."""

@@ -157,6 +157,60 @@ class Raster:
         ]
 
 
+OTHERS = "others"
+"""What parts without a colour of their own are called."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar made of parts, by name, in the order of the chart's parts."""
+
+    name: str
+    parts: tuple[tuple[str, float], ...]
+    mark: str = ""
+
+    @property
+    def length(self) -> float:
+        """Of all parts."""
+        return sum(value for _, value in self.parts)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Stacked horizontal bars, one panel below the other, on one axis each.
+
+    Args:
+        name, title, about: as a chart's.
+        x: what their length is, with its unit.
+        panels: a title and bars.
+    """
+
+    name: str
+    title: str
+    x: str
+    panels: tuple[tuple[str, tuple[Bar, ...]], ...]
+    about: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of all parts, in the order met, `others` last: each has one colour."""
+        met = dict.fromkeys(name for _, bars in self.panels for bar in bars for name, value in bar.parts if value)
+        return tuple(sorted(met, key=lambda name: name == OTHERS))
+
+    def data(self) -> list[dict[str, JsonValue]]:
+        """What is drawn as rows."""
+        return [
+            {"panel": title, "bar": bar.name, "part": part, self.x: value}
+            for title, bars in self.panels
+            for bar in bars
+            for part, value in bar.parts
+        ]
+
+
+Picture = Chart | Raster | Bars
+"""Whatever can be drawn."""
+
+
 def is_wide(values: Sequence[float], most: float) -> bool:
     """Whether these values need a logarithmic axis."""
     return bool(values) and min(values) > 0 and max(values) / min(values) > most

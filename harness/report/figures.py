@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from io import BytesIO
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import PluginUnavailableError
-from harness.report.charts import Chart, Panel, Series, Style
+from harness.report.charts import Bars, Chart, Panel, Picture, Raster, Series, Style
 from harness.report.svg import COLOURS
 
 if TYPE_CHECKING:
@@ -54,10 +55,7 @@ def drawn(charts: Sequence[Chart], form: FigureForm, style: FigureStyle = "thesi
     Raises:
         PluginUnavailableError: matplotlib is not installed.
     """
-    if find_spec("matplotlib") is None:
-        raise PluginUnavailableError(
-            "picture: matplotlib is needed and not installed; run `pip install 'sparsity-harness[plots]'`"
-        )
+    _require()
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -91,6 +89,100 @@ def drawn(charts: Sequence[Chart], form: FigureForm, style: FigureStyle = "thesi
         file = BytesIO()
         figure.savefig(file, format=form, metadata=_METADATA[form])
     return file.getvalue()
+
+
+def stacked(pictures: Sequence[Picture], form: FigureForm) -> bytes:
+    """Pictures of several kinds one below the other, each over the whole width with a legend of its own.
+
+    Args:
+        pictures: what is drawn.
+        form: of the file.
+
+    Raises:
+        PluginUnavailableError: matplotlib is not installed.
+    """
+    _require()
+    import matplotlib as mpl
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    heights = [_inches(picture) for picture in pictures]
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_OURS | _SETTINGS["thesis"] | {"figure.dpi": 200})
+        figure = Figure(figsize=(_STACK_INCHES, sum(heights)), layout="constrained")
+        FigureCanvasAgg(figure)
+        parts = figure.subfigures(len(pictures), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for part, picture in zip(parts, pictures, strict=True):
+            part.suptitle(picture.title, x=0.01, ha="left", fontweight="bold")
+            part.supxlabel(fill(" ".join(picture.about), _LETTERS), fontsize="x-small", x=0.01, ha="left", color="0.3")
+            if isinstance(picture, Bars):
+                _bars(part, picture)
+            elif isinstance(picture, Raster):
+                for place, (name, rows) in enumerate(picture.panels, start=1):
+                    _raster(part.add_subplot(-(-len(picture.panels) // _RASTERS), _RASTERS, place), name, rows)
+            else:
+                first = None
+                for place, panel in enumerate(picture.panels, start=1):
+                    first = part.add_subplot(1, len(picture.panels), place, sharey=first)
+                    _panel(first, picture, panel, title="")
+                handles = [_handle(*entry) for entry in _entries(picture)]
+                part.legend(handles=handles, loc="outside right upper", fontsize="small")
+        file = BytesIO()
+        figure.savefig(file, format=form, metadata=_METADATA[form])
+    return file.getvalue()
+
+
+_STACK_INCHES, _RASTERS, _LETTERS = 7.0, 4, 130
+"""Width of stacked pictures, how many masks stand in a row, and letters of a line below."""
+
+
+def _inches(picture: Picture) -> float:
+    """Height of a picture in a stack."""
+    if isinstance(picture, Bars):
+        return 0.6 + sum(0.75 + 0.19 * len(bars) for _, bars in picture.panels)
+    return 0.4 + 2.0 * -(-len(picture.panels) // _RASTERS) if isinstance(picture, Raster) else 2.9
+
+
+def _bars(figure: Any, chart: Bars) -> None:
+    """Panels of stacked bars, the first bar on top."""
+    from matplotlib.patches import Patch
+
+    colours = {part: COLOURS[place % len(COLOURS)] for place, part in enumerate(chart.parts)}
+    ratios = [1 + len(bars) for _, bars in chart.panels]
+    every = figure.subplots(len(chart.panels), 1, squeeze=False, height_ratios=ratios)[:, 0]
+    for axes, (title, bars) in zip(every, chart.panels, strict=True):
+        for row, bar in enumerate(bars):
+            reached = 0.0
+            for part, value in bar.parts:
+                axes.barh(row, value, left=reached, color=colours.get(part, "0.5"), height=0.7)
+                reached += value
+            axes.annotate(
+                f"{bar.length:,.6g}{bar.mark}", (reached, row), xytext=(3, 0), textcoords="offset points", va="center",
+                fontsize="small",
+            )  # fmt: skip
+        axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
+        axes.set_xlim(0, 1.12 * max((bar.length for bar in bars), default=1.0) or 1.0)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.set_title(title)
+    every[-1].set_xlabel(chart.x)
+    handles = [Patch(color=colour, label=part) for part, colour in colours.items()]
+    figure.legend(handles=handles, loc="outside right upper", fontsize="small")
+
+
+def _raster(axes: Axes, name: str, rows: Sequence[Sequence[float]]) -> None:
+    axes.imshow(rows, cmap="Blues", vmin=0, vmax=1, interpolation="nearest", aspect="equal")
+    axes.set_title(name.replace(", ", "\n"), fontsize="small", fontweight="normal")
+    axes.set(xticks=[], yticks=[])
+    axes.grid(visible=False)
+
+
+def _require() -> None:
+    if find_spec("matplotlib") is None:
+        raise PluginUnavailableError(
+            "picture: matplotlib is needed and not installed; run `pip install 'sparsity-harness[plots]'`"
+        )
 
 
 def _panel(axes: Axes, chart: Chart, panel: Panel, *, title: str) -> None:

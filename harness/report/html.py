@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from harness._text import lines
 from harness.api import JsonValue
 from harness.report import svg
-from harness.report.charts import Chart, Raster
+from harness.report.charts import Picture
 from harness.report.formats import Footnotes
 from harness.report.page import Column, Document, Grid, Section, table
 
@@ -115,7 +115,7 @@ def _json(value: object) -> "Any":
     return Markup(re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", found))
 
 
-def _figure(chart: Chart | Raster, name: str, *, is_alive: bool) -> dict[str, Any]:
+def _figure(chart: Picture, name: str, *, is_alive: bool) -> dict[str, Any]:
     from markupsafe import Markup
 
     data = chart.data()

@@ -13,7 +13,7 @@ from harness.api import JsonValue
 from harness.report.formats import DASH, Footnotes
 
 if TYPE_CHECKING:
-    from harness.report.charts import Chart, Raster
+    from harness.report.charts import Picture
 
 T = TypeVar("T")
 
@@ -182,7 +182,7 @@ class Section:
     grid: Grid | None = None
     facts: tuple[tuple[str, str], ...] = ()
     warnings: tuple[str, ...] = ()
-    charts: "tuple[Chart | Raster, ...]" = ()
+    charts: "tuple[Picture, ...]" = ()
     style: str = "bold"
 
     def __post_init__(self) -> None:

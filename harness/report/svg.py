@@ -6,11 +6,13 @@ prints in grey.
 
 import html
 import math
+import re
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness._text import lines
-from harness.report.charts import Chart, Panel, Point, Raster, Series, Style
+from harness.report.charts import Bar, Bars, Chart, Panel, Picture, Point, Raster, Series, Style
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8b5a9f", "#7a7a7a")
 DASHES = ("", "6 3", "2 3", "8 3 2 3", "12 4")
@@ -53,7 +55,7 @@ def escape(text: str) -> str:
     return html.escape(lines(text))
 
 
-def text(chart: Chart | Raster, *, label: str = "") -> str:
+def text(chart: Picture, *, label: str = "") -> str:
     """The chart as one `svg` element.
 
     Args:
@@ -62,6 +64,8 @@ def text(chart: Chart | Raster, *, label: str = "") -> str:
     """
     if isinstance(chart, Raster):
         return _raster(chart, label)
+    if isinstance(chart, Bars):
+        return _bars(chart, label)
     across = min(_ACROSS, len(chart.panels))
     rows = math.ceil(len(chart.panels) / across)
     legend = list(_legend(chart, across * _WIDTH))
@@ -107,6 +111,85 @@ def _raster(raster: Raster, label: str) -> str:
                 parts.append(f'<path d="{"".join(places)}" fill="{COLOURS[0]}" opacity="{shade / _SHADES:g}"/>')
         parts.append("</g>")
     return "".join([*parts, "</svg>"])
+
+
+_BARS_WIDE, _BAR, _BAR_NAMES = 2 * _WIDTH, 18, 170
+"""Width of a picture of bars, height of one, and room for their names."""
+
+
+def _bars(chart: Bars, label: str) -> str:
+    named = f'aria-labelledby="{label}"' if label else f'aria-label="{escape(chart.title)}"'
+    drawn, y = [], 0
+    for title, bars in chart.panels:
+        drawn.append(f'<g transform="translate(0 {y})">{"".join(_bar_panel(chart, title, bars))}</g>')
+        y += _TOP + len(bars) * _BAR + 34
+    row, x = 0, float(_BAR_NAMES)
+    for place, part in enumerate(chart.parts):
+        needed = 34 + len(part) * _LETTER
+        if x + needed > _BARS_WIDE and x > _BAR_NAMES:
+            row, x = row + 1, float(_BAR_NAMES)
+        drawn.append(
+            f'<g transform="translate({x:.0f} {y + row * _LINE + 10})"><path d="M-7-3.5h14v7h-14z" '
+            f'fill="{_part_colour(place)}"/><text x="12" y="4" fill="currentColor">{escape(part)}</text></g>'
+        )
+        x += needed
+    height = y + (row + 1) * _LINE + 6
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_BARS_WIDE} {height}" role="img" {named} '
+        f'width="{_BARS_WIDE}" font-family="system-ui, sans-serif" font-size="11" fill="none">{"".join(drawn)}</svg>'
+    )
+
+
+def _bar_panel(chart: Bars, title: str, bars: Sequence[Bar]) -> Iterator[str]:
+    wide, longest = _BARS_WIDE - _BAR_NAMES - 60, max((bar.length for bar in bars), default=0.0) or 1.0
+    places = {part: place for place, part in enumerate(chart.parts)}
+    yield f'<text y="14" font-weight="600" fill="currentColor">{escape(title)}</text>'
+    for number, bar in enumerate(bars):
+        y, x = _TOP + number * _BAR, float(_BAR_NAMES)
+        name = bar.name if len(bar.name) * _LETTER < _BAR_NAMES - 8 else f"{bar.name[: int(_BAR_NAMES / _LETTER) - 3]}…"
+        yield f'<text x="{_BAR_NAMES - 6}" y="{y + 12}" text-anchor="end" fill="currentColor">{escape(name)}</text>'
+        for part, value in bar.parts:
+            if value > 0:
+                long = value / longest * wide
+                words = f"{bar.name}: {part} {value:,.6g} of {bar.length:,.6g}"
+                yield (
+                    f'<path d="M{x:.1f} {y}h{long:.2f}v{_BAR - 4}h-{long:.2f}z" fill="{_part_colour(places[part])}">'
+                    f"<title>{escape(words)}</title></path>"
+                )
+                x += long
+        yield f'<text x="{x + 5:.1f}" y="{y + 12}" fill="currentColor">{_short(bar.length)}{escape(bar.mark)}</text>'
+    yield (
+        f'<text x="{_BAR_NAMES + wide / 2:.0f}" y="{_TOP + len(bars) * _BAR + 14}" text-anchor="middle" '
+        f'fill="currentColor">{escape(chart.x)}</text>'
+    )
+
+
+def _part_colour(place: int) -> str:
+    return COLOURS[place % len(COLOURS)]
+
+
+def file(charts: Sequence[Picture]) -> str:
+    """A file of its own: the pictures one below the other with their titles, on white."""
+    drawn, y, wide = [], 8, 2 * _WIDTH
+    for chart in charts:
+        picture = text(chart)
+        found = re.search(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"', picture)
+        assert found is not None  # `text` writes it
+        wide = max(wide, math.ceil(float(found[1])))
+        drawn.append(
+            f'<text x="8" y="{y + 14}" font-size="14" font-weight="600" fill="#222">{escape(chart.title)}</text>'
+            f'<svg x="8" y="{y + 26}" height="{found[2]}"{picture.removeprefix("<svg")}'
+        )
+        y += 26 + math.ceil(float(found[2])) + 14
+        for line in textwrap.wrap(" ".join(chart.about), 110):
+            drawn.append(f'<text x="8" y="{y}" font-size="10" fill="#555">{escape(line)}</text>')
+            y += 13
+        y += 14
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide + 16} {y}" width="{wide + 16}" height="{y}" '
+        f'font-family="system-ui, sans-serif" color="#222"><path d="M0 0h{wide + 16}v{y}H0z" fill="#fff"/>'
+        f"{''.join(drawn)}</svg>\n"
+    )
 
 
 # --- axes -----------------------------------------------------------------------------------------------------------

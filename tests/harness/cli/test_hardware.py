@@ -8,6 +8,7 @@ import sys
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -122,10 +123,60 @@ def test_every_engine_is_a_row_and_those_that_cannot_run_it_say_why(harness):
 
 def test_the_table_of_a_small_lstm_is_as_it_was(harness, golden):
     done = harness("cost", "lstm.npz", "--engine", BANK, "--engine", COLUMN, "--engine", "block",
-                   "--steps", 10, "--batch", 3, "--clock", 200)  # fmt: skip
+                   "--steps", 10, "--batch", 3, "--clock", 200, "--full")  # fmt: skip
 
     assert done.returncode == 0, done.stderr
     golden("hardware_cost_120", "\n".join(line.rstrip() for line in done.stdout.splitlines()))
+
+
+def test_the_answer_comes_first_and_one_table_of_eighty_columns_after_it(harness, golden):
+    done = harness("cost", "lstm.npz", "--engine", BANK, "--engine", COLUMN, "--engine", "block",
+                   "--breakdown", "column_fifo", COLUMNS="80")  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert lines[0].startswith("best: bank(pes=4, lanes=4)")
+    assert max(map(len, lines)) <= 80
+    golden("hardware_cost_80", "\n".join(lines))
+
+
+def test_a_breakdown_of_an_engine_that_is_not_there_or_cannot_is_refused(harness):
+    unknown = harness("cost", "lstm.npz", "--engine", BANK, "--breakdown", "bnak")
+    unable = harness("cost", "lstm.npz", "--engine", BANK, "--engine", "block", "--breakdown", "block")
+
+    assert (unknown.returncode, unable.returncode) == (2, 2)
+    assert "--breakdown: no engine is called 'bnak'; there is bank(pes=4, lanes=4)" in unknown.stderr
+    assert "--breakdown: block cannot run this workload: engine block cannot run" in unable.stderr
+
+
+@pytest.mark.parametrize("form", ["svg", "html", "png"])
+def test_a_cost_is_drawn_with_its_cycles_loads_roofline_and_masks(harness, form):
+    done = harness("cost", "lstm.npz", "--engine", BANK, "--engine", COLUMN, "-o", f"out/cost.{form}", "-f", "csv")
+    content = Path("out", f"cost.{form}").read_bytes()
+
+    assert done.returncode == 0, done.stderr
+    assert f"wrote out/cost.{form}" in done.stderr
+    if form == "png":
+        assert content.startswith(b"\x89PNG")
+        return
+    text = content.decode()
+    for words in ("Where the cycles go", "Load of the processing elements", "Where the masks keep weights", "rnn."):
+        assert words in text
+    if form == "svg":
+        root = ElementTree.fromstring(text)
+        titles = [each.text for each in root.iter("{http://www.w3.org/2000/svg}title")]
+        row = only_row(harness("cost", "lstm.npz", "--engine", BANK, "--json"))
+        compute = row["details"]["layers"]["rnn.l0"]["parts"]["compute"]
+        assert f"{row['engine']}: compute {compute:g} of {row['cycles']:g}" in titles
+
+
+def test_a_picture_of_another_kind_is_refused_before_anything_is_costed(harness):
+    done = harness("cost", "missing.npz", "-o", "cost.bmp")
+
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith(
+        "-o: expected a file ending in .html, .svg, .png, .pdf, got 'cost.bmp'; rename it"
+    )
 
 
 def test_every_number_stands_in_the_tables_at_every_width(folder):

@@ -13,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from records_at_random import every_fate, runs
 
-from harness.cli._cell_page import _masks as cell_masks
 from harness.report import svg
 from harness.report.charts import Chart, Panel, Point, Series, Style
 from harness.report.pictures import charts
 from harness.report.pictures.cost import _dominated
+from harness.report.pictures.masks import spy
 from harness.report.tables import tables
 from harness.results.records import write
 
@@ -236,7 +236,7 @@ def test_figures_are_files_in_every_form_with_their_data_and_the_same_again(tmp_
 def test_a_drawn_mask_keeps_the_share_of_weights_that_it_has(rows, cols, seed):
     mask = np.random.default_rng(seed).random((rows, cols)) < 0.3
 
-    [(_, shares)] = cell_masks({"a": mask}).panels
+    [(_, shares)] = spy({"a": mask}, "Masks of the finished model").panels
     tall, wide = -(-rows // len(shares)), -(-cols // len(shares[0]))
 
     assert max(len(shares), len(shares[0])) <= 60
@@ -246,4 +246,4 @@ def test_a_drawn_mask_keeps_the_share_of_weights_that_it_has(rows, cols, seed):
         for column, share in enumerate(values)
     )
     assert whole == pytest.approx(mask.sum())
-    ElementTree.fromstring(svg.text(cell_masks({"a": mask})))
+    ElementTree.fromstring(svg.text(spy({"a": mask}, "Masks of the finished model")))
