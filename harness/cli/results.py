@@ -1,4 +1,4 @@
-"""`report`, `export`: what is made of a finished or running run."""
+"""`report`, `figures`, `export`: what is made of a finished or running run."""
 
 import shlex
 from enum import StrEnum

@@ -107,7 +107,7 @@ def first_page(
     Args:
         records: one per planned cell, in the order of the plan.
         title: of the report.
-        margin: see `rows.tables`.
+        margin: see `tables.tables`.
         where: where more is to be found, by name.
 
     Raises:
@@ -159,7 +159,7 @@ def sections(
         records: one per planned cell.
         found: their tables.
         title: of the report.
-        margin: see `rows.tables`.
+        margin: see `tables.tables`.
         in_words: whether each verdict stands in words beside its sign.
     """
     subjects, warned = [_subject(table) for table in found], checks.look(records, found).lines()

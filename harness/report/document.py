@@ -39,7 +39,7 @@ def build(
     Args:
         records: one per planned cell, in the order of the plan.
         title: its heading.
-        margin: see `rows.tables`.
+        margin: see `tables.tables`.
         medium: what it is for: a terminal has fewer columns and the patterns as headings; data only the results.
         columns: of third parties, for the tables of results; what goes wrong in one is a warning.
         opens: whether it opens with the answer; in a terminal that is another document.
