@@ -367,7 +367,8 @@ def validate(
     from harness.discovery.finding import discover
 
     registry = discover(files=plugin or ())
-    checks = checking.all_checks(registry, targets)
+    with stderr().status("running the rules; simulators build the Verilog once, which takes minutes"):  # in a terminal
+        checks = checking.all_checks(registry, targets)
     counts, caveats = checking.summary(checks), checking.caveats(registry)
     if as_json:
         rows = [check.model_dump(mode="json") for check in checks]

@@ -3,7 +3,8 @@
 // First all vectors one behind the other, nobody waiting; then, after a reset in the middle of a product, all of them
 // with pauses on both streams, long ones between vectors. Prints `products P values V wrong W cycles C expected E off O`: values that were checked,
 // values that differ, are missing or too many; cycles of the last product, and products that took another number of
-// cycles than expected. What it runs is told in design.vh.
+// cycles than expected. What it runs is told in design.vh. With +dump=FILE only the first of the two is run, and every
+// beat of results is written there.
 `include "design.vh"
 `timescale 1ns / 1ps
 module accelerator_bench;
@@ -41,6 +42,8 @@ module accelerator_bench;
       .y_last(y_last)
   );
 
+  reg [8191:0] file;
+  integer dump = 0;
   integer given, taken, products, values, wrong, off, waited, kept, hold, held;
   reg [31:0] dice = 32'h2545f491;
 
@@ -68,6 +71,7 @@ module accelerator_bench;
       y_ready = !(pauses && dice[9:6] < 6);
       if (y_valid && y_ready) begin
         values = values + 1;
+        if (dump != 0) $fwrite(dump, "%h\n", y_data);
         if (taken >= VECTORS * Y_BEATS) wrong = wrong + 1;
         else if (y_data !== expected[taken] || y_last !== (taken % Y_BEATS == Y_BEATS - 1)) wrong = wrong + 1;
         taken = taken + 1;
@@ -115,8 +119,14 @@ module accelerator_bench;
     values = 0;
     wrong = 0;
     off = 0;
+    if ($value$plusargs("dump=%s", file)) dump = $fopen(file, "w");
     reset;
     run(1'b0);
+    if (dump != 0) begin
+      $fclose(dump);
+      $display("wrong %0d off %0d", wrong, off);
+      $finish;
+    end
     reset;
     repeat (X_BEATS + `CYCLES / 2 + 2) step(1'b0);
     products = VECTORS;

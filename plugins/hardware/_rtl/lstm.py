@@ -218,6 +218,7 @@ def _memories(
         "tanh.hex": lines(bits(value, width) for value in cell.tanh.tolist()),
     }
     of_units = (lane_of << place | wave_of << words.index_bits | index_of)[units].tolist()
+    files["order.txt"] = "".join(f"{unit}\n" for unit in units.tolist())
     of_units += [0] * (-len(of_units) % each)
     return files | {f"units_{at:04d}.hex": lines(of_units[at::each]) for at in range(each)}
 
@@ -250,8 +251,8 @@ def _told(
         f"{cell.vector_exponent}",
         "units": f"computed in an order in which {each} neighbours lie in different lanes: `mem/units_*.hex` has the "
         "lane, wave and index to which every unit's h is written",
-        "y": f"{groups} beats of {each} units in that order: o * tanh(c), exactly, {2 * width} bits, steps of "
-        f"2^{2 - 2 * width}",
+        "y": f"{groups} beats of {each} units in the order of `mem/order.txt`: o * tanh(c), exactly, {2 * width} bits, "
+        f"steps of 2^{2 - 2 * width}",
         "state": f"c has {width} bits and steps of 2^{cell.state_exponent}; sigmoid and tanh are tables of "
         f"{len(cell.tanh)} entries, {cell.per_unit} per unit",
         "cycles": f"{cycles} per step: {product_cycles} of the product, {groups} of {each} units each, "

@@ -61,7 +61,7 @@ def yosys_script(sources: Sequence[str], top: str, family: str) -> str:
     command = _YOSYS.get(family, "synth_intel_alm -family cyclonev" if "Stratix" in family else "synth_xilinx -flatten")
     note = "" if family in _YOSYS else f"# yosys has no flow for {family}: a family near it\n"
     return f"""# yosys -q synth/yosys.ys
-{note}read_verilog -sv -I rtl {" ".join(sources)}
+{note}read_verilog -defer -sv -I rtl {" ".join(sources)}
 {command} -top {top}
 tee -o yosys_resources.txt stat
 """
@@ -114,7 +114,8 @@ def readme(
     form = operands.number_format
     matrices = ", ".join(f"{part.tensor} ({part.rows} x {part.cols}, {part.kept} kept)" for part in product.parts)
     order = (
-        f"Rows are unit-major: row 4u + k is gate k (i, f, g, o) of unit u of {product.units}."
+        f"Rows are unit-major: row 4u + k is gate k (i, f, g, o) of unit u of {product.units}"
+        + (", in the order of `mem/order.txt`." if operands.cell is not None else ".")
         if product.units is not None
         else "Rows are those of the matrix."
     )

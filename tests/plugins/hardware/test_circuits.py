@@ -198,6 +198,23 @@ def test_yosys_reads_a_design_and_keeps_its_multipliers(make, tmp_path, engine):
     assert "prep -flatten" in script
 
 
+@pytest.mark.rtl
+@needs_yosys
+def test_yosys_reads_a_whole_layer(make, tmp_path):
+    workload = make.lstm_workload(5, lambda rows, cols: np.ones((rows, cols), dtype=bool))
+    made = model_of(Bank(pes=4, lanes=1), SMALL, device="xc7z020").circuit(
+        workload, lstm_operands(np.ones((20, 10), dtype=bool), 5, SMALL)
+    )
+    folder = put(made, tmp_path / "design")
+    script = made.files["synth/yosys.ys"].replace("synth_xilinx -family xc7 -flatten", "prep -flatten")
+    (folder / "prep.ys").write_text(script)
+
+    subprocess.run(["yosys", "-q", "prep.ys"], cwd=folder, check=True, capture_output=True, timeout=600)
+
+    counted = (folder / "yosys_resources.txt").read_text().split()
+    assert int(counted[counted.index("$mul") + 1]) >= made.cost.multipliers + 3  # f * c, i * g and o * tanh(c)
+
+
 def test_memories_have_the_style_that_the_cost_gives_them(make):
     mask = np.random.default_rng(0).random((64, 400)) < 0.5
     small = {name: model_of(Bank(pes=2, lanes=3), device=name) for name in ("xc7z020", "arria10_gx1150")}
