@@ -3,10 +3,12 @@
 import signal
 
 from harness import _supervisor
+from harness._files import occupy_streams
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
+    occupy_streams()
     _supervisor.supervised(_command)
 
 

@@ -22,6 +22,19 @@ _UMASK = os.umask(0)  # it can only be asked for by setting it
 os.umask(_UMASK)
 
 
+def occupy_streams() -> None:
+    """Let nothing else take the place of a stdin, stdout or stderr that was closed, as some services start programs.
+
+    The next file or pipe that is opened would have its number, and whatever is printed to that number would go there.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one; processes that are started later need it, too.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+
+
 def write_atomic(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """Write a file so that it is there whole or not at all.
 

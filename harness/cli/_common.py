@@ -271,6 +271,18 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
     return run
 
 
+def _place_told(error: OSError) -> str:
+    """What is wrong with a place that was found out only where it was used, in a sentence; empty if it is none."""
+    if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+        return f"{clean(str(error.filename), 200)}: {error.strerror}; name another file"
+    if isinstance(error, FileNotFoundError):
+        try:
+            Path.cwd()  # whatever asks for a folder that was removed fails, with the name of no file
+        except OSError:
+            return "the folder in which this command stands is gone; change to another one"
+    return ""
+
+
 def explained(error: Exception) -> int:
     """Print an error and return its exit code."""
     from rich.text import Text
@@ -289,8 +301,8 @@ def explained(error: Exception) -> int:
             sys.stderr.write(f"error: stdout cannot be written: {error.strerror}; make room and run it again\n")
         _give_up_stdout()
         return EXIT_FULL
-    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # found out where it was used
-        stderr().print(f"error: {clean(str(error.filename), 200)}: {error.strerror}; name another file", markup=False)
+    if isinstance(error, OSError) and (told := _place_told(error)):
+        stderr().print(f"error: {told}", style="red", markup=False, soft_wrap=True)
         return HarnessError.exit_code
     if isinstance(error, MemoryError):
         what = clean(str(error), 200) or "what is asked for does not fit into it"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,48 @@ def test_want_of_memory_is_a_sentence_and_no_bug(capsys):
 
     told = capsys.readouterr().err
     assert "too little memory: Unable to allocate 4.00 GiB" in told and "Traceback" not in told and "bug" not in told
+
+
+SUPPORT = Path(__file__).parents[2] / "support"
+
+SPEC = """
+name: toy
+task: {name: toy, epochs: 1}
+scope: [softmax]
+tolerance: 0.05
+matrix:
+  backend: [numpy]
+  pattern: [unstructured]
+  strategy: [{name: fine_tuning, epochs: 1}]
+  sparsity: [0.5]
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes them")
+def test_a_run_whose_streams_are_all_closed_gets_its_results(tmp_path):
+    (tmp_path / "experiment.yaml").write_text(SPEC)
+    command = [sys.executable, "-m", "harness", "run", "experiment.yaml", "--store", "store", "--workers", "1"]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command, "--plugin", str(SUPPORT / "hostile_plugins.py")],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(SUPPORT)}, timeout=600, check=False,
+    )  # fmt: skip
+
+    # Without them the worker's pipes would have their numbers, and what is printed would go into the pipes.
+    (records,) = (tmp_path / "store" / "runs").glob("*/records.json")
+    assert [each["status"] for each in json.loads(records.read_text())["records"]] == ["ok", "ok"]
+    assert done.returncode == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the folder of a process cannot be removed")
+def test_a_command_in_a_folder_that_is_gone_says_so(tmp_path):
+    (tmp_path / "experiment.yaml").write_text(SPEC)
+    (tmp_path / "gone").mkdir()
+    command = [sys.executable, "-m", "harness", "validate", str(tmp_path / "experiment.yaml")]
+    done = subprocess.run(
+        ["sh", "-c", 'cd gone && rmdir ../gone && exec "$@"', "sh", *command, "--plugin",
+         str(SUPPORT / "hostile_plugins.py")],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(SUPPORT)}, capture_output=True, timeout=600, check=False,
+    )  # fmt: skip
+
+    told = b"error: the folder in which this command stands is gone; change to another one\n"
+    assert (done.returncode, done.stderr) == (2, told)
