@@ -234,7 +234,8 @@ def cost(
     )  # fmt: skip
     registry = discover(files=plugin or ())
     request = request_of(registry.names("hardware"), model, engine, parameters)
-    report = costs.report(registry, given.workload, request, costs.Load(batch, steps), given.told())
+    with _Progress() as progress:
+        report = costs.report(registry, given.workload, request, costs.Load(batch, steps), given.told(), progress.told)
     if breakdown:
         report.require(breakdown)
     for path in output or ():
@@ -246,6 +247,34 @@ def cost(
         _write_trace(perfetto, report)
     _print_costs(report, CostFormat.json if as_json else form, full=full, breakdown=tuple(breakdown or ()))
     return 0 if report.is_costed else EXIT_CELL_FAILED
+
+
+_LONG_S = 5.0
+"""Seconds of a search, from which on it is told where they went."""
+
+
+class _Progress:
+    """Which engine's shapes are being searched, in a terminal; and afterwards, of a long search, how long each took."""
+
+    def __enter__(self) -> "_Progress":
+        self._status = stderr().status("searching shapes")
+        self._status.start()
+        self._seconds: dict[str, float] = {}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._status.stop()
+        if sum(self._seconds.values()) >= _LONG_S and not any(error):
+            slowest = sorted(self._seconds.items(), key=lambda each: -each[1])
+            parts = ", ".join(f"{engine} {seconds:.1f} s" for engine, seconds in slowest if seconds >= 0.05)
+            stderr().print(f"searched shapes: {parts}", markup=False, highlight=False, soft_wrap=True)
+
+    def told(self, engine: str, seconds: float | None) -> None:
+        """An engine's search begins (None), or has ended after so many seconds."""
+        if seconds is None:
+            self._status.update(f"searching shapes of {engine}")
+        else:
+            self._seconds[engine] = self._seconds.get(engine, 0.0) + seconds
 
 
 def _write_trace(file: Path, report: "Report") -> None:

@@ -1,5 +1,6 @@
 """One workload on hardware models and engines: who can run it, in how many cycles, and how it is stored best."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
@@ -199,20 +200,30 @@ def _mistakes(error: ValidationError, component: type[Component], called: Callab
 # --- costs ----------------------------------------------------------------------------------------------------------
 
 
-def costs(registry: Registry, workload: Workload, request: Request) -> tuple[Row, ...]:
+Told = Callable[[str, float | None], None]
+"""Is told an engine when its search begins, with None, and when it ends, with its seconds."""
+
+
+def costs(registry: Registry, workload: Workload, request: Request, told: Told | None = None) -> tuple[Row, ...]:
     """One row per model and engine; what cannot run is a row with its reason.
+
+    Args:
+        registry: the plugins.
+        workload: what is costed.
+        request: on what.
+        told: how it goes.
 
     Raises:
         SpecError: as `candidates`.
     """
     if request.models:
-        return tuple(row for model in request.models for row in _rows(registry, workload, request, model))
+        return tuple(row for model in request.models for row in _rows(registry, workload, request, model, told))
     names = [model.name for model in model_classes(registry)]
     if not names:
         raise SpecError("expected a hardware model, got none installed; `harness plugins list hardware` tells why")
     first: tuple[Row, ...] = ()
     for name in names:
-        found = _rows(registry, workload, request, name)
+        found = _rows(registry, workload, request, name, told)
         # The first model that any engine can run: models differ in what they read of a workload.
         if any(row.cost for row in found):
             return found
@@ -220,8 +231,16 @@ def costs(registry: Registry, workload: Workload, request: Request) -> tuple[Row
     return first
 
 
-def _rows(registry: Registry, workload: Workload, request: Request, model: str) -> tuple[Row, ...]:
-    return tuple(cost(candidate, workload) for candidate in candidates(registry, model, request))
+def _rows(registry: Registry, workload: Workload, request: Request, model: str, told: Told | None) -> tuple[Row, ...]:
+    found = []
+    for candidate in candidates(registry, model, request):
+        if told is not None:
+            told(candidate.engine, None)
+        start = time.perf_counter()
+        found.append(cost(candidate, workload))
+        if told is not None:
+            told(candidate.engine, time.perf_counter() - start)
+    return tuple(found)
 
 
 def cost(candidate: Candidate, workload: Workload) -> Row:
@@ -341,14 +360,27 @@ class Report:
 
 
 def report(
-    registry: Registry, workload: Workload, request: Request, load: Load = Load(), notes: tuple[str, ...] = ()
+    registry: Registry,
+    workload: Workload,
+    request: Request,
+    load: Load = Load(),
+    notes: tuple[str, ...] = (),
+    told: Told | None = None,
 ) -> Report:
     """Cost a workload and count the bits of its matrices, at the width that the models take.
+
+    Args:
+        registry: the plugins.
+        workload: what is costed.
+        request: on what.
+        load: how much is run.
+        notes: what was taken for granted.
+        told: how it goes.
 
     Raises:
         UnknownPluginError, SpecError: as `candidates`.
     """
-    rows = costs(registry, workload, request)
+    rows = costs(registry, workload, request, told)
     # Whatever the models: all take the same options, and the first row tells which one was asked.
     model = _made(registry, "hardware", {"name": rows[0].model, **request.parameters}, _option)
     bits = model.parameters().get("weight_bits")

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from uncut import WIDTHS, check_uncut
 
 from harness.api import Cost, SpecError
-from harness.cli import app
+from harness.cli import app, hardware
 from harness.costing import checks as checking
 from harness.costing import cost_tables, costs, tables
 from harness.costing import sweep as designs
@@ -138,6 +138,27 @@ def test_the_answer_comes_first_and_one_table_of_eighty_columns_after_it(harness
     assert lines[0].startswith("best: bank(pes=4, lanes=4)")
     assert max(map(len, lines)) <= 80
     golden("hardware_cost_80", "\n".join(lines))
+
+
+def test_a_long_search_tells_on_stderr_how_long_each_engine_took(harness, monkeypatch):
+    arguments = ("cost", "lstm.npz", "--engine", BANK, "--engine", COLUMN, "-f", "csv")
+    short = harness(*arguments)
+    monkeypatch.setattr(hardware, "_LONG_S", 0.0)
+    long = harness(*arguments)
+
+    assert "searched shapes" not in short.stderr or "s, " in short.stderr  # a machine may be that slow
+    assert re.search(r"^searched shapes: ", long.stderr, re.MULTILINE)
+    assert long.stdout == short.stdout
+
+
+def test_costs_tell_each_engine_before_and_after_it(folder):
+    registry, told = discover(), []
+    workload = read_given(folder / "lstm.npz").workload
+    request = costs.Request(engines=({"name": "bank", "pes": 4, "lanes": 4}, {"name": "block"}))
+
+    costs.costs(registry, workload, request, lambda engine, seconds: told.append((engine, seconds is None)))
+
+    assert told == [("bank(pes=4, lanes=4)", True), ("bank(pes=4, lanes=4)", False), ("block", True), ("block", False)]
 
 
 def test_a_breakdown_of_an_engine_that_is_not_there_or_cannot_is_refused(harness):

@@ -402,7 +402,7 @@ def own_digests():
         ("masks/updates.py", "0x5C03E", "0x5C03F", {"masks"}),
         ("selection/layout.py", "quota", "share", {"masks"}),
         ("arrays.py", "ROUND_HALF_UP", "ROUND_HALF_EVEN", {"masks"}),
-        ("masks/updates.py", "def why_skipped(", "def why_passed_over(", set()),
+        ("masks/beforehand.py", "def why_skipped(", "def why_passed_over(", set()),
         ("api/backend.py", "0xBA7C4", "0xBA7C5", {"stages"}),
         ("api/network.py", "splitmix64", "a mixer", set()),
         ("api/score.py", "return np.abs(given.weights)\n", "return given.weights**2\n", {"magnitude"}),
