@@ -133,7 +133,9 @@ def _named(records: Iterable[Record], with_task: bool) -> list[str]:
         labels = [record.task] if with_task else []
         labels += [record.backend, record.pattern]
         if not record.is_dense:
-            labels += [record.strategy, formats.level(record.target_sparsity)]
+            # A target that no sparsity reaches has none.
+            level = formats.level(record.target_sparsity) if record.target_sparsity else "a target"
+            labels += [record.strategy, level]
         seeds.setdefault(" · ".join(labels), []).append(record.seed)
     return [f"{name} · seed {', '.join(map(str, listed))}" for name, listed in seeds.items()]
 
