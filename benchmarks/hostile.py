@@ -555,7 +555,7 @@ def places() -> Iterator[Case]:
                     "places", f"{what} for {where}, {look[0]}", look, (0, 1, 2, 5, 6, 7), prepare=prepare,
                     is_short=(what, where, look[0]) in (
                         ("a pipe", "records.json", "status"), ("a pipe", "status.json", "status"),
-                        ("a pipe", "records.json", "gc"),
+                        ("a pipe", "records.json", "gc"), ("a pipe", "stage.json", "verify"),
                     ),
                 )  # fmt: skip
     for what, make in OBSTACLES.items():

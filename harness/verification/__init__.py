@@ -8,7 +8,9 @@ masks in the store. What cannot be checked is said.
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.api import JsonValue, SpecError, StoreError, load_yaml
+from ruamel.yaml.error import YAMLError
+
+from harness.api import JsonValue, SpecError, StoreError, load_yaml, read_plain_text
 from harness.report.checks import look
 from harness.results import records as files
 from harness.results.records import Record
@@ -21,6 +23,9 @@ from harness.verification.recompute import check_models
 from harness.verification.stages import Store, check_stages
 from harness.verification.storage import check_storage
 from harness.verification.tables import check_tables
+
+_MOST_BYTES = 1 << 20
+"""Of an experiment file."""
 
 __all__ = ["Outcome", "Problem", "verify"]
 
@@ -97,7 +102,11 @@ def _spec(folder: Path, records: tuple[Record, ...], outcome: Outcome) -> Mappin
     if not path.is_file():
         outcome.skip("what the experiment asked for: its spec.yaml is not there", len(records))
         return None
-    spec = load_yaml(path.read_text(encoding="utf-8-sig"))
+    text = read_plain_text(path, "the experiment of a run", most=_MOST_BYTES)
+    try:
+        spec = load_yaml(text)
+    except (ValueError, YAMLError):
+        spec = None
     if not isinstance(spec, dict):
         raise SpecError(f"verify: expected an experiment in {path}, got none; copy the run's folder whole")
     # A smoke run carries the same experiment under its own name.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from harness._files import read_file
 from harness.api import Cost, HardwareModel, HarnessError, NativeModel, Network, Pattern, Workload
 from harness.discovery.asking import cost_of, reads_weights_of
 from harness.discovery.finding import discover
@@ -165,7 +166,7 @@ def _positions(network: Network) -> dict[str, int]:
 def _plugins(folder: Path) -> list[Path]:
     """Files of plugins that the run was given, where they still are."""
     try:
-        listed = json.loads((folder / "plugins.json").read_text(encoding="utf-8"))["files"]
+        listed = json.loads(read_file(folder / "plugins.json", limit=1 << 20))["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [Path(name) for name in listed if isinstance(name, str) and Path(name).is_file()]

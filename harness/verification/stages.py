@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
+from harness._files import read_file
 from harness.results.records import Record
+from harness.store.arrays import check_size
 from harness.verification.masks import RULES, Mask
 from harness.verification.outcome import Outcome, close
 
@@ -79,7 +81,7 @@ class Store:
         return self.folder / "stages" / key[:2] / key
 
     def _arrays(self, key: str, name: str) -> dict[str, NDArray[Any]]:
-        return load((self._folder(key) / name).read_bytes())
+        return load(_content(self._folder(key) / name))
 
     def _checked(self, key: str, outcome: Outcome) -> Stage | None:
         # A key is part of a path: letters and digits lead nowhere else.
@@ -87,7 +89,7 @@ class Store:
             outcome.hold(False, "stages", key[:40], "expected the key of a stage, letters and digits")
             return None
         try:
-            stage = json.loads((self._folder(key) / "stage.json").read_bytes()[:_LIMIT])
+            stage = json.loads(read_file(self._folder(key) / "stage.json", limit=_LIMIT))
             checksum = stage.pop("checksum")
             whole = sha256(json.dumps(stage, sort_keys=True).encode()).hexdigest()
             stage["checksums"], stage["inputs"], stage["kind"]  # it is a stage
@@ -117,17 +119,28 @@ class Store:
             if name == "state.safetensors" or checksum is None:
                 return True
             return outcome.hold(False, "files", f"{key}/{name}", "expected the file that the stage wrote, got none")
-        found = sha256(path.read_bytes()).hexdigest()
-        fits = outcome.hold(
-            found == checksum, "files", f"{key}/{name}", "expected the file that the stage wrote, got another"
-        )
         try:
-            load(path.read_bytes())
-        except SafetensorError as error:
+            content = _content(path)
+            fits = outcome.hold(
+                sha256(content).hexdigest() == checksum, "files", f"{key}/{name}",
+                "expected the file that the stage wrote, got another",
+            )  # fmt: skip
+            load(content)
+        except (SafetensorError, OSError, ValueError) as error:
             return outcome.hold(
                 False, "files", f"{key}/{name}", f"expected a safetensors file, got one that is none ({error})"
             )
         return fits
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a safetensors file, whose size is held against its header before all of it is read.
+
+    Raises:
+        OSError, ValueError: it is none.
+    """
+    check_size(path)
+    return read_file(path)
 
 
 def _key(stage: Stage) -> str:

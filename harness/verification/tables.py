@@ -7,10 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from harness.api import read_plain_text
 from harness.results.records import Record
 from harness.verification.outcome import Outcome
 
 _VALUE = re.compile(r"(-?\d[\d,]*\.?\d*)(?:\s*±\s*(\d[\d,]*\.?\d*))?")
+
+_MOST_BYTES = 1 << 26
+"""Of a report."""
 
 _MINUS = {0x2212: "-"}
 """A minus sign of its own, as typesetters like it."""
@@ -31,7 +35,7 @@ def check_tables(records: Sequence[Record], path: Path, outcome: Outcome) -> Non
         if record.is_done and record.value is not None:
             groups[_group(record)].append(record.value)
     found = 0
-    for heading, row in _rows(path.read_text(encoding="utf-8")):
+    for heading, row in _rows(read_plain_text(path, "the report of a run", most=_MOST_BYTES)):
         metric = next((name for name in row if name.endswith("(test)")), None)
         if metric is None or "pattern" not in row or "strategy" not in row:
             continue
