@@ -302,7 +302,7 @@ def _hpipe(rule: Rule, targets: Targets) -> list[Check]:
     dense = _HPIPE_MULTIPLIERS * clock * 1e6 / macs(resnet50())
     note = (
         f"order only: a dense ResNet-50 on all multipliers of the device at the poster's {clock:g} MHz; the rest is "
-        "sparsity, whose degree per layer is not published here, and no engine here is a layer pipeline"
+        "sparsity, whose degree per layer is not published here, and no layers on engines of their own are costed here"
     )
     return [
         compared(
