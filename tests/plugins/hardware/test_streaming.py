@@ -37,7 +37,8 @@ def ticked(demands, room, overlap, items=60, steps=8):
                 rate = left / (each.computing * steps - tick)
                 while level + step < rate - 1e-9:  # the datapath stands still until its words are there
                     level, wait = level + step, wait + 1
-                level = min(room, level + step - rate) if level + step - rate > room else level + step - rate
+                # What a step brings beyond what is used is not lost, however small the buffer is.
+                level = min(room + step, level + step - rate)
                 left -= rate
             level = min(room, level + each.rest * each.bits_per_cycle)
             waits.append(wait / steps)
