@@ -89,8 +89,9 @@ def _what_ran(records: Sequence[Record], compact: bool) -> Section:
     warnings = []
     if is_partial(records):
         waiting = sum(counts[status] for status in PENDING)
+        have = "has" if waiting == 1 else "have"
         warnings.append(
-            f"PARTIAL: {waiting} of {len(records)} planned cells have not finished; the numbers below may change."
+            f"PARTIAL: {waiting} of {len(records)} planned cells {have} not finished; the numbers below may change."
         )
     if any(record.status in FAILED for record in records):
         sentences.append(

@@ -18,7 +18,8 @@ def partial(study: Study) -> Warned:
     """Cells are still to come: the table may change."""
     waiting = [record for record in study.records if record.status in PENDING]
     if waiting:
-        yield f"PARTIAL: {len(waiting)} of {len(study.records)} cells have not finished", waiting
+        have = "has" if len(waiting) == 1 else "have"
+        yield f"PARTIAL: {len(waiting)} of {len(study.records)} cells {have} not finished", waiting
 
 
 @named(

@@ -107,7 +107,7 @@ PLANTED = {
     "SPN014": (study(hardware={"fpga": cost(validated_by="")}), "no external figure validates bank"),
     "SPN015": (one(study(), 7, facts={"not_reproduced": ["ab"]}), "1 cell gave other bytes"),
     "SPN016": (one(study(), 7, facts={"trusted_code": ["ab"]}), "1 cell rest on stages that older code computed"),
-    "SPN017": (one(study(), 7, status="planned", value=None), "1 of 30 cells have not finished"),
+    "SPN017": (one(study(), 7, status="planned", value=None), "1 of 30 cells has not finished"),
     "SPN018": (one(study(), 7, status="diverged", value=None), "1 cell failed: 1 diverged"),
     "SPN019": (one(study(), 7, status="skipped", value=None), "1 cell skipped"),
     "SPN020": (study(hardware={"fpga": cost() | {"fits": False}}), "4 rows of hardware: no engine fits"),

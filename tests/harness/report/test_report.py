@@ -247,7 +247,7 @@ def test_failures_and_unfinished_cells_are_warned_of_at_the_top_worst_first():
     text = opened(troubled(), margin=1.0)
 
     warnings = [line for line in text.splitlines() if line.startswith("! ")]
-    assert warnings[0] == "! SPN017 PARTIAL: 1 of 11 cells have not finished."
+    assert warnings[0] == "! SPN017 PARTIAL: 1 of 11 cells has not finished."
     assert warnings[1] == "! SPN018 3 cells failed: 2 failed, 1 diverged."
     assert len(warnings) <= 3
 
@@ -548,7 +548,7 @@ def test_labels_and_reasons_are_never_read_as_markup():
 
 
 def test_only_a_run_under_way_is_called_partial():
-    assert "PARTIAL: 1 of 11 planned cells have not finished" in render(troubled())
+    assert "PARTIAL: 1 of 11 planned cells has not finished" in render(troubled())
     assert "PARTIAL" not in render(grid())
 
 
