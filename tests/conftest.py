@@ -1,6 +1,7 @@
 """What every test may use: golden texts, rewritten by `pytest --update-golden`, and scripts that run beforehand."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ CALLERS = ("NO_COLOR", "FORCE_COLOR", "CLICOLOR", "COLUMNS", "LINES", "TERM", "L
 # that the caller may say.
 for _name in [name for name in os.environ if name.startswith(CALLERS) and name != "HARNESS_DATA"]:
     del os.environ[_name]
+
+# A shell lets its background jobs ignore Ctrl-C, and so would every command that a test starts and interrupts.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 # How long an example takes says how busy the machine is.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
