@@ -323,6 +323,8 @@ class Run:
         last_rows: how many rows leave together at the end; None means all of them.
         stored_bits: bits of all weights as stored, indices and padding included; what is streamed if they do not fit.
         stored_words: values stored, padding included; divided by the non-zeros it says what padding costs.
+        weight_reads: how often every stored weight is read while a whole layer runs, for all streams; None: for every
+            position.
         busy: cycles in which each PE works, a histogram's raw data; None where it is not known.
         fifo_high_water: most entries that ever waited in one FIFO.
         logic: LUTs and flip-flops of a circuit that serves this product alone; they add up over the products.
@@ -339,6 +341,7 @@ class Run:
     fifo_high_water: int | None = None
     logic: "Logic | None" = None
     notes: tuple[str, ...] = ()
+    weight_reads: Fraction | None = None
 
     @cached_property
     def cycles(self) -> Fraction:

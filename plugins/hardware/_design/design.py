@@ -9,7 +9,7 @@ from harness.api import Conditions, Engine, EngineShape, Logic, Product, Run, ex
 
 from .._devices import Device, Usage
 from .bursts import reading_share
-from .maps import line_buffers, map_bits, map_memories
+from .maps import line_buffers, load_words, map_bits, map_memories
 from .memory import NONE, Memory, memory_of
 from .numerics import Budget, Numerics
 from .products import recurrent
@@ -292,15 +292,9 @@ def layer_of(
 
 def _load(product: Product, numerics: Numerics) -> Fraction:
     """Cycles in which the line buffer takes in the new words of one position."""
-    assert product.convolution is not None
-    conv = product.convolution
-    height, _ = conv.kernel
     # In strips a copy moves on by one position; beside each other, all move on by as many as there are copies.
-    step = conv.stride * (1 if numerics.copy_layout == "strips" else numerics.pixel_copies)
-    # A step beyond the window's width brings no more than a whole window's words. Lines between the taps of a dilated
-    # kernel are not read; every column of it is.
-    words = conv.inputs * height * min(step, conv.window[1])
-    return Fraction(-(-words // numerics.load_words))
+    step = 1 if numerics.copy_layout == "strips" else numerics.pixel_copies
+    return Fraction(-(-load_words(product, step) // numerics.load_words))
 
 
 def _streaming(run: Run, streamed: Fraction, moved: int, repeats: int, rows: int, numerics: Numerics) -> Fraction:

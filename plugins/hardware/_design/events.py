@@ -10,10 +10,11 @@ clocks, regulators, fans) is most of its power, and counts only where a device f
 from dataclasses import dataclass
 from fractions import Fraction
 
-from harness.api import JsonValue, Ram
+from harness.api import Engine, JsonValue, Ram
 
 from .._devices import Device, Figure
 from .design import Design, Layer
+from .maps import load_words, map_words
 from .numerics import Numerics
 from .traffic import traffic
 
@@ -58,7 +59,8 @@ def events(design: Design, device: Device, numerics: Numerics) -> tuple[Event, .
 
     Assumes:
         a word of the vector for every multiplier, where copies allow it; a sum read and written for every weight of
-        engines that keep sums in memories; padding is multiplied as a weight is. Wires, clocks, control: not counted.
+        engines that keep sums in memories, once a cycle where a memory holds several; feature maps read and written
+        once; padding is multiplied as a weight is. Wires, clocks, control: not counted.
     """
     constants = device.energy
     width = numerics.conditions.operand_bits / _REFERENCE_BITS
@@ -66,7 +68,7 @@ def events(design: Design, device: Device, numerics: Numerics) -> tuple[Event, .
     # Weights are read once for all streams.
     moved = 8 * traffic(design, numerics).read_bytes / streams
     groups = dict(design.shape.sizes).get("groups", 1)
-    on_chip = sum(_ram_bits(layer, groups, streams, numerics) for layer in design.layers)
+    on_chip = sum(_ram_bits(design, layer, groups, numerics) for layer in design.layers)
     found = [
         Event("ram_bits", on_chip, constants.ram_pj_per_bit),
         Event("dram_bits", moved, constants.dram_pj_per_bit),
@@ -96,31 +98,66 @@ def event_energy(design: Design, device: Device, numerics: Numerics, latency_us:
     return {**told, "total_uj": round(sum(event.uj for event in found) + still, 9)}
 
 
-def _ram_bits(layer: Layer, groups: int, streams: int, numerics: Numerics) -> float:
-    """Bits read from and written to memories on chip while a layer runs."""
+def _ram_bits(design: Design, layer: Layer, groups: int, numerics: Numerics) -> float:
+    """Bits read from and written to memories on chip while a layer runs, at all of its positions."""
+    run, streams = layer.run, design.engine.streams
+    reads = float(layer.repeats)
+    if design.engine.whole_layer:
+        # An engine that does not say how often it reads them reads them for every position, as others do.
+        reads = float(layer.product.pixels * streams if run.weight_reads is None else run.weight_reads)
     # Copies of the array share the weights: a word that is read serves all of them.
-    weights = float(layer.run.stored_bits) * layer.repeats / streams
-    each = sum(_accesses(layer, ram, groups, streams) for ram in layer.run.rams) * layer.product.pixels
-    return weights + each + _states(layer, numerics)
+    weights = float(run.stored_bits) * reads / streams
+    each = sum(_accesses(design.engine, layer, ram, groups, reads) for ram in run.rams)
+    return weights + each + _map_bits(design, layer, numerics) + _states(layer, numerics)
 
 
-def _accesses(layer: Layer, ram: Ram, groups: int, streams: int) -> float:
-    """Bits of one kind of memory, but weights, for one position."""
-    run, words = layer.run, float(layer.run.stored_words)
+def _accesses(engine: Engine, layer: Layer, ram: Ram, groups: int, reads: float) -> float:
+    """Bits of one kind of memory, but weights, at all positions of a layer."""
+    run, streams, pixels = layer.run, engine.streams, layer.product.pixels
+    words = float(run.stored_words)
+    # The cycles of an engine that runs whole layers cover all positions; those of others, one.
+    runs = 1 if engine.whole_layer else pixels
+    waiting = sum((run.parts.get(name, Fraction(0)) for name in _WAITING), Fraction(0))
+    turns = ram.count / streams * float(run.issue_cycles - waiting) * runs
+    found = 0.0  # weights are counted as they are stored
     match ram.purpose:
         case "vector":
-            waiting = sum((run.parts.get(name, Fraction(0)) for name in _WAITING), Fraction(0))
             # A word for every multiplier, or as many as there are copies where one serves several.
-            return ram.width * min(ram.count / streams * float(run.issue_cycles - waiting), words)
-        case "accumulators":
-            return 2 * ram.width * words
-        case "fifo":
+            found = ram.width * min(turns, words * pixels)
+        case "lines":
+            found = ram.width * min(turns, words * reads / streams)
+        case "accumulators" if not engine.moves_maps:  # of others they hold outputs, counted as what a layer gives
+            # A word holds the sums of all that a memory takes in one cycle.
+            found = 2 * ram.width * min(turns, words * pixels)
+        case "fifo" if not engine.streams_weights:  # of others they hold weights
             # Every input enters and leaves the FIFOs of the group that it is broadcast in.
-            return 2 * ram.width * ram.count * layer.product.cols / groups / streams
+            found = 2 * ram.width * ram.count * layer.product.cols / groups / streams * pixels
         case "pointers":
-            return ram.width * ram.depth * ram.count / streams
-        case _:  # weights are counted as they are stored
-            return 0.0
+            found = ram.width * ram.depth * ram.count / streams * pixels
+    return found
+
+
+def _map_bits(design: Design, layer: Layer, numerics: Numerics) -> float:
+    """Bits of feature maps and of lines under a convolution's windows, whatever engine runs it.
+
+    Its input is read once, into lines where a window is higher than one; every position takes its new words from there,
+    or from the map. An engine with lines of its own has them counted where it multiplies.
+    """
+    geometry = layer.product.convolution
+    if geometry is None:
+        return 0.0
+    given, taken = map_words(layer.product)
+    if design.engine.moves_maps:  # its vector memory is read as it multiplies; maps enter and leave once
+        return float(given + 2 * taken) * numerics.conditions.activation_bits
+    has_lines = any(ram.purpose == "lines" for ram in layer.run.rams)
+    buffered = has_lines or geometry.window[0] > 1
+    # As many as a copy that sweeps a strip takes in; neighbouring copies share them.
+    entering = 0 if has_lines else load_words(layer.product) * layer.product.pixels
+    on_chip = not design.memory.streams_maps
+    # Read from the map and written to the lines; the output is written.
+    moved = given * buffered * (1 + on_chip) + taken * on_chip
+    moved += entering * (buffered or on_chip)
+    return float(moved) * numerics.conditions.activation_bits
 
 
 def _states(layer: Layer, numerics: Numerics) -> float:

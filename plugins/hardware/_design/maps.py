@@ -72,3 +72,13 @@ def map_words(product: Product) -> tuple[int, int]:
 def map_bits(product: Product, numerics: Numerics) -> int:
     """Bits that cross the chip's border where maps do not fit: the input once, the output once."""
     return sum(map_words(product)) * numerics.conditions.activation_bits
+
+
+def load_words(product: Product, step: int = 1) -> int:
+    """Words that a convolution's window takes in when it moves on by so many positions.
+
+    A step beyond the window's width brings no more than a whole window's words. Lines between the taps of a dilated
+    kernel are not read; every column of it is.
+    """
+    conv = product.convolution
+    return 0 if conv is None else conv.inputs * conv.kernel[0] * min(conv.stride * step, conv.window[1])

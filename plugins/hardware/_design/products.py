@@ -20,7 +20,8 @@ def products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Product
     """The products of a workload, in network order; the same objects for the same workload.
 
     Raises:
-        SpecError: nothing is left to cost, a convolution's output positions are unknown, or a mask is not boolean.
+        SpecError: nothing is left to cost, a convolution's output positions are unknown, layers run at positions of
+            which nobody knows how many a time step has, or a mask is not boolean.
         ShapeError: a mask has another shape than its tensor.
     """
     known = _PRODUCTS.setdefault(workload, {})
@@ -38,11 +39,42 @@ def _products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Produc
         )
     # What a caller measured counts more than what the network was declared with.
     geometry = {**workload.network.convolutions(), **workload.convolutions}
-    return tuple(
-        _product(layer, tuple(tensors), workload, geometry)
-        # Matrices of one layer that give different outputs run one after the other, as in a separable convolution.
-        for (layer, _), tensors in groupby(chosen, key=lambda tensor: (tensor.layer, tensor.rows.size))
-    )
+    # Matrices of one layer that give different outputs run one after the other, as in a separable convolution.
+    groups = [
+        (layer, tuple(tensors))
+        for (layer, _), tensors in groupby(chosen, key=lambda each: (each.layer, each.rows.size))
+    ]
+    found = tuple(_product(layer, tensors, workload, geometry) for layer, tensors in groups)
+    recurrent_layers = [layer for layer, tensors in groups if _is_recurrent(tensors)]
+    return _of_one_step(found, recurrent_layers[0]) if recurrent_layers else found
+
+
+def _is_recurrent(tensors: tuple[Tensor, ...]) -> bool:
+    """Whether a layer runs once per time step: by its role, or a plain one by the matrix of its own outputs."""
+    if _costed_as(tensors[0]) == "lstm":
+        return True
+    return len(tensors) > 1 and any(each.cols is not None and each.cols.label == each.rows.label for each in tensors)
+
+
+def _of_one_step(found: tuple[Product, ...], layer: str) -> tuple[Product, ...]:
+    """Every product once, as in one time step: a recurrent layer is costed for one, so that others must be too.
+
+    Where all matrices that run at several positions of an item run at equally many, those are its time steps.
+
+    Raises:
+        SpecError: how many positions fall on one step cannot be told.
+    """
+    several = {product.layer: product for product in found if product.pixels > 1}
+    counts = sorted({product.pixels for product in several.values()})
+    windows = [name for name, product in several.items() if product.convolution is not None]
+    if len(counts) > 1 or windows:
+        places = [*windows[:1], *(next(n for n, each in several.items() if each.pixels == count) for count in counts)]
+        told = " and ".join(f"{name!r} at {several[name].pixels}" for name in list(dict.fromkeys(places))[:2])
+        raise SpecError(
+            f"hardware models cost one time step of {layer!r}, and {told} positions of an item: how many of them fall "
+            "on a step is not known; cost recurrent layers and the others apart, by `scope` or `roles`"
+        )
+    return tuple(replace(product, pixels=1) if product.pixels > 1 else product for product in found)
 
 
 _VALUED: WeakKeyDictionary[Workload, dict[tuple[object, ...], tuple[Product, ...]]] = WeakKeyDictionary()
@@ -128,7 +160,7 @@ def _product(layer: str, tensors: tuple[Tensor, ...], workload: Workload, geomet
         # Every unit stands in it once for each of its gates.
         units=first.rows.size // first.rows.repeat if _costed_as(first) == "lstm" else None,
         # A recurrent product is costed per time step; a dense one may run at many positions of one item.
-        pixels=1 if _costed_as(first) == "lstm" else pixels,
+        pixels=1 if _is_recurrent(tensors) else pixels,
         convolution=found,
         activation_density=workload.activation_density.get(layer, 1.0),
     )

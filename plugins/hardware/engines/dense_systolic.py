@@ -129,6 +129,8 @@ class DenseSystolic(Engine):
             last_rows=last_rows,
             stored_bits=Fraction(rams[0].width * rams[0].depth),
             stored_words=Fraction(rams[0].width * rams[0].depth, conditions.weight_bits),
+            # Weights that stay in their PEs are loaded once; others pass by for every tile of vectors.
+            weight_reads=Fraction(1 if self.dataflow == "weight_stationary" else tiling.across),
             notes=(
                 f"{self.dataflow.replace('_', '-')}, zeros multiplied; at most {tiling.high} of {shape['array_rows']} "
                 f"rows and {tiling.wide} of {shape['array_cols']} columns of PEs work",

@@ -1,10 +1,23 @@
 """Energy by events: worked by hand, monotone, and with the constants of whoever describes the device."""
 
+from dataclasses import replace
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from harness_plugins.hardware._design.design import design
+from harness_plugins.hardware._design.events import events
+from harness_plugins.hardware._design.numerics import Budget, Numerics
+from harness_plugins.hardware._devices import device
+from harness_plugins.hardware.engines.block import Block
+from harness_plugins.hardware.engines.column_fifo import ColumnFifo
+from harness_plugins.hardware.engines.dense_systolic import DenseSystolic
+from harness_plugins.hardware.engines.mcbbs_systolic import McbbsSystolic
+from harness_plugins.hardware.engines.weight_broadcast import WeightBroadcast
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harness.api import Conditions, Convolution, Part, Product
 from harness.discovery.finding import discover
 
 REGISTRY = discover()
@@ -131,3 +144,141 @@ def test_narrower_numbers_take_less(make, engine):
     wide, narrow = (cost(masked(make), engine, weight_bits=bits, activation_bits=bits) for bits in (16, 8))
 
     assert narrow.event_energy_uj < wide.event_energy_uj
+
+
+# --- convolutions ---------------------------------------------------------------------------------------------------
+
+ENGINES = [row.component for row in REGISTRY.rows if row.kind == "engine" and row.component is not None]
+
+
+def convolution(kernel=(1, 1), inputs=8, rows=8, output=(4, 4), mask=None):
+    """One product per position of an image; padded so that its output is as given."""
+    cols = inputs * kernel[0] * kernel[1]
+    image = tuple(size + each - 1 for size, each in zip(output, kernel, strict=True))
+    kept = rows * cols if mask is None else int(mask.sum())
+    geometry = Convolution(inputs, kernel, 1, output, image=image)
+    part = Part("kernel", rows, cols, mask, kept)
+    return Product("conv", (part,), pixels=output[0] * output[1], convolution=geometry)
+
+
+def counted(engine, product, **options):
+    """The number of every event of one product on an engine of fixed sizes."""
+    shape, numerics = engine.fixed_shape([product], 16), Numerics(conditions=Conditions(bytes_per_cycle=64.0))
+    made = design(engine, shape, [product], engine.simulate, device("stratix10_gx2800"), numerics, Budget())
+    return {event.name: event.count for event in events(made, device("stratix10_gx2800"), numerics)}
+
+
+def layerwise(engine):
+    """The same engine, whose run covers all positions of a layer."""
+
+    class Whole(type(engine)):
+        whole_layer = True
+
+        def simulate(self, product, shape, conditions):
+            run = super().simulate(product, shape, conditions)
+            times = {name: product.pixels if name != "fill_drain" else 1 for name in run.parts}
+            return replace(run, parts={name: Fraction(each) * times[name] for name, each in run.parts.items()})
+
+    Whole.__name__ = type(engine).__name__
+    return Whole(**engine.parameters())
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
+@pytest.mark.parametrize(
+    "engine",
+    [cls for cls in ENGINES if not cls.whole_layer],
+    ids=lambda cls: cls.name,
+)
+def test_energy_does_not_depend_on_whether_a_run_covers_a_position_or_a_layer(engine, kernel):
+    made = engine(block=(2, 2)) if engine is Block else engine()
+    # Two of four kept, with whole rows and columns left out, or in turns: something for everybody.
+    whole, turns = (np.zeros((8, 8 * kernel[0] * kernel[1]), bool) for _ in range(2))
+    whole[:4, ::2] = turns[::2, ::2] = turns[1::2, 1::2] = True
+    ran = 0
+    for mask in (None, whole, turns):
+        product = convolution(kernel, mask=mask)
+        if made.refusal(product) is None:
+            ran += 1
+            assert counted(layerwise(made), product) == pytest.approx(counted(made, product))
+    assert ran
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda cls: cls.name)
+def test_a_dense_convolution_takes_a_multiplication_per_weight_and_position_on_every_engine(engine):
+    made = engine(block=(2, 2)) if engine is Block else engine()
+    product = convolution(inputs=64, rows=64, output=(4, 8))
+
+    if made.refusal(product) is not None or made.unrolled:
+        pytest.skip("it runs no dense product, or has no multipliers")
+
+    assert counted(made, product)["macs"] == 64 * 64 * 32
+
+
+@given(
+    kernel=st.sampled_from([(1, 1), (3, 3), (1, 3)]),
+    density=st.floats(0.1, 0.9),
+    high=st.integers(1, 5),
+    wide=st.integers(1, 6),
+)
+@settings(deadline=None, max_examples=20)
+def test_twice_as_many_lines_of_output_take_twice_the_multiplications_wherever_layers_run_whole(
+    kernel, density, high, wide
+):
+    mask = np.random.default_rng(0).random((8, 8 * kernel[0] * kernel[1])) < density
+    for engine in (DenseSystolic(array_rows=4, array_cols=4), WeightBroadcast(filters=2, splits=2, pixels=2)):
+        once, twice = (counted(engine, convolution(kernel, output=(n, wide), mask=mask)) for n in (high, 2 * high))
+
+        assert twice["macs"] == 2 * once["macs"]
+        assert once["macs"] >= mask.sum() * high * wide
+        assert once["ram_bits"] < twice["ram_bits"] <= 2 * once["ram_bits"] + 1e-9 + 16 * 8 * wide * 9 * high
+
+
+def test_a_systolic_convolution_worked_by_hand():
+    product = convolution(inputs=4, rows=4, output=(2, 4))
+    found = {
+        flow: counted(DenseSystolic(array_rows=4, array_cols=4, dataflow=flow), product)
+        for flow in ("output_stationary", "weight_stationary")
+    }
+
+    # Maps: 4 x 8 words in and out. Weights once for each of two tiles, or once. A word of 4 vectors in each of 2 x 4
+    # cycles and the 6 in which a tile fills; where weights stay, in each of 4 that load them and 8 others, as many sums
+    # of 32 bits read and written.
+    assert found["output_stationary"]["ram_bits"] == 16 * (2 * 32 + 2 * 16 + 4 * (2 * 4 + 6))
+    assert found["weight_stationary"]["ram_bits"] == 16 * (2 * 32 + 16 + 4 * (4 + 8)) + 2 * 4 * 32 * (4 + 8)
+    assert {each["macs"] for each in found.values()} == {16 * 8}
+
+
+def test_lines_and_maps_of_a_convolution_count():
+    one = convolution((1, 1), inputs=4, rows=1, output=(4, 4))
+    high = convolution((3, 3), inputs=4, rows=1, output=(4, 4))
+    engine = REGISTRY.create("engine", {"name": "dense_mvm", "pes": 1, "lanes": 1})
+
+    def beside(product):
+        """Bits beyond those of weights, and of a word of the vector for each of them."""
+        return counted(engine, product)["ram_bits"] - 2 * 16 * product.cols * product.pixels
+
+    # A window of one line reads the map itself; of three lines, the map is read into lines, and every position takes a
+    # column of three words of each of four inputs.
+    assert beside(one) == 16 * (4 * 16 + 16)
+    assert beside(high) == 16 * (2 * 4 * 6 * 6 + 3 * 4 * 16 + 16)
+
+
+def test_maps_that_leave_the_chip_are_read_there():
+    product = convolution((3, 3), inputs=64, rows=64, output=(256, 256))
+    numerics = Numerics(conditions=Conditions(bytes_per_cycle=64.0))
+    engine, chip = REGISTRY.create("engine", {"name": "dense_mvm"}), device("pynq_z2")
+    shape = engine.fixed_shape([product], 16)
+    made = design(engine, shape, [product], engine.simulate, chip, numerics, Budget())
+
+    assert made.memory.streams_maps
+    found = {event.name: event.count for event in events(made, chip, numerics)}
+    assert found["dram_bits"] >= 16 * 64 * (258 * 258 + 256 * 256)
+
+
+def test_fifos_that_hold_streamed_weights_are_no_fifos_of_inputs():
+    product = convolution((3, 3), inputs=64, rows=64, output=(8, 8))
+    found = counted(McbbsSystolic(), product)
+
+    # One PE column of 16 multipliers: 512 bits of inputs a cycle, of every weight 16 and an index of two, and maps.
+    assert found["ram_bits"] <= (512 / 16 + 16 + 2 + 6) * found["macs"]
+    assert counted(ColumnFifo(), product)["macs"] == found["macs"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from harness_plugins.hardware._design.products import dense, left_out, products, recurrent
 
-from harness.api import LSTM, Conv2D, Convolution, HarnessError, Network, Pool2D, ShapeError, SpecError, Workload
+from harness.api import LSTM, Conv2D, Convolution, Dense, HarnessError, Network, Pool2D, ShapeError, SpecError, Workload
 
 ALL = ("lstm", "conv", "dense", "softmax")
 
@@ -160,3 +160,85 @@ def test_the_mask_of_a_product_is_unit_major_with_its_tensors_side_by_side(make)
             expected = np.concatenate([kernel[gate * 3 + unit], recurrent_kernel[gate * 3 + unit]])
             assert (product.mask[4 * unit + gate] == expected).all()
     assert (product.counts(np.array([0, 3])).sum(axis=0) == [kernel.sum(), recurrent_kernel.sum()]).all()
+
+
+# --- recurrent layers beside others ---------------------------------------------------------------------------------
+
+
+def sequence(make, roles=("lstm", "softmax"), **positions):
+    """A language model whose layers were seen at so many positions of an item."""
+    network = make.language_model(8, words=11)
+    tensors = tuple(tensor for tensor in network.tensors() if tensor.role in roles)
+    return Workload(network, tensors, {}, output_pixels=positions)
+
+
+def test_layers_beside_a_recurrent_one_are_costed_for_one_step_as_it_is(make):
+    seen = products(sequence(make, softmax=20), ALL)
+
+    assert [product.pixels for product in seen] == [1, 1, 1]
+    # As the shipped task, whose layers were never sent through a framework.
+    assert [(each.layer, each.nnz) for each in seen] == [
+        (each.layer, each.nnz) for each in products(sequence(make), ALL) if each.pixels == 1
+    ]
+
+
+def test_a_layer_alone_is_costed_at_all_positions_of_an_item(make):
+    (alone,) = products(sequence(make, roles=("softmax",), softmax=20), ALL)
+
+    assert alone.pixels == 20
+
+
+def test_layers_of_which_nobody_knows_how_often_they_run_in_a_step_are_not_added_up(make):
+    network = Network(
+        layers=(
+            Dense(name="patch", inputs=8, units=8, input_label="input"),
+            LSTM(name="lstm", inputs=8, units=8, input_label="patch.units"),
+            Dense(name="out", inputs=8, units=4, input_label="lstm.units", role="softmax"),
+        ),
+        input_shape=(8,),
+    )
+    workload = Workload(network, matrices(network), {}, output_pixels={"patch": 49, "out": 7})
+
+    with pytest.raises(SpecError, match=r"one time step of 'lstm', and 'out' at 7 and 'patch' at 49 positions"):
+        products(workload, ALL)
+    assert [each.pixels for each in products(workload, ("lstm",))] == [1]
+    assert [each.pixels for each in products(workload, ("dense", "softmax"))] == [49, 7]
+
+
+def test_convolutions_over_an_item_are_not_added_to_one_step(make):
+    network = Network(
+        layers=(
+            Conv2D(name="conv", inputs=1, outputs=4, kernel=(3, 3), input_label="input"),
+            LSTM(name="lstm", inputs=4, units=8, input_label="conv.channels"),
+        ),
+        input_shape=(1, 8, 8),
+    )
+    workload = Workload(network, matrices(network), {})
+
+    with pytest.raises(SpecError, match=r"of 'lstm', and 'conv' at 36 positions of an item"):
+        products(workload, ALL)
+
+
+def matrices(network):
+    return tuple(tensor for tensor in network.tensors() if tensor.is_prunable)
+
+
+def test_a_plain_recurrent_layer_is_costed_for_one_step_too(make):
+    """By the matrix of its own outputs: frameworks' plain layers have the role of dense ones."""
+    network = make.language_model(8, words=11, layers=1)
+    tensors = tuple(
+        replace_axes(tensor) if tensor.role == "lstm" else tensor
+        for tensor in network.tensors()
+        if tensor.role in ("lstm", "softmax")
+    )
+    workload = Workload(network, tensors, {}, output_pixels={"lstm_0": 20, "softmax": 20})
+
+    found = products(workload, ALL)
+
+    assert [(each.layer, each.units, each.pixels) for each in found] == [("lstm_0", None, 1), ("softmax", None, 1)]
+
+
+def replace_axes(tensor):
+    """A matrix of an LSTM as that of a layer without gates."""
+    rows = tensor.rows.model_copy(update={"size": tensor.rows.size // 4, "repeat": 1})
+    return tensor.model_copy(update={"role": "dense", "rows": rows})

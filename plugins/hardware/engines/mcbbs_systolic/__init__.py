@@ -183,6 +183,8 @@ class McbbsSystolic(Engine):
             last_rows=product.rows - (-(-product.rows // array.rows) - 1) * array.rows,
             stored_bits=words * (conditions.weight_bits + index_share),
             stored_words=words,
+            # All PE columns share what a PE row reads: once for every position of a column.
+            weight_reads=Fraction(sum(tile.count * tile.width * tile.height for tile in found.tiles)),
             busy=_busy(found, array, product.rows),
             notes=_notes(found, delivered),
         )

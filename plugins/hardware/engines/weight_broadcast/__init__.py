@@ -137,6 +137,7 @@ class WeightBroadcast(Engine):
             last_rows=product.rows - (-(-product.rows // filters) - 1) * filters,
             stored_bits=Fraction(words * width),
             stored_words=Fraction(words),
+            weight_reads=Fraction(passes),
             busy=None if issue.busy is None else issue.busy * passes,
             notes=(f"{min(splits, found.channels)} splits of at most {found.longest(splits)} input channels",),
         )
