@@ -220,17 +220,18 @@ def test_a_dense_convolution_takes_a_multiplication_per_weight_and_position_on_e
     high=st.integers(1, 5),
     wide=st.integers(1, 6),
 )
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=40)
 def test_twice_as_many_lines_of_output_take_twice_the_multiplications_wherever_layers_run_whole(
     kernel, density, high, wide
 ):
     mask = np.random.default_rng(0).random((8, 8 * kernel[0] * kernel[1])) < density
-    for engine in (DenseSystolic(array_rows=4, array_cols=4), WeightBroadcast(filters=2, splits=2, pixels=2)):
+    for engine in (DenseSystolic(array_rows=4, array_cols=1), WeightBroadcast(filters=2, splits=2, pixels=2)):
         once, twice = (counted(engine, convolution(kernel, output=(n, wide), mask=mask)) for n in (high, 2 * high))
 
         assert twice["macs"] == 2 * once["macs"]
         assert once["macs"] >= mask.sum() * high * wide
-        assert once["ram_bits"] < twice["ram_bits"] <= 2 * once["ram_bits"] + 1e-9 + 16 * 8 * wide * 9 * high
+        # Of the tiles of an array only the first fills beside the others: three words more.
+        assert once["ram_bits"] < twice["ram_bits"] <= 2 * once["ram_bits"] + 3 * 16
 
 
 def test_a_systolic_convolution_worked_by_hand():
