@@ -28,7 +28,18 @@ DEVICES = {
 }
 """Names of devices, by the label of the hardware entry that has them: the first entry's device is the default one."""
 
-LENGTHY = ("layers", "logic", "ram", "memory_system", "limits", "dense", "fixed", "engine_dense")
+LENGTHY = (
+    "layers",
+    "logic",
+    "ram",
+    "memory_system",
+    "limits",
+    "dense",
+    "fixed",
+    "engine_dense",
+    "energy",
+    "energy_events",
+)
 """Details of a cost that no table of the pages has."""
 
 Row = list[str]
@@ -295,7 +306,7 @@ def without_layers(record: Record) -> Record:
     """A record whose costs tell the parts of their cycles, and not those of every layer."""
     costs = {
         name: {what: {key: each for key, each in told.items() if key not in LENGTHY} if what == "details" else told
-               for what, told in cost.items()}
+               for what, told in cost.items() if what != "event_energy_uj"}
         for name, cost in record.hardware.items()
     }  # fmt: skip
     return record.model_copy(update={"hardware": costs})

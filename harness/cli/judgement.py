@@ -147,9 +147,9 @@ def _what_differs(one: "tuple[str, ...]", other: "tuple[str, ...]") -> tuple[str
     both = min(len(one), len(other))
     start = next((place for place in range(both) if one[place] != other[place]), both)
     end = next((place for place in range(both - start) if one[-1 - place] != other[-1 - place]), both - start)
-    # One of them may lie inside the other: then nothing of it is left, and its whole path is its name.
-    cut = [path[start : len(path) - end] for path in (one, other)]
-    return tuple("/".join(cut[place] or path) for place, path in enumerate((one, other)))  # type: ignore[return-value]
+    first, second = ("/".join(path[start : len(path) - end] or path) for path in (one, other))
+    # One of them may lie inside the other: then nothing of it is left, and its whole path may be what the other has.
+    return (first, second) if first != second else ("/".join(one), "/".join(other))
 
 
 def _split(between: str, side: "Side") -> "tuple[str, Side, Side]":

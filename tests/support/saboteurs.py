@@ -186,11 +186,13 @@ class SaboteurBackend(NumpyBackend):
 
 
 @sabotaged(
+    "circuit",
     "cost",
     "designs",
     "group",
     "number_format",
     "reads_weights",
+    "simulated",
     "variants",
     nan={"cost": Cost.model_construct(**{**COST, "latency_us": float("nan")})},
 )

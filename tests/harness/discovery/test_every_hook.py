@@ -17,7 +17,7 @@ from saboteurs import (
 from toy import experiment
 
 from harness.api import PluginContractError
-from harness.discovery.asking import designs_of, variants_of
+from harness.discovery.asking import circuit_of, designs_of, simulated_by, variants_of
 from harness.execution.run import run
 
 PROBLEM = ("network", "recipe", "metric", "fingerprint", "facts", "tensors", "initial_weights", "batches", "value")
@@ -141,13 +141,25 @@ def test_designs_that_are_none_are_refused(how):
         designs_of(SaboteurHardware(fault=f"designs:{how}"), None)
 
 
+@pytest.mark.parametrize("how", HOW)
+def test_circuits_that_are_none_are_refused(how):
+    with pytest.raises(PluginContractError, match=r"hardware saboteur_hardware.*\(saboteurs\.py:\d+\); mend"):
+        circuit_of(SaboteurHardware(fault=f"circuit:{how}"), None, None)
+
+
+@pytest.mark.parametrize("how", [how for how in HOW if how != "none"])
+def test_what_a_bench_found_is_refused_if_it_is_none(how, tmp_path):
+    with pytest.raises(PluginContractError, match=r"hardware saboteur_hardware.*\(saboteurs\.py:\d+\); mend"):
+        simulated_by(SaboteurHardware(fault=f"simulated:{how}"), tmp_path)
+
+
 def test_every_method_of_every_kind_is_tried():
     """A hook that a contract gains later has to be thought of here."""
     from harness.api import Backend, HardwareModel, Pattern, Problem, Score, Session, Strategy, Task
 
     inherited = {"label", "parameters", "identity", "layout", "hyper_parameters"}
     tried = {method.split(".")[-1] for methods in METHODS.values() for method in methods} | inherited
-    tried |= {*COSTING, "designs", "variants", "smoke", "effective_parameters"}
+    tried |= {*COSTING, "circuit", "designs", "simulated", "variants", "smoke", "effective_parameters"}
     # A worker calls these where nothing but its own stage can fail: for scores that solve, and for fixed point.
     tried |= {"set_weights", "operations"}
     classes = {"devices", "checks", "caveat"}  # of a class of hardware models; a backend's are asked in a process

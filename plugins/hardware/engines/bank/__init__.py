@@ -156,6 +156,8 @@ class Bank(Engine):
         # Where counts vary, a word says whether it ends its row and which wave it belongs to.
         flags = 1 + (waves - 1).bit_length() if varies else 0
         width = used * (conditions.weight_bits + index_bits) + flags
+        # An expectation of rows that are all alike may lie a little below what the weights take at the very least.
+        words = max(issue.words, Fraction(product.nnz, used))
         # The next vector is written while this one is read; of a grouped convolution each PE holds all groups' inputs.
         vector_depth = 2 * waves * bank_map.longest * product.groups
         return Run(
@@ -168,8 +170,8 @@ class Bank(Engine):
             last=issue.last,
             # Rows of the last, perhaps incomplete group: the element-wise part waits for these.
             last_rows=product.rows - (-(-product.rows // pes) - 1) * pes,
-            stored_bits=issue.words * width,
-            stored_words=issue.words * used,
+            stored_bits=words * width,
+            stored_words=words * used,
             busy=issue.busy,
             notes=(f"{bank_map.count} banks of at most {bank_map.longest}: {bank_map.why}",),
         )
