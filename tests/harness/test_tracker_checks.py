@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from harness_plugins.trackers.tensorboard import TensorBoard
 from pydantic import PrivateAttr
 from typer.testing import CliRunner
 
@@ -169,7 +168,7 @@ def register_tracker():
     assert "failed  tracker bell, tracker" in failed.output and "expects no answer, got 79.0" in failed.output
 
 
-class TestTensorBoard(TrackerChecks):
+class TestDiary(TrackerChecks):
     """As an author would inherit it."""
 
-    plugin = TensorBoard()
+    plugin = Diary()
