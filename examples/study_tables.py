@@ -1,7 +1,7 @@
 """Makes the tables of the study's two pages from the committed records: `python examples/study_tables.py [--write]`.
 
-docs/study.md is the language model, docs/study_cnn.md the convolutional side. `--take FOLDER` copies the report and the
-records of a run of the convolutional side, without those details of costs that no table has (most of 14 MB).
+docs/study.md is the language model, docs/study_cnn.md the convolutional side. `--take FOLDER NAME` copies the report
+and the records of a large run to docs/results/NAME, without those details of costs that no table has: most of the file.
 
 Each table stands between two marks, `<!-- table: NAME -->` and `<!-- end -->`. Without --write the tables are printed.
 """
@@ -20,13 +20,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "ptb_small"
 CNN_RESULTS = ROOT / "docs" / "results" / "study_cnn"
 REFERENCE = "unstructured"
-DEVICES = {
-    "cycle_simulator": "Arria 10",
-    "cycle_simulator(device=xczu9eg)": "ZU9EG",
-    "cycle_simulator(weight_bits=8, activation_bits=8)": "Arria 10",
-    "cycle_simulator(device=xczu9eg, weight_bits=8, activation_bits=8)": "ZU9EG",
-}
-"""Names of devices, by the label of the hardware entry that has them: the first entry's device is the default one."""
+DEVICES = ("Arria 10", "ZU9EG")
 
 LENGTHY = (
     "layers",
@@ -78,9 +72,16 @@ def perplexity(records: tuple[Record, ...]) -> str:
     return table(header, rows, left=2)
 
 
+def device_of(model: str) -> str | None:
+    """The device of a simulated entry, by its label; the default device stands in none. None for other models."""
+    if not model.startswith("cycle_simulator"):
+        return None
+    return "ZU9EG" if "device=xczu9eg" in model else "Arria 10"
+
+
 def in_fixed_point(record: Record) -> float | None:
     """The test perplexity of the finished model in the numbers of the simulated engines, where it was evaluated."""
-    value = next((found.get("value") for model, found in record.fixed_point.items() if model in DEVICES), None)
+    value = next((found.get("value") for model, found in record.fixed_point.items() if device_of(model)), None)
     return None if value is None else float(str(value))
 
 
@@ -102,11 +103,12 @@ def differences(records: tuple[Record, ...]) -> str:
 
 def fastest(record: Record) -> dict[str, tuple[str, int, float]]:
     """By device: the engine that simulates one step in the fewest cycles and fits, these cycles, and microseconds."""
-    found: dict[str, list[tuple[int, str, float]]] = {device: [] for device in dict.fromkeys(DEVICES.values())}
+    found: dict[str, list[tuple[int, str, float]]] = {device: [] for device in DEVICES}
     for name, cost in record.hardware.items():
         model, _, engine = name.partition("[")
-        if model in DEVICES and cost.get("fits") and cost.get("cycles"):
-            found[DEVICES[model]].append((int(str(cost["cycles"])), engine.rstrip("]"), float(str(cost["latency_us"]))))
+        device = device_of(model)
+        if device and cost.get("fits") and cost.get("cycles"):
+            found[device].append((int(str(cost["cycles"])), engine.rstrip("]"), float(str(cost["latency_us"]))))
     best = {device: min(costs) for device, costs in found.items() if costs}
     return {device: (engine, cycles, latency) for device, (cycles, engine, latency) in best.items()}
 
@@ -116,16 +118,16 @@ def hardware(records: tuple[Record, ...]) -> str:
     rows = []
     for (pattern, strategy, sparsity), seeds in by_cell(records).items():
         costs = fastest(seeds[min(seeds)])
-        shown = [costs.get(device) for device in dict.fromkeys(DEVICES.values())]
+        shown = [costs.get(device) for device in DEVICES]
         told = [[cost[0], f"{cost[1]:,}", f"{cost[2]:.2f}"] if cost else ["none fits", "", ""] for cost in shown]
         rows.append([pattern, strategy, f"{sparsity:.0%}", *(text for each in told for text in each)])
-    columns = [f"{device}: {what}" for device in dict.fromkeys(DEVICES.values()) for what in ("engine", "cycles", "µs")]
+    columns = [f"{device}: {what}" for device in DEVICES for what in ("engine", "cycles", "µs")]
     return table(["pattern", "strategy", "sparsity", *columns], rows, left=2)
 
 
 def front(records: tuple[Record, ...]) -> str:
     """What no other row beats in both test perplexity and latency, by device; perplexity is the mean over seeds."""
-    points: dict[str, list[tuple[float, float, Row]]] = {device: [] for device in dict.fromkeys(DEVICES.values())}
+    points: dict[str, list[tuple[float, float, Row]]] = {device: [] for device in DEVICES}
     for (pattern, strategy, sparsity), seeds in by_cell(records).items():
         value = mean(record.value for record in seeds.values() if record.value is not None)
         for device, (engine, _, latency) in fastest(seeds[min(seeds)]).items():
@@ -235,10 +237,10 @@ def cnn_hardware(records: tuple[Record, ...]) -> str:
             if strategy.startswith("lr_rewinding"):
                 continue  # it prunes the same dense model as fine-tuning does, by the same scores
             costs = fastest(seeds[min(seeds)])
-            shown = [costs.get(device) for device in dict.fromkeys(DEVICES.values())]
+            shown = [costs.get(device) for device in DEVICES]
             told = [[cost[0], f"{cost[1]:,}", f"{cost[2]:.2f}"] if cost else ["none fits", "", ""] for cost in shown]
             rows.append([network, pattern, strategy, f"{sparsity:.0%}", *(text for each in told for text in each)])
-    columns = [f"{device}: {what}" for device in dict.fromkeys(DEVICES.values()) for what in ("engine", "cycles", "µs")]
+    columns = [f"{device}: {what}" for device in DEVICES for what in ("engine", "cycles", "µs")]
     return table(["network", "pattern", "strategy", "sparsity", *columns], rows, left=3)
 
 
@@ -246,7 +248,7 @@ def cnn_front(records: tuple[Record, ...]) -> str:
     """What no other row beats in both accuracy (8 bits, mean over seeds) and latency, by network and device."""
     rows = []
     for network, cells in networks(records).items():
-        for device in dict.fromkeys(DEVICES.values()):
+        for device in DEVICES:
             points = []
             for (pattern, strategy, sparsity), seeds in cells.items():
                 value, cost = both_numbers(seeds)[1], fastest(seeds[min(seeds)]).get(device)
@@ -303,28 +305,36 @@ def filled(page: str, tables: dict[str, str]) -> str:
 
 
 def without_layers(record: Record) -> Record:
-    """A record whose costs tell the parts of their cycles, and not those of every layer."""
-    costs = {
-        name: {what: {key: each for key, each in told.items() if key not in LENGTHY} if what == "details" else told
-               for what, told in cost.items() if what != "event_energy_uj"}
-        for name, cost in record.hardware.items()
-    }  # fmt: skip
+    """A record whose costs tell the parts of their cycles, and not those of every layer, nor energy."""
+    costs = {}
+    for name, cost in record.hardware.items():
+        costs[name] = {what: told for what, told in cost.items() if what != "event_energy_uj"}
+        details = cost.get("details")
+        if isinstance(details, dict):
+            costs[name]["details"] = {what: told for what, told in details.items() if what not in LENGTHY}
     return record.model_copy(update={"hardware": costs})
 
 
-def take(folder: Path) -> None:
-    """Copy what a run of the convolutional side came to."""
-    CNN_RESULTS.mkdir(exist_ok=True)
-    write(CNN_RESULTS / "records.json", [without_layers(record) for record in read(folder / "records.json")])
-    (CNN_RESULTS / "report.md").write_bytes((folder / "report.md").read_bytes())
+def take(folder: Path, name: str) -> None:
+    """Copy what a large run came to."""
+    place = ROOT / "docs" / "results" / name
+    place.mkdir(exist_ok=True)
+    write(place / "records.json", [without_layers(record) for record in read(folder / "records.json")])
+    (place / "report.md").write_bytes((folder / "report.md").read_bytes())
 
 
-if __name__ == "__main__":
-    if "--take" in sys.argv:
-        take(Path(sys.argv[sys.argv.index("--take") + 1]))
+def main(arguments: list[str]) -> None:
+    """What the command line asks for."""
+    if arguments[:1] == ["--take"]:
+        take(Path(arguments[1]), arguments[2])
+        return
     for path, tables in PAGES.items():
-        if "--write" in sys.argv:
+        if "--write" in arguments:
             path.write_text(filled(path.read_text(), tables()))
         else:
             for name, text in tables().items():
                 print(f"{path.name}: {name}\n\n{text}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
