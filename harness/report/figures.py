@@ -5,7 +5,7 @@ The colours are those of the page, which colour-blind readers tell apart; marker
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from io import BytesIO
 from textwrap import fill
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import PluginUnavailableError
 from harness.report.charts import Bars, Chart, Panel, Picture, Raster, Series, Style
+from harness.report.formats import UNEVEN
 from harness.report.svg import COLOURS
 
 if TYPE_CHECKING:
@@ -69,7 +70,17 @@ def drawn(charts: Sequence[Chart], form: FigureForm, style: FigureStyle = "thesi
         # From the library's own defaults: a user's matplotlibrc would change our bytes.
         mpl.rcdefaults()
         mpl.rcParams.update(_OURS | _SETTINGS[style])
-        figure = Figure(figsize=(wide * across, high * down + 0.4), layout="constrained")
+        entries = list(dict.fromkeys(entry for chart in charts for entry in _entries(chart)))
+        handles = [_handle(*entry) for entry in entries] + _marks(panel for _, panel in panels)
+        letter = _SETTINGS[style]["font.size"] / 72  # inches
+        # A column is as wide as its longest name, about; what stands outside the figure is cut off.
+        fit = int(
+            wide * across / ((0.6 * max((len(str(each.get_label())) for each in handles), default=0) + 5) * letter)
+        )
+        columns = max(1, min(len(handles), fit))
+        # Panels keep their height, however many rows the legend needs.
+        legend = 1.7 * letter * -(-len(handles) // columns)
+        figure = Figure(figsize=(wide * across, high * down + 0.2 + legend), layout="constrained")
         FigureCanvasAgg(figure)  # draws without a display
         first: dict[str, Axes] = {}
         for number, (chart, panel) in enumerate(panels, start=1):
@@ -77,15 +88,11 @@ def drawn(charts: Sequence[Chart], form: FigureForm, style: FigureStyle = "thesi
             axes = figure.add_subplot(down, across, number, sharey=first.get(chart.name))
             first.setdefault(chart.name, axes)
             _panel(axes, chart, panel, title=chart.title if len(charts) > 1 else "")
+            axes.set_title(_wrapped(axes.get_title("left"), int((wide - 0.5) / (0.66 * letter))))
             if (number - 1) % across and first[chart.name] is not axes:
                 axes.set_ylabel("")  # it stands at the left end of the row
-        entries = list(dict.fromkeys(entry for chart in charts for entry in _entries(chart)))
-        if entries:
-            handles = [_handle(*entry) for entry in entries]
-            # A column is as wide as its longest name, about; what stands outside the figure is cut off.
-            letters = max(len(str(handle.get_label())) for handle in handles)
-            fit = int(72 * wide * across / ((0.6 * letters + 5) * _SETTINGS[style]["font.size"]))
-            figure.legend(handles=handles, loc="outside lower center", ncols=max(1, min(len(handles), fit)))
+        if handles:
+            figure.legend(handles=handles, loc="outside lower center", ncols=columns)
         file = BytesIO()
         figure.savefig(file, format=form, metadata=_METADATA[form])
     return file.getvalue()
@@ -187,6 +194,8 @@ def _require() -> None:
 
 def _panel(axes: Axes, chart: Chart, panel: Panel, *, title: str) -> None:
     is_crowded = sum(len(series.points) for series in panel.series) > _CROWD
+    if chart.dodged and len(panel.series) < 9:
+        axes.margins(x=0.05 + 0.02 * len(panel.series))  # what is moved aside stays within the axes
     for place, series in enumerate(panel.series):
         moved = (place - (len(panel.series) - 1) / 2) * _DODGE if chart.dodged and len(panel.series) < 9 else 0.0
         _series(axes, series, moved, is_crowded=is_crowded)
@@ -211,6 +220,11 @@ def _panel(axes: Axes, chart: Chart, panel: Panel, *, title: str) -> None:
     if chart.is_log_y:
         axes.set_yscale("log")
         _plain_ticks(axes.yaxis)
+
+
+def _wrapped(title: str, letters: int) -> str:
+    """A title in lines that stay above their own panel."""
+    return "\n".join(fill(line, max(letters, 10)) for line in title.splitlines())
 
 
 def _plain_ticks(axis: Any) -> None:
@@ -260,7 +274,8 @@ def _series(axes: Axes, series: Series, moved: float, *, is_crowded: bool) -> No
         axes.update_datalim(reach)
     for point in series.points:
         if point.mark:
-            axes.annotate(point.mark, (point.x, point.y), fontsize="small", xytext=(3, 3), textcoords="offset points")
+            beside = (moved + 3, 3)
+            axes.annotate(point.mark, (point.x, point.y), fontsize="small", xytext=beside, textcoords="offset points")
     axes.autoscale_view()
 
 
@@ -283,6 +298,16 @@ def _entries(chart: Chart) -> list[tuple[Style | None, Style | None, Style | Non
     found += [(None, shape, None) for shape in apart if len(apart) > 1 and shape.name not in named]
     found += [(None, None, series.dash) for series in every if series.dash]
     return list(dict.fromkeys(found))
+
+
+def _marks(panels: Iterable[Panel]) -> list[Any]:
+    """What a sign beside a point means, where one is drawn."""
+    from matplotlib.lines import Line2D
+
+    if not any(point.mark == UNEVEN for panel in panels for point in panel.points):
+        return []
+    words = "kept weights differ, not of one sparsity"
+    return [Line2D([], [], linestyle="none", marker=rf"$\mathsf{{{UNEVEN}}}$", color="0.2", label=words)]
 
 
 def _handle(colour: Style | None, shape: Style | None, dash: Style | None) -> Any:

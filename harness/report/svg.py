@@ -272,7 +272,7 @@ def _panel(chart: Chart, panel: Panel, ys: _Axis) -> Iterator[str]:
     def y(value: float) -> float:
         return _TOP + (1 - ys.at(value)) * high
 
-    yield f'<text x="{_LEFT}" y="14" font-weight="600" fill="currentColor">{escape(panel.title)}</text>'
+    yield f'<text x="{_LEFT}" y="14" font-weight="600" fill="currentColor">{_fitted(panel.title, wide)}</text>'
     yield from _frame(along, ys, panel, (x, y))
     yield (
         f'<text x="{_LEFT + wide / 2:.0f}" y="{_HEIGHT - 8}" text-anchor="middle" fill="currentColor">'
@@ -324,13 +324,18 @@ def _frame(along: _Axis, ys: _Axis, panel: Panel, to: tuple[Callable[[float], fl
     ticks = list(enumerate(panel.names)) if panel.names else [(tick, _short(tick)) for tick in along.ticks]
     room = (_WIDTH - _LEFT - _RIGHT) / max(len(ticks), 1)
     for tick, name in ticks:
-        shown = name if len(name) * _LETTER <= room else f"{name[: max(3, int(room / _LETTER) - 1)]}…"
-        whole = f"<title>{escape(name)}</title>" if shown != name else ""
         yield (
             f'<path d="M{x(tick):.1f} {bottom}v4" stroke="currentColor" opacity=".6"/>'
-            f'<text x="{x(tick):.1f}" y="{bottom + 15}" text-anchor="middle" fill="currentColor">{whole}'
-            f"{escape(shown)}</text>"
+            f'<text x="{x(tick):.1f}" y="{bottom + 15}" text-anchor="middle" fill="currentColor">'
+            f"{_fitted(name, room)}</text>"
         )
+
+
+def _fitted(name: str, room: float) -> str:
+    """A name within so many pixels, for a `text` element; a shortened one is told whole by its tooltip."""
+    if len(name) * _LETTER <= room:
+        return escape(name)
+    return f"<title>{escape(name)}</title>{escape(name[: max(3, int(room / _LETTER) - 1)])}…"
 
 
 def _series(

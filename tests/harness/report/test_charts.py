@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import subprocess
 import sys
 from io import StringIO
@@ -15,6 +16,7 @@ from records_at_random import every_fate, runs
 
 from harness.report import svg
 from harness.report.charts import Chart, Panel, Point, Series, Style
+from harness.report.figures import drawn
 from harness.report.pictures import charts
 from harness.report.pictures.cost import _dominated
 from harness.report.pictures.masks import spy
@@ -229,6 +231,21 @@ def test_figures_are_files_in_every_form_with_their_data_and_the_same_again(tmp_
     rows = list(csv.DictReader(StringIO(one["metric.csv"].decode())))
     means = {row.value.mean for table in tables(every_fate()) for row in table.rows[1:] if row.value}
     assert {float(row["perplexity (test)"]) for row in rows} == means
+
+
+@pytest.mark.parametrize("style", ["thesis", "slides"])
+def test_long_titles_stay_above_their_own_panel_and_marks_are_explained(style):
+    pattern, title = Style(0, "unstructured"), "gradual(begin_epoch=3, end_epoch=10, every=100, schedule=cubic)"
+    points = tuple(Point(x, x, mark="≠" if x == 90 else "") for x in (60.0, 90.0))
+    panels = tuple(Panel(f"{title} {number}", (Series("a", points, pattern, pattern),)) for number in range(3))
+    chart = Chart("metric", "title", "sparsity", "perplexity", panels)
+
+    lines = re.findall(r"<text[^>]*>([^<]+)</text>", drawn([chart], "svg", style).decode())
+    inline = svg.text(chart)
+
+    assert max(map(len, lines)) < len(title) and "kept weights differ, not of one sparsity" in lines
+    assert [line for line in lines if line.startswith("gradual")] and lines.count("≠") > 1
+    assert f"<title>{title} 0</title>" in inline and f">{title} 0</text>" not in inline
 
 
 @given(st.integers(1, 130), st.integers(1, 130), st.integers(0, 9))
