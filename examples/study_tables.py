@@ -1,9 +1,10 @@
-"""Makes the tables of the study's two pages from the committed records: `python examples/study_tables.py [--write]`.
+"""Makes tables and pictures of the study's pages from committed records: `python examples/study_tables.py [--write]`.
 
 docs/study.md is the language model, docs/study_cnn.md the convolutional side. `--take FOLDER NAME` copies the report
 and the records of a large run to docs/results/NAME, without those details of costs that no table has: most of the file.
 
 Each table stands between two marks, `<!-- table: NAME -->` and `<!-- end -->`. Without --write the tables are printed.
+With it the pictures are drawn, too (extra `plots`), each with its numbers beside it as CSV.
 """
 
 import re
@@ -13,14 +14,21 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
+from harness._outputs import write_output
+from harness.report import tabular
+from harness.report.charts import Chart
+from harness.report.figures import drawn
+from harness.report.pictures import charts
+from harness.report.tables import tables as tables_of
 from harness.results.records import Record, read, write
-from harness.results.statistics import Comparison, compare, verdicts
+from harness.results.statistics import Comparison, compare, interaction, standings, verdicts
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "ptb_small"
 CNN_RESULTS = ROOT / "docs" / "results" / "study_cnn"
 REFERENCE = "unstructured"
 DEVICES = ("Arria 10", "ZU9EG")
+PICTURES = ("metric", "difference", "pareto")
 
 LENGTHY = (
     "layers",
@@ -99,6 +107,42 @@ def differences(records: tuple[Record, ...]) -> str:
         within = "one seed: no interval" if half is None else f"± {half:.2f}"
         rows.append([strategy, f"{sparsity:.0%}", f"{found.difference.mean:+.2f}", within, str(found.difference.n)])
     return table(["strategy", "sparsity", "difference", "95 % interval", "seeds"], rows)
+
+
+def strategies(records: tuple[Record, ...]) -> str:
+    """Strategies by test perplexity under one pattern and sparsity; a common letter: not told apart (Holm, paired)."""
+    cells = by_cell(records)
+    names = list(dict.fromkeys(strategy for _, strategy, _ in cells if strategy != "dense"))
+    rows = []
+    for pattern, sparsity in dict.fromkeys((pattern, sparsity) for pattern, _, sparsity in cells if sparsity):
+        found = {name: cells[pattern, name, sparsity] for name in names if (pattern, name, sparsity) in cells}
+        values = {
+            name: {seed: record.value for seed, record in seeds.items() if record.value is not None}
+            for name, seeds in found.items()
+        }
+        placed = standings(values, "lower")
+        shown = [
+            f"{mean(values[name].values()):.2f} {placed[name].letters}" if name in values else "" for name in names
+        ]
+        rows.append([pattern, f"{sparsity:.0%}", *shown, str(min(map(len, values.values())))])
+    return table(["pattern", "sparsity", *names, "seeds"], rows)
+
+
+def depends(records: tuple[Record, ...]) -> str:
+    """Whether the difference of the patterns depends on the strategy, by sparsity: a test of their interaction."""
+    cells = by_cell(records)
+    rows = []
+    for sparsity in sorted({sparsity for *_, sparsity in cells} - {0.0}):
+        values: dict[str, dict[str, dict[int, float]]] = defaultdict(dict)
+        for (pattern, strategy, at), seeds in cells.items():
+            if at == sparsity:
+                values[strategy][pattern] = {seed: record.value or 0.0 for seed, record in seeds.items()}
+        tested = interaction(values)
+        said = ["one seed: no test", "", ""]
+        if tested:
+            said = [f"{tested.f:.2f}", f"{tested.degrees[0]:.2f}, {tested.degrees[1]:.2f}", f"{tested.p:.2f}"]
+        rows.append([f"{sparsity:.0%}", *said, str(tested.n if tested else 1)])
+    return table(["sparsity", "F", "degrees of freedom", "p", "seeds"], rows)
 
 
 def fastest(record: Record) -> dict[str, tuple[str, int, float]]:
@@ -272,6 +316,8 @@ def language_model() -> dict[str, str]:
     return {
         "perplexity": perplexity(grid),
         "differences": differences(grid),
+        "interaction": depends(grid),
+        "strategies": strategies(grid),
         "hardware": hardware(grid),
         "front": front(grid),
         "rates": rates(read(RESULTS / "fine_tuning_rate.json")),
@@ -294,6 +340,19 @@ PAGES: dict[Path, Callable[[], dict[str, str]]] = {
     ROOT / "docs" / "study.md": language_model,
     ROOT / "docs" / "study_cnn.md": convolutional,
 }
+
+
+def pictures(folder: Path) -> list[Chart]:
+    """What is drawn of the records of a folder, each in a file of its name: the pictures that a report has of them."""
+    found = charts(tables_of(read(folder / "records.json")))
+    return [chart for chart in found if chart.name.split("-")[0] in PICTURES]
+
+
+def draw(folder: Path) -> None:
+    """Draw them beside the records, each with its numbers as CSV."""
+    for chart in pictures(folder):
+        write_output(folder / f"{chart.name}.svg", drawn([chart], "svg"))
+        write_output(folder / f"{chart.name}.csv", tabular.lines(chart.data()))
 
 
 def filled(page: str, tables: dict[str, str]) -> str:
@@ -328,6 +387,9 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--take"]:
         take(Path(arguments[1]), arguments[2])
         return
+    if "--write" in arguments:
+        for folder in (RESULTS, CNN_RESULTS):
+            draw(folder)
     for path, tables in PAGES.items():
         if "--write" in arguments:
             path.write_text(filled(path.read_text(), tables()))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.report import tabular
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -28,6 +30,16 @@ def test_every_table_of_a_page_is_made_from_the_records(study, page):
 
     assert study.filled(text, tables) == text
     assert all(f"<!-- table: {name} -->" in text for name in tables)
+
+
+def test_every_picture_shows_what_the_records_say(study):
+    for folder in (study.RESULTS, study.CNN_RESULTS):
+        found = study.pictures(folder)
+
+        assert {chart.name.split("-")[0] for chart in found} == set(study.PICTURES)
+        for chart in found:
+            assert (folder / f"{chart.name}.csv").read_text() == tabular.lines(chart.data())
+            assert (folder / f"{chart.name}.svg").read_text().rstrip().endswith("</svg>")
 
 
 def test_a_changed_number_is_found(study, page):
