@@ -1,5 +1,6 @@
 """What a cost looks like: the best engine in a line, then speeds, loads, resources, layers and storage as tables."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -14,6 +15,9 @@ from harness.report.page import Column, Document, Medium, Section, Shown, missin
 
 _MOST_STORED = 40
 """Matrices whose formats are printed; JSON has all of them."""
+
+_MOST_SHOWN = 220
+"""Signs of a list of names in a note of the first page: three lines of a terminal."""
 
 
 def first_page(report: Report, breakdown: Sequence[str] = ()) -> Document:
@@ -37,9 +41,21 @@ def first_page(report: Report, breakdown: Sequence[str] = ()) -> Document:
             sections.append(_pipelined(piped))
         sections += _breakdowns(rows, breakdown)
         sections += _warnings(rows)
-    told = [f"note: {note}" for note in report.notes]
+    told = [f"note: {_few(note)}" for note in report.notes]
     told.append("clocks, resources, layers, storage: --full; an engine's layers: --breakdown ENGINE; pictures: -o FILE")
     return Document("", (*sections, Section(sentences=tuple(told))))
+
+
+def _few(note: str) -> str:
+    """A note whose list of names is cut where it would fill the screen; `--full` has all of them."""
+    head, sign, rest = note.partition("; ")
+    # A shape such as (2, 768) has a comma as well: names follow letters.
+    names = re.split(r", (?=[^\d ])", head)
+    kept = names
+    while len(", ".join(kept)) > _MOST_SHOWN and len(kept) > 1:
+        kept = kept[:-1]
+    more = len(names) - len(kept)
+    return ", ".join(kept) + (f" and {more} more" if more else "") + sign + rest
 
 
 def _short_speeds(rows: Sequence[Row], model: str) -> Section:

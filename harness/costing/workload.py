@@ -235,7 +235,7 @@ def read_given(
         path: the file.
         layout: how matrices lie where the file does not say.
         banks: equally filled banks per row of every pruned matrix.
-        output_sizes: extents of the outputs of convolutions (height and width), by layer.
+        output_sizes: extents of the outputs of convolutions (height and width), by layer; of a matrix, its positions.
         activation_density: fraction of inputs that are not zero, by layer; the key "" stands for all others.
 
     Raises:

@@ -3,7 +3,7 @@
 import hashlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
@@ -17,8 +17,8 @@ from harness.arrays import Array
 from harness.errors import DataError, SpecError
 from harness.formats.array_files import open_weights
 from harness.formats.onnx_constants import Constant, attribute, evaluated
-from harness.formats.onnx_products import LOOK_UPS, NO_PRODUCTS, PRODUCTS, Operand
-from harness.formats.onnx_shapes import extents_of, geometry_of
+from harness.formats.onnx_products import LOOK_UPS, NO_PRODUCTS, PRODUCTS, Operand, named
+from harness.formats.onnx_shapes import Shapes, geometry_of, shapes_of
 from harness.formats.onnx_tensors import Tensors
 from harness.formats.weight_arrays import WeightArray, kept, tells_values
 
@@ -64,7 +64,7 @@ def read_onnx(path: Path, most: int) -> OnnxWeights:
         raise DataError(f"{path}: expected an ONNX model, got a damaged one ({error}); export it again") from None
     _check_names(path, model)
     whole = _inlined(model)
-    reader = _Reader(onnx, path, most, _opsets(model), extents_of(onnx, whole))
+    reader = _Reader(onnx, path, most, _opsets(model), shapes_of(onnx, whole))
     reader.graph(whole.graph, {}, {}, "")
     return reader.result()
 
@@ -132,12 +132,13 @@ class _Reader:
     path: Path
     most: int
     opsets: tuple[Any, ...]
-    extents: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # by name of what a convolution gives or takes
+    shapes: Shapes = field(default_factory=Shapes)
     entries: dict[str, list[_Entry]] = field(default_factory=dict)  # by source
     constants: dict[str, Constant] = field(default_factory=dict)  # of the file, in its order
     used: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
     unfound: list[str] = field(default_factory=list)
+    unsized: list[str] = field(default_factory=list)  # constants of products at as many positions as nobody knows
     small: set[str] = field(default_factory=set)  # shapes, axes and the like, which nobody takes for weights
 
     def graph(self, graph: Any, known: dict[str, Constant], lost: dict[str, str], place: str) -> None:
@@ -223,14 +224,19 @@ class _Reader:
 
         operands = list(PRODUCTS[node.op_type](node, take))
         for operand in operands:
+            constant = known[names[operand.place]]
             # A transposed convolution runs once for every position of its input.
             at = names[0] if operand.is_transposed else str(next(iter(node.output), ""))
-            extents = self.extents.get(at) if operand.is_kernel else None
-            geometry = None
+            extents = self.shapes.extents(at) if operand.is_kernel else None
+            positions, geometry = None if extents is None else math.prod(extents), None
             if operand.is_kernel and not operand.is_transposed:
-                image = self.extents.get(names[0])
+                image = self.shapes.extents(names[0])
                 geometry = geometry_of(node, operand.array.shape, operand.groups, image, extents)
-            self._add(known[names[operand.place]], operand, place, extents, geometry)
+            elif operand.lstm is None and not operand.layer and not operand.is_kernel:
+                positions = self.shapes.positions(node, operand, known)
+                if positions is None and self.shapes.is_open(node, known):
+                    self.unsized.append(named(constant.source, node))
+            self._add(node, constant, operand, place, positions, geometry)
         self.used |= {known[name].source for name in names if name in known}
         if not operands:
             through = next((lost[name] for name in names if name in lost), None)
@@ -240,13 +246,14 @@ class _Reader:
 
     def _add(
         self,
+        node: Any,
         constant: Constant,
         operand: Operand,
         place: str,
-        extents: tuple[int, ...] | None,
+        positions: int | None,
         geometry: Convolution | None,
     ) -> None:
-        name = (operand.layer or constant.source) + operand.suffix
+        name = (operand.layer or named(constant.source, node)) + operand.suffix
         mask = kept(self.path, name, operand.array)
         self._tell_rounding(name, constant, int(mask.sum()), mask.size)
         array = WeightArray(
@@ -256,8 +263,9 @@ class _Reader:
             lstm=None if operand.lstm is None else (operand.layer, operand.lstm),
             groups=operand.groups,
             is_transposed=operand.is_transposed,
-            positions=None if extents is None else math.prod(extents),
+            positions=positions,
             geometry=geometry,
+            is_product=True,
             values=operand.array if tells_values(operand.array) else None,
         )
         entries = self.entries.setdefault(constant.source, [])
@@ -268,6 +276,9 @@ class _Reader:
         again = next((entry for entry in entries if entry.digest == digest), None)
         if again is not None:
             again.uses += 1
+            both = again.array.positions, positions
+            # As often as one item runs it, where the graph says how often each of the products does.
+            again.array = replace(again.array, positions=None if None in both else sum(both))  # type: ignore[arg-type]
             return
         taken = {entry.array.name for each in self.entries.values() for entry in each}
         while name in taken:
@@ -322,15 +333,26 @@ class _Reader:
         notes = [*self.notes]
         for entry in (entry for entries in self.entries.values() for entry in entries):
             if entry.uses > 1:
-                notes.append(f"{entry.array.name} is used by {entry.uses} products: costed once")
-        return OnnxWeights(tuple(arrays), tuple(skipped), (*notes, *self._unfound()))
+                often = entry.array.positions
+                told = "costed once" if often is None else f"{often} positions in all"
+                notes.append(f"{entry.array.name} is used by {entry.uses} products: {told}")
+        return OnnxWeights(tuple(arrays), tuple(skipped), (*notes, *self._unsized(), *self._unfound()))
+
+    def _unsized(self) -> Iterator[str]:
+        if self.unsized:
+            yield (
+                f"the graph leaves open at how many positions (tokens) these run: {self._few(self.unsized)}; costed "
+                "for one; export with fixed sizes, or give them as output sizes"
+            )
 
     def _unfound(self) -> Iterator[str]:
         if self.unfound:
-            told = ", ".join(self.unfound[:_MOST_TOLD])
-            more = len(self.unfound) - _MOST_TOLD
-            rest = f" and {more} more" if more > 0 else ""
-            yield f"products without weights in the file, left out: {told}{rest}"
+            yield f"products without weights in the file, left out: {self._few(self.unfound)}"
+
+    @staticmethod
+    def _few(names: list[str]) -> str:
+        more = len(names) - _MOST_TOLD
+        return ", ".join(names[:_MOST_TOLD]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_mask(array: Array) -> bool:

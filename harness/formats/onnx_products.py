@@ -1,5 +1,6 @@
 """The operators of ONNX that multiply by weights: where these stand among their inputs, and how they lie."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,7 @@ class Operand:
         groups: of a convolution.
         is_transposed: whether it is of a transposed convolution.
         is_kernel: whether it is of a convolution at all.
+        stack: how many matrices of the constant the node multiplies by, this one among them.
     """
 
     place: int
@@ -42,6 +44,7 @@ class Operand:
     groups: int = 1
     is_transposed: bool = False
     is_kernel: bool = False
+    stack: int = 1
 
 
 Take = Callable[[int], Array | None]
@@ -70,7 +73,7 @@ def _matrices(place: int, array: Array, orientation: Orientation) -> Iterator[Op
     if len(stack) > _MOST_BATCH:
         return
     for index, matrix in enumerate(stack):
-        yield Operand(place, matrix, orientation, f"[{index}]" if len(stack) > 1 else "")
+        yield Operand(place, matrix, orientation, f"[{index}]" if len(stack) > 1 else "", stack=len(stack))
 
 
 def _product(node: Any, take: Take, left: int, right: int, zeros: tuple[int, int] | None = None) -> Iterator[Operand]:
@@ -109,6 +112,9 @@ def _transposed_convolution(node: Any, take: Take) -> Iterator[Operand]:
 def _recurrent(node: Any, take: Take, zeros: tuple[int, int] | None = None) -> Iterator[Operand]:
     """Both matrices of every direction of an LSTM, a GRU or a plain recurrence; quantised ones are stored turned."""
     layer = next((str(name) for name in (node.name, *node.output, "recurrent") if name), "recurrent")
+    if layer.startswith("node_") and (told := _layer(node)):
+        # Numbered still: all layers of a stacked LSTM are calls of one module.
+        layer = f"{told}.{layer.removeprefix('node_')}"
     for place in (1, 2):
         array = take(place)
         if array is None or array.ndim != 3:
@@ -223,6 +229,37 @@ PRODUCTS: Mapping[str, Callable[[Any, Take], Iterator[Operand]]] = {
     "DynamicQuantizeLSTM": lambda node, take: _recurrent(node, take, (9, 11)),
 }
 """By operator: its weights, from a node and a way to its constants."""
+
+_NUMBERED = re.compile(r"(onnx::\w+?_|val_|v_|_v_|t_|const\w*_|arg)?\d+")
+"""What exporters call a constant that they made: turned or folded weights of a layer."""
+
+
+def named(constant: str, node: Any) -> str:
+    """What a product's weights are called: as in the file, or after their layer where an exporter numbered them.
+
+    The layer is told by PyTorch's exporters alone: in the node's name, `/mlp/mlp.0/MatMul`, or in the scopes beside it.
+    """
+    if not _NUMBERED.fullmatch(constant):
+        return constant
+    return _layer(node) or constant
+
+
+def _layer(node: Any) -> str:
+    """The layer that a node is of, as PyTorch names it; empty where nothing tells."""
+    path = [str(part) for part in str(node.name).split("/")[1:-1] if part]
+    for entry in getattr(node, "metadata_props", ()):
+        if entry.key == "pkg.torch.onnx.name_scopes":
+            # "['', 'mlp', 'mlp.0', 'linear_2']": whole names, of the model, its layers and the call itself.
+            scopes = re.findall(r"'([^']*)'", str(entry.value))
+            path = scopes[-2:-1]
+    parts: list[str] = []
+    for part in path:
+        # A container stands in the name of what it holds once more: downsample, downsample.0.
+        if parts and part.startswith(f"{parts[-1]}."):
+            parts.pop()
+        parts.append(part)
+    return ".".join(parts)
+
 
 NO_PRODUCTS = {
     "MultiThreshold", "Thresholding", "RotaryEmbedding", "GroupQueryAttention", "MultiHeadAttention",

@@ -1,32 +1,80 @@
-"""Of which sizes the convolutions of an ONNX model are, as far as its graph says."""
+"""At how many positions the products of an ONNX model run, and of which sizes they are, as far as its graph says."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 from harness.api import Convolution
 from harness.formats.onnx_constants import attribute
+from harness.formats.onnx_products import PRODUCTS, Operand
 
 _MOST_KEPT = 1 << 10
 """Elements of a tensor whose numbers may be a shape; of larger ones only their shapes are handed on."""
 
 
-def extents_of(onnx: ModuleType, model: Any) -> dict[str, tuple[int, ...]]:
-    """The extents of every value with at least three known axes, (batch, channels, *extents), by name.
+@dataclass(frozen=True)
+class Shapes:
+    """The shapes of a graph's values, by name.
 
-    Shapes that the file does not have are inferred by the package, from a copy without the weights.
+    Args:
+        of: extents along every axis; 0 where the graph leaves one open.
+        batch: items that the graph takes at once; 1 where it leaves that open.
+        given: whether it says any shape of what it is given; else nothing of it is expected.
     """
-    # Shape inference takes a second on large models: only convolutions need it.
-    if not any("Conv" in node.op_type for node in model.graph.node):
-        return {}
+
+    of: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    batch: int = 1
+    given: bool = False
+
+    def extents(self, name: str) -> tuple[int, ...] | None:
+        """The extents behind batch and channels of a value (batch, channels, *extents), if all are known."""
+        extents = self.of.get(name, ())[2:]
+        return extents if extents and min(extents) > 0 else None
+
+    def positions(self, node: Any, operand: Operand, constants: Collection[str]) -> int | None:
+        """How often the matrix of a product runs for one item (the tokens of a transformer); None if nobody knows.
+
+        Args:
+            node: of the graph.
+            operand: its matrix.
+            constants: names of values that do not depend on what the graph is given.
+        """
+        rows, cols = operand.array.shape if operand.orientation == "rows_out" else operand.array.T.shape
+        if operand.stack > 1:
+            # What is multiplied may have the stack's axis or not: its result has it in any case.
+            size, each = math.prod(self.of.get(str(next(iter(node.output), "")), ())), rows * operand.stack
+        else:
+            taken = self.taken(node, constants)
+            size, each = math.prod(taken) if taken else 0, cols
+        each *= self.batch
+        return size // each if size and size % each == 0 else None
+
+    def is_open(self, node: Any, constants: Collection[str]) -> bool:
+        """Whether the graph tells sizes and not how often this product runs: a length that is left open."""
+        return self.given and 0 in self.taken(node, constants)[:-1]
+
+    def taken(self, node: Any, constants: Collection[str]) -> tuple[int, ...]:
+        """The shape of what a product multiplies its weights with; empty where that is not known."""
+        return next((self.of.get(str(name), ()) for name in node.input if name and str(name) not in constants), ())
+
+
+def shapes_of(onnx: ModuleType, model: Any) -> Shapes:
+    """The shapes of a model's values. What the file does not have is inferred by the package, without the weights."""
+    # Shape inference takes a second on large models: only products need it.
+    if not any(node.op_type in PRODUCTS for node in model.graph.node):
+        return Shapes()
+    weights = {str(tensor.name) for tensor in model.graph.initializer}
+    given = [_shape(value) for value in model.graph.input if str(value.name) not in weights]
     graph = _without_weights(onnx, model).graph
-    found: dict[str, tuple[int, ...]] = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        extents = tuple(int(dimension.dim_value) for dimension in value.type.tensor_type.shape.dim)[2:]
-        if extents and min(extents) > 0:
-            found[str(value.name)] = extents
-    return found
+    found = {str(value.name): _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
+    first = next((shape[0] for shape in given if shape), None)
+    return Shapes(found, first or 1, first is not None)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(max(0, int(dimension.dim_value)) for dimension in value.type.tensor_type.shape.dim)
 
 
 def geometry_of(
@@ -79,7 +127,22 @@ def _without_weights(onnx: ModuleType, model: Any) -> Any:
             light.graph.initializer.add().CopyFrom(tensor)
         else:
             light.graph.initializer.add(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
+    _one_item(light.graph)
     try:
-        return onnx.shape_inference.infer_shapes(light)
+        # With the values of shapes: a reshape to (tokens of all items, features) computes its sizes in the graph.
+        return onnx.shape_inference.infer_shapes(light, data_prop=True)
     except Exception:  # errors of C++ without a class of their own; sizes can still be given by hand
         return light
+
+
+def _one_item(graph: Any) -> None:
+    """Where the first axis of an input is left open, it is the batch: set to 1. What was named after it is inferred."""
+    weights = {str(tensor.name) for tensor in graph.initializer}
+    for value in graph.input:
+        first = next(iter(value.type.tensor_type.shape.dim), None)
+        if first is not None and first.dim_value < 1 and str(value.name) not in weights:
+            first.dim_value = 1  # in the place of its name, as either is there
+    for value in (*graph.value_info, *graph.output):
+        for dimension in value.type.tensor_type.shape.dim:
+            if dimension.HasField("dim_param"):
+                dimension.ClearField("dim_param")

@@ -355,7 +355,9 @@ class _Layers:
         guessed = found.orientation is None and found.hint is None and self.layout == "auto"
         bare = re.sub(r"[./](weight|kernel|table|mask)(:\d+)?$", "", found.name)
         name = _free(found.name if bare in taken or recurrent else bare, taken)
-        if found.is_lookup or (found.kept.ndim == 2 and _LOOKUP.search(found.name)):
+        # A graph that multiplies by a table knows better than its name.
+        named_table = found.kept.ndim == 2 and not found.is_product and _LOOKUP.search(found.name)
+        if found.is_lookup or named_table:
             return self._lookup(found, name)
         orientation = self._orientations(found)[0]
         mask, values = _oriented(found.kept, orientation), (_values(found, orientation),)
@@ -366,6 +368,8 @@ class _Layers:
         if size is None and found.kept.ndim > 2 and found.positions is None:
             size = self.output_sizes.get("*")
         positions = found.positions if size is None else math.prod(size)
+        if found.kept.ndim == 2 and positions == 1:
+            positions = None
         if positions is None:
             tensors = (_tensor(found.name, name, "dense", mask.shape),)
             return _Made(
@@ -378,7 +382,7 @@ class _Layers:
             kernel = found.kept.shape[2:] if self._orientations(found)[0] == "rows_out" else found.kept.shape[:2]
             inputs = cols // (kernel[0] * kernel[1])
             layer = Conv2D(name=name, inputs=inputs, outputs=rows, kernel=kernel, input_label=f"{name}.inputs")
-        tensor = _tensor(found.name, name, "conv", mask.shape)
+        tensor = _tensor(found.name, name, "conv" if found.kept.ndim > 2 else "dense", mask.shape)
         geometry = _sized(found.geometry, size)
         notes = _grouped(found, mask) if geometry is None else ()
         if found.is_transposed and size is not None:

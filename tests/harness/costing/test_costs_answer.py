@@ -1,7 +1,7 @@
 """The first line of `hardware cost`, and which engine it names."""
 
 from harness.api import Cost
-from harness.costing.cost_tables import _rams, cost_document
+from harness.costing.cost_tables import _rams, cost_document, first_page
 from harness.costing.costs import Report, Row, fastest
 
 
@@ -43,3 +43,14 @@ def test_ram_blocks_of_two_kinds_are_told_apart_and_never_summed():
     text = _rams(two.cost)
 
     assert text == "9 bram_18k + 4 uram"
+
+
+def test_a_long_list_in_a_note_is_cut_on_the_first_page_and_whole_in_full():
+    names = [f"features.{index}.bias (2, {index})" for index in range(40)]
+    note = f"taken as (outputs, inputs): {', '.join(names)}; if they are not, say layout rows_in"
+    made = Report((row("a", 30),), (), notes=(note,))
+    first, full = (document.sections[-1].sentences for document in (first_page(made), cost_document(made)))
+
+    assert first[0].startswith("note: taken as (outputs, inputs): features.0.bias (2, 0), features.1.bias (2, 1)")
+    assert first[0].endswith(" more; if they are not, say layout rows_in") and "features.39" not in first[0]
+    assert full == (f"note: {note}",)

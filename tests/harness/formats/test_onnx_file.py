@@ -577,6 +577,94 @@ def test_a_graph_that_knows_its_sizes_says_how_often_a_kernel_is_used(tmp_path, 
     assert [tensor.role for tensor in found.workload.tensors] == ["conv", "conv"] and found.notes == ()
 
 
+@pytest.mark.parametrize("batch", [1, 4, "batch"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_matrix_runs_at_every_token_that_the_graph_knows(tmp_path, batch, flat):
+    """As exporters write attention: tokens first, or all tokens of all items as rows of one matrix."""
+    nodes = [node("Transpose", ["x"], ["t"], perm=[1, 0, 2]), node("MatMul", ["t", "a"], ["h"])]
+    nodes += [node("Reshape", ["h", "rows"], ["r"]), node("Gemm", ["r", "b"])] if flat else [node("MatMul", ["h", "b"])]
+    arrays = {"a": np.ones((8, 6), np.float32), "b": np.ones((6, 5), np.float32), "rows": np.array([-1, 6])}
+
+    found = sized(tmp_path, nodes, arrays, [batch, 12, 8])
+
+    assert found.workload.output_pixels == {"a": 12, "b": 12}
+    assert [tensor.role for tensor in found.workload.tensors] == ["dense", "dense"] and found.notes == ()
+
+
+@pytest.mark.parametrize("batch", [1, 4, "batch"])
+def test_a_matrix_behind_a_mean_over_all_positions_runs_once(tmp_path, batch):
+    nodes = [
+        node("Conv", ["x", "a"], ["h"]),
+        node("GlobalAveragePool", ["h"], ["m"]),
+        node("Flatten", ["m"], ["f"]),
+        node("Gemm", ["f", "b"]),
+    ]
+    arrays = {"a": np.ones((4, 3, 1, 1), np.float32), "b": np.ones((4, 5), np.float32)}
+
+    found = sized(tmp_path, nodes, arrays, [batch, 3, 8, 12])
+
+    assert found.workload.output_pixels == {"a": 96} and found.notes == ()
+
+
+def test_every_matrix_of_a_stack_runs_at_its_own_positions(tmp_path):
+    each = sized(
+        tmp_path, [node("MatMul", ["x", "w"])], {"w": np.arange(30, dtype=np.float32).reshape(2, 3, 5)}, [1, 2, 7, 3]
+    )
+    shared = sized(
+        tmp_path, [node("MatMul", ["x", "w"])], {"w": np.arange(30, dtype=np.float32).reshape(2, 3, 5)}, [1, 1, 7, 3]
+    )
+
+    assert each.workload.output_pixels == shared.workload.output_pixels == {"w[0]": 7, "w[1]": 7}
+
+
+def test_a_matrix_that_two_products_use_runs_as_often_as_both(tmp_path):
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("MatMul", ["h", "w"])]
+
+    found = sized(tmp_path, nodes, {"w": np.ones((6, 6), np.float32)}, [1, 5, 6])
+
+    assert found.workload.output_pixels == {"w": 10}
+    assert found.notes == ("w is used by 2 products: 10 positions in all",)
+
+
+def test_a_length_that_the_graph_leaves_open_is_told(tmp_path):
+    arrays = {"w": np.ones((8, 6), np.float32)}
+    found = sized(tmp_path, [node("MatMul", ["x", "w"])], arrays, ["batch", "tokens", 8])
+    given = read_weights(tmp_path / "model.onnx", output_sizes={"w": (12,)})
+
+    assert found.workload.output_pixels == {}
+    assert any("leaves open at how many positions (tokens) these run: w" in note for note in found.notes)
+    assert given.workload.output_pixels == {"w": 12} and given.workload.tensors[0].role == "dense"
+
+
+def test_a_word_table_that_is_multiplied_by_too_is_costed(tmp_path):
+    nodes = [node("Gather", ["embed.weight", "x"], ["h"]), node("Gemm", ["h", "embed.weight"], transB=1)]
+
+    found = read(tmp_path, nodes, {"embed.weight": np.ones((9, 4), np.float32)})
+
+    assert [(tensor.role, tensor.shape) for tensor in found.workload.tensors] == [("dense", (9, 4))]
+
+
+@pytest.mark.parametrize(
+    ("constant", "name", "scopes", "layer"),
+    [
+        ("onnx::MatMul_12", "/down/down.0/MatMul", None, "down.0"),
+        ("onnx::MatMul_12", "/net/blocks.1/mlp/fc1/MatMul", None, "net.blocks.1.mlp.fc1"),
+        ("val_2", "node_MatMul_1", "['', 'net', 'net.fc', 'linear_3']", "net.fc"),
+        ("val_2", "node_MatMul_1", "['', 'linear']", "val_2"),
+        ("onnx::MatMul_12", "MatMul_4", None, "onnx::MatMul_12"),
+        ("fc.weight", "/other/MatMul", None, "fc"),
+    ],
+)
+def test_weights_that_an_exporter_numbered_have_the_name_of_their_layer(tmp_path, constant, name, scopes, layer):
+    product = node("MatMul", ["x", constant], name=name)
+    if scopes is not None:
+        product.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=scopes)
+
+    found = read(tmp_path, [product], {constant: np.ones((4, 3), np.float32)})
+
+    assert [tensor.layer for tensor in found.workload.tensors] == [layer]
+
+
 def test_a_size_that_is_given_goes_before_that_of_the_graph(tmp_path):
     sized(tmp_path, [node("Conv", ["x", "w"])], {"w": KERNEL}, [1, 4, 8, 8])
 
