@@ -177,14 +177,14 @@ def load(experiment: PathLike | Mapping[str, JsonValue], *, plugins: Sequence[Pa
         SpecError: every mistake with its place; nothing was run.
         PluginUnavailableError: a plugin it names is broken.
     """
-    from harness.discovery.finding import discover
+    from harness.discovery.finding import discover_given
     from harness.planning import code_digest
     from harness.spec import load as read
     from harness.spec import loads
 
     # Files of plugins may have been edited since the last call of this process.
     code_digest.forget()
-    registry = discover(files=[Path(file) for file in plugins])
+    registry = discover_given([Path(file) for file in plugins], option="plugins")
     if isinstance(experiment, str | Path):
         return read(Path(experiment), registry)
     # As text: mistakes are told with lines, in a mapping too.

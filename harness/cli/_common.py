@@ -184,10 +184,10 @@ def load_experiment(
         SpecError: the file or the filter is wrong.
         EmptySelectionError: the filter leaves no cell.
     """
-    from harness.discovery.finding import discover
+    from harness.discovery.finding import discover_given
     from harness.spec import load
 
-    experiment = load(spec, discover(files=plugins or ()))
+    experiment = load(spec, discover_given(plugins or ()))
     if only is not None:
         experiment = experiment.select(only)
     return experiment.smoke() if smoke else experiment

@@ -99,10 +99,10 @@ def emit(
     The shape is the one that `hardware cost` finds for this layer alone.
     """
     from harness.costing import emission
-    from harness.discovery.finding import discover
+    from harness.discovery.finding import discover_given
 
     emission.check_folder(output)
-    registry = discover(files=plugin or ())
+    registry = discover_given(plugin or ())
     parameters = parameters_of(
         settings, device=device, multipliers=multipliers, weight_bits=weight_bits, activation_bits=act_bits,
         accumulator_bits=acc_bits,

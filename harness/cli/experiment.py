@@ -422,9 +422,9 @@ def schema(
     """Print the JSON Schema of experiment files, the parameters of every installed plugin included (for editors)."""
     import json
 
-    from harness.discovery.finding import discover
+    from harness.discovery.finding import discover_given
     from harness.results.records import schema as records_schema
     from harness.spec import schema as spec_schema
 
-    found = records_schema() if records else spec_schema(discover(files=plugin or ()))
+    found = records_schema() if records else spec_schema(discover_given(plugin or ()))
     give(json.dumps(found, indent=2, ensure_ascii=False), output)

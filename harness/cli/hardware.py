@@ -143,9 +143,9 @@ SetOption = Annotated[
 def list_hardware(plugin: PluginOption = None, as_json: JsonOption = False) -> None:
     """List engines and devices, every figure with its origin."""
     from harness.costing.costs import device_rows, engine_rows
-    from harness.discovery.finding import discover
+    from harness.discovery.finding import discover_given
 
-    registry = discover(files=plugin or ())
+    registry = discover_given(plugin or ())
     engines, devices = engine_rows(registry), device_rows(registry)
     if as_json:
         print_json({"engines": engines, "devices": devices})
@@ -219,7 +219,7 @@ def cost(
 ) -> int:
     """Cost masks, weights or a description of layers on every engine that can run them."""
     from harness.costing import costs
-    from harness.discovery.finding import discover
+    from harness.discovery.finding import discover_given
 
     if output:
         from harness.costing import pictures
@@ -232,7 +232,7 @@ def cost(
         accumulator_bits=acc_bits, clock_mhz=clock, bandwidth_gbytes_per_s=bandwidth, inputs=inputs,
         pipelined=pipelined or None,
     )  # fmt: skip
-    registry = discover(files=plugin or ())
+    registry = discover_given(plugin or ())
     request = request_of(registry.names("hardware"), model, engine, parameters)
     with _Progress() as progress:
         report = costs.report(registry, given.workload, request, costs.Load(batch, steps), given.told(), progress.told)
@@ -348,7 +348,7 @@ def sweep(
 ) -> int:
     """Vary budget, FIFO depth and clock; print the designs that no other beats."""
     from harness.costing import sweep as designs
-    from harness.discovery.finding import discover
+    from harness.discovery.finding import discover_given
 
     grid = designs.Grid(
         designs.whole_numbers(multipliers, "--multipliers"),
@@ -363,7 +363,7 @@ def sweep(
         settings, device=device, weight_bits=weight_bits, activation_bits=act_bits, accumulator_bits=acc_bits,
         bandwidth_gbytes_per_s=bandwidth, inputs=inputs,
     )  # fmt: skip
-    registry = discover(files=plugin or ())
+    registry = discover_given(plugin or ())
     request = request_of(registry.names("hardware"), model, engine, parameters)
     with stderr().status("costing designs"):  # shown in a terminal only
         points = designs.sweep(registry, given.workload, request, grid)
@@ -393,9 +393,9 @@ def validate(
 ) -> int:
     """Hold the models to published accelerators, simulated hardware and each other; exit 6 if a gate fails."""
     from harness.costing import checks as checking
-    from harness.discovery.finding import discover
+    from harness.discovery.finding import discover_given
 
-    registry = discover(files=plugin or ())
+    registry = discover_given(plugin or ())
     with stderr().status("running the rules; simulators build the Verilog once, which takes minutes"):  # in a terminal
         checks = checking.all_checks(registry, targets)
     counts, caveats = checking.summary(checks), checking.caveats(registry)

@@ -26,6 +26,7 @@ from harness.api import (
     ReportColumn,
     Schedule,
     Score,
+    SpecError,
     Strategy,
     StudyCheck,
     Task,
@@ -34,6 +35,7 @@ from harness.api import (
 from harness.discovery import hookspecs
 from harness.discovery.asking import named, why_unavailable
 from harness.discovery.distributions import GROUP
+from harness.discovery.guard import place_in_file
 from harness.discovery.registry import KINDS, PLURALS, PluginRow, Registry, did_you_mean
 from harness.user_files import checked, folder_of, import_file, package_of
 
@@ -64,6 +66,26 @@ def discover(found: Iterable[EntryPoint] | None = None, files: Iterable[Path] = 
     """
     entries = tuple(entry_points(group=GROUP) if found is None else found)
     return _Discovery().run(entries, tuple(dict.fromkeys(checked(file) for file in files)))
+
+
+def discover_given(
+    files: Iterable[Path], found: Iterable[EntryPoint] | None = None, *, option: str = "--plugin"
+) -> Registry:
+    """As `discover`, with files that somebody names because they are to be used: one that cannot be is refused.
+
+    Args:
+        files: Python files of the user's.
+        found: as for `discover`.
+        option: what names them, for the sentence.
+
+    Raises:
+        SpecError: a file is not there, or what it offers cannot be used; every such thing is told.
+    """
+    registry = discover(found, files)
+    faults = [f"{option}: {fault}" for file in registry.files for fault in registry.faults(file)]
+    if faults:
+        raise SpecError("\n".join(faults))
+    return registry
 
 
 @dataclass(frozen=True)
@@ -180,7 +202,7 @@ class _Discovery:
                 else origin.update
             )  # fmt: skip
             happened = "exited" if isinstance(error, SystemExit) else "raised"
-            message = f"{happened} at import: {type(error).__name__}: {error}"
+            message = f"{happened} at import: {type(error).__name__}: {error}{place_in_file(error)}"
             self._refuse(origin, message, remedy)
             return None
 

@@ -105,6 +105,14 @@ def _found(frames: Sequence[tuple[str, str, object]], candidates: Sequence[Plugi
     return next((each for each in candidates if _is_of(module, each)), None)
 
 
+def place_in_file(error: BaseException) -> str:
+    """`, in function (file:line)` of the innermost place in a user's own file that an exception came through."""
+    places = (place for module, place, _ in _frames(error.__traceback__) if folder_of(module) is not None)
+    found = next(places, "")
+    # Python calls the code of a module so.
+    return found.replace("<module>", "") if found.startswith("<module>") else f", in {found}" if found else ""
+
+
 def _happened(error: BaseException) -> str:
     return f"exited ({_text.told(error)})" if isinstance(error, SystemExit) else f"raised {_text.told(error)}"
 

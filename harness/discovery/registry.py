@@ -1,6 +1,7 @@
 """The plugins that were found: sound ones by kind and name, broken ones as rows that say what is wrong."""
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -79,6 +80,12 @@ class Registry:
             return self
         assert self.discover is not None, "a registry that was put together by hand finds nothing"
         return self.discover(self.entries, every)
+
+    def faults(self, file: Path) -> list[str]:
+        """What of a file of the user's cannot be used: a sentence each, with the file, the error and what to do."""
+        # A file's row is named by its absolute path; without this, a broken plugin would only be "unknown" later on.
+        broken = (row for row in self.rows if row.state == "broken" and row.module == os.path.abspath(file))
+        return [f"{row.module}: {row.error}; {row.remedy}" for row in broken]
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """The names of all sound plugins of a kind, sorted; one of several distributions comes as `owner/name`."""

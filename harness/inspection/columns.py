@@ -5,6 +5,7 @@ from pathlib import Path
 
 from harness.discovery.checks import study_checks
 from harness.discovery.columns import GuardedColumn, report_columns
+from harness.discovery.finding import discover_given
 from harness.inspection.experiments import plugin_files
 from harness.report.checks import noted
 from harness.results.records import Record
@@ -18,7 +19,7 @@ def columns_of(folder: Path, files: Iterable[Path] = ()) -> tuple[GuardedColumn,
         files: given by the user, who means them to be there.
 
     Raises:
-        SpecError: one of `files` is not there, or the run's list of plugin files cannot be read.
+        SpecError: one of `files` is not there or cannot be used, or the run's list of plugin files cannot be read.
     """
     return report_columns(_files(folder, files))
 
@@ -37,4 +38,7 @@ def checked(records: Sequence[Record], folder: Path, files: Iterable[Path] = ())
 
 def _files(folder: Path, files: Iterable[Path]) -> list[Path]:
     # A file that has gone since takes its columns with it; the run's own numbers are in the records.
-    return [*(file for file in plugin_files(folder) or () if file.is_file()), *files]
+    given = list(files)
+    if given:  # of theirs alone: what is installed is broken for every report alike, and listed by `harness plugins`
+        discover_given(given, ())
+    return [*(file for file in plugin_files(folder) or () if file.is_file()), *given]

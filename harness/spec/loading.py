@@ -1,7 +1,6 @@
 """From an experiment file to an experiment: the matrix becomes cells, and every mistake is told at once."""
 
 import itertools
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,11 +123,8 @@ def _with_plugins(registry: Registry, raw: Mapping[str, JsonValue], problems: Pr
         except SpecError as error:
             problems.add(where, str(error))
             continue
-        for row in registry.rows:
-            # A file's row is named by its absolute path; without this, a broken plugin would only be "unknown" further
-            # down.
-            if row.state == "broken" and row.module == os.path.abspath(file):
-                problems.add(where, f"{row.module}: {row.error}; {row.remedy}")
+        for fault in registry.faults(file):
+            problems.add(where, fault)
     return registry
 
 

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,21 +98,25 @@ def check_size(path: Path) -> None:
         OSError: it cannot be read.
         ValueError: its header is too large, unreadable, or tells another size.
     """
-    handle = open_at_once(path)
-    with os.fdopen(handle, "rb") as file:
-        size = plain_size(handle)
-        # The first eight bytes of a safetensors file are the length of its header.
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
-            raise ValueError(f"its header has {length} bytes, the file {size}")
-        try:
-            header = json.loads(file.read(length))
-            # Offsets count from the end of the header.
-            end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-            raise ValueError("its header cannot be read") from None
-        if end != size - 8 - length:
-            raise ValueError(f"its header tells of {end} bytes, {size - 8 - length} follow")
+    with os.fdopen(open_at_once(path), "rb") as file:
+        check_open(file)
+
+
+def check_open(file: BinaryIO) -> None:
+    """As `check_size`, for a file that is open at its beginning."""
+    size = plain_size(file.fileno())
+    # The first eight bytes of a safetensors file are the length of its header.
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(MAX_HEADER_BYTES, size - 8):
+        raise ValueError(f"its header has {length} bytes, the file {size}")
+    try:
+        header = json.loads(file.read(length))
+        # Offsets count from the end of the header.
+        end = max((entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"), default=0)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        raise ValueError("its header cannot be read") from None
+    if end != size - 8 - length:
+        raise ValueError(f"its header tells of {end} bytes, {size - 8 - length} follow")
 
 
 def _flat(state: State) -> dict[str, Array]:

@@ -19,9 +19,13 @@ from harness.api import SpecError, StoreError
 from harness.results import records
 from harness.results.records import Record
 from harness.store import MASKS, STATE, DamagedStageError, StageRecord, Store
+from harness.store.arrays import check_open, check_size
 from harness.store.claims import Claims
 
 RECORDS = "records.json"
+
+MOST_RUN_BYTES = 1 << 30
+"""Of one file of a run: reports, logs, and what says how it stands; records of a large run have some megabytes."""
 
 _CHUNK = 1 << 20
 
@@ -125,7 +129,7 @@ class _Stage:
             if checksum is None or (name == STATE and not os.path.lexists(self._origin(name))):
                 continue
             # Perhaps an interrupted merge brought it; under the same name may also lie the file of a killed attempt.
-            if not _has_checksum(self._path(name), checksum) and not self._fetch(name, checksum) and name == MASKS:
+            if not _is_it(self._path(name), checksum) and not self._fetch(name, checksum) and name == MASKS:
                 return
         # Last, as in a run: from now on the stage exists.
         self._target.write_record(record)
@@ -185,13 +189,23 @@ class _Runs:
             path = target / origin.relative_to(folder)
             # What is there stays: of two runs with one name only the records can be joined.
             if origin.name != RECORDS and not path.exists():
-                self._merged.size_bytes += _fetch(origin, path, self._target)
+                self._copy(origin, path)
         # The target's first: of equal results the one that is there stays.
         joined = join(theirs, ours)
         if joined != list(theirs):
             self._target.inside(target / RECORDS)
             records.write(target / RECORDS, joined)
             self._merged.runs += 1
+
+    def _copy(self, origin: Path, path: Path) -> None:
+        size = origin.stat().st_size
+        if size > MOST_RUN_BYTES:
+            # It is no result: the run comes without it.
+            self._merged.damaged.append(
+                f"{origin} has {size} bytes, more than the {MOST_RUN_BYTES} of any file of a run; left out"
+            )
+        else:
+            self._merged.size_bytes += _fetch(origin, path, self._target)
 
 
 def join(first: Iterable[Record], second: Iterable[Record]) -> list[Record]:
@@ -233,6 +247,8 @@ def _fetch(origin: Path, path: Path, target: Store, checksum: str | None = None)
         os.close(handle)
         raise _DamagedFileError("it is no plain file")
     with os.fdopen(handle, "rb") as file:
+        if checksum is not None:
+            _check(file)
         try:
             if checksum is not None and _is_linked(file, origin, path, target, checksum):
                 return 0
@@ -243,6 +259,17 @@ def _fetch(origin: Path, path: Path, target: Store, checksum: str | None = None)
                 f"merge: {path} cannot be written ({error.strerror}); free some space or name another folder with "
                 "--store, and merge again: what was brought over stays"
             ) from None
+
+
+def _check(file: BufferedReader) -> None:
+    """Refuse a file of arrays whose header tells another size: before gigabytes are read for their checksum."""
+    try:
+        check_open(file)
+    except ValueError as error:
+        raise _DamagedFileError(str(error)) from None
+    except OSError as error:
+        raise _DamagedFileError(error.strerror or str(error)) from None
+    file.seek(0)
 
 
 def _is_linked(file: BufferedReader, origin: Path, path: Path, target: Store, checksum: str) -> bool:
@@ -273,10 +300,12 @@ def _copy(file: BufferedReader, checksum: str | None, copy: BinaryIO) -> None:
         raise _DamagedFileError("it has another checksum")
 
 
-def _has_checksum(path: Path, checksum: str) -> bool:
+def _is_it(path: Path, checksum: str) -> bool:
+    """Whether a file of arrays has a content; one whose header tells another size is not read for it."""
     try:
+        check_size(path)
         return file_sha256(path) == checksum
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 

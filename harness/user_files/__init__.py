@@ -21,12 +21,15 @@ from harness.errors import SpecError
 
 PREFIX = f"{__name__}."
 
+MOST_BYTES = 1 << 24
+"""Of a Python file: more than anybody writes, and less than takes long to read."""
+
 
 def import_file(path: Path) -> ModuleType:
     """The module of a Python file; read again, with all that lies beside it, once one of these files has changed.
 
     Raises:
-        SpecError: there is no such file, or its name is none that a module can have.
+        SpecError: there is no such file, it is far too large, or its name is none that a module can have.
         Exception: whatever the file raises.
     """
     file = checked(path)
@@ -51,6 +54,11 @@ def checked(path: Path) -> Path:
         )
     if not file.is_file():
         raise SpecError(f"expected a Python file, got {path}, which is not there; looked for {file}")
+    size = file.stat().st_size
+    if size > MOST_BYTES:
+        raise SpecError(
+            f"expected a Python file of at most {MOST_BYTES} bytes, got {path} of {size}; name the one that was meant"
+        )
     return file
 
 

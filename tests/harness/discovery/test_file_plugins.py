@@ -1,13 +1,16 @@
 """Plugins that are files beside the experiment: named in it or on the command line, guarded like installed ones."""
 
 import json
+import os
 
 import pytest
 from typer.testing import CliRunner
 
+from harness import scripting
 from harness.api import SpecError, UnknownPluginError
 from harness.cli import app
 from harness.discovery.finding import discover
+from harness.inspection.columns import columns_of
 from harness.inspection.experiments import experiment_of
 from harness.spec import load
 
@@ -94,6 +97,39 @@ def test_a_file_that_is_not_there_is_a_mistake_at_its_line(folder):
 
     with pytest.raises(SpecError, match=r"spec\.yaml:3:\d+ plugins\[0\].*gone\.py, which is not there"):
         load(folder / "spec.yaml", discover())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def half():\n    return 1 / 0\n\nhalf()\n", "ZeroDivisionError: division by zero, in half (lib/mine.py:2)"),
+        ("import numpy\n\nnumpy.nothing\n", "has no attribute 'nothing' (lib/mine.py:3)"),
+        ("def f(:\n", "mine.py, line 1"),
+        ("X = 1", "offers no plugin"),
+    ],
+)
+def test_a_named_file_that_cannot_be_used_is_refused_though_nothing_of_it_is_used(folder, monkeypatch, text, said):
+    (folder / "spec.yaml").write_text(SPEC.replace("plugins: [lib/mine.py]\n", "").replace("mine", "unstructured"))
+    (folder / "lib" / "mine.py").write_text(text)
+    (folder / "layers.yaml").write_text("version: 1\nlayers:\n  - {type: dense, name: a, inputs: 8, outputs: 8}\n")
+    monkeypatch.chdir(folder)
+
+    for command in (["validate", "spec.yaml"], ["hardware", "cost", "layers.yaml"], ["schema"]):
+        done = CliRunner().invoke(app, [*command, "--plugin", "lib/mine.py"])
+
+        assert done.exit_code == 2
+        assert "--plugin: " in done.stderr and "lib/mine.py: " in done.stderr and said in done.stderr
+    with pytest.raises(SpecError, match=r"plugins: .*mine\.py: "):
+        scripting.load("spec.yaml", plugins=["lib/mine.py"])
+    with pytest.raises(SpecError, match=r"mine\.py: "):
+        columns_of(folder, [folder / "lib" / "mine.py"])  # of a report
+
+
+def test_a_file_that_nobody_wrote_is_refused_by_its_size(folder):
+    os.truncate(folder / "lib" / "mine.py", 3 << 30)  # sparse: no room is taken
+
+    with pytest.raises(SpecError, match=r"at most 16777216 bytes, got .*mine\.py of 3221225472"):
+        discover([], [folder / "lib" / "mine.py"])
 
 
 def test_the_commands_take_files(folder):

@@ -12,7 +12,7 @@ from harness.api import Evaluation, SpecError, State, StoreError
 from harness.cli import app
 from harness.results import records
 from harness.results.records import Record
-from harness.store import MASKS, STAGE, STATE, StageRecord, Store
+from harness.store import MASKS, STAGE, STATE, StageRecord, Store, merging
 from harness.store.merging import join, merge
 
 A, B, C = ("ab" + 30 * "0", "cd" + 30 * "0", "ef" + 30 * "0")
@@ -235,6 +235,31 @@ def test_unreadable_records_are_left_out_and_named(tmp_path):
 
     assert "run-1" in merged.damaged[0]
     assert not (tmp_path / "target/runs/run-1").exists()
+
+
+@pytest.mark.parametrize("name", [STATE, MASKS])
+def test_gigabytes_of_nothing_are_left_out_by_their_header_and_not_read(tmp_path, name):
+    one = made(tmp_path / "one", A, B)
+    (one.stage_folder(A) / name).write_bytes(b"")
+    os.truncate(one.stage_folder(A) / name, 3 << 30)  # sparse: no room is taken
+
+    merged = merge([one.folder], tmp_path / "target")
+
+    assert f"{name} of stage {A} is damaged (its header cannot be read)" in merged.damaged[0]
+    assert Store(tmp_path / "target").has_state(B)
+
+
+def test_a_file_of_a_run_beyond_all_reason_is_left_out_and_the_run_comes(tmp_path, monkeypatch):
+    one = made(tmp_path / "one")
+    recorded(one, "run-1", "x")
+    (one.folder / "runs/run-1/report.md").write_text("x" * 11)
+    (one.folder / "runs/run-1/spec.yaml").write_text("x" * 10)
+    monkeypatch.setattr(merging, "MOST_RUN_BYTES", 10)
+
+    merged = merge([one.folder], tmp_path / "target")
+
+    assert "report.md has 11 bytes" in merged.damaged[0] and not merged.is_complete
+    assert {path.name for path in (tmp_path / "target/runs/run-1").iterdir()} == {"records.json", "spec.yaml"}
 
 
 def test_links_in_a_source_are_not_followed(tmp_path):
