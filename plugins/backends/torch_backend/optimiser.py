@@ -112,8 +112,7 @@ class MomentumSGD(Stepper):
         """Set v to momentum * v + scale * g + weight_decay * w, and w to w - rate * v."""
         for name, sparse in gradients.items():
             weight = weights[name]
-            # In place: the gradient is this step's own.
-            change = (sparse.dense() if isinstance(sparse, RowGradient) else sparse).mul_(scale)
+            change = _scaled(sparse, scale)
             if self._rule.weight_decay:
                 change.add_(weight, alpha=self._rule.weight_decay)
             if self._rule.momentum:
@@ -141,7 +140,7 @@ class AdamStepper(Stepper):
         # In Python's doubles: 1 - 0.999^t loses most of its digits in float32 while t is small.
         first_bias, second_bias = 1 - rule.beta1**steps, 1 - rule.beta2**steps
         for name, sparse in gradients.items():
-            gradient = (sparse.dense() if isinstance(sparse, RowGradient) else sparse).mul_(scale)
+            gradient = _scaled(sparse, scale)
             first = self.slots[f"m/{name}"].mul_(rule.beta1).add_(gradient, alpha=1 - rule.beta1)
             second = self.slots[f"v/{name}"].mul_(rule.beta2).addcmul_(gradient, gradient, value=1 - rule.beta2)
             denominator = second.div(second_bias).sqrt_().add_(rule.epsilon)
@@ -149,6 +148,13 @@ class AdamStepper(Stepper):
                 # Before Adam's step and by the rate alone: decoupled, as AdamW's paper has it.
                 weights[name].mul_(1 - rate * decay)
             weights[name].addcdiv_(first, denominator, value=-rate / first_bias)
+
+
+def _scaled(gradient: Gradient, scale: float) -> Tensor:
+    """The whole gradient times a factor, in place: it is this step's own."""
+    whole = gradient.dense() if isinstance(gradient, RowGradient) else gradient
+    # Mostly nothing is clipped, and times 1 would be a pass over the memory for the same bits.
+    return whole if scale == 1.0 else whole.mul_(scale)
 
 
 def stepper(optimiser: Optimiser, weights: dict[str, Tensor]) -> Stepper:

@@ -73,6 +73,7 @@ class OwnSession(TorchSession):
         network = problem.network
         assert isinstance(network, NativeModel)
         self._tensors = {tensor.name: tensor for tensor in network.trained}
+        self._shapes = {name: tensor.shape for name, tensor in self._tensors.items()}
         self._module = self._own.built(settings.seed).to(self._device)
         self._parameters = dict(self._module.named_parameters())
         self._places = {place.tensor: place for place in network.places}
@@ -83,6 +84,7 @@ class OwnSession(TorchSession):
         }
         self._first_buffers = self._buffers()
         self._keep: dict[str, Tensor] = {}
+        self._kept_bits: dict[str, Tensor] = {}
         self._masks: dict[str, Mask] = {}
         self._through = Through(self._weights)  # never begun: a user's optimiser works on the module itself
         if callable(self._own.own.optimiser):
@@ -96,7 +98,9 @@ class OwnSession(TorchSession):
     def _view(self, place: Place, values: Tensor) -> Tensor:
         """A tensor within its parameter, as a matrix."""
         part = values if place.rows is None else values[place.start : place.start + place.rows]
-        return part.reshape(self._tensors[place.tensor].shape)
+        shape = self._shapes[place.tensor]
+        # Mostly it has this shape, and a reshape of every gradient at every step would be felt.
+        return part if part.shape == shape else part.reshape(shape)
 
     def load(self, state: State) -> None:
         """Take over weights, masks, optimiser state and buffers; without buffers they are as they were at first."""
@@ -118,6 +122,9 @@ class OwnSession(TorchSession):
     def set_masks(self, masks: Mapping[str, Mask]) -> None:
         """Replace the masks of these tensors; their masked weights and the state of their optimiser become zero."""
         super().set_masks(masks)
+        for name in masks if self._given is not None else ():
+            # All bits of a kept weight, none of a masked one.
+            self._kept_bits[name] = -self._keep[name].int()
         self._zero_given()
 
     def gradients(self, batches: int, epoch: int) -> dict[str, NDArray[np.float32]]:
@@ -185,15 +192,13 @@ class OwnSession(TorchSession):
             DivergedError: the loss is NaN or infinite; the weights are left as they are then.
             OwnCodeError: the user's code raised.
         """
-        import torch
-
         nats, items, step, updates = 0.0, 0, 0, by_step(epoch)
         self._module.train()
         batches = self._batches_of("train", index)
         for step in range(self._problem.recipe.steps_per_epoch):
             self._update_masks(updates.pop(step, ()), index, masker)
             # By step, so that an epoch that is resumed draws what it would have drawn.
-            torch.manual_seed(self._dropout_seed(index, step, 0))  # of the data's augmentation as well
+            _seed(self._dropout_seed(index, step, 0))  # of the data's augmentation as well
             inputs, targets = next(batches)
             count = self._own.items(targets)
             nats += self._train_own_step(inputs, targets, step, epoch.rate(step)) * count
@@ -251,7 +256,7 @@ class OwnSession(TorchSession):
         loss = self._backward(inputs, targets)
         if not math.isfinite(loss):
             raise DivergedError(step, loss, f"training loss ({self._own.loss_place})")
-        gradients = dict(self._gradients())
+        gradients = self._gradients()
         with torch.no_grad():
             # Masked before the norm: what cannot move must not shrink the step of what can.
             mask_gradients(gradients, self._keep)
@@ -270,32 +275,41 @@ class OwnSession(TorchSession):
             loss = self._own.loss(outputs, targets)
         with theirs(self._own.folder, "the backward pass"):
             loss.backward()
-        return float(loss.detach())
+        return float(loss.item())
 
     def _gradients(self) -> dict[str, Any]:
         """Gradients as views of the parameters' own, zero where the loss does not depend on one."""
         import torch
 
         for parameter in self._parameters.values():
-            if parameter.requires_grad:
-                given = parameter.grad
-                # A convolution may leave its gradient in another layout, of which there is no matrix to view.
-                parameter.grad = (
-                    torch.zeros_like(parameter) if given is None
-                    # Sparse gradients of an embedding as dense ones: masks and norms have one shape then.
-                    else (given.to_dense() if given.is_sparse else given).contiguous()
-                )  # fmt: skip
+            given = parameter.grad
+            if given is None:
+                if parameter.requires_grad:
+                    parameter.grad = torch.zeros_like(parameter)
+            # Sparse gradients of an embedding as dense ones: masks and norms have one shape then.
+            elif given.is_sparse:
+                parameter.grad = given.to_dense().contiguous()
+            # A convolution may leave its gradient in another layout, of which there is no matrix to view.
+            elif not given.is_contiguous():
+                parameter.grad = given.contiguous()
         return {name: self._view(place, self._parameters[place.parameter].grad) for name, place in self._places.items()}
 
     def _zero_given(self) -> None:
         """The state of a user's optimiser, and what it did to masked weights, become zero."""
+        import torch
+
         if self._given is None:
             return
         for name, kept in self._keep.items():
             place = self._places[name]
             for values in (*self._given.like(place.parameter), self._parameters[place.parameter].detach()):
                 # Through views, since a fused parameter holds several tensors.
-                self._view(place, values).masked_fill_(kept == 0, 0.0)
+                held = self._view(place, values)
+                if held.dtype is torch.float32:
+                    # The bits of a fill, which takes thirty times as long; a product would leave negative zeros.
+                    held.view(torch.int32).bitwise_and_(self._kept_bits[name])
+                else:
+                    held.masked_fill_(kept == 0, 0.0)
 
     # --- data, buffers, randomness --------------------------------------------------------------------------------
 
@@ -339,3 +353,16 @@ class OwnSession(TorchSession):
         before = torch.get_rng_state()
         yield
         torch.set_rng_state(before)
+
+
+def _seed(seed: int) -> None:
+    """Seed the generators of the CPU and of the GPUs in use.
+
+    `torch.manual_seed` seeds every kind of accelerator, and for each that is not in use it writes down where it was
+    called from, with the lines of all callers: a twentieth of a small model's step.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # without types in PyTorch
+        torch.cuda.manual_seed_all(seed)

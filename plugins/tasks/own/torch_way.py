@@ -159,7 +159,8 @@ class TorchWay(Way):
         """Some items of a tensor."""
         import torch
 
-        return values[torch.from_numpy(chosen)]
+        # Not by indexing, which takes three times as long for the same copy.
+        return values.index_select(0, torch.from_numpy(chosen).to(values.device))
 
     def together(self, items: list[Any]) -> Any:
         """As PyTorch's own data loader puts items together."""

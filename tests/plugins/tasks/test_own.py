@@ -110,11 +110,11 @@ def zeros():
             state, steps[0] = session.state(), steps[0] + 1
             for name, mask in state.masks.items():
                 arrays = [state.weights[name], *(v for k, v in state.slots.items() if k.partition("/")[2] == name)]
-                bad.extend(name for array in arrays if array[~mask].any())
+                bad.extend(name for array in arrays if bits(array[~mask]))
             for key, value in state.extra.items():
                 name = key.removeprefix("optimiser/").rpartition("/")[0]
                 if name in state.masks and value.size == state.masks[name].size:
-                    bad.extend([key] if value.reshape(state.masks[name].shape)[~state.masks[name]].any() else [])
+                    bad.extend([key] if bits(value.reshape(state.masks[name].shape)[~state.masks[name]]) else [])
 
         session._stepper.step = step
         train(session, epochs(4))
@@ -123,6 +123,32 @@ def zeros():
         kept = [key for key in (*state.slots, *state.extra) if "moment" in key or key.startswith("m/")]
         answers[entry] = [bad, steps[0], live, len(kept)]
     return answers
+
+
+def bits(values):
+    """Whether one is set: that of a negative zero counts."""
+    return any(values.tobytes())
+
+
+@experiment
+def seeds():
+    """What a step costs beside the step: stacks that were written down; and the draws that follow from its seed."""
+    import traceback
+
+    import torch
+    from harness_plugins.backends.torch_backend.own import _seed
+
+    session, inner, stacks = session_of(problem_of("task")), traceback.format_stack, []
+    traceback.format_stack = lambda *given, **named: stacks.append(1) or inner(*given, **named)
+    try:
+        train(session, epochs(1))
+    finally:
+        traceback.format_stack = inner
+    draws = []
+    for seed in (torch.manual_seed, _seed):
+        seed(7 << 31 | 5)
+        draws.append(torch.rand(5).tolist())
+    return {"stacks": len(stacks), "draws": draws}
 
 
 @experiment
@@ -297,13 +323,20 @@ def test_four_epochs_are_two_and_two_with_dropout_and_inside_pruning(found, entr
 
 
 @pytest.mark.parametrize("entry", ["task", "given_optimiser"])
-def test_masked_weights_and_optimiser_state_are_zero_after_every_step(found, entry):
+def test_masked_weights_and_optimiser_state_have_no_bit_set_after_every_step(found, entry):
     bad, steps, live, kept = found["zeros"][entry]
 
     assert bad == []
     assert steps == 4 * 6
     assert live == 14
     assert kept > 10
+
+
+def test_a_step_is_seeded_as_torch_would_and_writes_no_stack_down(found):
+    ours, theirs = found["seeds"]["draws"]
+
+    assert ours == theirs
+    assert found["seeds"]["stacks"] == 0
 
 
 def test_buffers_are_in_the_state_and_begin_anew(found):
