@@ -46,6 +46,7 @@ class Evaluation(Frozen):
         value: the metric over the whole split, where the task's own code computes it in the backend.
         wrapped: sums that did not fit an accumulator, where the model was evaluated in fixed point.
         in_float: layers with trained parameters that were not, where it was: their framework computed them in float32.
+        folded: layer -> the norm whose scale and shift were in its weights and bias, where it was.
     """
 
     nats: float
@@ -55,6 +56,7 @@ class Evaluation(Frozen):
     value: float | None = None
     wrapped: int | None = None
     in_float: tuple[str, ...] = ()
+    folded: dict[str, str] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
     def _only_what_was_counted(
@@ -70,6 +72,8 @@ class Evaluation(Frozen):
             values.pop("wrapped", None)
         if not self.in_float:
             values.pop("in_float", None)
+        if not self.folded:
+            values.pop("folded", None)
         # Else a finished training whose loss overflowed could not be written down, nor read back as what it was.
         if info.mode == "json":  # which has no infinity: as text it comes back as what it was
             for name in ("nats", "value"):
@@ -143,6 +147,9 @@ class Task(Component):
     """A data set with a model and its dense recipe."""
 
     kind: ClassVar[Literal["task"]] = "task"
+    fixed_point_modules: ClassVar[tuple[str, ...]] = ()
+    """Modules of a built-in task's package that only evaluate finished models in fixed point: their code enters the
+    keys of such evaluations, and of no training."""
 
     @abstractmethod
     def load(self, data_dir: Path | None) -> Problem:

@@ -318,6 +318,8 @@ class Collector:
                 each |= {"value": value, "wrapped": test.wrapped if test else None, "stage": key}
                 if test and test.in_float:
                     each["in_float"] = list(test.in_float)
+                if test and test.folded:
+                    each["folded"] = dict(test.folded)
             found[group] = each
         return found
 

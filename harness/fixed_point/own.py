@@ -1,7 +1,8 @@
 """A user's own model in an engine's numbers: each layer with matrices by the arithmetic of `network`, on the host.
 
 What lies between these layers (activations outside of recurrent layers, norms, additions, attention's own products) is
-computed by the user's framework as in any evaluation, in float32: sums leave a layer rounded to it.
+computed by the user's framework as in any evaluation, in float32: sums leave a layer rounded to it. A batch norm that
+alone reads a layer's sums is in the weights and the bias that the layer comes with.
 
 - *Linear layer, convolution*: as in a network. The channels of all groups of a convolution share a step.
 - *LSTM*: as in a network; where its output is projected, that is a product of its own.

@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pydantic import BaseModel
 
 from harness import DISTRIBUTION
-from harness.api import Component, JsonValue, Score
+from harness.api import Component, JsonValue, Score, Task
 from harness.discovery.distributions import file_name
 from harness.planning import code_files, code_text
 from harness.planning.code_imports import syntax
@@ -71,7 +71,8 @@ OWN_FIXED_POINT: Mapping[str, tuple[str, ...]] = {
     "harness.execution.own_fixed": (),
     "harness.execution.worker": ("Worker.evaluate_own",),
 }
-"""The same of a user's own model: its framework calls a layer's arithmetic, which the code of its task says how."""
+"""The same of a user's own model: its framework calls a layer's arithmetic, as modules of its task say
+(`evaluation_of`)."""
 
 _WITH_DATA = ("task", "hardware", "engine")  # the kinds of plugin that may read files beside their modules
 
@@ -159,10 +160,28 @@ def own_fixed_point() -> CodeDigest:
     return _own("own_fixed_point", OWN_FIXED_POINT)
 
 
+@cache
+def evaluation_of(task: type[Task]) -> CodeDigest | None:
+    """The code of a task that only evaluates its finished models in fixed point; None where it has no such modules."""
+    owner = _owner(task)
+    # A third party's modules all count for whatever its task does.
+    if not task.fixed_point_modules or owner[0] != OWN:
+        return None
+    code = code_files.modules_of(code_files.plugin_module(task.__module__), task.fixed_point_modules)
+    return CodeDigest("fixed point of", task.name, owner[0], owner[1], code)
+
+
 def forget() -> None:
     """Read all code again: for a process that lives on while its plugins are edited, such as a notebook's."""
-    files = (code_files.distributions, code_files.third_party, code_files.plugin, code_files.user_file)
-    for function in (component, stages, masks, fixed_point, own_fixed_point, *files, code_text.content, syntax):
+    files = (
+        code_files.distributions,
+        code_files.third_party,
+        code_files.plugin,
+        code_files.modules_of,
+        code_files.user_file,
+    )
+    own = (component, stages, masks, fixed_point, own_fixed_point, evaluation_of)
+    for function in (*own, *files, code_text.content, syntax):
         function.cache_clear()
 
 
@@ -229,5 +248,6 @@ def _code(cls: type) -> str:
     found = code_files.distribution(cls.__module__)
     with_data = getattr(cls, "kind", "") in _WITH_DATA
     if found is not None and found.name == OWN:
-        return code_files.plugin(code_files.plugin_module(cls.__module__), with_data=with_data)
+        without = cls.fixed_point_modules if issubclass(cls, Task) else ()
+        return code_files.plugin(code_files.plugin_module(cls.__module__), with_data=with_data, without=without)
     return code_files.third_party(cls.__module__, with_data=with_data)

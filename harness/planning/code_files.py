@@ -168,12 +168,13 @@ def _file_of(folder: Path, name: str) -> Path | None:
 
 
 @cache
-def plugin(name: str, *, with_data: bool) -> str:
+def plugin(name: str, *, with_data: bool, without: tuple[str, ...] = ()) -> str:
     """A digest of a plugin of the harness: its module or package, and what that imports among the plugins.
 
     Args:
         name: as `plugin_module` gives it.
         with_data: whether data files beside its modules count too.
+        without: modules of the package that do not count.
     """
     start = located(name)
     assert start is not None, "a class was imported from it"
@@ -184,11 +185,21 @@ def plugin(name: str, *, with_data: bool) -> str:
         lambda module, path: (each for each in imported(module, path) if each.partition(".")[0] == top),
     )
     # Digests, not texts: the same neighbour is read once for all plugins that share it.
-    pieces = {module: content(path) for module, path in found.items()}
+    left_out = {f"{name}.{module}" for module in without}
+    pieces = {module: content(path) for module, path in found.items() if module not in left_out}
     if with_data:
         for folder in {path.parent for path in found.values()}:
             pieces |= {f"{folder.name}/{path.name}": content(path) for path in folder.iterdir() if path.suffix in DATA}
     return digest(sorted(pieces.items()))
+
+
+@cache
+def modules_of(package: str, modules: tuple[str, ...]) -> str:
+    """A digest of some modules of a package among the plugins."""
+    found = {module: located(f"{package}.{module}") for module in modules}
+    missing = [module for module, path in found.items() if path is None]
+    assert not missing, f"{package} has no module {missing}"
+    return digest((module, content(path)) for module, path in sorted(found.items()) if path is not None)
 
 
 def _submodules(package: str, start: Path) -> list[str]:

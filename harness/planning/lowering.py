@@ -188,8 +188,8 @@ class Lowering:
         dense = self._dense_stages(start, combination)
         chain = extended(dense, combination.pruned, self.stages)
         test = scoring_stage(chain[-1], self.stages)
-        is_own = isinstance(self._problems[cell.task].network, NativeModel)
-        fixed = tuple(scoring_stage(chain[-1], self.stages, each, is_own=is_own) for each in self._formats)
+        own = type(cell.task) if isinstance(self._problems[cell.task].network, NativeModel) else None
+        fixed = tuple(scoring_stage(chain[-1], self.stages, each, own) for each in self._formats)
         return combination.cell(cell, tuple(chain), test, fixed)
 
     def outlook(self, cell: Cell) -> PlannedCell:

@@ -325,17 +325,18 @@ _TEST = work_digest("test", {})
 
 
 @lru_cache(maxsize=64)
-def _fixed_inputs(number_format: NumberFormat, *, is_own: bool) -> Mapping[str, JsonValue]:
-    code = code_digest.own_fixed_point() if is_own else code_digest.fixed_point()
-    return {"number_format": number_format.model_dump(mode="json"), "code": _code((code,))}
+def _fixed_inputs(number_format: NumberFormat, own: type[Task] | None) -> Mapping[str, JsonValue]:
+    code = [code_digest.fixed_point() if own is None else code_digest.own_fixed_point()]
+    by_task = None if own is None else code_digest.evaluation_of(own)
+    code += [] if by_task is None else [by_task]
+    return {"number_format": number_format.model_dump(mode="json"), "code": _code(code)}
 
 
 def scoring_stage(
     end: Stage,
     known: dict[str, Stage] | None = None,
     number_format: NumberFormat | None = None,
-    *,
-    is_own: bool = False,
+    own: type[Task] | None = None,
 ) -> Stage:
     """The test score of a chain's last stage: a stage of its own, that no other stage starts from.
 
@@ -343,9 +344,9 @@ def scoring_stage(
         end: the stage that is scored.
         known: as for `extended`.
         number_format: the numbers of a hardware entry, for a score in them.
-        is_own: whether the model is a user's own, whose layers alone are computed in them.
+        own: the task of a user's own model, whose layers alone are computed in them.
     """
-    inputs: Mapping[str, JsonValue] = {} if number_format is None else _fixed_inputs(number_format, is_own=is_own)
+    inputs: Mapping[str, JsonValue] = {} if number_format is None else _fixed_inputs(number_format, own)
     key = key_of(work_digest("test", inputs) if inputs else _TEST, end.key)
     if known is None or key not in known:
         index = end.epoch_index + (end.kind == "train")

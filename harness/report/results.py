@@ -228,10 +228,10 @@ def _fixed(label: str, table: Table) -> Column[Row]:
         notes = []
         if found.wrapped:
             notes.append(f"{found.wrapped:,} sums of the test split wrapped around; give more `accumulator_bits`")
+        if found.folded:
+            notes.append(f"batch norm folded into the layer before it: {_few(found.folded)}")
         if found.in_float:
-            few, more = found.in_float[:_FEW_NAMES], len(found.in_float) - _FEW_NAMES
-            names = listed([*few, f"{more} more"] if more > 0 else few)
-            notes.append(f"in float32 between the others: {names}")
+            notes.append(f"in float32 between the others: {_few(found.in_float)}")
         return Noted(text, "; ".join(notes)) if notes else text
 
     def fields(row: Row) -> dict[str, JsonValue]:
@@ -241,10 +241,17 @@ def _fixed(label: str, table: Table) -> Column[Row]:
             f"value as {label}, difference": found.difference,
             f"value as {label}, wrapped": found.wrapped,
             f"value as {label}, in float32": list(found.in_float),
+            f"value as {label}, folded": list(found.folded),
             f"value as {label}, reason": found.reason,
         }
 
     return Column(f"{table.metric}\nas {label}", shown, fields, short=f"as\n{label}")
+
+
+def _few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    few, more = names[:_FEW_NAMES], len(names) - _FEW_NAMES
+    return listed([*few, f"{more} more"] if more > 0 else few)
 
 
 def _count(row: Row) -> Shown:

@@ -65,12 +65,14 @@ class FixedPoint:
         value: the metric; difference: to the same seeds as they were trained.
         wrapped: sums that did not fit the accumulator, over all seeds.
         in_float: layers of a user's own model that its framework computed in float32.
+        folded: its norms that were a part of the layer before them.
     """
 
     value: float | None = None
     difference: float | None = None
     wrapped: int = 0
     in_float: tuple[str, ...] = ()
+    folded: tuple[str, ...] = ()
     reason: str = ""
 
 

@@ -166,10 +166,14 @@ def _fixed_point(done: Sequence[Record], label: str) -> FixedPoint:
         difference=mean_of(None if trained is None else value - trained for value, trained, _ in scored),
         wrapped=sum(int(_number(each.get("wrapped")) or 0) for _, _, each in scored),
         in_float=tuple(dict.fromkeys(str(name) for _, _, each in scored for name in _names(each.get("in_float")))),
+        folded=tuple(dict.fromkeys(str(name) for _, _, each in scored for name in _names(each.get("folded")))),
     )
 
 
 def _names(found: JsonValue) -> list[JsonValue]:
+    """What a list holds, or a mapping."""
+    if isinstance(found, dict):
+        return list(found.values())
     return found if isinstance(found, list) else []
 
 

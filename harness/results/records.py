@@ -157,7 +157,9 @@ class Record(Frozen):
         reason: why there is no value, one sentence.
         hardware: cost by hardware label, or {"reason": ...}.
         fixed_point: the metric in the numbers of a hardware entry, by the label that its engines share: `format` (and
-            its parameters), `value`, `wrapped` (sums that did not fit the accumulator), or `reason`.
+            its parameters), `value`, `wrapped` (sums that did not fit the accumulator), `in_float` (layers of a user's
+            own model that its framework computed) and `folded` (its layers that had a norm in them, with that norm),
+            or `reason`.
         storage: bits of the finished masks with their weights, by the width of a weight in the numbers of a hardware
             entry (32 where none tells it), as text; empty where nobody counted.
         facts: what the task says of its data; versions: of framework and harness.

@@ -31,7 +31,6 @@ from harness.api import (
     Recipe,
     Split,
     Task,
-    batch_rng,
     hookimpl,
 )
 
@@ -53,6 +52,9 @@ class Own(Task):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     name: ClassVar[str] = "own"
+    fixed_point_modules: ClassVar[tuple[str, ...]] = (
+        "evaluated", "folding", "keras_layers", "keras_norms", "torch_layers", "torch_norms",
+    )  # fmt: skip
     entry: str = Field(
         default="my_model.py:task", description="file (from the experiment's folder) and function: `my_model.py:task`"
     )
@@ -107,6 +109,7 @@ class OwnProblem(Problem):
     def __init__(self, task: Own, data_dir: Path | None) -> None:
         self._task, self._data_dir = task, data_dir
         self._opened: Opened | None = None
+        self._folds: dict[str, str] | None = None
 
     def native(self) -> Opened:
         """The user's objects, in this process; imports their framework."""
@@ -210,11 +213,17 @@ class OwnProblem(Problem):
         seed: int,
         items: int | None = None,
     ) -> tuple[Evaluation, tuple[str, ...]]:
-        """The model with its known layers computed by another arithmetic, on the host; what is left is named."""
+        """The model with its known layers computed by another arithmetic, on the host; what is left is named.
+
+        A batch norm that alone reads a layer's sums is a part of that layer.
+        """
+        from . import evaluated
+
         opened = self.native()
+        if self._folds is None:
+            self._folds = evaluated.norms_in_layers(opened, seed)
         buffers = {name.removeprefix(_BUFFER): value for name, value in extra.items() if name.startswith(_BUFFER)}
-        rng = batch_rng(seed, 0)
-        found, done = opened.evaluated_by(arithmetic, weights, buffers, split, rng, seed, items)
+        found, done = evaluated.evaluated_by(opened, arithmetic, weights, buffers, self._folds, split, seed, items)
         layers = dict.fromkeys(tensor.layer for tensor in self.network.trained if tensor.role != "embedding")
         left = [layer for layer in layers if not any(f"{name}.".startswith(f"{layer}.") for name in done)]
         return found, tuple(left)

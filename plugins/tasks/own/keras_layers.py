@@ -1,13 +1,14 @@
 """Layers of a Keras model whose products another arithmetic computes: dense ones, convolutions, recurrent layers.
 
 A layer is known where it is Keras' own; one whose `call` the user wrote computes what that says. Projections of
-attention are `EinsumDense` layers.
+attention are `EinsumDense` layers. A batch norm that alone reads the sums of a dense layer or a convolution is a part
+of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,58 +16,79 @@ from numpy.typing import NDArray
 
 from harness.api import Cell, LayerArithmetic, Recurrence, Window
 
-from . import keras_model
+from . import keras_model, keras_norms
+from .folding import Affine, Computed, Fold
+from .keras_norms import Call
 
 if TYPE_CHECKING:
     from tf_keras import Model as KerasModel
 
     from .keras_model import Held
 
-Call = Callable[..., Any]
-
 
 @contextmanager
-def computed_by(model: KerasModel, arithmetic: LayerArithmetic) -> Iterator[set[str]]:
+def computed_by(
+    model: KerasModel, arithmetic: LayerArithmetic, folds: Mapping[str, str] | None = None
+) -> Iterator[Computed]:
     """Let an arithmetic compute every layer that is known, until the context is left.
 
-    Yields:
-        Names of the layers that it has computed so far.
-    """
-    import tensorflow as tf
+    Args:
+        model: with its final weights and statistics.
+        arithmetic: computes the layers.
+        folds: layer -> the norm that is a part of it, as `norms_in_layers` finds them.
 
-    done: set[str] = set()
-    replaced = []
-    for each in keras_model.held(model):
-        call = _call_of(_Layer(each, arithmetic, done))
-        if call is not None and "call" not in vars(each.layer):
-            object.__setattr__(each.layer, "call", tf.autograph.experimental.do_not_convert(call))
-            replaced.append(each.layer)
-    eagerly = tf.config.functions_run_eagerly()
-    tf.config.run_functions_eagerly(True)  # TensorFlow's own signature
-    try:
+    Yields:
+        What it has computed so far.
+    """
+    layers, done = {each.name: each.layer for each in keras_model.held(model)}, Computed()
+    affine = {
+        layer: found for layer, norm in (folds or {}).items() if (found := keras_norms.affine(layers[norm])) is not None
+    }
+    fold = Fold({layer: norm for layer, norm in (folds or {}).items() if layer in affine}, done)
+
+    def by(each: Held) -> Call | None:
+        layer = _Layer(each, arithmetic, done.layers, affine.get(each.name))
+        call = _call_of(layer)
+        if call is not None:
+            return call if layer.affine is None else keras_norms.watched(layer.name, call, fold)
+        return (
+            keras_norms.passed_on(each, each.layer.call, fold) if affine and keras_norms.is_norm(each.layer) else None
+        )
+
+    with keras_norms.replaced(model, by), keras_norms.uses(fold) if affine else nullcontext():
         yield done
-    finally:
-        tf.config.run_functions_eagerly(eagerly)
-        for layer in replaced:
-            object.__delattr__(layer, "call")
+
+
+def norms_in_layers(model: KerasModel, run: Callable[[], None]) -> dict[str, str]:
+    """Layer -> the batch norm that alone reads its sums.
+
+    Args:
+        model: called once, so that all of its variables are there.
+        run: sends a batch through it in evaluation.
+    """
+    return keras_norms.seen(model, run, _channel_axis)
 
 
 class _Layer:
     """A layer with what computes it."""
 
-    def __init__(self, each: Held, arithmetic: LayerArithmetic, done: set[str]) -> None:
+    def __init__(self, each: Held, arithmetic: LayerArithmetic, done: set[str], affine: Affine | None) -> None:
         self.name, self.inner, self.variables = each.name, each.layer, each.variables
-        self.arithmetic, self.done = arithmetic, done
+        self.arithmetic, self.done, self.affine = arithmetic, done, affine
 
     def bias(self) -> NDArray[np.float32] | None:
         """One number per row; None where the layer has none."""
         bias = self.variables.get("bias")
         return None if bias is None else bias.numpy().reshape(-1)
 
+    def with_norm(self, weights: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any] | None]:
+        """A matrix and the layer's bias, with the norm that is a part of the layer."""
+        return (weights, self.bias()) if self.affine is None else self.affine.folded(weights, self.bias())
+
     def linear(self, values: NDArray[Any], weights: NDArray[Any]) -> NDArray[np.float64]:
         """The product with a matrix, (rows, cols)."""
         self.done.add(self.name)
-        return self.arithmetic.linear(self.name, values, weights, self.bias())
+        return self.arithmetic.linear(self.name, values, *self.with_norm(weights))
 
     def activated(self, values: NDArray[np.float64]) -> Any:
         """What the layer does to its sums."""
@@ -89,12 +111,17 @@ def _call_of(layer: _Layer) -> Call | None:
         return lambda inputs: layer.activated(layer.linear(inputs.numpy(), layer.variables["kernel"].numpy().T))
     if isinstance(inner, layers.EinsumDense) and kind.call is layers.EinsumDense.call:
         return _einsum_call(layer)
-    convolutions = (layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.DepthwiseConv1D, layers.DepthwiseConv2D)
-    for known in (*convolutions, layers.SeparableConv1D, layers.SeparableConv2D):
-        # Transposed convolutions are subclasses whose `call` is another.
-        if isinstance(inner, known) and kind.call is known.call:
-            return lambda inputs: _convolution(layer, inputs.numpy())
+    # Transposed convolutions are subclasses whose `call` is another.
+    if any(isinstance(inner, known) and kind.call is known.call for known in _convolutions()):
+        return lambda inputs: _convolution(layer, inputs.numpy())
     return None
+
+
+def _convolutions() -> tuple[Any, ...]:
+    from tf_keras import layers
+
+    plain = (layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.DepthwiseConv1D, layers.DepthwiseConv2D)
+    return (*plain, layers.SeparableConv1D, layers.SeparableConv2D)
 
 
 def _einsum_call(layer: _Layer) -> Call | None:
@@ -120,6 +147,21 @@ def _einsum_call(layer: _Layer) -> Call | None:
     return call
 
 
+def _channel_axis(inner: Any) -> int | None:
+    """The channels' axis in the sums of a known layer; None where it gives no sums, or is none that is known."""
+    import tf_keras
+
+    layers, kind = tf_keras.layers, type(inner)
+    # A function of the layer's own stands between its sums and what comes after.
+    if getattr(inner, "activation", None) not in (None, tf_keras.activations.linear):
+        return None
+    if isinstance(inner, layers.Dense) and kind.call is layers.Dense.call:
+        return -1
+    if any(isinstance(inner, known) and kind.call is known.call for known in _convolutions()):
+        return -1 if inner.data_format == "channels_last" else 1
+    return None
+
+
 # --- convolutions ---------------------------------------------------------------------------------------------------
 
 
@@ -135,18 +177,20 @@ def _convolution(layer: _Layer, values: NDArray[np.float32]) -> Any:
         is_whole = "pointwise_kernel" not in layer.variables
         window = _window(layer, images.shape[2:], kernel.shape[2:], groups=images.shape[1])
         name = layer.name if is_whole else f"{layer.name}.depthwise"
-        sums = layer.arithmetic.convolution(name, images, matrix, layer.bias() if is_whole else None, window)
+        # The norm of a separable layer belongs to its second product.
+        weights, bias = layer.with_norm(matrix) if is_whole else (matrix, None)
+        sums = layer.arithmetic.convolution(name, images, weights, bias, window)
         if not is_whole:
             pointwise = layer.variables["pointwise_kernel"].numpy()
             taps = tuple(1 for _ in pointwise.shape[:-2])
             by = Window(taps, taps, taps, tuple((0, 0) for _ in taps))
-            weights = pointwise.reshape(pointwise.shape[-2:]).T
-            sums = layer.arithmetic.convolution(f"{layer.name}.pointwise", sums, weights, layer.bias(), by)
+            weights, bias = layer.with_norm(pointwise.reshape(pointwise.shape[-2:]).T)
+            sums = layer.arithmetic.convolution(f"{layer.name}.pointwise", sums, weights, bias, by)
     else:
         kernel = np.moveaxis(layer.variables["kernel"].numpy(), (-1, -2), (0, 1))  # (out, in, *taps)
         window = _window(layer, images.shape[2:], kernel.shape[2:], groups=inner.groups)
-        matrix = kernel.reshape(len(kernel), -1)
-        sums = layer.arithmetic.convolution(layer.name, images, matrix, layer.bias(), window)
+        matrix, bias = layer.with_norm(kernel.reshape(len(kernel), -1))
+        sums = layer.arithmetic.convolution(layer.name, images, matrix, bias, window)
     return layer.activated(np.moveaxis(sums, 1, -1) if is_last else sums)
 
 

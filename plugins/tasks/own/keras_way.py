@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from harness.api import Array, LayerArithmetic, NativeModel, SpecError
 
 from . import keras_layers, keras_model
+from .folding import Computed
 from .way import Way, Wishes
 
 
@@ -129,9 +130,15 @@ class KerasWay(Way):
             if value is not None:
                 variable.assign(value)
 
-    def computed_by(self, model: Any, arithmetic: LayerArithmetic) -> AbstractContextManager[set[str]]:
+    def norms_in_layers(self, model: Any, run: Callable[[], None]) -> dict[str, str]:
+        """Eagerly, with every operation of TensorFlow seen."""
+        return keras_layers.norms_in_layers(model, run)
+
+    def computed_by(
+        self, model: Any, arithmetic: LayerArithmetic, folds: Mapping[str, str]
+    ) -> AbstractContextManager[Computed]:
         """Eagerly, so that layers have values in their hands."""
-        return keras_layers.computed_by(model, arithmetic)
+        return keras_layers.computed_by(model, arithmetic, folds)
 
     def called(self, function: Callable[..., Any], outputs: Any, targets: Any) -> Any:
         """With loops and branches over tensors made those of the graph, as in a `call`."""

@@ -12,15 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.api import (
     SGD,
-    Array,
     Constant,
-    Evaluation,
     JsonValue,
-    LayerArithmetic,
     LearningRate,
     Metric,
     NativeModel,
@@ -171,7 +167,7 @@ class Opened:
             raise SpecError(f"own: `loss` must give one number, got {_kind(loss)}; take the mean over the items")
         with theirs(self.folder, "the metric of the first batch"):
             # One whole round through the user's functions, before anything is trained.
-            self.value(self.sums(self.measured(outputs, targets), _number(loss) * items), items)
+            self.value(self.sums(self.measured(outputs, targets), number(loss) * items), items)
         return self.way.found(model, seen, items, Wishes(self.own.prunable, self.own.same_units))
 
     @cached_property
@@ -276,48 +272,6 @@ class Opened:
             return exp(mean) if mean < 700 else float("inf")
         return 100 * mean if measure == "accuracy" else mean
 
-    def evaluated_by(
-        self,
-        arithmetic: LayerArithmetic,
-        weights: Mapping[str, NDArray[np.float32]],
-        buffers: Mapping[str, Array],
-        split: Split,
-        rng: np.random.Generator,
-        seed: int,
-        items: int | None,
-    ) -> tuple[Evaluation, set[str]]:
-        """Evaluate a model whose known layers another arithmetic computes; and the names of those it has computed.
-
-        Args:
-            arithmetic: computes them.
-            weights: of every tensor; they go into a model of this evaluation's own.
-            buffers: of the trained model, by name.
-            split: what it is scored on.
-            rng: of its batches.
-            seed: the model is built and evaluated under it.
-            items: enough of the split; None takes all.
-        """
-        model = self.built(seed)
-        parameters = {name: np.array(values) for name, values in self.way.parameters(model).items()}
-        for place in self.network.places:
-            whole = parameters[place.parameter]
-            part = whole if place.rows is None else whole[place.start : place.start + place.rows]
-            part[...] = place.inward(weights[place.tensor]).reshape(part.shape)
-        self.way.filled(model, parameters, buffers)
-        self.way.seed(seed)
-        nats, seen, sums = 0.0, 0, np.float64(0)
-        with self.way.computed_by(model, arithmetic) as done, theirs(self.folder, f"evaluating the {split} split"):
-            for inputs, targets in self.batches(split, rng):
-                outputs = self.forward(model, inputs)
-                count, loss = self.items(targets), _number(self.loss(outputs, targets))
-                sums = sums + self.sums(self.measured(outputs, targets), loss * count)
-                nats, seen = nats + loss * count, seen + count
-                if items is not None and seen >= items:
-                    break
-        with theirs(self.folder, f"the metric of the {split} split"):
-            value = self.value(sums, seen)
-        return Evaluation(nats=nats, items=seen, value=value), done
-
     @property
     def loss_place(self) -> str:
         """Where the loss is computed: the user's function with its line, for a loss that is not finite."""
@@ -343,7 +297,8 @@ def _imported(path: Path) -> Any:
         raise
 
 
-def _number(loss: Any) -> float:
+def number(loss: Any) -> float:
+    """A loss of either framework."""
     return float(loss.detach() if hasattr(loss, "detach") else loss)
 
 

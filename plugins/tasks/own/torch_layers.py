@@ -1,18 +1,23 @@
 """Layers of a torch module whose products another arithmetic computes: linear, convolutional, recurrent, attention.
 
-A layer is known where it is PyTorch's own; one whose forward pass the user wrote computes what that says.
+A layer is known where it is PyTorch's own; one whose forward pass the user wrote computes what that says. A batch norm
+that alone reads the sums of a linear layer or a convolution is a part of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.api import Cell, LayerArithmetic, Recurrence, Window
+
+from . import torch_norms
+from .folding import Affine, Computed, Fold
+from .torch_norms import Forward
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,25 +26,50 @@ _EDGES: dict[str, Any] = {"zeros": "constant", "reflect": "reflect", "replicate"
 
 
 @contextmanager
-def computed_by(model: nn.Module, arithmetic: LayerArithmetic) -> Iterator[set[str]]:
+def computed_by(
+    model: nn.Module, arithmetic: LayerArithmetic, folds: Mapping[str, str] | None = None
+) -> Iterator[Computed]:
     """Let an arithmetic compute every layer that is known, until the context is left.
 
+    Args:
+        model: in evaluation, with its final weights and statistics.
+        arithmetic: computes the layers.
+        folds: layer -> the norm that is a part of it, as `norms_in_layers` finds them.
+
     Yields:
-        Names of the layers that it has computed so far.
+        What it has computed so far.
     """
-    done: set[str] = set()
-    replaced = []
-    for name, inner in model.named_modules():
-        forward = _forward_of(inner)
-        if forward is not None and "forward" not in vars(inner):
-            object.__setattr__(inner, "forward", _bound(forward, name or "model", inner, arithmetic, done))
-            replaced.append(inner)
-    try:
-        with _linear_functions(model, arithmetic, done):
-            yield done
-    finally:
-        for inner in replaced:
-            object.__delattr__(inner, "forward")
+    modules, done = dict(model.named_modules()), Computed()
+    affine = {
+        layer: found
+        for layer, norm in (folds or {}).items()
+        if (found := torch_norms.affine(modules[norm])) is not None
+    }
+    fold = Fold({layer: norm for layer, norm in (folds or {}).items() if layer in affine}, done)
+
+    def bound(name: str, inner: nn.Module) -> Forward | None:
+        known, norm = _forward_of(inner), type(inner).forward
+        if known is not None:
+            return _bound(known, _Layer(name, inner, arithmetic, done.layers, affine.get(name)), fold)
+        # Also a norm in no layer keeps its own pass, which takes nothing that has another norm in it.
+        return torch_norms.passed_on(name, inner, norm, fold) if affine and torch_norms.is_norm(inner) else None
+
+    with (
+        torch_norms.replaced(model, bound),
+        _linear_functions(model, arithmetic, done.layers),
+        torch_norms.uses(fold, torch_norms.owners(model, affine)) if affine else nullcontext(),
+    ):
+        yield done
+
+
+def norms_in_layers(model: nn.Module, run: Callable[[], None]) -> dict[str, str]:
+    """Layer -> the batch norm that alone reads its sums.
+
+    Args:
+        model: in evaluation.
+        run: sends a batch through it.
+    """
+    return torch_norms.seen(model, run, lambda inner: _forward_of(inner) in (_linear, _convolution))
 
 
 def _linear_functions(model: nn.Module, arithmetic: LayerArithmetic, done: set[str]) -> AbstractContextManager[Any]:
@@ -47,13 +77,16 @@ def _linear_functions(model: nn.Module, arithmetic: LayerArithmetic, done: set[s
     import torch
     from torch.overrides import TorchFunctionMode
 
-    names = {id(parameter): name.rpartition(".")[0] or "model" for name, parameter in model.named_parameters()}
+    names, modules = torch_norms.owners(model), dict(model.named_modules())
 
     class Functions(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if function is torch.nn.functional.linear:
                 given = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
                 if name := names.get(id(given["weight"])):
+                    # Beside the layer itself, with another bias, it is a product of its own.
+                    bias = getattr(modules.get(name), "bias", None)
+                    name = name if given.get("bias") is bias else f"{name}.product"
                     layer = _Layer(name, model, arithmetic, done)
                     return layer.linear(name, given["input"], given["weight"], given.get("bias"))
             return function(*args, **(kwargs or {}))
@@ -61,11 +94,14 @@ def _linear_functions(model: nn.Module, arithmetic: LayerArithmetic, done: set[s
     return Functions()
 
 
-def _bound(
-    forward: Callable[..., Any], name: str, inner: nn.Module, arithmetic: LayerArithmetic, done: set[str]
-) -> Callable[..., Any]:
+def _bound(forward: Forward, layer: _Layer, fold: Fold) -> Forward:
     def call(*inputs: Any, **named: Any) -> Any:
-        return forward(_Layer(name, inner, arithmetic, done), *inputs, **named)
+        result = forward(layer, *inputs, **named)
+        if layer.affine is not None:
+            fold.gave(layer.name, result)
+            if not torch_norms.has_channels_second(layer.inner, result):
+                fold.elsewhere(layer.name, "none")
+        return result
 
     return call
 
@@ -73,20 +109,30 @@ def _bound(
 class _Layer:
     """A module with what computes it."""
 
-    def __init__(self, name: str, inner: Any, arithmetic: LayerArithmetic, done: set[str]) -> None:
-        self.name, self.inner, self.arithmetic, self._done = name, inner, arithmetic, done
+    def __init__(
+        self, name: str, inner: Any, arithmetic: LayerArithmetic, done: set[str], affine: Affine | None = None
+    ) -> None:
+        self.name, self.inner, self.arithmetic, self._done, self.affine = name, inner, arithmetic, done, affine
+
+    def with_norm(
+        self, weights: NDArray[np.floating], bias: NDArray[np.floating] | None
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating] | None]:
+        """Weights and bias, with the norm that is a part of the layer."""
+        return (weights, bias) if self.affine is None else self.affine.folded(weights, bias)
 
     def linear(self, name: str, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """A product, in the type of its input."""
         self._done.add(name)
-        return _tensor(self.arithmetic.linear(name, _array(values), _array(weight), _or_none(bias)), values)
+        return _tensor(
+            self.arithmetic.linear(name, _array(values), *self.with_norm(_array(weight), _or_none(bias))), values
+        )
 
     def convolution(self, values: Tensor, window: Window) -> Tensor:
         """A convolution, likewise."""
         self._done.add(self.name)
         weight = _array(self.inner.weight)
-        matrix = weight.reshape(len(weight), -1)
-        found = self.arithmetic.convolution(self.name, _array(values), matrix, _or_none(self.inner.bias), window)
+        matrix, bias = self.with_norm(weight.reshape(len(weight), -1), _or_none(self.inner.bias))
+        found = self.arithmetic.convolution(self.name, _array(values), matrix, bias, window)
         return _tensor(found, values)
 
     def recurrent(
@@ -99,11 +145,11 @@ class _Layer:
         return self.arithmetic.recurrent(name, values, cell, start, live)
 
 
-def _forward_of(inner: nn.Module) -> Callable[..., Any] | None:
+def _forward_of(inner: nn.Module) -> Forward | None:
     """What takes the place of a module's forward pass; None for one that is not known."""
     from torch import nn
 
-    known: tuple[tuple[type[nn.Module], Callable[..., Any]], ...] = (
+    known: tuple[tuple[type[nn.Module], Forward], ...] = (
         (nn.Linear, _linear),
         (nn.Conv1d, _convolution),
         (nn.Conv2d, _convolution),

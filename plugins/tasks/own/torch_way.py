@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from harness.api import Array, LayerArithmetic, NativeModel, SpecError
 
 from . import torch_layers, torch_model
+from .folding import Computed
 from .way import Way, Wishes
 
 
@@ -114,15 +115,26 @@ class TorchWay(Way):
                 owner, _, own = name.rpartition(".")
                 setattr(model.get_submodule(owner), own, torch.tensor(buffers[name], dtype=buffer.dtype))
 
+    def norms_in_layers(self, model: Any, run: Callable[[], None]) -> dict[str, str]:
+        """Under a mode that sees every function of PyTorch."""
+        with self._evaluation(model):
+            return torch_layers.norms_in_layers(model, run)
+
     @contextmanager
-    def computed_by(self, model: Any, arithmetic: LayerArithmetic) -> Iterator[set[str]]:
+    def computed_by(self, model: Any, arithmetic: LayerArithmetic, folds: Mapping[str, str]) -> Iterator[Computed]:
         """In evaluation, without gradients; fused ways that call no layer are closed."""
+        with self._evaluation(model), torch_layers.computed_by(model, arithmetic, folds) as done:
+            yield done
+
+    @staticmethod
+    @contextmanager
+    def _evaluation(model: Any) -> Iterator[None]:
         import torch
 
         model.eval()
         torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad(), torch_layers.computed_by(model, arithmetic) as done:
-            yield done
+        with torch.no_grad():
+            yield
 
     def cross_entropy(self, outputs: Any, targets: Any) -> Any:
         """Over the last axis, or over axis 1 where the targets have the other axes."""

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from harness.api import Array, LayerArithmetic, NativeModel
 
+from .folding import Computed
+
 PACKAGES = {
     "torch": ("PyTorch", "torch"),
     "tensorflow": ("TensorFlow", "keras"),
@@ -94,8 +96,14 @@ class Way(ABC):
         """Give a model these parameters and buffers, as the framework lays them out."""
 
     @abstractmethod
-    def computed_by(self, model: Any, arithmetic: LayerArithmetic) -> AbstractContextManager[set[str]]:
-        """Have another arithmetic compute the layers that are known; yields the names of those it has computed."""
+    def norms_in_layers(self, model: Any, run: Callable[[], None]) -> dict[str, str]:
+        """Layer -> the batch norm that alone reads its sums, as `run` shows, which sends a batch through the model."""
+
+    @abstractmethod
+    def computed_by(
+        self, model: Any, arithmetic: LayerArithmetic, folds: Mapping[str, str]
+    ) -> AbstractContextManager[Computed]:
+        """Have another arithmetic compute the layers that are known, norms in them; yields what it has computed."""
 
     def called(self, function: Callable[..., Any], outputs: Any, targets: Any) -> Any:
         """A loss or metric that the user wrote, on a batch."""

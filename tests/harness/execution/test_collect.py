@@ -149,6 +149,18 @@ def test_finished_models_are_scored_in_the_numbers_of_the_hardware_too(trained):
         assert scored["format"] == "w16 a16"
         assert scored["value"] == pytest.approx(record.value, rel=1e-2)
         assert scored["wrapped"] == 0
+        assert "folded" not in scored
+
+
+def test_a_score_in_fixed_point_tells_which_norms_were_parts_of_layers(trained):
+    plan, finished = trained
+    key = plan.cells[0].fixed[0].key
+    test = finished[key].test.model_copy(update={"folded": {"conv": "norm"}, "in_float": ("last",)})
+    told = dict(finished) | {key: finished[key].model_copy(update={"test": test})}
+
+    (scored,) = Collector(plan, told).records()[0].fixed_point.values()
+
+    assert scored["folded"] == {"conv": "norm"} and scored["in_float"] == ["last"]
 
 
 def test_a_score_in_fixed_point_that_failed_is_a_reason_and_the_cell_keeps_its_metric(trained):

@@ -14,13 +14,15 @@ from harness_plugins.patterns.block import Block
 from harness_plugins.patterns.unstructured import Unstructured
 from harness_plugins.tasks.lenet import Lenet
 from harness_plugins.tasks.lstm_lm import LstmLm
+from harness_plugins.tasks.own import Own
 from numpy_plugins import NumpyBackend
 
 import harness
-from harness.api import Gradient, Magnitude
+from harness.api import Gradient, Magnitude, NumberFormat
 from harness.discovery.finding import discover
 from harness.planning import code_digest, code_files
 from harness.planning.code_imports import imported
+from harness.planning.stages import Stage, scoring_stage
 from harness.user_files import import_file
 
 CACHES = shutil.ignore_patterns("__pycache__")
@@ -384,6 +386,30 @@ def test_a_name_imported_from_its_own_package_is_followed(plugins):
     append(plugins / "patterns" / "block.py", "\nfrom . import _other\n")
 
     assert changed_by(lambda: (plugins / "patterns" / "_other.py").write_text("WIDTH = 8\n"), Block) == ["block"]
+
+
+def test_what_only_evaluates_in_fixed_point_is_in_the_keys_of_such_evaluations_alone(plugins):
+    def digests():
+        code_digest.forget()
+        return digest_of(Own), code_digest.evaluation_of(Own).digest
+
+    (trained, scored) = digests()
+    append(plugins / "tasks" / "own" / "torch_layers.py", "\nMORE = 1\n")
+    after = digests()
+    append(plugins / "tasks" / "own" / "torch_model.py", "\nMORE = 1\n")
+
+    assert after[0] == trained and after[1] != scored
+    assert digests() == (digest_of(Own), after[1]) and digest_of(Own) != trained
+    assert code_digest.evaluation_of(LstmLm) is None
+
+
+def test_a_score_of_ones_own_model_in_fixed_point_has_the_code_of_its_task_in_its_key():
+    end = Stage("0" * 32, None, "init", {})
+
+    inputs = scoring_stage(end, number_format=NumberFormat(), own=Own).inputs["code"]
+
+    assert set(inputs) == {"harness own_fixed_point", "fixed point of own"}
+    assert inputs["fixed point of own"]["digest"] == code_digest.evaluation_of(Own).digest
 
 
 def own_digests():

@@ -851,3 +851,12 @@ def test_no_value_is_ever_printed_with_an_interval_of_zero(values, digits):
 
     assert not re.search(r"± 0(\.0*)?( |$)", shown)
     assert ("±" in shown or "equal" in shown) == (len(values) > 1)
+
+
+def test_what_a_score_in_fixed_point_folds_and_leaves_in_float32_is_noted():
+    scored = {"format": "w8 a8", "value": 101.0, "folded": {"stem": "norm", "conv": "norm2"}, "in_float": ["last"]}
+    records = [record.model_copy(update={"fixed_point": {"fpga": scored}}) for record in grid(seeds=(0,))]
+
+    text = render(records, title="study", format="md", full=True)
+
+    assert "batch norm folded into the layer before it: norm, norm2; in float32 between the others: last" in text

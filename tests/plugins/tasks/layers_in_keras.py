@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf  # noqa: TID253  # imported by scripts in a process of their own
 import tf_keras  # noqa: TID253  # imported by scripts in a process of their own
+from layer_cases import normed_numbers
 
 layers = tf_keras.layers
 
@@ -18,6 +19,91 @@ class Sub(tf_keras.Model):
     @tf.function
     def call(self, values):
         return self.d(self.g(values))
+
+
+class Shortcut(tf_keras.Model):
+    """A subclassed block whose first norm alone reads what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.after = layers.Conv2D(3, 3, padding="same", name="first"), norm("after")
+        self.second, self.beside = layers.Conv2D(3, 1, name="second"), norm("beside")
+
+    def call(self, values, training=False):
+        if values.shape[0] == 1:
+            return tf.nn.relu(self.first(values))
+        sums = self.second(tf.nn.relu(self.after(self.first(values), training=training)))
+        return self.beside(sums, training=training) + sums
+
+
+def norm(name, **named):
+    """A norm whose statistics and parameters differ from channel to channel, as after some training."""
+    drawn = {
+        each: tf_keras.initializers.RandomUniform(0.2, 2, seed=place)
+        for place, each in enumerate(("beta", "gamma", "moving_mean", "moving_variance"))
+    }
+    given = {f"{each}_initializer": initializer for each, initializer in drawn.items()}
+    return layers.BatchNormalization(name=name, **{**given, **named})
+
+
+def normed():
+    """Models with norms, their inputs, what is computed in fixed point, and which norms are parts of layers."""
+    rng = np.random.default_rng(1)
+
+    def stacked(shape, *parts):
+        return tf_keras.Sequential([layers.Input(shape), *parts]), rng.standard_normal((2, *shape)).astype(np.float32)
+
+    given = layers.Input((6, 6, 2))
+    sums = layers.Conv2D(3, 3, use_bias=False, name="conv")(given)
+    rest = layers.Conv2D(3, 1, name="other")(layers.ReLU()(norm("norm")(sums)))
+    residual = tf_keras.Model(given, layers.Add()([rest, sums]))
+    images = rng.standard_normal((2, 6, 6, 2)).astype(np.float32)
+    own = Shortcut()
+    own(images)
+    return {
+        "conv": (
+            *stacked((6, 6, 2), layers.Conv2D(3, 3, use_bias=False, name="conv"), norm("norm"), layers.ReLU()),
+            ["conv", "norm"], {"conv": "norm"},
+        ),
+        "dense over steps": (
+            *stacked((3, 5), layers.Dense(4, name="dense"), norm("norm", scale=False, center=False)),
+            ["dense", "norm"], {"dense": "norm"},
+        ),
+        "depthwise": (
+            *stacked((6, 6, 2), layers.DepthwiseConv2D(3, depth_multiplier=2, name="conv"), norm("norm")),
+            ["conv", "norm"], {"conv": "norm"},
+        ),
+        "separable": (
+            *stacked((6, 6, 2), layers.SeparableConv2D(4, 3, name="conv"), norm("norm", trainable=False)),
+            ["conv", "norm"], {"conv": "norm"},
+        ),
+        "after an activation": (
+            *stacked((6, 6, 2), layers.Conv2D(3, 3, activation="relu", name="conv"), norm("norm")), ["conv"], {},
+        ),
+        "another axis": (*stacked((3, 5), layers.Dense(4, name="dense"), norm("norm", axis=1)), ["dense"], {}),
+        "sums read beside the norm": (residual, images, ["conv", "other"], {}),
+        "subclassed": (own, images, ["after", "first", "second"], {"first": "after"}),
+    }  # fmt: skip
+
+
+def contradicted():
+    """A model that gives its sums without their norm for one item alone, and two batches."""
+    own, images = Shortcut(), np.ones((2, 6, 6, 2), np.float32)
+    own(images)
+    return own, images, images[:1]
+
+
+def alone():
+    """The layers of `normed_numbers` with their values."""
+    numbers = normed_numbers()
+    dense = tf_keras.Sequential([layers.Input((18,)), layers.Dense(4), layers.BatchNormalization()])
+    conv = tf_keras.Sequential([layers.Input((3, 3, 2)), layers.Conv2D(4, 3), layers.BatchNormalization()])
+    kernels = {dense: numbers["weights"].T, conv: numbers["weights"].reshape(4, 2, 3, 3).transpose(2, 3, 1, 0)}
+    for model, kernel in kernels.items():
+        model.layers[0].set_weights([kernel, numbers["bias"]])
+        model.layers[1].set_weights([numbers[name] for name in ("gamma", "beta", "mean", "variance")])
+    values = numbers["values"]
+    return {"linear": (dense, values), "conv": (conv, values.reshape(6, 2, 3, 3).transpose(0, 2, 3, 1))}
 
 
 def cases():

@@ -1,9 +1,15 @@
 """A module of every kind whose layers are computed in fixed point, and some that are not."""
 
+import sys
+from pathlib import Path
+
 import torch  # noqa: TID253  # imported by scripts in a process of their own
+from layer_cases import normed_numbers
 from torch import nn  # noqa: TID253  # imported by scripts in a process of their own
 from torch.nn import functional  # noqa: TID253  # imported by scripts in a process of their own
 from torch.nn.utils import rnn  # noqa: TID253  # imported by scripts in a process of their own
+
+EXAMPLES = Path(__file__).parents[3] / "examples" / "bring_your_own"
 
 
 class Tied(nn.Module):
@@ -36,6 +42,122 @@ class Doubled(nn.Linear):
 
     def forward(self, values):
         return 2 * values @ self.weight.T
+
+
+class Twice(nn.Module):
+    """A convolution, its norm, and something else that reads the sums too."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.conv, self.norm, self.read = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), read
+
+    def forward(self, values):
+        sums = self.conv(values)
+        return self.read(self, sums, self.norm(sums))
+
+
+class Both(nn.Module):
+    """A layer with its norm whose weights are those of another product too."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(5, 4), nn.BatchNorm1d(4)
+
+    def forward(self, values):
+        return self.norm(self.linear(values)) + functional.linear(values, weight=self.linear.weight)
+
+
+def contradicted():
+    """A module that reads its sums beside their norm of one item alone, and two batches."""
+    module = Twice(lambda module, sums, after: after + sums if after.shape[0] == 1 else after)
+    return trained(module), (torch.ones(2, 2, 5, 5),), (torch.ones(1, 2, 5, 5),)
+
+
+def trained(module):
+    """Statistics and parameters that differ from channel to channel, as after some training."""
+    for each in module.modules():
+        if isinstance(each, nn.modules.batchnorm._BatchNorm) and each.running_mean is not None:
+            nn.init.normal_(each.running_mean)
+            nn.init.uniform_(each.running_var, 0.2, 2)
+            if each.affine:
+                nn.init.normal_(each.weight)
+                nn.init.normal_(each.bias)
+    return module.eval()
+
+
+def normed():
+    """Modules with norms, their arguments, what is computed in fixed point, and which norms are parts of layers."""
+    r = torch.randn
+    sys.path.insert(0, str(EXAMPLES))
+    from resnet import ResNet
+
+    def in_training(module, sums, after):
+        module.norm.train()
+        return module.norm(sums)
+
+    reads = {
+        "sums read beside the norm": (lambda module, sums, after: after + sums, {}),
+        "sums asked for their shape": (lambda module, sums, after: after.reshape(sums.shape[0], -1), {"conv": "norm"}),
+        "normed twice": (lambda module, sums, after: after + module.norm(sums), {"conv": "norm"}),
+        "changed in place": (lambda module, sums, after: sums.relu_(), {}),
+        "weights read beside the layer": (
+            lambda module, sums, after: functional.linear(after.mean((2, 3)), module.conv.weight[:, :, 0, 0].T),
+            {"conv": "norm"},
+        ),
+        "norm in training": (in_training, {}),
+    }
+    found = {
+        name: (Twice(read), (r(2, 2, 5, 5),), ["conv", *sorted(folded.values())], folded)
+        for name, (read, folded) in reads.items()
+    }
+    names = ["blocks.0.conv1", "blocks.0.conv2", "blocks.1.conv1", "blocks.1.conv2"]
+    norms = {name: name.replace("conv", "norm") for name in names} | {"stem.0": "stem.1"}
+    shortcuts = ["blocks.0.shortcut", "blocks.1.shortcut"]
+    linear, shared = nn.Linear(5, 4), nn.BatchNorm1d(4)
+    found |= {
+        "residual network": (
+            ResNet(4), (r(2, 1, 28, 28),), sorted([*norms, *norms.values(), *shortcuts, "classes"]), norms,
+        ),
+        "linear": (nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4, affine=False)), (r(3, 5),), ["0", "1"], {"0": "1"}),
+        "linear over steps": (nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(3)), (r(2, 3, 5),), ["0"], {}),
+        "grouped": (
+            nn.Sequential(nn.Conv1d(4, 6, 3, groups=2), nn.Identity(), nn.BatchNorm1d(6)), (r(2, 4, 9),), ["0", "2"],
+            {"0": "2"},
+        ),
+        "of its batch": (
+            nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)), (r(2, 2, 4, 4),), ["0"],
+            {},
+        ),
+        "after an activation": (
+            nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.BatchNorm2d(3)), (r(2, 2, 4, 4),), ["0"], {},
+        ),
+        "two norms for one layer": (
+            nn.Sequential(linear, nn.BatchNorm1d(4), nn.Linear(4, 5), linear, nn.BatchNorm1d(4)), (r(3, 5),),
+            ["0", "2"], {},
+        ),
+        "weights multiplied with beside the layer": (Both(), (r(3, 5),), ["linear", "linear.product"], {}),
+        "one norm for two layers": (
+            nn.Sequential(nn.Linear(5, 4), shared, nn.Linear(4, 4), shared), (r(3, 5),), ["0", "1", "2"],
+            {"0": "1", "2": "1"},
+        ),
+    }  # fmt: skip
+    return {name: (trained(module), *rest) for name, (module, *rest) in found.items()}
+
+
+def alone():
+    """The layers of `normed_numbers` with their values."""
+    numbers = {name: torch.from_numpy(array) for name, array in normed_numbers().items()}
+    linear = nn.Sequential(nn.Linear(18, 4), nn.BatchNorm1d(4, eps=1e-3))
+    conv = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, eps=1e-3))
+    for layer, norm in (linear, conv):
+        given = {
+            layer.weight: "weights", layer.bias: "bias", norm.weight: "gamma", norm.bias: "beta",
+            norm.running_mean: "mean", norm.running_var: "variance",
+        }  # fmt: skip
+        for parameter, name in given.items():
+            parameter.data.copy_(numbers[name].reshape(parameter.shape))
+    values = numbers["values"]
+    return {"linear": (linear.eval(), (values,)), "conv": (conv.eval(), (values.reshape(6, 2, 3, 3),))}
 
 
 def cases():

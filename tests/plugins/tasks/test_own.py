@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from layer_cases import assert_computed
+from layer_cases import assert_computed, expected_in_8_bits
 from own_sessions import differing, epochs, train
 
 MODELS = Path(__file__).with_name("own_models")
@@ -237,9 +237,9 @@ def pretrained():
 def layers():
     """Each kind of layer computed by itself, by an arithmetic that does not round, and by that of an engine."""
     import torch
-    from harness_plugins.tasks.own.torch_layers import computed_by
-    from layer_cases import compared
-    from layers_in_torch import cases
+    from harness_plugins.tasks.own import torch_layers
+    from layer_cases import compared, in_8_bits, refused
+    from layers_in_torch import alone, cases, contradicted, normed
 
     def outputs(module, inputs):
         with torch.no_grad():
@@ -252,7 +252,14 @@ def layers():
 
     torch.manual_seed(0)
     torch.backends.mha.set_fastpath_enabled(False)
-    return {name: compared(module.eval(), inputs, outputs, computed_by) for name, (module, inputs) in cases().items()}
+    plain = {name: compared(each.eval(), inputs, outputs, torch_layers) for name, (each, inputs) in cases().items()}
+    with_norms = {
+        name: [compared(module, inputs, outputs, torch_layers), computed, folded]
+        for name, (module, inputs, computed, folded) in normed().items()
+    }
+    bits = {name: in_8_bits(module, inputs, outputs, torch_layers) for name, (module, inputs) in alone().items()}
+    contradiction = refused(*contradicted(), outputs, torch_layers)
+    return {"plain": plain, "normed": with_norms, "in 8 bits": bits, "refused": contradiction}
 
 
 @experiment
@@ -446,7 +453,31 @@ def test_data_that_end_early_are_told(found):
     }.items(),
 )
 def test_the_layers_of_torch_are_computed_by_another_arithmetic(found, name, computed):
-    assert_computed(found["layers"][name], computed)
+    assert_computed(found["layers"]["plain"][name], computed)
+
+
+def test_norms_of_torch_are_parts_of_the_layers_that_they_alone_read(found):
+    assert len(found["layers"]["normed"]) >= 8
+    for compared, computed, folded in found["layers"]["normed"].values():
+        assert_computed(compared, computed, folded)
+
+
+def test_a_model_of_torch_that_reads_sums_beside_their_norm_later_is_refused(found):
+    text = found["layers"]["refused"]
+
+    assert text.startswith("own: the sums of ")
+    assert "go into norm alone on the first batch" in text
+    assert "keeps it in float32" in text
+
+
+@pytest.mark.parametrize("name", ["linear", "conv"])
+def test_a_layer_of_torch_with_its_norm_equals_the_integer_engine(found, name):
+    in_8_bits = found["layers"]["in 8 bits"][name]
+    (exponent,) = in_8_bits["exponents"].values()
+
+    expected = expected_in_8_bits(exponent, 1e-3)
+
+    assert np.array_equal(np.float32(in_8_bits["outputs"]), np.float32(expected))
 
 
 def test_a_metric_whose_last_step_overflows_is_infinite_and_no_mistake():

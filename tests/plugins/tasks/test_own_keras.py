@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from layer_cases import assert_computed
+from layer_cases import assert_computed, expected_in_8_bits
 from own_sessions import differing, epochs, train
 
 MODELS = Path(__file__).with_name("own_models")
@@ -68,16 +68,23 @@ def layers():
     """Each kind of layer computed by itself, by an arithmetic that does not round, and by that of an engine."""
     import tensorflow as tf
     import tf_keras
-    from harness_plugins.tasks.own.keras_layers import computed_by
-    from layer_cases import compared
-    from layers_in_keras import cases
+    from harness_plugins.tasks.own import keras_layers
+    from layer_cases import compared, in_8_bits, refused
+    from layers_in_keras import alone, cases, contradicted, normed
 
     def outputs(model, inputs):
         model.reset_states()
         return [np.asarray(each) for each in tf.nest.flatten(model(inputs, training=False))]
 
     tf_keras.utils.set_random_seed(0)
-    return {name: compared(model, inputs, outputs, computed_by) for name, (model, inputs) in cases().items()}
+    plain = {name: compared(model, inputs, outputs, keras_layers) for name, (model, inputs) in cases().items()}
+    with_norms = {
+        name: [compared(model, inputs, outputs, keras_layers), computed, folded]
+        for name, (model, inputs, computed, folded) in normed().items()
+    }
+    bits = {name: in_8_bits(model, inputs, outputs, keras_layers) for name, (model, inputs) in alone().items()}
+    contradiction = refused(*contradicted(), outputs, keras_layers)
+    return {"plain": plain, "normed": with_norms, "in 8 bits": bits, "refused": contradiction}
 
 
 @experiment
@@ -527,7 +534,31 @@ def test_a_stream_that_never_ends_is_refused(found):
     }.items(),
 )
 def test_the_layers_of_keras_are_computed_by_another_arithmetic(found, name, computed):
-    assert_computed(found["layers"][name], computed)
+    assert_computed(found["layers"]["plain"][name], computed)
+
+
+def test_norms_of_keras_are_parts_of_the_layers_that_they_alone_read(found):
+    assert len(found["layers"]["normed"]) >= 8
+    for compared, computed, folded in found["layers"]["normed"].values():
+        assert_computed(compared, computed, folded)
+
+
+def test_a_model_of_keras_that_reads_sums_beside_their_norm_later_is_refused(found):
+    text = found["layers"]["refused"]
+
+    assert text.startswith("own: the sums of ")
+    assert "go into after alone on the first batch" in text
+    assert "keeps it in float32" in text
+
+
+@pytest.mark.parametrize("name", ["linear", "conv"])
+def test_a_layer_of_keras_with_its_norm_equals_the_integer_engine(found, name):
+    in_8_bits = found["layers"]["in 8 bits"][name]
+    (exponent,) = in_8_bits["exponents"].values()
+
+    expected = expected_in_8_bits(exponent, 1e-3)
+
+    assert np.array_equal(np.float32(in_8_bits["outputs"]), np.float32(expected))
 
 
 if __name__ == "__main__":
