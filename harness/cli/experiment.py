@@ -423,7 +423,7 @@ def schema(
     import json
 
     from harness.discovery.finding import discover_given
-    from harness.results.records import schema as records_schema
+    from harness.results.schema import schema as records_schema
     from harness.spec import schema as spec_schema
 
     found = records_schema() if records else spec_schema(discover_given(plugin or ()))

@@ -1,4 +1,4 @@
-"""`report`, `figures`, `export`: what is made of a finished or running run."""
+"""`report`, `figures`, `records`, `export`: what is made of a finished or running run."""
 
 import shlex
 from enum import StrEnum
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from harness._text import plural
 from harness.cli._common import (
     DEFAULT_STORE,
     FullOption,
@@ -70,6 +71,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(report)
     app.command()(figures)
+    app.command()(records)
     app.command()(export)
 
 
@@ -185,6 +187,30 @@ def figures(
     forms: list[Literal["pdf", "svg", "png"]] = [each.value for each in form or PictureForm]
     written = report.figures(rows, output, style=style.value, forms=forms, margin=margin_of(folder))
     echo(f"wrote {len(written)} files to {output}: {', '.join(dict.fromkeys(path.stem for path in written))}")
+
+
+@guarded
+def records(
+    run: Annotated[str, typer.Argument(help="A file of records, or a run: its id, the beginning of one, its folder.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file; it may be the same one.")],
+    store: StoreOption = DEFAULT_STORE,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="Write every record whole, however large the file becomes.")
+    ] = False,
+) -> None:
+    """Write the records of a run again: in a large file what they have in common is said once, with --plain nothing is.
+
+    What the records say is the same in both.
+    """
+    from harness.cli.store import size
+    from harness.inspection.lookup import find_run
+    from harness.results.records import read, write
+
+    source = Path(run) if Path(run).is_file() else find_run(store, run) / "records.json"
+    before, found = source.stat().st_size, read(source)
+    write(output, found, plain=plain)
+    after = output.stat().st_size
+    echo(f"wrote {output}: {plural(len(found), 'record')}, {size(after)}; what was read had {size(before)}")
 
 
 def where(folder: Path) -> list[tuple[str, str]]:

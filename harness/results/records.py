@@ -3,22 +3,27 @@
 import gc
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated, Any, BinaryIO, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
-from typing_extensions import TypedDict
 
 from harness._files import write_atomic
 from harness.api import Frozen, JsonValue, Origin, StoreError
 from harness.api.files import open_plain
+from harness.results import sharing
+from harness.results.brief import ENTRIES, LINES, Cost
 
-FORMAT = 1
-"""Grows by one when the meaning of a field changes; files of a newer format are refused, older ones are converted."""
+PLAIN, FORMAT = 1, 2
+"""Formats of files: each record whole, and with what they share said once. The number grows by one when a reader has to
+learn something; files of a newer format are refused, older ones stay readable."""
+
+PLAIN_BYTES = 1 << 20
+"""Files up to this size say every record whole: they are read by anything, and pages and notebooks show them."""
 
 MAX_BYTES = 1 << 30
 """Of a file of records; ten thousand cells with all details of twenty engines have a fifth of it."""
@@ -53,8 +58,8 @@ OF_A_CELL = frozenset(
 )  # fmt: skip
 """Facts that are of a cell, or of the machine it ran on; the others are what its task says of the data."""
 
-_FIRST_LINE, _LAST_LINE = f'{{"format": {FORMAT}, "records": [\n', "]}\n"
-"""Around the records of a file, which have a line each."""
+_FIRST_LINE, _LAST_LINE = f'{{"format": {PLAIN}, "records": [\n'.encode(), b"]}\n"
+"""Around the records of a plain file, which have a line each."""
 
 ORIGIN: dict[str, Origin] = {"value": "measured", "hardware": "modelled"}
 """Where the numbers of a record come from, unless it says otherwise."""
@@ -261,127 +266,78 @@ def dump(records: Iterable[Record]) -> list[dict[str, JsonValue]]:
     return [json.loads(_json(record)) for record in records]
 
 
-def schema() -> dict[str, JsonValue]:
-    """The JSON Schema of a file of records, for whoever reads or makes one without this package.
-
-    Its `$id` has the number of the format. Fields with a default may be missing in files of earlier versions.
-    """
-    record = Record.model_json_schema(ref_template="#/$defs/{model}")
-    parts = record.pop("$defs", {})
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": f"sparsity-harness-records-{FORMAT}",
-        "title": "Records of a run: what became of every planned cell",
-        "type": "object",
-        "properties": {
-            "format": {"const": FORMAT, "description": "grows by one when the meaning of a field changes"},
-            "records": {
-                "type": "array",
-                "items": {"$ref": "#/$defs/Record"},
-                "description": "in the order of the plan",
-            },
-        },
-        "required": ["format", "records"],
-        "additionalProperties": False,
-        "$defs": {**parts, "Record": record},
-    }
-
-
-def write(path: Path, records: Iterable[Record]) -> None:
+def write(path: Path, records: Iterable[Record], *, plain: bool = False) -> None:
     """Write a file of records, one per line; an interrupted or failed write leaves the old file as it was.
+
+    Args:
+        path: the file.
+        records: what is written, in this order.
+        plain: whether every record is written whole, however large the file becomes. Otherwise what the records of a
+            file above `PLAIN_BYTES` have in common is written once, as `harness.results.sharing` has it.
 
     Raises:
         StoreError: the file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, partial(_write_lines, tuple(records)))
+        write_atomic(path, partial(_write_lines, tuple(records), None if plain else PLAIN_BYTES))
     except OSError as error:
         raise StoreError(
             f"records: cannot write {path}: {error.strerror or error}; free some space or choose another --store"
         ) from error
 
 
-def _write_lines(records: Iterable[Record], file: BinaryIO) -> None:
+def _write_lines(records: tuple[Record, ...], most: int | None, file: BinaryIO) -> None:
     """Line by line, so that the text of a large run is never in memory as a whole."""
-    file.write(_FIRST_LINE.encode())
-    between = ""
+    file.write(_FIRST_LINE)
+    between = b""
     for record in records:
-        file.write((between + _json(record)).encode())
-        between = ",\n"
-    file.write(("\n" + _LAST_LINE if between else _LAST_LINE).encode())
+        # Looked at before each line: a large run is known to be one early, and begins again with its table.
+        if most is not None and file.tell() > most:
+            file.seek(0)
+            file.truncate()
+            file.writelines(sharing.lines([_cell(each) for each in records]))
+            return
+        file.write(between + _json(record))
+        between = b",\n"
+    file.write(b"\n" + _LAST_LINE if between else _LAST_LINE)
 
 
-def _json(record: Record) -> str:
+def _cell(record: Record) -> sharing.Cell:
+    kind, setting = (record.task, record.backend, record.status), (record.strategy, record.target_sparsity)
+    return sharing.Cell(kind, setting, partial(record.model_dump, exclude={"hardware"}), record.hardware)
+
+
+def _json(record: Record) -> bytes:
     try:
-        return record.model_dump_json()
-    # Half a surrogate pair is a text to Python and none to UTF-8: it is written as the escape that it is.
+        return record.model_dump_json().encode()
     except ValueError:  # half a character, which no file can hold, in some name or text of a plugin
-        return json.dumps(_whole(record.model_dump(mode="python")), ensure_ascii=False, allow_nan=False)
-
-
-def _whole(value: object) -> object:
-    """A value whose texts can all be written as UTF-8."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, Mapping):
-        return {_whole(name): _whole(inner) for name, inner in value.items()}
-    return [_whole(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return sharing.text(record.model_dump(mode="python"))
 
 
 class _File(BaseModel):
-    """A file of records that is parsed as a whole."""
+    """A plain file of records that is parsed as a whole."""
 
     format: Literal[1]
     records: tuple[Record, ...]
 
 
-# Declared so that pydantic skips all other keys while it parses: the details of twenty engines are most of a file.
-class _Device(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]  # pydantic's way to configure a TypedDict
-    id: JsonValue
+class _SharedFile(BaseModel):
+    """A file of records with what they share, likewise; its records are made of both."""
+
+    format: Literal[2]
+    shared: dict[str, dict[str, JsonValue]] = Field(default_factory=dict)
+    records: tuple[dict[str, JsonValue], ...]
 
 
-class _Clock(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
-    value: JsonValue
-    origin: JsonValue
-
-
-class _Parts(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
-    launch: JsonValue
-    fill_drain: JsonValue
-    elementwise: JsonValue
-
-
-class _Layer(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
-    busy: JsonValue
-
-
-class _Details(TypedDict, total=False):
-    """What tables say of a cost's details; a model of somebody else's may give other things these names."""
-
-    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
-    device: _Device | JsonValue
-    clock: _Clock | JsonValue
-    parts: _Parts | JsonValue
-    layers: dict[str, _Layer] | JsonValue
-    weight_bits: JsonValue
-    validated_by: JsonValue
-    hardware_class: JsonValue
-
-
-class _Cost(TypedDict, total=False):
-    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
-    details: _Details | JsonValue
+class _Head(BaseModel):
+    format: JsonValue = None
 
 
 class _Brief(Record):
     """A record without the details of its costs that no table has."""
 
-    hardware: dict[str, _Cost] = Field(default_factory=dict)  # type: ignore[assignment]  # the same, with keys named
+    hardware: dict[str, Cost] = Field(default_factory=dict)  # type: ignore[assignment]  # the same, with keys named
 
 
 def read(path: Path, *, details: bool = True) -> tuple[Record, ...]:
@@ -399,10 +355,10 @@ def read(path: Path, *, details: bool = True) -> tuple[Record, ...]:
     try:
         # Parsing makes a great many objects and no cycles; looking for some, again and again, would take as long.
         with _no_collection(), open_plain(path, "a file of records", most=MAX_BYTES, error=StoreError) as file:
-            found = _by_line(file, Record if details else _Brief)
+            found = _by_line(file, details)
             if found is None:
                 file.seek(0)
-                found = _File.model_validate_json(file.read()).records
+                found = _at_once(path, file.read())
             return found
     except OSError as error:
         raise StoreError(
@@ -412,20 +368,88 @@ def read(path: Path, *, details: bool = True) -> tuple[Record, ...]:
         raise StoreError(_mistake(path, error.errors(include_url=False))) from error
 
 
-def _by_line(file: BinaryIO, kind: type[Record]) -> tuple[Record, ...] | None:
+def shared_names(path: Path) -> dict[str, bool]:
+    """Of what the records of a file share: by name, whether that is still the beginning of its digest.
+
+    Raises:
+        StoreError: the file is missing, or is no file of records.
+    """
+    try:
+        with open_plain(path, "a file of records", most=MAX_BYTES, error=StoreError) as file:
+            if file.readline(len(_FIRST_LINE)) == _FIRST_LINE:  # a plain one; most are
+                return {}
+            file.seek(0)
+            content = file.read()
+        if _Head.model_validate_json(content).format != FORMAT:
+            return {}
+        shared = _SharedFile.model_validate_json(content).shared
+    except OSError as error:
+        raise StoreError(f"records: cannot read {path}: {error.strerror or error}; give a file of records") from error
+    except ValidationError as error:
+        raise StoreError(_mistake(path, error.errors(include_url=False))) from error
+    return {name: sharing.is_named(name, entry) for name, entry in shared.items()}
+
+
+def _by_line(file: BinaryIO, details: bool) -> tuple[Record, ...] | None:
     """The records of a file as `write` leaves it; None if it is laid out in another way, or something is wrong."""
-    records: list[Record] = []
     # Only files that were written here have a record per line; anything else is parsed as a whole, slower.
-    if file.readline(len(_FIRST_LINE)) != _FIRST_LINE.encode():
-        return None
-    for line in file:
-        if line == _LAST_LINE.encode():  # anything behind the end is no file of ours
-            return None if file.read(1) else tuple(records)
-        try:
-            records.append(kind.model_validate_json(line.rstrip(b",\n")))
-        except ValidationError:
+    first, kind = file.readline(max(len(_FIRST_LINE), len(sharing.FIRST))), Record if details else _Brief
+    records: list[Record] = []
+    try:
+        if first == _FIRST_LINE:
+            make = kind.model_validate_json
+        elif first == sharing.FIRST:
+            shared = sharing.Shared(MAX_BYTES)
+            for line in file:
+                if line == sharing.MIDDLE:
+                    break
+                for name, entry in ENTRIES[details].validate_json(b"{" + line.rstrip(b",\n") + b"}").items():
+                    shared.add(name, entry, len(line))
+            make = partial(_of_line, shared, LINES[details])
+        else:
             return None
+        for line in file:
+            if line == _LAST_LINE:  # anything behind the end is no file of ours
+                return None if file.read(1) else tuple(records)
+            records.append(make(line.rstrip(b",\n")))
+    except (ValidationError, sharing.SharedError):  # which a look at the whole file puts into words
+        return None
     return None  # it has no end
+
+
+def _of_line(shared: sharing.Shared, adapter: TypeAdapter[Any], line: bytes) -> Record:
+    return _made(shared, adapter.validate_json(line))
+
+
+def _made(shared: sharing.Shared, line: dict[str, Any]) -> Record:
+    """The record of a line that says what is its own."""
+    fields: dict[str, Any] = shared.record(line)
+    hardware = {label: shared.whole(cost) for label, cost in fields.get("hardware", {}).items()}
+    # Costs are what JSON gave, and may be shared: to check them again would make a copy for every cell.
+    return Record.model_validate({**fields, "hardware": {}}).model_copy(update={"hardware": hardware})
+
+
+def _at_once(path: Path, content: bytes) -> tuple[Record, ...]:
+    """The records of a file that somebody laid out in another way, or the sentence that says what is wrong with it."""
+    if _Head.model_validate_json(content).format != FORMAT:
+        return _File.model_validate_json(content).records
+    file = _SharedFile.model_validate_json(content)
+    shared = sharing.Shared(MAX_BYTES)
+    place = "shared"
+    try:
+        for name, entry in file.shared.items():
+            place = f"shared.{name[:80]}"
+            shared.add(name, entry, len(sharing.text(entry)))
+        records = []
+        for number, line in enumerate(file.records):
+            place = f"records.{number}"
+            records.append(_made(shared, LINES[True].validate_python(line)))
+        return tuple(records)
+    except sharing.SharedError as error:
+        raise StoreError(f"records: `{place}` of {path} is wrong: {error}; run the experiment again") from error
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        raise StoreError(_mistake(path, [{**each, "loc": ("records", 0, *each["loc"])} for each in errors])) from error
 
 
 @contextmanager
@@ -452,7 +476,7 @@ def _mistake(path: Path, errors: Sequence[ErrorDetails]) -> str:
     if ("format",) in by_place:
         wrong = by_place["format",]
         found = None if wrong["type"] == "missing" else wrong["input"]
-        return f"records: {path} has format {found!r}, this version reads {FORMAT}; update harness"
+        return f"records: {path} has format {found!r}, this version reads {PLAIN} and {FORMAT}; update harness"
     where = ".".join(str(part) for part in first["loc"][2:])
     return (
         f"records: a record of {path} has a wrong `{where}` ({first['msg']}, got {str(first['input'])[:80]}); "

@@ -42,11 +42,17 @@ def verify(path: Path, store: Path | None = None) -> Outcome:
         SpecError: the file has no records, or the store is none.
     """
     folder = path if path.is_dir() else None
-    found = files.read(path / "records.json" if folder else path)
+    file = path / "records.json" if folder else path
+    found = files.read(file)
     if not found:
         raise SpecError(f"verify: expected records in {path}, got none; give the records of a run")
     outcome = Outcome()
     outcome.checked["schema"] += len(found)
+    # What many cells share is named by its digest: a word changed there changes all of them.
+    for name, is_intact in files.shared_names(file).items():
+        outcome.hold(
+            is_intact, "files", name, "expected what records share under the beginning of its digest, got another"
+        )
     spec = _spec(folder or path.parent, found, outcome)
     tolerance = spec.get("tolerance") if spec else None
     check_grid(found, spec, outcome)

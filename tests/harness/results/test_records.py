@@ -128,7 +128,7 @@ def test_a_folder_that_cannot_be_made_is_an_error_of_the_store(tmp_path):
         ("{", "is not JSON"),
         ("[]", "expected an object with `format` and `records`"),
         ('{"format": 1}', "expected an object with `format` and `records`"),
-        ('{"format": 99, "records": []}', "has format 99, this version reads 1; update harness"),
+        ('{"format": 99, "records": []}', "has format 99, this version reads 1 and 2; update harness"),
         ('{"format": 1, "records": [{"task": "t", "backend": "b"}]}', "wrong `cell`"),
         ('{"format": 1, "records": [{"cell": "c", "task": "t", "backend": "b", "seed": "x"}]}', "wrong `seed`"),
     ],

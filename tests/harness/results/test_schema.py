@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from records_at_random import every_fate, runs
 
 from harness import __version__
-from harness.results.records import FORMAT, dump, read, schema, write
+from harness.results.records import FORMAT, dump, read, write
+from harness.results.schema import schema
 
 ROOT = Path(__file__).parents[3]
 PUBLISHED = ROOT / "docs" / "schema"
