@@ -104,6 +104,11 @@ class Collector:
         self._until = None if within is None else time.monotonic() + within
         return [self.record(planned) for planned in self.plan.cells]
 
+    def to_cost(self, within: float) -> int:
+        """How many finished cells still wait for a hardware cost, after so many seconds of costing."""
+        self.records(within)
+        return len(self._uncosted)
+
     def record(self, planned: PlannedCell) -> Record:
         """The record of one cell, as things stand."""
         cell = planned.cell.id

@@ -1,8 +1,8 @@
-"""How long a run still takes, from the epochs that it has finished."""
+"""How long a run still takes, from the stages that it has finished."""
 
 import time
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 
 from harness._text import span
@@ -33,19 +33,25 @@ class Tally:
 
 
 class Clock:
-    """Counts epochs down. An epoch is expected to take as long as the finished ones of its kind did.
+    """Counts epochs down. A stage is expected to take as long as the finished ones of its kind did.
 
-    The time of an epoch is that of its worker, without start-up. The rest takes as long as the longest chain, or as all
-    of it shared among the workers, whichever is longer.
+    The time of a stage is that of its worker, without start-up. The rest takes as long as the epochs of the longest
+    chain, or as all of it shared among the workers, whichever is longer. Epochs that nothing was timed of take the
+    mean of the others; scores and prunes of which nothing was timed count as nothing.
 
     Args:
         graph: what was left to run at the start.
-        kinds: of every training stage, what epochs of equal cost have in common.
+        kinds: of every stage that takes time, what those of equal cost have in common.
         workers: how many run at once.
+        epochs: the stages that train; by default all of `kinds`.
     """
 
-    def __init__(self, graph: Graph, kinds: Mapping[str, Hashable], workers: int) -> None:
+    def __init__(
+        self, graph: Graph, kinds: Mapping[str, Hashable], workers: int, epochs: Collection[str] | None = None
+    ) -> None:
         self._graph, self._kinds, self._workers = graph, kinds, workers
+        self._epochs = frozenset(kinds if epochs is None else epochs)
+        self._of_epochs = {kinds[key] for key in self._epochs}
         self._left = dict.fromkeys(kinds)
         self._count = Counter(kinds.values())
         self._seconds: Counter[Hashable] = Counter()
@@ -54,11 +60,11 @@ class Clock:
         self._longest, self._looked = 0, -1.0
 
     def finished(self, key: str, seconds: float | None) -> None:
-        """An epoch is there; `seconds` is None if another run computed it."""
+        """A stage is there; `seconds` is None if another run computed it."""
         if key not in self._left:
             return
         kind = self._drop(key)
-        self._done += 1
+        self._done += key in self._epochs
         if seconds is not None:
             self._seconds[kind] += seconds  # type: ignore[assignment]  # a Counter adds floats as well
             self._timed[kind] += 1
@@ -75,22 +81,24 @@ class Clock:
 
     def tally(self) -> Tally:
         """As things stand."""
-        basis = sum(self._timed.values())
+        basis = sum(self._timed[kind] for kind in self._of_epochs)
         if not basis:
-            return Tally(self._done, len(self._kinds))
-        mean = sum(self._seconds.values()) / basis
-        work = sum(
-            # Kinds that nothing was timed of yet take the mean of all.
-            count * (self._seconds[kind] / self._timed[kind] if self._timed[kind] else mean)
-            for kind, count in self._count.items()
-        )
+            return Tally(self._done, len(self._epochs))
+        mean = sum(self._seconds[kind] for kind in self._of_epochs) / basis
+        work = sum(count * self._each(kind, mean) for kind, count in self._count.items())
         # The longest chain is looked for now and then only: a large plan has many stages.
         if time.monotonic() - self._looked > 1.0:
             self._longest = max((self._graph.length[key] for key in self._left), default=0)
             self._looked = time.monotonic()
         # Neither faster than all workers together nor than the longest chain of one.
         left = max(work / self._workers, self._longest * mean) if self._left else 0.0
-        return Tally(self._done, len(self._kinds), left, basis)
+        return Tally(self._done, len(self._epochs), left, basis)
+
+    def _each(self, kind: Hashable, mean: float) -> float:
+        """Seconds that a stage of a kind is expected to take."""
+        if self._timed[kind]:
+            return self._seconds[kind] / self._timed[kind]
+        return mean if kind in self._of_epochs else 0.0
 
     def _drop(self, key: str) -> Hashable:
         del self._left[key]

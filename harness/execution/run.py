@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from harness import _supervisor
+from harness._text import plural
 from harness.api import (
     Backend,
     Evaluation,
@@ -56,6 +57,9 @@ _RECORDS_SHARE = 0.05
 
 _COSTING_S = 0.3
 """Seconds of every writing of records that may go into hardware costs while workers wait for their next stage."""
+
+_SILENT_S = 2.0
+"""Seconds of costing after the last stage before a run says what it is doing."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +180,9 @@ class _Run:
             on_message=self._on_message,
             on_wait=lambda holder: notes.tell(f"waiting for stages that {holder} is computing"),
         )
-        kinds = {key: _kind(job) for key, job in self._jobs.items() if job.stage.kind == "train"}
-        self._clock = Clock(graph, kinds, workers)
+        kinds = {key: _kind(job) for key, job in self._jobs.items()}
+        epochs = {key for key, job in self._jobs.items() if job.stage.kind == "train"}
+        self._clock = Clock(graph, kinds, workers, epochs)
         self._running: dict[str, dict[str, JsonValue]] = {}
         self._status = StatusFile(
             self._folder, {"run": plan.experiment.run_id, "workers": workers, "stages_to_run": len(plan.to_run)}
@@ -244,6 +249,9 @@ class _Run:
         stopped = None if self._store_error else self._schedule.stopped
         try:
             try:
+                # Designs of large layers are searched for minutes: nobody is to think that the run hangs.
+                if not interrupted and (left := self._collector.to_cost(_SILENT_S)):
+                    self._progress.note(f"hardware costs of {plural(left, 'cell')}; nothing is trained any more")
                 self._write_records(0.0 if interrupted else None, is_last=True)
             except KeyboardInterrupt:
                 interrupted = True
@@ -461,6 +469,6 @@ class _Run:
 
 
 def _kind(job: Job) -> tuple[object, ...]:
-    """What epochs of about equal cost have in common."""
-    # Pruned and dense epochs take different times.
-    return job.task, job.backend, job.stage.is_dense
+    """What stages of about equal cost have in common."""
+    # Pruned and dense epochs take different times, a score in the numbers of some hardware more than one in floats.
+    return job.task, job.backend, job.stage.is_dense, job.stage.kind, job.stage.number_format is not None

@@ -158,10 +158,11 @@ def test_costing_takes_no_more_time_than_it_is_given(trained, tmp_path):
     plan = make_plan(with_hardware(Counting(device="slow")), store=trained)
     collector = Collector(plan, finished=dict(plan.cached))
     early = collector.records(within=0.0)
-    asked = Counting.asked
+    waiting, asked = collector.to_cost(0.0), Counting.asked
     late = collector.records()
 
-    assert asked == 0
+    assert (asked, collector.to_cost(0.0)) == (0, 0)
+    assert waiting == sum("not costed yet" in str(record.hardware) for record in early) > 0
     assert "not costed yet" in early[1].hardware["counting(device=slow)"]["reason"]
     assert late[1].hardware["counting(device=slow)"]["cycles"] == 30
     assert early[1].value == late[1].value

@@ -73,3 +73,18 @@ def test_what_is_lost_is_not_waited_for(made):
     clock.lost(plan.cells[1].chain[0].key)  # the other seed's beginning
 
     assert clock.tally().left_s == pytest.approx(5)
+
+
+def test_scores_take_time_too_once_one_was_timed_and_are_no_epochs(made):
+    plan, graph, epochs = made
+    kinds = {key: stage.kind for key, stage in plan.stages.items() if stage.kind in ("train", "test")}
+    scores = [key for key, kind in kinds.items() if kind == "test"]
+    clock = Clock(graph, kinds, 1, epochs)
+    clock.finished(next(iter(epochs)), 1.0)
+    before = clock.tally()
+    clock.finished(scores[0], 5.0)
+    after = clock.tally()
+
+    assert before.left_s == pytest.approx(11 * 1.0)
+    assert after.left_s == pytest.approx(11 * 1.0 + (len(scores) - 1) * 5.0) and len(scores) > 1
+    assert (after.done, after.epochs, after.basis) == (1, 12, 1)
