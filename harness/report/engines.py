@@ -147,7 +147,7 @@ def _section(table: Table, model: str, layout: _Layout) -> Section:
         # Over the best that fits: a clock that draws level with a circuit that cannot be built helps nobody.
         factor = pair.cycles / (best[pair.sparsity] or pair.cycles)
         if layout.compact and factor > _FAR_BEHIND:
-            behind.setdefault(pair.engine, []).append(f"{pair.pattern} {pair.cycles:,.0f}")
+            behind.setdefault(pair.engine, []).append(f"{_masks(pair)} {pair.cycles:,.0f}")
             continue
         if (pair.pattern, pair.sparsity) != last:
             last = (pair.pattern, pair.sparsity)

@@ -762,6 +762,15 @@ def test_what_is_not_costed_yet_is_no_engine_that_refuses():
     assert "Cannot run" not in text and "Not costed yet: 1 of 2" in text
 
 
+def test_engines_far_behind_are_named_with_the_sparsity_of_each_of_their_cycles():
+    slow = {"sim[bank]": both(100, 1.0)["sim[bank]"], "sim[stream]": both(9000, 0.01)["sim[bank]"]}
+    records = [language_model("block", FINE, sparsity, 0, hardware=slow) for sparsity in (0.5, 0.9)]
+
+    told = " ".join(render(records).split())
+
+    assert "left out above: stream: block at 50 % 9,000, block at 90 % 9,000." in told
+
+
 # --- what is under way ----------------------------------------------------------------------------------------------
 
 
