@@ -21,6 +21,10 @@ _COSTS = {
     "latency": ("latency_us", " [us]"),
     "cycles": ("cycles", ""),
     "speedup": ("speedup", " [ratio]"),
+    "shape": ("shape", ""),
+    "clock": ("clock_mhz", " [MHz]"),
+    "multipliers": ("multipliers", ""),
+    "DSP blocks": ("dsp", ""),
     "RAM blocks": ("ram_blocks", ""),
     "energy": ("energy_uj", " [uJ]"),
     "fits": ("fits", ""),
@@ -98,6 +102,10 @@ def _row(record: Record) -> dict[str, JsonValue]:
     if record.metric:
         row[f"{record.split} {record.metric}{unit}"] = record.value
         row[f"valid {record.metric}{unit}"] = record.valid_value
+        # In the numbers of a hardware entry, by the label that its engines share.
+        for label, score in record.fixed_point.items():
+            if "value" in score:
+                row[f"{label} {record.split} {record.metric} as {score.get('format')}{unit}"] = score["value"]
     for label, cost in record.hardware.items():
         for name, (key, shown) in _COSTS.items():
             # A cost that failed has its reason and no figures.

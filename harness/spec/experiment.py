@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness._files import canonical, digest, sha256
-from harness._text import is_balanced, listed, parted
+from harness._text import is_balanced, listed, parted, plural
 from harness._words import suggestion
 from harness.api import (
     Backend,
@@ -165,7 +165,7 @@ _MOST_OF_FILTER = 100_000
 """Characters of a filter; a longer one takes long to be looked through."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Experiment:
     """A checked experiment: every component made, every cell listed.
 
@@ -191,10 +191,10 @@ class Experiment:
     name: str
     digest: str
     path: Path | None
-    document: dict[str, JsonValue] = field(repr=False, compare=False)
+    document: dict[str, JsonValue] = field(compare=False)
     scope: tuple[str, ...]
     hardware: tuple[HardwareModel, ...]
-    cells: tuple[Cell, ...] = field(repr=False)
+    cells: tuple[Cell, ...]
     device: str
     precision: Literal["float32", "bfloat16"]
     threads: int
@@ -205,7 +205,14 @@ class Experiment:
     ignore: tuple[str, ...] = field(default=(), compare=False)
     plugins: tuple[Path, ...] = field(default=(), compare=False)
     filename: str = field(default="spec", compare=False)
-    places: Mapping[tuple[str, str], tuple[Place, str]] = field(default_factory=dict, repr=False, compare=False)
+    places: Mapping[tuple[str, str], tuple[Place, str]] = field(default_factory=dict, compare=False)
+
+    def __repr__(self) -> str:
+        # Short: the fields of a run with every engine of a hardware model would fill pages.
+        axes = ("task", "backend", "pattern", "strategy", "sparsity", "seed")
+        values = {axis: {getattr(cell, axis) for cell in self.cells if not cell.is_dense} for axis in axes}
+        told = " x ".join(f"{axis} {len(found)}" for axis, found in values.items() if len(found) > 1)
+        return f"<experiment {self.run_id}: {plural(len(self.cells), 'cell')}{f'; {told}' if told else ''}>"
 
     @property
     def run_id(self) -> str:

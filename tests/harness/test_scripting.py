@@ -72,6 +72,15 @@ def test_a_mapping_and_a_file_are_the_same_experiment(tmp_path):
     assert harness.load(str(tmp_path / "spec.yaml")).name == "small"
 
 
+def test_an_experiment_says_its_grid_in_a_line_whatever_its_hardware_is():
+    matrix = {"backend": "torch", "pattern": ["unstructured", "block"], "strategy": "one_shot", "sparsity": [0.5, 0.9]}
+    experiment = harness.load(
+        {"name": "grid", "task": "lstm_lm", "matrix": matrix | {"seed": [0, 1]}, "hardware": ["cycle_simulator"]}
+    )
+
+    assert repr(experiment) == f"<experiment {experiment.run_id}: 10 cells; pattern 2 x sparsity 2 x seed 2>"
+
+
 def test_mistakes_are_told_by_place():
     with pytest.raises(SpecError, match=r"matrix\.pattern\[0\].*unstructured"):
         harness.load(SPEC | {"matrix": SPEC["matrix"] | {"pattern": ["unstructurd"]}})

@@ -68,6 +68,22 @@ def test_a_cell_without_a_result_is_a_row_with_its_status_and_reason():
     assert "no such engine" in set(found["fpga_analytic reason"])
 
 
+def test_a_score_in_the_numbers_of_hardware_and_what_was_built_have_columns():
+    cost = {"shape": "pes=4", "multipliers": 64, "dsp": 32, "clock_mhz": 200.0, "cycles": 10, "fits": True}
+    scored = {"sim": {"format": "w8 a8", "value": 91.5}, "other": {"format": "w4 a4", "reason": "no scale"}}
+    records = [
+        record.model_copy(update={"hardware": {"sim[bank]": cost}, "fixed_point": scored, "split": "test"})
+        for record in every_fate()
+        if record.is_done
+    ]
+    first = frame(records).iloc[0]
+
+    assert first["sim test perplexity as w8 a8"] == 91.5
+    assert not any(name.startswith("other ") for name in first.index)
+    built = ["sim[bank] shape", "sim[bank] multipliers", "sim[bank] DSP blocks", "sim[bank] clock [MHz]"]
+    assert first[built].tolist() == ["pes=4", 64.0, 32.0, 200.0]
+
+
 def test_a_folder_in_the_place_of_a_parquet_file_is_told_and_left(tmp_path):
     write(tmp_path / "run" / "records.json", every_fate())
     (tmp_path / "out").mkdir()
