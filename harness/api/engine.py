@@ -325,6 +325,12 @@ class Run:
         stored_words: values stored, padding included; divided by the non-zeros it says what padding costs.
         weight_reads: how often every stored weight is read while a whole layer runs, for all streams; None: for every
             position.
+        fetches: how often every stored weight is read from off-chip memory while the run lasts, by an engine that
+            streams them; None: once.
+        moved_bits: inputs and outputs that cross the chip's border while a whole layer runs, of an engine that moves
+            maps; None: inputs of the first layer and outputs of the last.
+        words: words that all memories of a purpose move while the run lasts, for all streams, where that is not what
+            cycles and weights tell: of `vector` those read, of `accumulators` those read and written.
         busy: cycles in which each PE works, a histogram's raw data; None where it is not known.
         fifo_high_water: most entries that ever waited in one FIFO.
         logic: LUTs and flip-flops of a circuit that serves this product alone; they add up over the products.
@@ -342,6 +348,9 @@ class Run:
     logic: "Logic | None" = None
     notes: tuple[str, ...] = ()
     weight_reads: Fraction | None = None
+    fetches: Fraction | None = None
+    moved_bits: int | None = None
+    words: Mapping[RamPurpose, Fraction] = field(default_factory=dict)
 
     @cached_property
     def cycles(self) -> Fraction:

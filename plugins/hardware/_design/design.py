@@ -38,6 +38,12 @@ class Layer:
         """The sum of the parts."""
         return exact_sum(self.parts.values())
 
+    def weight_bits(self, engine: Engine) -> Fraction:
+        """Bits of weights that cross the chip's border: those that are not held there, or all for every run or tile."""
+        if not engine.streams_weights:
+            return self.streamed * self.run.stored_bits
+        return self.run.stored_bits * self.repeats * (Fraction(1) if self.run.fetches is None else self.run.fetches)
+
 
 @dataclass(frozen=True)
 class Design:
@@ -67,9 +73,9 @@ class Design:
     @property
     def streamed_bits(self) -> float:
         """Bits of weights and feature maps that cross the chip's border for one time step or item."""
-        # An engine that streams keeps nothing on chip, so its layers know no share.
-        reads = ((Fraction(1) if self.engine.streams_weights else layer.streamed, layer) for layer in self.layers)
-        return float(sum(share * layer.run.stored_bits + layer.map_bits for share, layer in reads))
+        return float(
+            sum(layer.weight_bits(self.engine) + layer.map_bits + (layer.run.moved_bits or 0) for layer in self.layers)
+        )
 
     @property
     def is_resident(self) -> bool:

@@ -119,6 +119,8 @@ def _accesses(engine: Engine, layer: Layer, ram: Ram, groups: int, reads: float)
     runs = 1 if engine.whole_layer else pixels
     waiting = sum((run.parts.get(name, Fraction(0)) for name in _WAITING), Fraction(0))
     turns = ram.count / streams * float(run.issue_cycles - waiting) * runs
+    if ram.purpose in run.words:
+        return ram.width * float(run.words[ram.purpose]) / streams * runs
     found = 0.0  # weights are counted as they are stored
     match ram.purpose:
         case "vector":
@@ -148,7 +150,10 @@ def _map_bits(design: Design, layer: Layer, numerics: Numerics) -> float:
         return 0.0
     given, taken = map_words(layer.product)
     if design.engine.moves_maps:  # its vector memory is read as it multiplies; maps enter and leave once
-        return float(given + 2 * taken) * numerics.conditions.activation_bits
+        bits = numerics.conditions.activation_bits
+        # What tiles share of an input enters with each of them.
+        entered = given * bits if layer.run.moved_bits is None else layer.run.moved_bits - taken * bits
+        return float(entered + 2 * taken * bits)
     has_lines = any(ram.purpose == "lines" for ram in layer.run.rams)
     buffered = has_lines or geometry.window[0] > 1
     # As many as a copy that sweeps a strip takes in; neighbouring copies share them.

@@ -61,18 +61,19 @@ class Traffic:
 def layer_traffic(design: Design, place: int, numerics: Numerics) -> Traffic:
     """The traffic of one layer: its streamed weights, and its vector if it is the first or the last.
 
-    Vectors between layers stay on chip, but for feature maps that find no room there.
+    Vectors between layers stay on chip, but for feature maps that find no room there and those of an engine that keeps
+    none. An engine that streams its weights reads them for every run, or for every tile of the layer.
     """
     layer, streams = design.layers[place], design.engine.streams
-    # What an engine streams by design has no share of its own in the layers.
-    share = Fraction(1) if design.engine.streams_weights else layer.streamed
     # Vectors between layers stay on chip: only the first reads and only the last writes.
     vectors = _inputs(layer.product) * (place == 0) + _outputs(layer.product) * (place == len(design.layers) - 1)
     waiting = sum((layer.parts.get(name, Fraction(0)) for name in _STALLS), Fraction(0))
     return Traffic(
         operations=_OPERATIONS * layer.product.nnz * layer.product.pixels * streams,
-        weight_bytes=float(share * layer.run.stored_bits) / 8,
-        vector_bytes=streams * (layer.map_bits or vectors * numerics.conditions.activation_bits) / 8,
+        weight_bytes=float(layer.weight_bits(design.engine)) / 8,
+        vector_bytes=streams
+        * (layer.run.moved_bits or layer.map_bits or vectors * numerics.conditions.activation_bits)
+        / 8,
         cycles=float(layer.cycles),
         busy_cycles=float(layer.cycles - waiting),
     )
@@ -115,7 +116,7 @@ def vector_shortage(design: Design, numerics: Numerics) -> tuple[float, float] |
     No cycle waits for them, so that a reader has to be told. Feature maps that are streamed are waited for.
     """
     speed, clock = numerics.conditions.bytes_per_cycle, numerics.conditions.clock_mhz
-    if speed is None or any(layer.map_bits for layer in design.layers):
+    if speed is None or any(layer.map_bits or layer.run.moved_bits for layer in design.layers):
         return None
     found = traffic(design, numerics)
     needed = found.vector_bytes / found.busy_cycles if found.busy_cycles else 0.0

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from harness.api import Conditions, Engine, EngineShape, Line, Product, Ram, Run, even_cuts, hookimpl
+from harness.api import Conditions, Engine, EngineShape, Line, Product, Ram, RamPurpose, Run, even_cuts, hookimpl
 
 Dataflow = Literal["output_stationary", "weight_stationary", "input_stationary"]
 
@@ -131,6 +131,7 @@ class DenseSystolic(Engine):
             stored_words=Fraction(rams[0].width * rams[0].depth, conditions.weight_bits),
             # Weights that stay in their PEs are loaded once; others pass by for every tile of vectors.
             weight_reads=Fraction(1 if self.dataflow == "weight_stationary" else tiling.across),
+            words=self._words(tiling),
             notes=(
                 f"{self.dataflow.replace('_', '-')}, zeros multiplied; at most {tiling.high} of {shape['array_rows']} "
                 f"rows and {tiling.wide} of {shape['array_cols']} columns of PEs work",
@@ -171,6 +172,15 @@ class DenseSystolic(Engine):
         if self.dataflow == "weight_stationary":  # all inputs of the last rows
             return tiling.down * each - skew, (product.rows // product.groups - 1) % tiling.wide + 1
         return each - skew, None
+
+    def _words(self, tiling: _Tiling) -> dict[RamPurpose, Fraction]:
+        """Words of vectors that enter at the edges, and of sums that go back and forth: none while a tile drains."""
+        streamed = Fraction(tiling.tiles * tiling.length)
+        if self.dataflow == "output_stationary":
+            return {"vector": streamed}
+        # Inputs that stay are loaded once for every tile.
+        vectors = streamed if self.dataflow == "weight_stationary" else Fraction(tiling.tiles * tiling.high)
+        return {"vector": vectors, "accumulators": 2 * streamed}
 
     def _rams(self, product: Product, tiling: _Tiling, conditions: Conditions) -> tuple[Ram, ...]:
         """One memory per edge of the array, as wide as the edge; vectors twice, to be written while they are read."""

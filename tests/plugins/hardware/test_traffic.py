@@ -1,11 +1,20 @@
 """What crosses the chip's border, and the roofline made of it."""
 
+import itertools
+import re
+
 import numpy as np
 import pytest
+from harness_plugins.hardware._design.design import design
+from harness_plugins.hardware._design.numerics import Budget, Numerics
+from harness_plugins.hardware._design.traffic import layer_traffic
+from harness_plugins.hardware._devices import device
+from harness_plugins.hardware.engines.csr_stream import CsrStream
+from harness_plugins.hardware.engines.mcbbs_systolic import McbbsSystolic
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.api import Cost
+from harness.api import Conditions, Convolution, Cost, Part, Product
 from harness.costing.roofline import Roof, roofline
 from harness.discovery.finding import discover
 
@@ -118,3 +127,75 @@ def test_inputs_that_come_faster_than_the_memory_gives_are_told(make):
     assert any("inputs and outputs alone need" in note for note in slow.notes)
     assert not any("inputs and outputs alone need" in note for note in fast.notes)
     assert slow.cycles == fast.cycles
+
+
+# --- engines that read their weights anew ---------------------------------------------------------------------------
+
+
+def convolved(kernel, inputs, rows, output, stride=1):
+    """A dense convolution, padded so that its output is as given."""
+    image = tuple(stride * (size - 1) + each for size, each in zip(output, kernel, strict=True))
+    geometry = Convolution(inputs, kernel, stride, output, image=image)
+    cols = inputs * kernel[0] * kernel[1]
+    return Product("conv", (Part("kernel", rows, cols, None, rows * cols),), pixels=output[0] * output[1],
+                   convolution=geometry)  # fmt: skip
+
+
+def tile_by_tile(product, columns, width, height):
+    """Words that tiles of so many rows and pixels per PE column read and write, counted pixel by pixel."""
+    geometry = product.convolution
+    (high, wide), (kernel_high, kernel_wide) = geometry.output, geometry.kernel
+    filters = inputs = outputs = 0
+    tops, lefts = range(0, high, height), []
+    left = 0
+    while left < wide:
+        across = min(width * columns, wide - left)
+        lefts.append((left, across))
+        left += across
+    for top, (left, across) in itertools.product(tops, lefts):
+        down = min(height, high - top)
+        filters += product.size
+        seen = {
+            (y * geometry.stride + dy, x * geometry.stride + dx)
+            for y in range(top, top + down)
+            for x in range(left, left + across)
+            for dy in range(kernel_high)
+            for dx in range(kernel_wide)
+        }
+        inputs += geometry.inputs * len(seen)
+        outputs += product.rows * down * across
+    return filters, inputs, outputs
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (3, 1)])
+@pytest.mark.parametrize("output", [(9, 9), (40, 14), (2, 3)])
+@pytest.mark.parametrize(("pe_rows", "pe_columns"), [(2, 2), (4, 3), (1, 1)])
+def test_a_systolic_array_reads_its_weights_for_every_tile_and_what_tiles_share_of_the_input_with_each(
+    kernel, output, pe_rows, pe_columns
+):
+    engine = McbbsSystolic(pe_rows=pe_rows, pe_columns=pe_columns, parallel_clusters=4)
+    product = convolved(kernel, 16, 6, output)
+    shape, numerics = engine.fixed_shape([product], 4 * pe_rows * pe_columns), Numerics(conditions=Conditions())
+    made = design(engine, shape, [product], engine.simulate, device("stratix10_gx2800"), numerics, Budget())
+    (layer,) = made.layers
+    rows, width = (int(word) for word in re.findall(r"tiles of (\d+) rows and (\d+) pixels", layer.run.notes[0])[0])
+
+    filters, inputs, outputs = tile_by_tile(product, pe_columns, width, rows)
+    found = layer_traffic(made, 0, numerics)
+
+    # 16 bits of a weight, and 4 of its index beside them.
+    assert found.weight_bytes == filters * (16 + 4) / 8
+    assert found.vector_bytes == (inputs + outputs) * 16 / 8
+    assert made.streamed_bits == 8 * found.read_bytes
+
+
+def test_an_engine_that_streams_reads_its_weights_for_every_position(make):
+    vector, image = (convolved((1, 1), 8, 8, output) for output in ((1, 1), (4, 3)))
+    engine, numerics = CsrStream(channels=2), Numerics(conditions=Conditions())
+
+    def moved(product):
+        shape = engine.fixed_shape([product], 16)
+        made = design(engine, shape, [product], engine.simulate, device("stratix10_gx2800"), numerics, Budget())
+        return layer_traffic(made, 0, numerics).weight_bytes
+
+    assert moved(image) == 12 * moved(vector)

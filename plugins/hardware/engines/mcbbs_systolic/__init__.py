@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -185,6 +186,11 @@ class McbbsSystolic(Engine):
             stored_words=words,
             # All PE columns share what a PE row reads: once for every position of a column.
             weight_reads=Fraction(sum(tile.count * tile.width * tile.height for tile in found.tiles)),
+            fetches=Fraction(found.fetches),
+            moved_bits=(found.pixels * window.channels + product.rows * prod(window.output))
+            * conditions.activation_bits,
+            # A block for every cycle in which a column is fed: it multiplies for longer, with what it has.
+            words={"vector": Fraction(found.fed)},
             busy=_busy(found, array, product.rows),
             notes=_notes(found, delivered),
         )

@@ -132,6 +132,8 @@ class Latency:
         transfer: input of the first tile and output of the last one.
         total: the whole layer.
         blocks: weight blocks of one filter.
+        pixels: input pixels read from off-chip memory, those that tiles share with each of them.
+        fed: blocks of inputs that the buffers of all PE columns give to the array.
     """
 
     tile: tuple[int, int]
@@ -141,6 +143,13 @@ class Latency:
     transfer: int
     total: Fraction
     blocks: int
+    pixels: int
+    fed: int
+
+    @property
+    def fetches(self) -> int:
+        """Tiles: each reads all filters from off-chip memory."""
+        return sum(tile.count for tile in self.tiles)
 
     @property
     def array(self) -> int:
@@ -174,7 +183,7 @@ def latency(window: Window, array: Array, numbers: Numbers, width: int, height: 
     filters = _ceil(window.outputs, array.rows)
     per_tap = blocks_per_tap(window, array)
     feeds = sum(_ceil(inputs, array.block * array.range_clusters) for inputs in window.inputs)
-    compute = feed = count = pixels = 0
+    compute = feed = count = pixels = fed = 0
     for tile in tiles:
         strip = filters * tile.height
         work = window.taps * per_tap * tile.width * strip
@@ -183,6 +192,7 @@ def latency(window: Window, array: Array, numbers: Numbers, width: int, height: 
         compute += tile.count * work
         # Inputs come while weights are multiplied: only what takes longer than that is waited for.
         feed += tile.count * max(0, supply - work)
+        fed += tile.count * tile.columns * supply
         count += tile.count
         pixels += tile.count * _input_pixels(window, tile)
     out_blocks = _words(window.outputs, numbers.activation_bits, BLOCK_BYTES)
@@ -209,7 +219,7 @@ def latency(window: Window, array: Array, numbers: Numbers, width: int, height: 
             + (1 + index_share) * fetches * _words(weights, numbers.weight_bits, numbers.word_bytes)
         )
     # They work side by side, so the slowest decides.
-    return Latency((width, height), tiles, compute, feed, transfer, max(totals), window.taps * per_tap)
+    return Latency((width, height), tiles, compute, feed, transfer, max(totals), window.taps * per_tap, pixels, fed)
 
 
 def _candidates(window: Window, array: Array, numbers: Numbers) -> Iterator[tuple[int, int]]:
