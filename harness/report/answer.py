@@ -1,20 +1,23 @@
 """What a run answers, on one screen: what ran, which pattern wins under which strategy, what to beware of."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from rich.cells import cell_len
 
 from harness._text import plural
 from harness.report import checks, formats, page, rich
 from harness.report.formats import DASH, MARKS
-from harness.report.page import Column, Document, Section
+from harness.report.page import Column, Document, Section, Shown
 from harness.report.rows import Row, Setting, Table, is_partial
 from harness.report.tables import tables
 from harness.results.records import Record
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict
+
+T = TypeVar("T")
 
 LINES, WIDTH = 24, 80
 """The terminal on which an answer fits."""
@@ -50,6 +53,7 @@ class _Subject:
         factors: cycles of the baseline over those of a row.
         in_words: whether each verdict stands in words beside its sign.
         best: what is shown instead of all lines, where there are too many for a screen.
+        is_brief: whether numbers stand without their intervals, since a screen has several tables.
     """
 
     table: Table
@@ -58,6 +62,12 @@ class _Subject:
     factors: dict[Setting, float | None]
     in_words: bool = False
     best: tuple[_Line, ...] = ()
+    is_brief: bool = False
+
+    @property
+    def baseline(self) -> str:
+        """What patterns are compared with."""
+        return "dense" if self.is_dense else self.table.reference
 
 
 def _subject(table: Table) -> _Subject:
@@ -117,16 +127,19 @@ def first_page(
     found = tables(records, margin)
     every, checked = [_subject(table) for table in found], checks.look(records, found)
     best = [_best(subject) for subject in every]
-    # First every row; then the best pattern of each strategy, with fewer warnings, then with fewer rows; then fewer
-    # tables. What is left out is counted where it would stand.
+    brief = [replace(subject, is_brief=len(found) > 1) for subject in best]
+    fewer = range(_MOST_WARNINGS, 0, -1)
+    # First every row; then the best pattern of each strategy, with fewer warnings; then several tables as one, without
+    # intervals, with fewer rows of each, and last with fewer tables, since each is an answer. What is left out is
+    # counted where it would stand.
     sizes = [
         (every, LINES, _MOST_WARNINGS),
-        *((best, LINES, warnings) for warnings in range(_MOST_WARNINGS, 0, -1)),
-        *((best[:count], most, 1) for count in range(len(found), 0, -1) for most in range(LINES, 0, -1)),
+        *((subjects, LINES, warnings) for subjects in (best, brief) for warnings in fewer),
+        *((brief[:count], most, 1) for count in range(len(found), 0, -1) for most in range(LINES, 0, -1)),
     ]
     warned = checked.lines()
-    ran = _what_ran(records, found, title)
     for subjects, most, warnings in sizes:
+        ran = _what_ran(records, found, title, are_named=not all(subject.is_brief for subject in subjects))
         opening = _opening(ran, subjects, warned[:warnings], margin, most)
         more = [plural(len(found) - len(subjects), "table")] if len(subjects) < len(found) else []
         if len(warned) > warnings:
@@ -172,9 +185,11 @@ def _opening(
     ran: str, subjects: Sequence[_Subject], warned: Sequence[str], margin: float | None, most: int | None
 ) -> tuple[Section, ...]:
     """What ran, the answers with at most so many rows, and the warnings."""
+    answered = [subject for subject in subjects if subject.lines]
+    together = len(answered) > 1 and all(subject.is_brief for subject in answered)
     return (
         Section(sentences=(ran,)),
-        *(_answer(subject, margin, most) for subject in subjects if subject.lines),
+        *([_together(answered, margin, most)] if together else [_answer(each, margin, most) for each in answered]),
         *([Section(warnings=tuple(f"! {line}" for line in warned))] if warned else []),
     )
 
@@ -182,10 +197,12 @@ def _opening(
 # --- what ran -------------------------------------------------------------------------------------------------------
 
 
-def _what_ran(records: Sequence[Record], found: Sequence[Table], title: str) -> str:
+def _what_ran(records: Sequence[Record], found: Sequence[Table], title: str, *, are_named: bool = True) -> str:
     done, seeds = sum(record.is_done for record in records), len({record.seed for record in records})
     told = [f"{done} of {len(records)} cells", f"{plural(seeds, 'seed')}"]
-    told += dict.fromkeys(record.task for record in records)
+    tasks = list(dict.fromkeys(record.task for record in records))
+    # Where they head groups of a table, they are only counted here.
+    told += tasks if are_named or len(tasks) == 1 else [f"{len(tasks)} tasks"]
     told += dict.fromkeys(record.backend for record in records)
     dense = [_dense(table, row) for table in found for row in table.rows if row.setting.is_dense and row.value]
     dense = list(dict.fromkeys(dense))
@@ -210,8 +227,7 @@ def _cycles(table: Table, row: Row) -> float | None:
 
 
 def _answer(subject: _Subject, margin: float | None, most: int | None) -> Section:
-    table, is_dense, every = subject.table, subject.is_dense, subject.best or subject.lines
-    baseline = "dense" if is_dense else table.reference
+    table, every = subject.table, subject.best or subject.lines
     shown = every[:most]
     # Every sparsity is a column, also where a pattern lacks it: levels are compared along a row.
     levels = sorted({level for line in every for level in line.rows})
@@ -224,17 +240,75 @@ def _answer(subject: _Subject, margin: float | None, most: int | None) -> Sectio
         if subject.best:
             subject = replace(subject, factors=dict.fromkeys(subject.factors))
         columns = [*_labels(every, plain), *_cells(subject, plain, levels)]
-    below = _legend(subject, shown, baseline, margin)
+    sentence, *below = _below(subject, shown, plain, margin)
+    heading = f"{table.task} {_against(subject)}"
+    return Section(heading, (), page.table(columns, shown, caption=below, notes=[sentence]))
+
+
+def _together(subjects: Sequence[_Subject], margin: float | None, most: int | None) -> Section:
+    """The answers of several tables as groups of one, which has a screen's room for them."""
+    plain = _plain_names(*(subject.table for subject in subjects))
+    shown = [(subject, line) for subject in subjects for line in (subject.best or subject.lines)[:most]]
+    columns = _columns_together(subjects, shown, plain)
+    if _width(columns, shown) > WIDTH:
+        subjects = [replace(subject, factors=dict.fromkeys(subject.factors)) for subject in subjects]
+        shown = [(subject, line) for subject in subjects for line in (subject.best or subject.lines)[:most]]
+        columns = _columns_together(subjects, shown, plain)
+    # What is true of all of them is told once, the rest beside its task.
+    against = [_against(subject) for subject in subjects]
+    are_alike = len(set(against)) == 1
+    groups: dict[int, str] = {}
+    below: dict[str, list[str]] = {}
+    for subject, told in zip(subjects, against, strict=True):
+        task, lines = subject.table.task, subject.best or subject.lines
+        groups[next(place for place, row in enumerate(shown) if row[0] is subject)] = (
+            task if are_alike else f"{task} {told}"
+        )
+        for sentence in _below(subject, lines[:most], plain, margin):
+            below.setdefault(sentence, []).append(task)
+    notes = [text if len(tasks) == len(subjects) else f"{', '.join(tasks)}: {text}" for text, tasks in below.items()]
+    heading = against[0][:1].upper() + against[0][1:] if are_alike else ""
+    return Section(heading, (), page.table(columns, shown, groups=groups, notes=notes))
+
+
+def _columns_together(
+    subjects: Sequence[_Subject], shown: Sequence[tuple[_Subject, _Line]], plain: Mapping[str, str]
+) -> list[Column[tuple[_Subject, _Line]]]:
+    every = [line for subject in subjects for line in subject.best or subject.lines]
+    levels = sorted({level for line in every for level in line.rows})
+
+    def of_line(shown: Callable[[_Line], Shown], row: tuple[_Subject, _Line]) -> Shown:
+        return shown(row[1])
+
+    def at(level: float, row: tuple[_Subject, _Line]) -> str:
+        return _cell(row[0], plain, level, row[1])
+
+    labels = [
+        Column(each.header, partial(of_line, each.shown), kind=each.kind, matters=each.matters)
+        for each in _labels(every, plain)
+        if each.shown is not None
+    ]
+    return [*labels, *(Column(formats.level(level), partial(at, level), kind="number") for level in levels)]
+
+
+def _against(subject: _Subject) -> str:
+    """What the numbers of a table are: differences to what, in what."""
+    table = subject.table
+    what = f"{table.metric}{f' in {table.unit}' if table.unit else ''}, {table.better} is better"
+    return f"against {subject.baseline}: {what}"
+
+
+def _below(subject: _Subject, shown: Sequence[_Line], plain: Mapping[str, str], margin: float | None) -> list[str]:
+    """How to read a table, and what it leaves out."""
+    every = subject.best or subject.lines
+    below = _legend(subject, shown, margin)
     left = f"{plural(len(every) - len(shown), 'row')} more" if len(shown) < len(every) else ""
     if subject.best:
         choice = f"Best mean of {plural(max(line.of or 1 for line in shown), 'pattern')}, chosen by these numbers"
+        choice += ", without intervals" if subject.is_brief else ""
         left = f"{choice}; {left}, {len(subject.lines)} in all" if left else f"{choice}; all {len(subject.lines)} rows"
-    if left:
-        below.append(f"{left}: harness report --full.")
-    what = f"{table.metric}{f' in {table.unit}' if table.unit else ''}, {table.better} is better"
-    heading = f"{table.task} against {baseline}: {what}"
-    sentence = _sentence(subject.lines, plain, baseline, is_dense=is_dense, table=table, margin=margin)
-    return Section(heading, (), page.table(columns, shown, caption=below, notes=[sentence]))
+    sentence = _sentence(subject, plain, margin)
+    return [sentence, *below, *([f"{left}: harness report --full."] if left else [])]
 
 
 def _lines(table: Table, *, is_dense: bool) -> list[_Line]:
@@ -267,16 +341,16 @@ def _label(name: str, plain: Mapping[str, str], line: _Line) -> str:
     return plain.get(label, label)
 
 
-def _plain_names(table: Table) -> dict[str, str]:
-    """Labels that are the only ones of their name in the table, each with this name."""
-    settings = [row.setting for row in table.rows]
+def _plain_names(*tables: Table) -> dict[str, str]:
+    """Labels that are the only ones of their name in the tables, each with this name."""
+    settings = [row.setting for table in tables for row in table.rows]
     labels = {label for setting in settings for label in (setting.pattern, setting.strategy)}
     names = Counter(label.partition("(")[0] for label in labels)
     # Only where the name stands alone: `block` for two block sizes would name neither.
     return {label: name for label in labels if names[name := label.partition("(")[0]] == 1}
 
 
-def _width(columns: Sequence[Column[_Line]], lines: Sequence[_Line]) -> int:
+def _width(columns: Sequence[Column[T]], lines: Sequence[T]) -> int:
     """Columns of a terminal that the table takes when nothing in it is broken."""
     texts = [[column.head, *(str(column.shown(line)) for line in lines if column.shown)] for column in columns]
     return sum(max(map(cell_len, column)) + 1 for column in texts) - 1
@@ -301,7 +375,10 @@ def _cell(subject: _Subject, plain: Mapping[str, str], level: float, line: _Line
     if comparison is None:
         return DASH
     verdict = _judged(row, is_dense=is_dense)
-    text = formats.difference(comparison, table.digits, verdict)
+    if subject.is_brief:
+        text = formats.signed(comparison.difference.mean, table.digits) + (f" {MARKS[verdict]}" if verdict else "")
+    else:
+        text = formats.difference(comparison, table.digits, verdict)
     if subject.in_words and verdict is not None:
         text += f" {verdict}"
     text += formats.uneven(row.uneven_reference and not is_dense)
@@ -310,26 +387,19 @@ def _cell(subject: _Subject, plain: Mapping[str, str], level: float, line: _Line
     return f"{plain.get(row.setting.pattern, row.setting.pattern)} {text}" if line.of else text
 
 
-def _sentence(
-    lines: Sequence[_Line],
-    plain: Mapping[str, str],
-    baseline: str,
-    *,
-    is_dense: bool,
-    table: Table,
-    margin: float | None,
-) -> str:
+def _sentence(subject: _Subject, plain: Mapping[str, str], margin: float | None) -> str:
     """The verdicts in words; where there are many, how many."""
+    baseline = subject.baseline
     found: dict[tuple[str, Verdict, str], list[str]] = {}
-    for line in lines:
+    for line in subject.lines:
         for level, row in sorted(line.rows.items()):
-            verdict = _judged(row, is_dense=is_dense)
+            verdict = _judged(row, is_dense=subject.is_dense)
             if verdict is not None:
                 pattern, strategy = (plain.get(name, name) for name in (line.setting.pattern, line.setting.strategy))
                 key = (pattern, verdict, strategy)
                 found.setdefault(key, []).append(formats.asked(level))
     if not found:
-        return _why_no_verdict(table, margin)
+        return _why_no_verdict(subject.table, margin)
     clauses: dict[tuple[str, Verdict], list[str]] = {}
     for (pattern, verdict, strategy), levels in found.items():
         at = ", ".join(dict.fromkeys(levels))
@@ -355,7 +425,7 @@ def _why_no_verdict(table: Table, margin: float | None) -> str:
     return "No verdict: no two seeds of both settings have a result."
 
 
-def _legend(subject: _Subject, lines: Sequence[_Line], baseline: str, margin: float | None) -> list[str]:
+def _legend(subject: _Subject, lines: Sequence[_Line], margin: float | None) -> list[str]:
     """The meaning of every sign that stands in the table."""
     table, is_dense = subject.table, subject.is_dense
     rows = [row for line in lines for row in line.rows.values()]
@@ -367,12 +437,14 @@ def _legend(subject: _Subject, lines: Sequence[_Line], baseline: str, margin: fl
     if marks:
         parts.append(f"{marks} (p < {ALPHA:.2g}, Holm over {table.comparisons})")
     compared = [_compared(row, is_dense=is_dense)[0] for row in rows]
-    if any(each is not None and formats.has_interval(each.difference) for each in compared):
+    if not subject.is_brief and any(each is not None and formats.has_interval(each.difference) for each in compared):
         parts.append(f"±: {100 * CONFIDENCE:g} % interval, paired by seed")
-    if any(each is not None and formats.is_constant(each.difference) for each in compared):
+    if not subject.is_brief and any(each is not None and formats.is_constant(each.difference) for each in compared):
         parts.append(formats.ALL_EQUAL)
     if any(subject.factors[row.setting] is not None for row in rows):
-        parts.append(f"×: modelled cycles of {baseline} over these ({table.main_model}, each on its best engine)")
+        parts.append(
+            f"×: modelled cycles of {subject.baseline} over these ({table.main_model}, each on its best engine)"
+        )
     if not is_dense and any(row.uneven_reference for row in rows):
         parts.append(f"{formats.UNEVEN}: kept weights differ, not of one sparsity")
     if None in compared:

@@ -198,6 +198,77 @@ def test_of_more_patterns_than_a_screen_holds_each_strategy_tells_its_best():
     assert f"all {20 * len(by_strategy)} rows: harness report --full." in " ".join(text.split())
 
 
+def of_tasks(*tasks, patterns, **options):
+    """One grid for each task."""
+    return [
+        record.model_copy(update={"task": task, "cell": f"{task} {record.cell}"})
+        for task in tasks
+        for record in grid(patterns=patterns, seeds=(0, 1), **options)
+    ]
+
+
+@pytest.mark.parametrize("tasks", [("small", "large"), ("a", "b", "c")])
+def test_of_several_tasks_that_a_screen_does_not_hold_each_has_its_answer(tasks):
+    patterns = ("unstructured", *(f"bank_balanced(banks={place})" for place in range(9)))
+    labels = [f"lstm_lm(size={task}, epochs=12)" for task in tasks]
+    records = of_tasks(*labels, patterns=patterns, levels=(0.7, 0.9))
+
+    text = opened(records, margin=1.0)
+    lines = text.splitlines()
+
+    assert len(lines) <= 24 and max(map(len, lines)) <= 80
+    assert f"{len(tasks)} tasks" in lines[0]
+    for label in labels:
+        own = [record for record in records if record.task == label]
+        means = {
+            pattern: row(own, pattern, FINE, 0.9, margin=1.0).to_reference.difference.mean for pattern in patterns[1:]
+        }
+        best = min(means, key=means.get)
+        after = lines[lines.index(label) + 1]
+        assert after.startswith("fine_tuning") and after.endswith(f"{best} {means[best]:+.2f} ?")
+    assert text.count("? not enough evidence") == 1  # what is true of all of them is told once
+    assert f"all {9 * 2} rows: harness report --full." in " ".join(lines)
+    assert "without intervals" in text and "±" not in text and " table" not in lines[-3]
+
+
+def test_tasks_of_different_metrics_say_so_beside_their_names():
+    patterns = ("unstructured", *(f"bank_balanced(banks={place})" for place in range(9)))
+    records = of_tasks("lstm_lm", patterns=patterns, levels=(0.7, 0.9))
+    records += [
+        record.model_copy(update={"task": "lenet", "cell": f"i {record.cell}", "metric": "accuracy", "unit": "%",
+                                  "better": "higher", "value": 200 - record.value})
+        for record in grid(patterns=("unstructured", *(f"n_m(n={place})" for place in range(9))), seeds=(0,),
+                           levels=(0.7, 0.9))
+    ]  # fmt: skip
+
+    lines = opened(records, margin=1.0).splitlines()
+
+    assert len(lines) <= 24
+    assert "lstm_lm against unstructured: perplexity, lower is better" in lines
+    assert "lenet against unstructured: accuracy in %, higher is better" in lines
+    assert any(line.startswith("lenet: No verdict: one seed") for line in lines)
+
+
+def test_a_task_that_finds_no_room_is_counted():
+    labels = [f"lstm_lm(size={place})" for place in range(30)]
+
+    lines = opened(of_tasks(*labels, patterns=("unstructured", BANKS), levels=(0.9,)), margin=1.0).splitlines()
+
+    shown = [label for label in labels if label in lines]
+    left = next(line for line in lines if line.startswith("more: "))
+    assert len(lines) <= 24 and len(shown) > 2
+    assert left.startswith(f"more: {30 - len(shown)} tables")
+
+
+@pytest.mark.parametrize("form", ["md", "html", "latex"])
+def test_a_page_has_a_table_with_all_rows_for_every_task(form):
+    patterns = ("unstructured", *(f"bank_balanced(banks={place})" for place in range(9)))
+    text = render(of_tasks("small", "large", patterns=patterns), format=form, title="study", margin=1.0)
+
+    assert all(f"{task} against unstructured: perplexity" in text for task in ("small", "large"))
+    assert all(text.count(f"banks={place})") >= 4 for place in range(9))
+
+
 def test_the_answer_has_the_difference_the_verdict_and_the_cycles_of_every_comparison():
     found = row(grid(), BANKS, FINE, margin=1.0)
     text = opened(grid(), margin=1.0, width=200)
