@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from harness.api import SpecError
+
 from . import keras_model
 from .folding import Affine, Fold, Look, Results
 
@@ -78,15 +80,12 @@ def replaced(model: KerasModel, by: Callable[[Held], Call | None]) -> Iterator[N
         if call is not None:
             object.__setattr__(each.layer, "call", tf.autograph.experimental.do_not_convert(call))
             changed.append(each.layer)
-    eagerly, filtered = tf.config.functions_run_eagerly(), tf.debugging.is_traceback_filtering_enabled()
+    eagerly = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)  # TensorFlow's own signature
-    tf.debugging.disable_traceback_filtering()  # which would write a call's arguments around an error's one sentence
     try:
         yield
     finally:
         tf.config.run_functions_eagerly(eagerly)
-        if filtered:
-            tf.debugging.enable_traceback_filtering()
         for layer in changed:
             object.__delattr__(layer, "call")
 
@@ -128,7 +127,9 @@ def passed_on(each: Held, call: Call, fold: Fold) -> Call:
     import tensorflow as tf
 
     def passed(values: Any, training: Any = None, **named: Any) -> Any:
-        if not _trains(each.layer, training) and fold.takes(each.name, values):
+        with _one_sentence():
+            is_done = not _trains(each.layer, training) and fold.takes(each.name, values)
+        if is_done:
             # Another object: who reads the layer's own result is still told.
             with fold.passing(values):
                 return tf.identity(values)
@@ -138,13 +139,24 @@ def passed_on(each: Held, call: Call, fold: Fold) -> Call:
 
 
 @contextmanager
+def _one_sentence() -> Iterator[None]:
+    """Keep Keras from writing the arguments of a call around what the harness says."""
+    try:
+        yield
+    except SpecError as error:
+        error._keras_call_info_injected = True  # type: ignore[attr-defined]  # Keras' own mark of what it has written to
+        raise
+
+
+@contextmanager
 def uses(results: Results) -> Iterator[None]:
     """Tell what reads the results of layers."""
     from tensorflow.python.framework import op_callbacks  # what debuggers of TensorFlow see operations by
 
     def told(kind: Any, inputs: Any, *_: Any, **__: Any) -> None:
-        for value in inputs:
-            results.used(value, kind.decode() if isinstance(kind, bytes) else str(kind))
+        with _one_sentence():
+            for value in inputs:
+                results.used(value, kind.decode() if isinstance(kind, bytes) else str(kind))
 
     op_callbacks.add_op_callback(told)
     try:
