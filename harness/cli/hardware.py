@@ -272,7 +272,8 @@ class _Progress:
     def told(self, engine: str, seconds: float | None) -> None:
         """An engine's search begins (None), or has ended after so many seconds."""
         if seconds is None:
-            self._status.update(f"searching shapes of {engine}")
+            done = f" ({len(self._seconds)} engines done, {sum(self._seconds.values()):.0f} s)" if self._seconds else ""
+            self._status.update(f"searching shapes of {engine}{done}")
         else:
             self._seconds[engine] = self._seconds.get(engine, 0.0) + seconds
 

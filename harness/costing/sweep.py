@@ -25,15 +25,27 @@ if TYPE_CHECKING:
 MULTIPLIERS = (256, 512, 1024, 2048, 4096)
 FIFO_DEPTHS = (1, 2, 4, 8, 16)
 
-RESOURCES: Mapping[str, Callable[[Cost], float]] = {
+Resource = Callable[[Cost], float | None]
+"""How much of something a design takes; None where nothing is known of it."""
+
+
+def logic_share(cost: Cost) -> float | None:
+    """Percent of the LUTs or ALMs that may be taken; None of an engine whose logic is not known."""
+    logic = cost.details.get("logic")
+    share = logic.get("share_of_ceiling") if isinstance(logic, dict) else None
+    return 100 * share if isinstance(share, int | float) else None
+
+
+RESOURCES: Mapping[str, Resource] = {
     "multipliers": lambda cost: cost.multipliers,
     "RAM": lambda cost: cost.ram_blocks if cost.ram_share is None else 100 * cost.ram_share,
     "DSP": lambda cost: cost.dsp,
+    "LUT": logic_share,
     "bandwidth": lambda cost: cost.bandwidth_gbytes_per_s or 0.0,
 }
 """What latency is weighed against, each on its own."""
 
-UNITS = {"RAM": "% of the fullest kind", "bandwidth": "GB/s of weights"}
+UNITS = {"RAM": "% of the fullest kind", "LUT": "% of what may be taken, indicative", "bandwidth": "GB/s of weights"}
 
 MOST = 10**9
 """Of a budget, a depth or a clock."""
@@ -145,15 +157,19 @@ def _fronts(cost: Cost | None, rivals: Sequence[Cost]) -> Iterator[str]:
     if cost is None or not cost.can_run:
         return
     for name, resource in RESOURCES.items():
-        if not any(_beats(rival, cost, resource) for rival in rivals):
+        if resource(cost) is not None and not any(_beats(rival, cost, resource) for rival in rivals):
             yield name
 
 
-def _beats(rival: Cost, cost: Cost, resource: Callable[[Cost], float]) -> bool:
+def _beats(rival: Cost, cost: Cost, resource: Resource) -> bool:
     """Whether a rival is at least as fast and as small, and better in one of the two."""
-    theirs, ours = (rival.latency_us, resource(rival)), (cost.latency_us, resource(cost))
+    theirs, ours = resource(rival), resource(cost)
+    # What nobody knows is neither smaller nor larger.
+    if theirs is None or ours is None:
+        return False
     # Equal in both is no win, or two equal designs would take each other off the front.
-    return theirs != ours and theirs[0] <= ours[0] and theirs[1] <= ours[1]
+    is_other = (rival.latency_us, theirs) != (cost.latency_us, ours)
+    return is_other and rival.latency_us <= cost.latency_us and theirs <= ours
 
 
 def whole_numbers(text: str, option: str) -> tuple[int, ...]:
@@ -207,7 +223,7 @@ def point_json(point: Point) -> Entry:
         return {**head, "reason": row.reason}
     figures: Entry = row.cost.model_dump(mode="json", exclude={"engine", "details", "notes"})
     fronts: list[JsonValue] = list(point.fronts)
-    return {**head, **figures, "fronts": fronts, "notes": list(row.cost.notes)}
+    return {**head, **figures, "logic_percent": logic_share(row.cost), "fronts": fronts, "notes": list(row.cost.notes)}
 
 
 def json_text(points: Sequence[Point]) -> str:
@@ -283,8 +299,17 @@ def _drawn(points: Sequence[Point], suffix: str) -> bytes:
 def _panel(axes: Axes, points: Sequence[Point], resource: str) -> None:
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    size = RESOURCES[resource]
-    costed = [(point, point.row.cost) for point in points if point.row.cost is not None]
+    known = [
+        (point, point.row.cost, taken)
+        for point in points
+        if point.row.cost is not None and (taken := RESOURCES[resource](point.row.cost)) is not None
+    ]
+    costed = [(point, cost) for point, cost, _ in known]
+    sizes = {id(cost): taken for _, cost, taken in known}
+
+    def size(cost: Cost) -> float:
+        return sizes[id(cost)]
+
     engines = list(dict.fromkeys(_base(point) for point, _ in costed))
     for place, engine in enumerate(engines):
         for fits in (True, False):

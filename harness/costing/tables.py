@@ -7,7 +7,7 @@ from functools import partial
 from harness.api import Check, CheckKind, Cost, JsonValue
 from harness.costing.checks import has_failed
 from harness.costing.figures import legend, mark, microseconds, number, yes
-from harness.costing.sweep import Point
+from harness.costing.sweep import Point, logic_share
 from harness.report import page
 from harness.report.formats import DASH, Footnotes
 from harness.report.page import Column, Document, Noted, Section, Shown
@@ -161,6 +161,11 @@ def sweep_document(points: Sequence[Point], *, everything: bool) -> Document:
         Column("DSP", lambda each: str(each[1].dsp)),
         Column("RAM\n%", lambda each: DASH if each[1].ram_share is None else f"{100 * each[1].ram_share:.1f}"),
         Column(
+            "LUT\n%",
+            lambda each: DASH if (share := logic_share(each[1])) is None else f"{share:.1f}",
+            when=lambda rows: any(logic_share(cost) is not None for _, cost in rows),
+        ),
+        Column(
             "GB/s",
             lambda each: f"{each[1].bandwidth_gbytes_per_s or 0:.3g}",
             when=lambda rows: any(cost.bandwidth_gbytes_per_s for _, cost in rows),
@@ -172,8 +177,8 @@ def sweep_document(points: Sequence[Point], *, everything: bool) -> Document:
         f"{best} of {len(costed)} designs"
         + ("" if everything else "; the others are beaten, or cannot be built")
         + (f"; the fastest {len(shown)} are shown: --all, or --output for all" if len(shown) < best else ""),
-        "front: no other design is both as fast and as small in (m)ultipliers, (R)AM, (D)SP, (b)andwidth; RAM: the "
-        "fullest kind, of what may be taken",
+        "front: no other design is both as fast and as small in (m)ultipliers, (R)AM, (D)SP, (L)UT, (b)andwidth; RAM: "
+        "the fullest kind, of what may be taken; LUT or ALM: indicative, a dash where an engine's logic is not known",
         *filter(None, [legend([cost.clock_origin for _, cost in shown])]),
         *(f"{point.row.engine} – {point.row.reason}" for point in points if point.row.cost is None),
     ]

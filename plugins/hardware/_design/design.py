@@ -70,6 +70,10 @@ class Design:
         """Share of its ceiling that the fullest kind of RAM takes; kinds are not added up."""
         return max((usage.share for usage in self.memory.placement.usage.values()), default=0.0)
 
+    def logic_share(self, device: Device) -> float | None:
+        """Share of its ceiling that the logic takes, memories of it included; None where nothing is known of it."""
+        return None if self.logic is None else self.usage[device.entry.logic.kind].share
+
     @property
     def streamed_bits(self) -> float:
         """Bits of weights and feature maps that cross the chip's border for one time step or item."""

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from harness.api import Engine, EngineShape, Product
 
+from .._devices import Device
 from .design import Design, Runner, design
 from .outlines import has_outlines, outlined
 from .search import Setting
@@ -29,7 +30,9 @@ def front(
     setting: Setting,
     known: Iterable[Design] = (),
 ) -> tuple[Design, ...]:
-    """The designs that can run and that no other beats in cycles, DSP blocks, RAM and bandwidth; the fastest first.
+    """The designs that can run and that no other beats in cycles, DSP blocks, RAM, logic and bandwidth.
+
+    The fastest comes first. Logic counts where an engine's is known.
 
     Args:
         engine: whose shapes they are.
@@ -46,13 +49,13 @@ def front(
     shapes = list(dict.fromkeys(_chosen(lines)))
     # Counting masks on hundreds of shapes takes minutes: outlines choose those that are worth it.
     if has_outlines(engine, work, lines, setting.numerics.conditions):
-        rough = _undominated([made(shape, outlined(engine)) for shape in shapes])
+        rough = _undominated([made(shape, outlined(engine)) for shape in shapes], setting.device)
         # Evenly along the front, which is in the order of speed: all of it is seen, not its fast end only.
         shapes = [found.shape for found in rough[:: -(-len(rough) // _COUNTED) or 1]]
     # What the search has counted already is part of the front and costs nothing more.
     found = {each.shape: each for each in known}
     found |= {shape: made(shape, runner) for shape in shapes if shape not in found}
-    return tuple(_undominated([*found.values()]))
+    return tuple(_undominated([*found.values()], setting.device))
 
 
 def _chosen(lines: Sequence[Sequence[EngineShape]]) -> Iterator[EngineShape]:
@@ -64,12 +67,16 @@ def _chosen(lines: Sequence[Sequence[EngineShape]]) -> Iterator[EngineShape]:
             yield line[place]
 
 
-def _undominated(designs: Sequence[Design]) -> list[Design]:
+def _undominated(designs: Sequence[Design], device: Device) -> list[Design]:
     able = sorted((each for each in designs if not each.rank[0]), key=lambda each: each.cycles)
     if not able:
         return []
     measures: NDArray[np.float64] = np.array(
-        [[float(each.cycles), each.dsp, each.ram_share, each.streamed_bits] for each in able]
+        [
+            # Of one engine the logic is known of all shapes or of none.
+            [float(each.cycles), each.dsp, each.ram_share, each.logic_share(device) or 0.0, each.streamed_bits]
+            for each in able
+        ]
     )
     left = []
     for place, mine in enumerate(measures):

@@ -133,6 +133,9 @@ def _laid_out(
         with_buffer = [*others_rams, _buffer(numerics)]
         others = place(with_buffer, device, small=numerics.vector_memory, ram_blocks=ram_blocks)
     room = deepest(ram.width, ram.count, others.free, device)
+    # The weights have room: it is another memory that was asked for and overflows, which streaming does not mend.
+    if ram.depth <= room:
+        return Memory(everything, (NONE,) * len(runs))
     # What is streamed passes through a buffer that takes room from what stays.
     excess = ram.depth - max(0, room - _STREAM_WORDS)
     kept = replace(ram, depth=ram.depth - excess + _STREAM_WORDS)

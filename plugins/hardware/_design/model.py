@@ -46,7 +46,7 @@ from .pipeline import pipeline, why_not
 from .placement import SmallMemory
 from .products import CostedRole, left_out, products, valued
 from .report import Choice, report
-from .search import SearchResult, Setting, search
+from .search import MOST_PLACES, SearchResult, Setting, search
 
 
 def _entry(engine: Engine | None) -> JsonValue:
@@ -126,6 +126,12 @@ class EngineModel(HardwareModel):
     load_words: int = Field(default=16, gt=0, description="words per cycle into a copy's line buffer (assumed)")
     pipelined: bool = Field(
         default=False, description="whether layers on engines of their own are costed beside one engine for all"
+    )
+    search_millions: float = Field(
+        default=MOST_PLACES / 1e6,
+        gt=0,
+        description="million weights, kept or not, that a search may count on masks, shape by shape; then the best so "
+        "far is taken, and told as such",
     )
     roles: tuple[CostedRole, ...] = Field(
         default=("lstm", "conv", "dense", "softmax"), min_length=1, description="roles of the matrices that are costed"
@@ -220,7 +226,7 @@ class EngineModel(HardwareModel):
         reason = why_not(engine, work)
         if reason:
             return {"reason": reason}
-        setting = Setting(choice.device, choice.numerics, Budget(ram_blocks=self.ram_blocks, luts=self.luts))
+        setting = self._setting(choice.device, choice.numerics)
         budget = max(1, self._budget(work) // choice.numerics.pixel_copies)
         found = pipeline(engine, work, self.runner(engine), setting, budget)
         if found is None:
@@ -232,7 +238,7 @@ class EngineModel(HardwareModel):
         work = self._work(workload)
         found, choice, lines = self._searched(work, left_out(workload, self.roles))
         assert self.engine is not None  # a search has one
-        setting = Setting(choice.device, choice.numerics, Budget(ram_blocks=self.ram_blocks, luts=self.luts))
+        setting = self._setting(choice.device, choice.numerics)
         known = [each for each in (found.best, found.fits, found.streams) if each is not None]
         best = front(self.engine, work, lines, self.runner(self.engine), setting, known)
         return tuple(report(each, choice) for each in best or (found.best,))
@@ -294,11 +300,10 @@ class EngineModel(HardwareModel):
                 raise SpecError(f"engine {engine.label()} cannot run {product.layer!r}: {refusal}")
         clock = self._clock(engine)
         numerics = self._numerics(clock[0])
-        limits = Budget(ram_blocks=self.ram_blocks, luts=self.luts)
         # A copy is a whole array: the budget is shared among them.
         budget = max(1, self._budget(work) // numerics.pixel_copies)
         target = self._target()
-        setting = Setting(target, numerics, limits)
+        setting = self._setting(target, numerics)
         lines = engine.lines(work, budget)
         found = search(engine, work, lines, self.runner(engine), setting)
         given = sum(map(len, lines)) == 1 and not engine.unrolled
@@ -319,11 +324,17 @@ class EngineModel(HardwareModel):
             dense=_dense_design(DenseMvm(), sizes, equal, setting),
             dense_compute=_dense_compute(sizes, equal, setting),
             engine_dense=_own_dense_design(engine, sizes, budget, setting),
-            fixed=design(engine, fixed, work, self.runner(engine), target, numerics, limits),
+            fixed=design(engine, fixed, work, self.runner(engine), target, numerics, setting.budget),
             omitted=omitted,
             bandwidth_origin=self._bandwidth_origin(),
+            bounded=found.bounded,
         )
         return found, choice, lines
+
+    def _setting(self, on: Device, numerics: Numerics) -> Setting:
+        return Setting(
+            on, numerics, Budget(ram_blocks=self.ram_blocks, luts=self.luts), int(1e6 * self.search_millions)
+        )
 
     def _clock(self, engine: Engine) -> tuple[float, str]:
         """The clock in MHz, and who says so."""

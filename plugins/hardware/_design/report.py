@@ -22,6 +22,7 @@ from .design import Design, Layer
 from .events import event_energy
 from .numerics import Numerics
 from .resources import Energy, energy
+from .search import Bounded
 from .traffic import layer_traffic, memory_system, vector_shortage
 
 _CONSTANT_PARTS = ("fill_drain", "elementwise", "write_back", "layer_overhead", "launch", "chain_stall")
@@ -47,6 +48,7 @@ class Choice:
         streaming: the fastest design found that streams weights, None if there is none.
         bandwidth_origin: who says what the off-chip memory delivers.
         pipelined: layers on engines of their own, where that was asked for.
+        bounded: how far the search came, where it ended early.
     """
 
     model: str
@@ -64,6 +66,7 @@ class Choice:
     streaming: Design | None = None
     bandwidth_origin: str = ""
     pipelined: JsonValue = None
+    bounded: Bounded | None = None
 
 
 def report(best: Design, choice: Choice) -> Cost:
@@ -188,7 +191,7 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
             **{kind: _plain(purposes) for kind, purposes in best.memory.placement.blocks.items()},
             "distributed": _plain(best.memory.placement.distributed),
         },
-        "logic": _logic(best),
+        "logic": _logic(best, choice.device),
         "energy": _energy(best, choice, best.cycles.__ceil__() / choice.numerics.conditions.clock_mhz).why,
         "limits": {kind: _limit(usage) for kind, usage in best.usage.items()},
         "clock": {"value": choice.numerics.conditions.clock_mhz, "origin": choice.clock_origin},
@@ -204,6 +207,7 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
         # Against the dense array that computes fastest: the baseline that was searched weighed its memory, too.
         "speedup_compute_only": round(_compute_speedup(best, choice.dense_compute), 6),
         "streaming": _streaming(choice.streaming, best),
+        **({} if choice.bounded is None else {"search": _bounded(choice.bounded)}),
         **({} if choice.pipelined is None else {"pipelined": choice.pipelined}),
     }
 
@@ -213,6 +217,10 @@ def _streaming(found: Design | None, best: Design) -> JsonValue:
     if found is None or found is best or found.cycles >= best.cycles:
         return None
     return {"shape": str(found.shape), "cycles": found.cycles.__ceil__(), "multipliers": found.multipliers}
+
+
+def _bounded(search: Bounded) -> JsonValue:
+    return {"counted": search.counted, "least_cycles": search.least_cycles}
 
 
 def _ram_kind(choice: Choice) -> str:
@@ -234,11 +242,17 @@ def _plain(counts: Mapping[RamPurpose, int]) -> dict[str, JsonValue]:
     return {str(purpose): count for purpose, count in counts.items()}
 
 
-def _logic(best: Design) -> JsonValue:
-    if best.logic is None:
+def _logic(best: Design, on: Device) -> JsonValue:
+    share = best.logic_share(on)
+    if best.logic is None or share is None:
         return None
     low, high = best.logic.low, best.logic.high
-    return {"lut": [low.lut, high.lut], "ff": [low.ff, high.ff], "source": best.logic.source}
+    return {
+        "lut": [low.lut, high.lut],
+        "ff": [low.ff, high.ff],
+        "share_of_ceiling": round(share, 8),
+        "source": best.logic.source,
+    }
 
 
 def _number(value: Fraction) -> float:
@@ -338,6 +352,11 @@ def _notes(best: Design, choice: Choice) -> list[str]:
     # is what it is about.
     if not best.engine.unrolled and (sum(map(_constants, best.layers)) + best.launch) * 2 > best.cycles:
         notes.append("constants of the engine are more than half of the latency: compare cycles, not microseconds")
+    if choice.bounded is not None:
+        notes.append(
+            f"the search ended early: it counted {choice.bounded.counted} shapes, this is the best of them, and no "
+            f"shape takes fewer than {choice.bounded.least_cycles} cycles; a larger `search_millions` lets it count more"
+        )
     if choice.omitted:
         notes.append(f"not costed: {', '.join(choice.omitted)} (a look-up, or a role that was not asked for)")
     return notes

@@ -27,6 +27,15 @@ _SURPRISE = Fraction(8, 100)
 _ENOUGH = 4
 """After so many counts their own spread tells how lucky a shape can be."""
 
+_CHEAP = 1 << 24
+"""Places of masks that may be counted whatever outlines promise: of small matrices a few shapes more cost nothing."""
+
+_CHEAP_SHAPES = 16
+"""And shapes, at most."""
+
+_FAR = Fraction(1, 10)
+"""A shape whose outline streams more than this share of its weights is not counted to see whether it fits after all."""
+
 _DOUBT = Fraction(97, 100)
 """Share of an outline's cycles that bounds a count, once outlines have been corrected."""
 
@@ -51,13 +60,26 @@ _OUTLINED_NEAR = 24
 """And so many just below the largest: rows are dealt to them in equally many groups, and the luckiest deal wins."""
 
 
+MOST_PLACES = 64_000_000_000
+"""Places of masks that a search counts at most where counting takes long: seconds, up to a minute or so."""
+
+
 @dataclass(frozen=True)
 class Setting:
-    """What every design of one cost shares."""
+    """What every design of one cost shares.
+
+    Args:
+        device: what it is built on.
+        numerics: widths and constants.
+        budget: what it may take beside multipliers.
+        places: places of masks that a search may count, for engines that have outlines. In work and not in seconds, so
+            that every machine finds the same.
+    """
 
     device: Device
     numerics: Numerics
     budget: Budget
+    places: int = MOST_PLACES
 
 
 @dataclass(frozen=True)
@@ -68,11 +90,21 @@ class SearchResult:
         best: the fastest that fits; else the fastest that streams; else the fastest, which cannot be built.
         fits, streams: the fastest of either kind, None where there is none; `streams` is only looked for as far as it
             could be faster.
+        bounded: how far it came, where it ended before all promising shapes were counted.
     """
 
     best: Design
     fits: Design | None
     streams: Design | None
+    bounded: "Bounded | None" = None
+
+
+@dataclass(frozen=True)
+class Bounded:
+    """A search that stopped early: shapes that it counted, and cycles that no shape of the engine can be below."""
+
+    counted: int
+    least_cycles: int
 
 
 def search(
@@ -87,6 +119,7 @@ def search(
     if not has_outlines(engine, work, lines, setting.numerics.conditions):
         counted.explore(lines)
         return counted.found()
+    counted.is_bounded = True
     outlines = Outlines(engine)
     turns: dict[tuple[tuple[str, int], ...], int] = {}
     outlined = _Explorer(engine, work, outlines.run, setting, is_outlined=True, turns=turns)
@@ -107,7 +140,12 @@ def search(
     # From here on an outline rules a shape out before it is counted.
     counted.promise = outlined.bound
     counted.refine(lines, outlined, is_limited=_is_limited(outlined, counted))
-    return counted.found()
+    found = counted.found()
+    if not counted.was_stopped:
+        return found
+    # The largest shapes take least, and their own bounds need no counting.
+    least = min(counted.least(line[-1]) for line in lines if line)
+    return replace(found, bounded=Bounded(len(counted.seen), least))
 
 
 def _confirm(outlined: "_Explorer", counted: "_Explorer", kind: str) -> None:
@@ -119,14 +157,18 @@ def _confirm(outlined: "_Explorer", counted: "_Explorer", kind: str) -> None:
     if kind == "neither" and counted.found().best.rank[0] is False:
         return
     ratios: list[Fraction] = []
-    for outline in ranked:
+    cheap = min(_CHEAP_SHAPES, _CHEAP // sum(product.size for product in counted.work))
+    for place, outline in enumerate(ranked):
         best = counted.best.get(kind)
         surprise = min(_SURPRISE, (max(ratios) - min(ratios)) / 2) if len(ratios) >= _ENOUGH else _SURPRISE
         # Even if it were as lucky as the luckiest so far, and a little more, it would not be the best.
-        if best is not None and ratios and outline.cycles * min(ratios) * (1 - surprise) >= best.cycles:
+        is_hopeless = best is not None and ratios and outline.cycles * min(ratios) * (1 - surprise) >= best.cycles
+        if is_hopeless and place >= cheap:
             return
         if counted.bound(outline.shape) >= (best.cycles if best is not None else Fraction(10**30)):
             continue
+        if counted.stops():
+            return
         found = counted.at(outline.shape)
         if outline.cycles:
             ratios.append(found.cycles / outline.cycles)
@@ -153,6 +195,12 @@ class _Explorer:
     best: dict[str, Design] = field(default_factory=dict)
     bounds: dict[EngineShape, int] = field(default_factory=dict)
     promise: Callable[[EngineShape], int] | None = None
+    is_bounded: bool = False
+    """Whether counting ends when the setting's places are spent."""
+    places: int = 0
+    """Places of masks counted so far."""
+    was_stopped: bool = False
+    """Whether something was left out because too many had been counted."""
     turns: dict[tuple[tuple[str, int], ...], int] = field(default_factory=dict)
     """Multipliers at which lines turned, by their other sizes; under () the latest: neighbours turn alike."""
 
@@ -163,10 +211,17 @@ class _Explorer:
         numerics = self.setting.numerics
         found = design(self.engine, shape, self.work, self.runner, self.setting.device, numerics, self.setting.budget)
         self.seen[shape] = found
+        self.places += sum(product.size for product in self.work)
         kind = kind_of(found)
         if kind not in self.best or found.rank < self.best[kind].rank:
             self.best[kind] = found
         return found
+
+    def stops(self) -> bool:
+        """Whether nothing more is to be counted; the first shape always is."""
+        is_spent = self.is_bounded and bool(self.seen) and self.places >= self.setting.places
+        self.was_stopped |= is_spent
+        return is_spent
 
     def least(self, shape: EngineShape) -> int:
         """The least cycles of a shape, whatever its memories, as the engine says without looking far."""
@@ -223,7 +278,11 @@ class _Explorer:
         if is_limited and self._streaming_floor() == 0 and not self.engine.streams_weights:
             ordered = sorted((line for line in lines if line), key=lambda line: self.bound(line[-1]))
             for line in ordered:
-                self._fitting(line)
+                # The smallest hold most; where they are far from holding all, none of the line will.
+                if self.stops():
+                    return
+                if any(not _is_far(outlined.at(shape)) for shape in line[:2]):
+                    self._fitting(line)
         for _ in range(_STEPS):
             best = self.best.get("streams")
             # A design that holds its weights is preferred to any that streams: see `found`.
@@ -231,6 +290,8 @@ class _Explorer:
                 return
             for shape in _around(lines, best.shape):
                 if outlined.at(shape).cycles * _DOUBT < self.best["streams"].cycles:
+                    if self.stops():
+                        return
                     self.at(shape)
             if self.best["streams"] is best:
                 return
@@ -282,6 +343,8 @@ class _Explorer:
                 if _is_steady(line):
                     return
                 continue
+            if self.stops():
+                return
             self.at(line[place])
 
     def _last_that_fits(self, line: Sequence[EngineShape], useful: Sequence[int]) -> int | None:
@@ -379,6 +442,12 @@ def turning(size: int, holds: Callable[[int], bool], guess: int | None = None) -
             place = max(low, high - step) if found else min(high - 1, low + step - 1)
             step *= 2
     return low
+
+
+def _is_far(outline: Design) -> bool:
+    """Whether a shape streams so much that it will not fit, however its outline errs."""
+    stored = sum(layer.run.stored_bits for layer in outline.layers)
+    return outline.streamed_bits > _FAR * stored
 
 
 def _is_limited(outlined: _Explorer, counted: _Explorer) -> bool:

@@ -43,10 +43,18 @@ def drawn(given: Statistics, seed: int) -> Product:
     A tensor with banks keeps equally many weights in every bank of every row; any other keeps its weights anywhere.
     """
     rows, parts = given
+    if all(kept == rows * cols for cols, kept, _ in parts):
+        # A mask of nothing but kept weights would only take memory.
+        return Product("drawn", (_dense("drawn", rows, sum(cols for cols, _, _ in parts)),))
     rng = np.random.default_rng(seed)
     masks = [_mask(rng, rows, cols, kept, banks) for cols, kept, banks in parts]
     mask = masks[0] if len(masks) == 1 else np.hstack(masks)  # side by side once, not whenever the mask is looked at
     return Product("drawn", (Part("drawn", rows, mask.shape[1], mask, sum(kept for _, kept, _ in parts)),))
+
+
+def _dense(name: str, rows: int, cols: int) -> Part:
+    """A tensor that keeps every weight."""
+    return Part(name, rows, cols, None, rows * cols)
 
 
 def mean_of(runs: Sequence[Run]) -> Run:

@@ -9,11 +9,12 @@ from harness.costing.costs import Row
 from harness.costing.sweep import Point, csv_text, numbers, point_json, whole_numbers, with_fronts
 
 
-def design(latency_us, multipliers, *, fits=True, model="one"):
+def design(latency_us, multipliers, *, fits=True, model="one", luts=None):
     cost = Cost(
         cycles=1, latency_us=latency_us, clock_mhz=1, dense_cycles=1, dense_latency_us=1, speedup=1, gops=1,
         effective_gops=1, utilisation=1, multipliers=multipliers, dsp=multipliers, ram_blocks=multipliers,
         ram_kind="m20k", fits=fits, can_run=fits, resident=True, bound_by="compute",
+        details={"logic": None if luts is None else {"share_of_ceiling": luts}},
     )  # fmt: skip
     return Point(Row(model, "engine", cost), budget=multipliers, fifo_depth=None)
 
@@ -44,6 +45,13 @@ def test_designs_that_cannot_be_built_neither_lie_on_a_front_nor_beat_anything()
     huge, small = with_fronts([design(1, 1, fits=False), design(2, 2)])
 
     assert huge.fronts == () and small.fronts == ("multipliers", "RAM", "DSP", "bandwidth")
+
+
+def test_logic_that_nobody_knows_is_on_no_front_of_luts_and_beats_none():
+    unknown, small, large = with_fronts([design(1, 1), design(2, 2, luts=0.1), design(3, 3, luts=0.2)])
+
+    assert [("LUT" in point.fronts) for point in (unknown, small, large)] == [False, True, False]
+    assert [point_json(point)["logic_percent"] for point in (unknown, small)] == [None, 10.0]
 
 
 def test_models_are_not_compared_with_each_other():

@@ -10,7 +10,9 @@ REGISTRY = discover()
 
 
 def measures(cost):
-    return cost.cycles, cost.dsp, cost.ram_share, round(cost.bandwidth_gbytes_per_s * cost.latency_us, 9)
+    logic = cost.details["logic"]  # of one engine known of all shapes or of none
+    luts = 0 if logic is None else logic["share_of_ceiling"]
+    return cost.cycles, cost.dsp, cost.ram_share, luts, round(cost.bandwidth_gbytes_per_s * cost.latency_us, 9)
 
 
 @pytest.mark.parametrize("engine", REGISTRY.names("engine"))

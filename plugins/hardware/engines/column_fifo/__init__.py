@@ -16,7 +16,16 @@ from harness.api import Conditions, Engine, EngineShape, Line, Product, Run, eve
 from .._drawn import Statistics, drawn, draws, mean_of, statistics
 from .expectation import fullest_load
 from .memory import ColumnLayout
-from .recurrence import FullFlag, TrailingRuns, broadcast_order, column_cycles, pe_counts, run_padding, scan_idle
+from .recurrence import (
+    FullFlag,
+    TrailingRuns,
+    broadcast_order,
+    column_cycles,
+    dense_counts,
+    pe_counts,
+    run_padding,
+    scan_idle,
+)
 
 DRAIN = 6
 """Cycles of registers between the first broadcast and the last sum read out, beside one cycle per row of a PE."""
@@ -127,10 +136,13 @@ class ColumnFifo(Engine):
         reduction = _reduction(product, pes)
         is_skipping = self.skip and product.activation_density < 1
         share = product.activation_density if is_skipping else 1.0
-        mean, spread = _mean_load(product, pes, groups) * share, _spread(product, pes, groups) * share
+        padding = self._padding(product, pes)
+        mean = _mean_load(product, pes, groups, padding) * share
+        spread = _spread(product, pes, groups) * share
         load = mean + spread
         # Columns that are skipped take no dummy word; else every empty column of a PE has one.
-        words = product.nnz if is_skipping else max(product.nnz, round(mean * pes * groups))
+        words = product.nnz + round(padding * pes * product.cols)
+        words = words if is_skipping else max(words, round(mean * pes * groups))
         layout = self._layout(product, shape, has_pointers=is_skipping)
         memory = layout.sized(max(1, round(load)), words, conditions)
         parts = {
@@ -143,6 +155,20 @@ class ColumnFifo(Engine):
             parts, memory.rams, last=Fraction(round(load)), last_rows=min(product.rows, last * pes),
             stored_bits=Fraction(memory.stored_bits), stored_words=Fraction(memory.stored_words),
         )  # fmt: skip
+
+    def _padding(self, product: Product, pes: int) -> float:
+        """Entries that pad the indices of a PE's rows of one column, on average, if weights lie anywhere."""
+        if self.index_bits is None:
+            return 0.0
+        stretch, rows = 1 << self.index_bits, product.rows / pes
+        # A weight is padded once for every whole stretch of zeros before it; stretches fit into the rows so often.
+        empty, fits = (1 - product.density) ** stretch, int(rows / stretch)
+        if empty == 1:
+            return float(fits * (self.trailing_runs == "padded"))
+        whole = empty * (1 - empty**fits) / (1 - empty)  # empty + empty^2 + ..., so often
+        longer = (whole - fits * empty ** (fits + 1)) / (1 - empty)  # the same, each times its power
+        inner = product.density * (rows * whole - stretch * longer)
+        return inner + whole * (self.trailing_runs == "padded")
 
     def _layout(self, product: Product, shape: EngineShape, *, has_pointers: bool) -> ColumnLayout:
         return ColumnLayout(
@@ -177,9 +203,9 @@ class ColumnFifo(Engine):
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """Exact, by the recurrence over columns."""
         pes, groups = shape["pes"], shape["groups"]
-        counts = pe_counts(product.mask, pes)
-        if self.index_bits is None:
-            entries = counts
+        counts = dense_counts(product.rows, product.cols, pes) if product.is_dense else pe_counts(product.mask, pes)
+        if self.index_bits is None or product.is_dense:
+            entries = counts  # no run of zeros to pad
         else:
             # What pads a run of zeros is stored, read and multiplied like a weight.
             entries = counts + run_padding(product.mask, pes, self.index_bits, self.trailing_runs)
@@ -265,10 +291,10 @@ def _estimate(product: Product, pes: int, groups: int) -> float:
     return _mean_load(product, pes, groups) + _spread(product, pes, groups) + _reduction(product, pes)
 
 
-def _mean_load(product: Product, pes: int, groups: int) -> float:
-    """Cycles of a PE on average: a column without weights of it takes one too."""
+def _mean_load(product: Product, pes: int, groups: int, padding: float = 0.0) -> float:
+    """Cycles of a PE on average, with so many entries of padding a column: one without any entry takes one too."""
     each = product.density * product.rows / pes
-    return product.cols / groups * (each + exp(-each))
+    return product.cols / groups * (each + padding + exp(-each - padding))
 
 
 def _spread(product: Product, pes: int, groups: int) -> float:

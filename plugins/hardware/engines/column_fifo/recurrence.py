@@ -227,14 +227,23 @@ def pe_counts(mask: Mask, pes: int) -> NDArray[np.integer]:
         mask (rows, cols) -> (pes, cols).
     """
     rows, cols = mask.shape
-    per_pe = -(-rows // pes)
-    # The narrowest type that holds them: counting is bound by memory.
-    kind = np.uint8 if per_pe < 256 else np.uint16 if per_pe < 65536 else np.uint32
+    kind = _narrowest(-(-rows // pes))
     kept = np.zeros((pes, cols), dtype=kind)
     whole = rows - rows % pes
     np.sum(mask[:whole].view(np.uint8).reshape(-1, pes, cols), axis=0, dtype=kind, out=kept)
     kept[: rows - whole] += mask[whole:]
     return kept
+
+
+def dense_counts(rows: int, cols: int, pes: int) -> Counts:
+    """The same where every weight is kept, without a mask: the first PEs have a row more."""
+    each = (np.arange(rows + pes - 1, rows - 1, -1) // pes).astype(_narrowest(-(-rows // pes)))
+    return np.broadcast_to(each[:, None], (pes, cols))
+
+
+def _narrowest(most: int) -> type[np.unsignedinteger]:
+    """The narrowest type that holds so many: counting is bound by memory."""
+    return np.uint8 if most < 256 else np.uint16 if most < 65536 else np.uint32
 
 
 def run_padding(mask: Mask, pes: int, index_bits: int, trailing_runs: TrailingRuns) -> NDArray[np.integer]:

@@ -7,6 +7,7 @@ from harness_plugins.hardware.engines.column_fifo import recurrence as _columns
 from harness_plugins.hardware.engines.column_fifo.recurrence import (
     broadcast_order,
     column_cycles,
+    dense_counts,
     pe_counts,
     run_padding,
     scan_idle,
@@ -282,3 +283,11 @@ def test_the_depth_of_the_fifo_buys_the_known_efficiency(pes):
 
     assert [900_000 / pes / one.cycles for one in ran] == pytest.approx(known, abs=0.006)
     assert ran[3].cycles == pytest.approx({32: 28_590, 1024: 1_845}[pes], rel=0.01)
+
+
+@pytest.mark.parametrize(("rows", "pes"), [(10, 4), (3, 8), (300, 1), (7, 7), (70_000, 1)])
+def test_dense_counts_are_those_of_a_mask_that_keeps_everything(rows, pes):
+    counted, known = pe_counts(np.ones((rows, 2), dtype=np.bool_), pes), dense_counts(rows, 2, pes)
+
+    np.testing.assert_array_equal(known, counted)
+    assert known.dtype == counted.dtype
