@@ -60,6 +60,16 @@ class Design:
     has_bandwidth: bool
     launch: Fraction
 
+    @property
+    def copies(self) -> int:
+        """Arrays beside each other on different output positions."""
+        return max(1, self.multipliers // max(1, self.shape.multipliers))
+
+    @property
+    def built(self) -> str:
+        """The shape, and how many copies where there are several."""
+        return f"{self.shape}" + (f" copies={self.copies}" if self.copies > 1 else "")
+
     @cached_property
     def cycles(self) -> Fraction:
         """Cycles of one time step or item."""

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -28,7 +28,6 @@ from harness.api import (
     JsonValue,
     NumberFormat,
     Operands,
-    Part,
     Product,
     SpecError,
     Workload,
@@ -38,15 +37,17 @@ from harness.api import (
 from .._devices import Device, device
 from ..engines.bank import Bank
 from ..engines.dense_mvm import DenseMvm
+from .baselines import Room, Sizes, dense_compute, dense_design, own_dense_design
 from .bursts import Bursts, WeightLayout
-from .design import CELL_PRODUCTS, Design, Runner, design
+from .copies import search_copies
+from .design import CELL_PRODUCTS, Runner, design
 from .front import front
 from .numerics import Budget, Copies, Inputs, Numerics
 from .pipeline import pipeline, why_not
 from .placement import SmallMemory
 from .products import CostedRole, left_out, products, valued
 from .report import Choice, report
-from .search import MOST_PLACES, SearchResult, Setting, search
+from .search import MOST_PLACES, SearchResult, Setting
 
 
 def _entry(engine: Engine | None) -> JsonValue:
@@ -115,7 +116,9 @@ class EngineModel(HardwareModel):
     launch_us: float = Field(default=0.0, ge=0, description="microseconds once per time step or item")
     layer_us: float = Field(default=0.0, ge=0, description="microseconds added to every product")
     chain_us: float = Field(default=0.0, ge=0, description="shortest step of a recurrent layer, in microseconds")
-    pixel_copies: int = Field(default=1, gt=0, description="copies of the array on different output positions")
+    pixel_copies: Annotated[int, Field(gt=0)] | Literal["search"] = Field(
+        default=1, description="copies of the array on different output positions, all within the budget"
+    )
     copy_layout: Copies = Field(default="strips", description="whether copies sweep strips, or neighbouring positions")
     weight_layout: WeightLayout = Field(
         default="in_order", description="how streamed weights lie off chip: as they are read, row by row, or one by one"
@@ -298,38 +301,37 @@ class EngineModel(HardwareModel):
             refusal = engine.refusal(product)
             if refusal is not None:
                 raise SpecError(f"engine {engine.label()} cannot run {product.layer!r}: {refusal}")
-        clock = self._clock(engine)
-        numerics = self._numerics(clock[0])
-        # A copy is a whole array: the budget is shared among them.
-        budget = max(1, self._budget(work) // numerics.pixel_copies)
-        target = self._target()
-        setting = self._setting(target, numerics)
-        lines = engine.lines(work, budget)
-        found = search(engine, work, lines, self.runner(engine), setting)
-        given = sum(map(len, lines)) == 1 and not engine.unrolled
+        clock, target = self._clock(engine), self._target()
+        setting = self._setting(target, self._numerics(clock[0]))
+        room = Room(self._budget(work), None if self.pixel_copies == "search" else self.pixel_copies)
+        runner = self.runner(engine)
+        found = search_copies(engine, work, room.multipliers, runner, setting, room.choices(engine, work))
+        best = found.result.best
+        given = sum(map(len, found.lines)) == 1 and not engine.unrolled
         # An engine of one given shape is compared with a dense array of as many multipliers.
-        equal = found.best.shape.multipliers if given else budget
-        sizes = tuple(_Sizes.of(product) for product in work)
-        fixed = engine.fixed_shape(work, budget)
+        equal = replace(room, multipliers=best.shape.multipliers * best.copies) if given else room
+        sizes = tuple(Sizes.of(product) for product in work)
+        numerics = found.setting.numerics
+        fixed = engine.fixed_shape(work, found.budget)
         choice = Choice(
             model=self.name,
             device=target,
             numerics=numerics,
             # Of all copies together, as a user asked for.
-            budget=self._budget(work),
+            budget=room.multipliers,
             clock_origin=clock[1],
             exact=self.exact,
             given=given,
-            streaming=found.streams,
-            dense=_dense_design(DenseMvm(), sizes, equal, setting),
-            dense_compute=_dense_compute(sizes, equal, setting),
-            engine_dense=_own_dense_design(engine, sizes, budget, setting),
-            fixed=design(engine, fixed, work, self.runner(engine), target, numerics, setting.budget),
+            streaming=found.result.streams,
+            dense=dense_design(DenseMvm(), sizes, equal, setting),
+            dense_compute=dense_compute(sizes, equal, setting),
+            engine_dense=own_dense_design(engine, sizes, room, setting),
+            fixed=design(engine, fixed, work, runner, target, numerics, setting.budget),
             omitted=omitted,
             bandwidth_origin=self._bandwidth_origin(),
-            bounded=found.bounded,
+            bounded=found.result.bounded,
         )
-        return found, choice, lines
+        return found.result, choice, found.lines
 
     def _setting(self, on: Device, numerics: Numerics) -> Setting:
         return Setting(
@@ -383,7 +385,8 @@ class EngineModel(HardwareModel):
             overlap=self.overlap,
             vector_memory=self.vector_memory,
             lut_multipliers=self.lut_multipliers,
-            pixel_copies=self.pixel_copies,
+            # Where it is searched, every number is costed with numerics of its own.
+            pixel_copies=1 if self.pixel_copies == "search" else self.pixel_copies,
             copy_layout=self.copy_layout,
             load_words=self.load_words,
             weight_layout=self.weight_layout,
@@ -415,51 +418,3 @@ def _derated(found: Device, controllers: int) -> Device:
     # HBM controllers where the device has HBM; all other memories are taken for DDR4, the only other one with figures.
     off_chip = found.entry.off_chip
     return found.less_controllers("hbm" if off_chip is not None and off_chip.kind == "hbm" else "ddr4", controllers)
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """A product without its masks: what the dense baseline depends on."""
-
-    layer: str
-    rows: int
-    cols: tuple[int, ...]
-    units: int | None
-    pixels: int
-    convolution: object
-
-    @classmethod
-    def of(cls, product: Product) -> Self:
-        """The sizes of a product."""
-        cols = tuple(part.cols for part in product.parts)
-        return cls(product.layer, product.rows, cols, product.units, product.pixels, product.convolution)
-
-    def dense(self) -> Product:
-        """The product with every weight kept."""
-        # Dense parts know no masks, so that products of equal sizes are one key of the cache.
-        parts = tuple(Part(f"{self.layer}.{i}", self.rows, n, None, self.rows * n) for i, n in enumerate(self.cols))
-        return Product(self.layer, parts, self.units, self.pixels, self.convolution)  # type: ignore[arg-type]  # hashable form
-
-
-@lru_cache(maxsize=256)
-def _dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, setting: Setting) -> Design:
-    """Dense products on an engine, in its best shape within the budget; an expectation is exact if nothing varies."""
-    work = tuple(size.dense() for size in sizes)
-    return search(engine, work, engine.lines(work, budget), engine.expect, setting).best
-
-
-@lru_cache(maxsize=256)
-def _dense_compute(sizes: tuple[_Sizes, ...], budget: int, setting: Setting) -> Design:
-    """The dense baseline that computes fastest, whether its weights fit or not."""
-    engine, work = DenseMvm(), tuple(size.dense() for size in sizes)
-    # The largest shape of each line: whether weights fit is not asked.
-    tops = [line[-1] for line in engine.lines(work, budget)]
-    fastest = min(tops, key=lambda shape: sum(engine.least_cycles(each, shape) * each.pixels for each in work))
-    return design(engine, fastest, work, engine.expect, setting.device, setting.numerics, setting.budget)
-
-
-def _own_dense_design(engine: Engine, sizes: tuple[_Sizes, ...], budget: int, setting: Setting) -> Design | None:
-    """The same on the engine of the cost, None if it refuses dense products."""
-    if any(engine.refusal(size.dense()) is not None for size in sizes):
-        return None
-    return _dense_design(engine, sizes, budget, setting)

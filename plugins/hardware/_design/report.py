@@ -81,7 +81,7 @@ def report(best: Design, choice: Choice) -> Cost:
     equivalent = sum(layer.product.size * layer.product.pixels for layer in best.layers)
     return Cost(
         engine=best.engine.label(),
-        shape=str(best.shape),
+        shape=best.built,
         cycles=cycles,
         latency_us=latency_us,
         clock_mhz=clock,
@@ -95,7 +95,7 @@ def report(best: Design, choice: Choice) -> Cost:
         # A dense array serves one stream: an engine of several is compared by what it does in the same time.
         speedup=streams * dense_cycles / cycles,
         engine_dense_cycles=None if choice.engine_dense is None else choice.engine_dense.cycles.__ceil__(),
-        fixed_shape=str(choice.fixed.shape),
+        fixed_shape=choice.fixed.built,
         fixed_cycles=choice.fixed.cycles.__ceil__(),
         # A multiply-accumulate is two operations; cycles over MHz are microseconds, and thousands of operations in one
         # are GOPS.
@@ -197,13 +197,13 @@ def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
         "clock": {"value": choice.numerics.conditions.clock_mhz, "origin": choice.clock_origin},
         "device": {"id": choice.device.id, "family": choice.device.entry.family},
         "dense": {
-            "shape": str(dense.shape),
+            "shape": dense.built,
             "fits": dense.fits,
             "ram_blocks": dense.memory.blocks,
             "memory_stall": _number(_stall(dense)),
         },
         "fixed": {"ram_blocks": choice.fixed.memory.blocks, "fits": choice.fixed.fits},
-        "engine_dense": None if choice.engine_dense is None else {"shape": str(choice.engine_dense.shape)},
+        "engine_dense": None if choice.engine_dense is None else {"shape": choice.engine_dense.built},
         # Against the dense array that computes fastest: the baseline that was searched weighed its memory, too.
         "speedup_compute_only": round(_compute_speedup(best, choice.dense_compute), 6),
         "streaming": _streaming(choice.streaming, best),
@@ -216,7 +216,7 @@ def _streaming(found: Design | None, best: Design) -> JsonValue:
     """The fastest shape that streams weights, where it is not the answer itself and would be faster."""
     if found is None or found is best or found.cycles >= best.cycles:
         return None
-    return {"shape": str(found.shape), "cycles": found.cycles.__ceil__(), "multipliers": found.multipliers}
+    return {"shape": found.built, "cycles": found.cycles.__ceil__(), "multipliers": found.multipliers}
 
 
 def _bounded(search: Bounded) -> JsonValue:
@@ -315,7 +315,7 @@ def _limit(usage: Usage) -> dict[str, JsonValue]:
 
 def _notes(best: Design, choice: Choice) -> list[str]:
     notes = [
-        f"{best.engine.label()} {best.shape} does not fit {choice.device.id}: {usage.used} {kind} of "
+        f"{best.engine.label()} {best.built} does not fit {choice.device.id}: {usage.used} {kind} of "
         f"{usage.available} with a ceiling of {usage.ceiling:.0%}"
         for kind, usage in best.usage.items()
         if not usage.fits
@@ -355,7 +355,7 @@ def _notes(best: Design, choice: Choice) -> list[str]:
     if choice.bounded is not None:
         notes.append(
             f"the search ended early: it counted {choice.bounded.counted} shapes, this is the best of them, and no "
-            f"shape takes fewer than {choice.bounded.least_cycles} cycles; a larger `search_millions` lets it count more"
+            f"shape takes fewer than {choice.bounded.least_cycles} cycles; a larger `search_millions` counts more"
         )
     if choice.omitted:
         notes.append(f"not costed: {', '.join(choice.omitted)} (a look-up, or a role that was not asked for)")
