@@ -1,6 +1,6 @@
 """Two runs, experiments, backends or machines side by side, paired by seed."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal
@@ -29,12 +29,14 @@ class _Line:
         comparison: second minus first, over common seeds.
         verdict: on the second, None without a margin or for one seed.
         cycles: of both, on the engine that is fastest for the first, where both have it.
+        storage: stored bits of both, by the width of a weight, where both have it.
     """
 
     row: Paired
     comparison: Comparison
     verdict: Verdict | None
     cycles: tuple[float, float] | None
+    storage: Mapping[str, tuple[float, float]]
 
     @property
     def first(self) -> Record:
@@ -110,6 +112,7 @@ def versus(
             comparison,
             judged[place] if comparison.difference.n > 1 else None,
             _cycles(pairing.common[place]),
+            _storage(pairing.common[place]),
         )
         for place, comparison in known.items()
     ]
@@ -131,6 +134,19 @@ def _cycles(row: Paired) -> tuple[float, float] | None:
     return min(found.values(), default=None)
 
 
+def _storage(row: Paired) -> dict[str, tuple[float, float]]:
+    """Mean stored bits of both, by the width of a weight; only of widths that every common seed has on both sides."""
+    pairs = [(row.a[seed].storage, row.b[seed].storage) for seed in row.a]
+    widths = [width for width in pairs[0][0] if all(width in one and width in other for one, other in pairs)]
+    return {
+        width: (
+            sum(one[width].bits for one, _ in pairs) / len(pairs),
+            sum(other[width].bits for _, other in pairs) / len(pairs),
+        )
+        for width in widths
+    }
+
+
 def _values(line: _Line) -> JsonValue:
     difference = line.comparison.difference
     setting: dict[str, JsonValue] = {**line.row.setting._asdict(), "scope": list(line.row.setting.scope)}
@@ -145,6 +161,7 @@ def _values(line: _Line) -> JsonValue:
         "p": line.comparison.p_difference,
         "verdict": line.verdict,
         "cycles": None if line.cycles is None else list(line.cycles),
+        "storage": {width: list(bits) for width, bits in line.storage.items()},
     }
 
 
@@ -217,7 +234,30 @@ def _columns(found: Versus) -> list[Column[_Line]]:
         Column("%", _percent),
         Column("n", lambda line: str(line.comparison.difference.n)),
         Column("cycles", _cycles_text, when=lambda lines: any(line.cycles for line in lines)),
+        *_stored(found.lines),
     ]
+
+
+def _stored(lines: Sequence[_Line]) -> Iterator[Column[_Line]]:
+    """What the masks take in storage on both sides, and the difference in percent, for every width of a weight."""
+    widths = list(dict.fromkeys(width for line in lines for width in line.storage))
+    for width in widths:
+        name = f"stored, w{width}" if len(widths) > 1 else "stored"
+        about = (
+            f"{name}: 1000 bits of the pruned matrices with weights of {width} bits, each in the format that is "
+            "smallest for its mask."
+        )
+        yield Column(f"{name}\nkbit", partial(_stored_text, width), about=about)
+
+
+def _stored_text(width: str, line: _Line) -> str | Noted:
+    if width not in line.storage:
+        return page.missing("its storage was not counted on both sides")
+    one, other = line.storage[width]
+    if one == other:
+        return formats.kilobits(one)
+    part = f" ({formats.signed(100 * (other - one) / one, 2)} %)" if one else ""
+    return f"{formats.kilobits(one)} → {formats.kilobits(other)}{part}"
 
 
 def _label(name: str, line: _Line) -> str:

@@ -18,6 +18,7 @@ _GATE = re.compile(
 )
 
 _OF_RECORDS = ("sparsity", "total_epochs", "retrain_epochs", "train_seconds")
+_STORED = "stored_bits"
 _OF_COSTS = ("cycles", "latency_us", "energy_uj", "ram_blocks", "dsp", "lut", "ff")
 
 
@@ -96,8 +97,8 @@ def judge(gate: Gate, pairing: Pairing) -> Judged:
     if not found:
         metrics = dict.fromkeys(record.metric for row in pairing.common for record in row.a.values())
         raise SpecError(
-            f"compare: expected one of {listed((*metrics, *_OF_RECORDS, *_OF_COSTS))} in a gate, got {gate.what!r}; "
-            "name what these records have"
+            f"compare: expected one of {listed((*metrics, *_OF_RECORDS, _STORED, *_OF_COSTS))} in a gate, got "
+            f"{gate.what!r}; name what these records have"
         )
     if gate.confidence is None:
         means = {name: math.fsum(numbers) / len(numbers) for name, numbers in found}
@@ -129,13 +130,16 @@ def _told(name: str, number: float, gate: Gate) -> str:
 
 
 def _numbers(gate: Gate, row: Paired) -> Iterator[tuple[str, list[float]]]:
-    """What a gate is about in one setting, over its seeds; once for every hardware label that has it."""
+    """What a gate is about in one setting, over its seeds; once for every hardware label or width that has it."""
     name = in_words(row)
     first, second = next(iter(row.a.values())), next(iter(row.b.values()))
     if gate.what in ("value", first.metric):
         yield from _differences(gate, name, row, lambda record: record.value)
     elif gate.what in _OF_RECORDS:
         yield from _differences(gate, name, row, lambda record: getattr(record, gate.what))
+    elif gate.what == _STORED:
+        for width in (width for width in first.storage if width in second.storage):
+            yield from _differences(gate, f"{name}, weights of {width} bits", row, partial(_bits, width))
     elif gate.what in _OF_COSTS:
         for label in (label for label in first.hardware if label in second.hardware):
             yield from _differences(gate, f"{name}, {label}", row, partial(_cost, label, gate.what))
@@ -156,6 +160,11 @@ def _differences(
         )  # fmt: skip
     if numbers:
         yield name, numbers
+
+
+def _bits(width: str, record: Record) -> float | None:
+    found = record.storage.get(width)
+    return None if found is None else float(found.bits)
 
 
 def _cost(label: str, what: str, record: Record) -> float | None:

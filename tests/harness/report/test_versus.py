@@ -13,7 +13,7 @@ from harness.api import EmptySelectionError, SpecError, StoreError
 from harness.cli.judgement import _what_differs
 from harness.report import markdown, rich
 from harness.report.versus import Side, joined, parse, versus
-from harness.results.records import OF_A_CELL, Record
+from harness.results.records import OF_A_CELL, Record, Stored
 from harness.results.statistics import exceeds_p
 
 NOISE = (0.02, -0.03, 0.01, 0.04, -0.02)
@@ -224,9 +224,53 @@ def test_the_json_of_a_comparison_has_every_number_unrounded():
     assert values["rows"][1]["cycles"] == [90.0, 90.0]
 
 
+def kilobits(count, *widths):
+    """Storage of one matrix of 100,000 weights, for these widths of a weight."""
+    return {
+        width: Stored(bits=1000 * count, dense_bits=100_000 * int(width), tensors={"a": {"format": "csb", "bits": 1}})
+        for width in widths
+    }
+
+
+def test_what_the_masks_take_is_shown_on_both_sides_with_the_difference_in_percent():
+    found = versus(side(storage=kilobits(200, "16")), side("b", storage=kilobits(150, "16")))
+    same = versus(side(storage=kilobits(200, "16")), side("b", storage=kilobits(200, "16")))
+
+    assert "stored kbit" in text(found) and "200.0 → 150.0 (-25.00 %)" in text(found)
+    assert "with weights of 16 bits" in text(found)
+    assert "| 200.0 |" in text(same) and "→" not in text(same)
+    assert found.values()["rows"][0]["storage"] == {"16": [200_000.0, 150_000.0]}
+    assert "stored" not in text(versus(side(), side("b")))
+
+
+def test_every_width_has_its_storage_and_one_side_alone_has_none():
+    both = versus(side(storage=kilobits(200, "8", "16")), side("b", storage=kilobits(100, "8", "16")))
+    first = side(storage=kilobits(200, "8", "16"))
+    half = versus(first, Side("b", [r for r in side(storage=kilobits(100, "8")).records]))
+    none = side(seeds=1, storage=kilobits(200, "8"))
+    lacking = versus(none, Side("b", [none.records[0], record("banks", 0, 103.0)]))
+
+    assert "stored, w8 kbit" in text(both) and "stored, w16 kbit" in text(both)
+    assert "w16" not in text(half) and "200.0 → 100.0 (-50.00 %)" in text(half)
+    assert "–¹" in text(lacking) and "storage was not counted on both sides" in text(lacking)
+
+
+@pytest.mark.parametrize(
+    ("gate", "holds"),
+    [("stored_bits > +0%", True), ("stored_bits > -30%", False), ("stored_bits < -10000", False),
+     ("stored_bits > 150000 @95%", True)],
+)  # fmt: skip
+def test_a_gate_may_be_about_storage(gate, holds):
+    found = versus(side(storage=kilobits(200, "16")), side("b", storage=kilobits(150, "16")), gates=[parse(gate)])
+
+    assert found.holds is holds
+    assert holds or "weights of 16 bits" in found.gates[0].failed[0]
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_a_comparison_fits_the_terminal(width):
-    lines = rich.text(versus(side("a" * 12), side("b" * 12, 2.0)).document(), width).splitlines()
+    sides = [side(name * 12, 2.0 * (name == "b"), storage=kilobits(200 + ord(name), "8", "16")) for name in "ab"]
+    lines = rich.text(versus(*sides).document(), width).splitlines()
 
     assert max(map(len, lines)) <= width
 
