@@ -100,3 +100,8 @@ def _escaped(char: str) -> str:
     if unicodedata.category(char) == "Zs":
         return char  # a space of another width does no harm
     return char.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def figure(value: float) -> str:
+    """A number for people: four digits, but never fewer than stand before the point."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness._text import plural
+from harness.spec.goal import quantity
 
 if TYPE_CHECKING:
     from harness.api import Mask
@@ -114,7 +115,10 @@ def _target(told: Mapping[str, Any]) -> str:
     if told.get("reason"):
         return f"not reached: {told['reason']}"
     by = f" by {told['engine']}" if told.get("engine") else ""
-    return f"{told['target']}: {told['value']:,.4g}{by} on masks of random weights, before training"
+    by += "" if told.get("fits", True) else ", which does not fit its device,"
+    return (
+        f"{told['target']}: {quantity(told['target'], told['value'])}{by} on masks of random weights, before training"
+    )
 
 
 def _after_prune(record: Mapping[str, Any]) -> str:

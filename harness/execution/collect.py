@@ -415,6 +415,7 @@ def _target(solved: Solved) -> dict[str, JsonValue]:
     """A target as records tell it; without a reason, the sparsity of the cell reaches it."""
     found: dict[str, JsonValue] = {"target": solved.goal, "value": solved.value, "dense": solved.dense}
     found |= {"engine": solved.engine} if solved.engine else {}
+    found |= {} if solved.fits else {"fits": False}
     return found | ({"reason": solved.reason} if solved.reason else {})
 
 

@@ -7,11 +7,8 @@ of its parameters, of all code and data of its plugin, of `harness.api`, and of 
 """
 
 import json
-from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
-from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +20,13 @@ from harness.api import HardwareModel, HarnessError, JsonValue, PluginContractEr
 from harness.discovery.asking import cost_of, group_of, number_format_of, reads_weights_of
 from harness.fixed_point.quantise import quantised
 from harness.formats import storage
-from harness.planning import code_digest
+from harness.planning.model_digest import model_digest
 from harness.planning.stages import digest
 from harness.results.records import Stored, StoredTensor
 from harness.store import MASKS, DamagedStageError, StageRecord, Store
 
 CostRecord = dict[str, JsonValue]
 """A cost as JSON, or its `reason`; `model` is what engines are grouped by."""
-
-_CODE_AND_DATA = (".py", ".yaml", ".yml", ".json", ".toml")
 
 
 class Costs:
@@ -73,7 +68,7 @@ class Costs:
             identity: a digest of it.
             weight_bits: bits of a weight.
         """
-        key = digest({"storage": weight_bits, "code": _content(Path(storage.__file__))})
+        key = digest({"storage": weight_bits, "code": file_sha256(Path(storage.__file__))})
         kept = self._read(identity)
         with suppress(KeyError, ValidationError):
             return Stored.model_validate(kept[key])
@@ -190,52 +185,3 @@ def with_weights(workload: Workload, network: str, store: Store, end: StageRecor
     told = end.digest if weights and end.digest else "none known"
     identity = workload_digest(workload, network, end.checksums.get(MASKS, "dense"), told)
     return replace(workload, weights=weights, quantise=quantised), identity
-
-
-def model_digest(model: HardwareModel) -> str:
-    """A digest of everything that decides what a hardware model answers."""
-    code: list[JsonValue] = [part.digest for part in code_digest.parts(model)]
-    identity = model.identity()
-    # A device file of the user's may change under the same name.
-    files: list[JsonValue] = [_content(Path(text)) for text in _texts(identity) if _is_file(text)]
-    packages = sorted({".".join(type(model).__module__.split(".")[:2]), "harness.api"})
-    return digest(
-        {
-            "identity": identity,
-            "code": code,
-            "files": files,
-            "packages": [_package(package) for package in packages],
-            "numpy": np.__version__,
-        }
-    )
-
-
-@cache
-def _package(name: str) -> str:
-    """A digest of the code and data below a package: what is costed anew is cheap, so comments count too."""
-    spec = find_spec(name)
-    folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-    files = [Path(spec.origin)] if spec is not None and not folders and spec.origin else []
-    files += [path for folder in folders for path in Path(folder).rglob("*") if path.suffix in _CODE_AND_DATA]
-    return digest([[path.name, _content(path)] for path in sorted(files)])
-
-
-def _content(path: Path) -> str:
-    return file_sha256(path)
-
-
-def _is_file(text: str) -> bool:
-    with suppress(OSError, ValueError):  # a name that is too long, or holds a zero
-        return Path(text).is_file()
-    return False
-
-
-def _texts(value: JsonValue | Mapping[str, JsonValue]) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _texts(inner)

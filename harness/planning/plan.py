@@ -19,6 +19,7 @@ from harness.planning.snapshot import STATE_MISSING, StoreSnapshot, with_trusted
 from harness.planning.stages import Stage, scoring_stage
 from harness.planning.targets import with_targets
 from harness.spec import Cell, Experiment, check
+from harness.spec.goal import quantity
 from harness.store import StageRecord, Store
 
 Part = TypeVar("Part", bound=Component)
@@ -125,8 +126,10 @@ class Plan:
             for solved in planned.cell.solved:
                 if not solved.reason and solved.value is not None:
                     by = f" by {solved.engine}" if solved.engine else ""
+                    by += "" if solved.fits else ", which does not fit its device,"
                     where = f"{planned.cell.labels()['pattern']} at {100 * solved.sparsity:.4g} %"
-                    found[f"{solved.goal}: {where}, {solved.value:,.4g}{by} on masks of random weights"] = None
+                    needed = quantity(solved.goal, solved.value)
+                    found[f"{solved.goal}: {where}, {needed}{by} on masks of random weights"] = None
         return tuple(found)
 
     def notes(self) -> tuple[str, ...]:
@@ -157,6 +160,7 @@ class Plan:
             "cell": planned.cell.id,
             **labels,
             "sparsity": planned.cell.sparsity,
+            "targets": [solved.goal for solved in planned.cell.solved],
             "seed": planned.cell.seed,
             "status": status,
             "reason": planned.skip or planned.failure or (self.to_run[run[0].key] if run else ""),
@@ -186,7 +190,7 @@ def make_plan(experiment: Experiment, *, store: Path, data_dir: Path | None = No
     problems, broken = loaded_problems(experiment, folder)
     # Before anything is lowered: a mistake of the file is told whole, with its places.
     check(experiment, problems)
-    experiment = with_targets(experiment, problems)
+    experiment = with_targets(experiment, problems, Store(store))
     devices = _devices(experiment, broken)
     lowering = Lowering(experiment, problems, devices, broken)
     cells = tuple(lowering.planned(cell) for cell in experiment.cells)

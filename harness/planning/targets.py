@@ -1,42 +1,44 @@
 """Sparsities in terms of hardware: the lowest at which a pattern needs no more than a target allows.
 
-Solved by bisection before anything trains, so on masks of weights that nobody has trained: normally distributed ones,
-the same every time and for every seed. Masks of a trained model have as many weights, elsewhere: what they need is
-counted when they are there, and may differ a little.
+Solved by bisection before anything trains, so on masks of weights that nobody has trained (`foreseen.py`). What was
+solved is kept in the store, as costs are: a plan, a run and a report of large models solve it once.
+
+    STORE/targets/ab/abcd....json     what came of one target for one pattern
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from harness.api import (
     HarnessError,
-    Mask,
+    JsonValue,
     Matrix,
     Pattern,
     PluginContractError,
     Problem,
+    StoreError,
     Task,
     Tensor,
-    WholeScopePattern,
 )
-from harness.discovery.asking import cost_of
 from harness.discovery.guard import calling
-from harness.formats import storage
-from harness.masks.allocation import erk_shares
 from harness.masks.beforehand import why_skipped
-from harness.masks.coupling import Coupling
-from harness.masks.updates import is_coupled
-from harness.planning.workloads import workload_of
-from harness.spec import Cell, Experiment, Goal, Solved, scope_tensors
-from harness.spec.experiment import Allocation
+from harness.planning import code_digest
+from harness.planning.foreseen import Foreseen, random_weights
+from harness.planning.model_digest import model_digest, package_digest
+from harness.planning.stages import digest
+from harness.spec import Allocation, Cell, Experiment, Goal, Solved, scope_tensors
+from harness.spec.goal import AT_LEAST, quantity
+from harness.store import Store
+
+_SOLVED = TypeAdapter(Solved)
 
 STEP = 0.005
 """Between the sparsities that are looked at."""
-
-_SEED = 20_190_220
-"""Of the weights that masks are made of; any would do, as long as it stays."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class _Need:
 
     value: float
     engine: str = ""
+    fits: bool = True
 
 
 @dataclass
@@ -54,11 +57,14 @@ class Targets:
     Args:
         experiment: whose cells they are.
         problems: its tasks with their data.
+        store: where solutions are kept; without one all are made anew.
     """
 
     experiment: Experiment
     problems: Mapping[Task, Problem]
+    store: Store | None = None
     _found: dict[tuple[object, ...], Solved] = field(default_factory=dict)
+    _foreseen: dict[tuple[object, ...], Foreseen] = field(default_factory=dict)
     _weights: dict[Task, dict[str, Matrix]] = field(default_factory=dict)
 
     def solved(self) -> Experiment:
@@ -81,14 +87,54 @@ class Targets:
     def _solved(self, cell: Cell) -> Cell:
         if cell.goal is None or cell.pattern is None or cell.task not in self.problems:
             return cell
-        allocation = cell.allocation if isinstance(cell.allocation, str) else str(sorted(cell.allocation.items()))
-        place = (cell.task, cell.pattern, allocation, cell.goal.label())
+        setting = (cell.task, cell.pattern, _text(cell.allocation))
+        place = (*setting, cell.goal.label())
         if place not in self._found:
-            self._found[place] = self._solution(cell.goal, cell.task, cell.pattern, cell.allocation)
+            self._found[place] = self._kept(cell.goal, cell.task, cell.pattern, cell.allocation)
         found = self._found[place]
         if found.reason:
             return replace(cell, sparsity=0.0, solved=(found,))
         return replace(cell, goal=None, sparsity=found.sparsity, solved=(found,))
+
+    def _kept(self, goal: Goal, task: Task, pattern: Pattern, allocation: Allocation) -> Solved:
+        """The solution that the store has, or a new one that it keeps."""
+        if self.store is None:
+            return self._solution(goal, task, pattern, allocation)
+        key = self._digest(goal, task, pattern, allocation)
+        path = self.store.folder / "targets" / key[:2] / f"{key}.json"
+        # What is missing, cut off or edited is solved anew: nothing depends on the file.
+        with suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            content = json.loads(path.read_bytes())
+            if content["digest"] == digest(content["solved"]):
+                # Through JSON: strict validation of Python values takes no mapping for a dataclass.
+                return _SOLVED.validate_json(json.dumps(content["solved"]), strict=True)
+        found = self._solution(goal, task, pattern, allocation)
+        told: dict[str, JsonValue] = asdict(found)
+        # Planning makes no store: it is there once something has run.
+        if self.store.folder.is_dir():
+            with suppress(OSError, StoreError):
+                self.store.place(path, json.dumps({"digest": digest(told), "solved": told}).encode())
+        return found
+
+    def _digest(self, goal: Goal, task: Task, pattern: Pattern, allocation: Allocation) -> str:
+        """A digest of everything that decides a solution."""
+        scope = scope_tensors(self.problems[task], self.experiment.scope)
+        network: dict[str, JsonValue] = self.problems[task].network.model_dump(mode="json")
+        return digest(
+            {
+                "goal": goal.label(),
+                "models": [model_digest(model) for model in goal.models],
+                "pattern": pattern.identity(),
+                "pattern code": [part.digest for part in code_digest.parts(pattern)],
+                "allocation": _text(allocation),
+                "tolerance": self.experiment.tolerance,
+                "network": network,
+                "scope": [tensor.name for tensor in scope],
+                # All of the harness: solving anew is cheap beside an old answer.
+                "code": package_digest("harness"),
+                "numpy": np.__version__,
+            }
+        )
 
     def _solution(self, goal: Goal, task: Task, pattern: Pattern, allocation: Allocation) -> Solved:
         if allocation in ("global", "lamp"):
@@ -97,11 +143,14 @@ class Targets:
                 reason=f"{goal.label()}: allocation {allocation} shares a sparsity out by trained weights, which are "
                 "not there yet; use uniform, erk or a sparsity per tensor",
             )
-        scope = scope_tensors(self.problems[task], self.experiment.scope)
-        choice = _Choice(goal, self.problems[task], scope, pattern, allocation, self._weights_of(task, scope))
+        setting = (task, pattern, _text(allocation))
+        if setting not in self._foreseen:
+            scope = scope_tensors(self.problems[task], self.experiment.scope)
+            weights = self._weights_of(task, scope)
+            self._foreseen[setting] = Foreseen(self.problems[task], scope, pattern, allocation, weights)
         try:
             with calling(pattern):
-                return choice.solved(self.experiment.tolerance)
+                return Choice(goal, self._foreseen[setting]).solved(self.experiment.tolerance)
         except PluginContractError:
             raise
         except HarnessError as error:
@@ -109,123 +158,96 @@ class Targets:
 
     def _weights_of(self, task: Task, scope: Sequence[Tensor]) -> dict[str, Matrix]:
         if task not in self._weights:
-            # Magnitudes of a normal, as before training: no trained weights are there yet.
-            rng = np.random.default_rng(_SEED)
-            self._weights[task] = {t.name: np.abs(rng.standard_normal(t.shape, dtype=np.float32)) for t in scope}
+            self._weights[task] = random_weights(scope)
         return self._weights[task]
 
 
+def _text(allocation: Allocation) -> str:
+    return allocation if isinstance(allocation, str) else str(sorted(allocation.items()))
+
+
 @dataclass
-class _Choice:
+class Choice:
     """One goal for one pattern on one task's scope."""
 
     goal: Goal
-    problem: Problem
-    scope: tuple[Tensor, ...]
-    pattern: Pattern
-    allocation: Allocation
-    weights: Mapping[str, Matrix]
+    foreseen: Foreseen
     refused: str = ""
 
     def solved(self, tolerance: float) -> Solved:
         """The lowest sparsity that reaches the goal, by bisection; or the one that comes nearest, and why."""
-        label, limit = self.goal.label(), self.goal.limit
-        dense = self._need({})
-        if dense is not None and dense.value <= limit:
-            return Solved(
-                label,
-                reason=f"{label}: the dense model needs {dense.value:,.4g} already; leave the target out, or lower it",
-            )
+        label, look = self.goal.label(), self.foreseen
+        dense = self.need(None)
+        if dense is not None and self.goal.is_met(dense.value):
+            return Solved(label, reason=f"{label}: {_met_by_dense(self.goal, dense.value)}")
         # Only what the pattern can reach: else the bisection would land on sparsities that are skipped.
         ladder = [
             each
             for each in np.round(np.arange(STEP, 1, STEP), 4).tolist()
-            if why_skipped(self.pattern, self.allocation, self.scope, each, tolerance) is None
+            if why_skipped(look.pattern, look.allocation, look.scope, each, tolerance) is None
         ]
         if not ladder:
-            return Solved(label, reason=f"{label}: {self.pattern.label()} has no sparsity within the tolerance")
-        last = self._need(self._masks(ladder[-1]))
+            return Solved(label, reason=f"{label}: {look.pattern.label()} has no sparsity within the tolerance")
+        last = self.need(ladder[-1])
         if last is None:
             return Solved(label, ladder[-1], reason=f"{label}: {self.refused or 'nothing runs it'}")
-        if last.value > limit:
-            where = f"{last.value:,.4g} at sparsity {self._reached(ladder[-1]):g}"
+        if not self.goal.is_met(last.value):
+            where = f"{quantity(label, last.value)} at sparsity {look.reached(ladder[-1]):g}"
             return Solved(
-                label, ladder[-1], last.value, dense.value if dense else None, last.engine,
-                reason=f"{label} cannot be reached by {self.pattern.label()}: the nearest is {where}",
+                label, ladder[-1], last.value, dense.value if dense else None, last.engine, last.fits,
+                reason=f"{label} cannot be reached by {look.pattern.label()}: the nearest is {where}",
             )  # fmt: skip
         # More sparsity is taken to need no more: then the lowest that reaches the goal can be bisected.
         found, need = self._bisected(ladder, last)
-        reached = self._reached(found)
+        reached = look.reached(found)
         # What is reached is what the cell is called, where asking for it gives the same masks.
-        if why_skipped(self.pattern, self.allocation, self.scope, reached, tolerance) is None:
-            found = reached if self._reached(reached) == reached else found
-        return Solved(label, found, need.value, dense.value if dense else None, need.engine)
+        if why_skipped(look.pattern, look.allocation, look.scope, reached, tolerance) is None:
+            found = reached if look.reached(reached) == reached else found
+        return Solved(label, found, need.value, dense.value if dense else None, need.engine, need.fits)
 
     def _bisected(self, ladder: Sequence[float], last: _Need) -> tuple[float, _Need]:
         low, high, need = -1, len(ladder) - 1, last
         while high - low > 1:
             middle = (low + high) // 2
-            tried = self._need(self._masks(ladder[middle]))
-            if tried is not None and tried.value <= self.goal.limit:
+            tried = self.need(ladder[middle])
+            if tried is not None and self.goal.is_met(tried.value):
                 high, need = middle, tried
             else:
                 low = middle
         return ladder[high], need
 
-    def _reached(self, sparsity: float) -> float:
-        masks = self._masks(sparsity)
-        kept, size = sum(int(mask.sum()) for mask in masks.values()), sum(mask.size for mask in masks.values())
-        return round(1 - kept / size, 4)
-
-    def _masks(self, sparsity: float) -> dict[str, Mask]:
-        scope, pattern = self.scope, self.pattern
-        shares = {tensor.name: sparsity for tensor in scope}
-        if self.allocation == "erk":
-            shares = erk_shares(scope, sparsity)
-        elif not isinstance(self.allocation, str):
-            shares |= {name: share for name, share in self.allocation.items() if name in shares}
-        if isinstance(pattern, WholeScopePattern):
-            # One call for the whole scope, as in training.
-            return dict(pattern.masks(self.weights, shares, scope))
-        if is_coupled(pattern, scope):
-            return Coupling.of(scope).masks(self.weights, sparsity)
-        return {t.name: pattern.for_tensor(t).mask(self.weights[t.name], shares[t.name]) for t in scope}
-
-    def _need(self, masks: Mapping[str, Mask]) -> _Need | None:
-        """What masks need, on the engine that needs least; None where none runs them."""
+    def need(self, sparsity: float | None) -> _Need | None:
+        """What masks of a sparsity need, on the engine that needs least; None where none runs them."""
         # 8,192 bits are a KiB.
         if self.goal.what == "storage_kib":
-            return _Need(_stored_bits(self.scope, masks, self.goal.weight_bits) / 8192)
-        workload = workload_of(self.pattern if masks else None, self.problem, self.scope, masks, {})
-        needs: list[tuple[bool, float, str]] = []
+            return _Need(self.foreseen.stored_bits(sparsity, self.goal.weight_bits) / 8192)
+        needs: list[tuple[bool, float, str, float]] = []
         for model in self.goal.models:
-            try:
-                cost = cost_of(model, workload)
-            except HarnessError as error:
-                self.refused = self.refused or str(error)
+            cost = self.foreseen.cost(sparsity, model)
+            value = None if isinstance(cost, str) else self.goal.value_of(cost)
+            if isinstance(cost, str) or value is None:
+                why = cost if isinstance(cost, str) else f"{model.label()} tells no {self.goal.what}"
+                self.refused = self.refused or why
                 continue
             # What fits beats what does not, as in all tables.
-            needs.append((not cost.fits, float(getattr(cost, self.goal.what)), cost.engine))
+            needs.append((not cost.fits, self.goal.distance(value), cost.engine, value))
         if not needs:
             return None
-        _, value, engine = min(needs)
-        return _Need(value, engine)
+        misfits, _, engine, value = min(needs)
+        return _Need(value, engine, not misfits)
 
 
-def _stored_bits(scope: Sequence[Tensor], masks: Mapping[str, Mask], weight_bits: int) -> int:
-    """Bits of the scope's matrices, each in the format that is smallest for its mask."""
-    bits = 0
-    for tensor in scope:
-        mask = masks.get(tensor.name)
-        if mask is None:
-            bits += tensor.size * weight_bits
-        else:
-            bits += storage.best(storage.sizes(mask, weight_bits=weight_bits)).bits or 0
-    return bits
+def _met_by_dense(goal: Goal, value: float) -> str:
+    """Why a target that the dense model reaches is none, and the way out."""
+    if goal.what == "fits":
+        return "the dense model fits already; leave the target out"
+    if goal.what in AT_LEAST:
+        return f"the dense model makes {quantity(goal.label(), value)} already; leave the target out, or raise it"
+    return f"the dense model needs {quantity(goal.label(), value)} already; leave the target out, or lower it"
 
 
-def with_targets(experiment: Experiment, problems: Mapping[Task, Problem]) -> Experiment:
+def with_targets(experiment: Experiment, problems: Mapping[Task, Problem], store: Store | None = None) -> Experiment:
     """An experiment whose targets are solved; the same one where it has none."""
     if all(cell.goal is None for cell in experiment.cells):
         return experiment
-    return Targets(experiment, problems).solved()
+    return Targets(experiment, problems, store).solved()

@@ -14,6 +14,7 @@ from harness.report.formats import DASH, MARKS
 from harness.report.page import Column, Document, Section, Shown
 from harness.report.rows import Row, Setting, Table, is_partial
 from harness.report.tables import tables
+from harness.report.targets import brief, is_solved_only
 from harness.results.records import Record
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict
 
@@ -127,20 +128,21 @@ def first_page(
     found = tables(records, margin)
     every, checked = [_subject(table) for table in found], checks.look(records, found)
     best = [_best(subject) for subject in every]
-    brief = [replace(subject, is_brief=len(found) > 1) for subject in best]
+    short = [replace(subject, is_brief=len(found) > 1) for subject in best]
     fewer = range(_MOST_WARNINGS, 0, -1)
-    # First every row; then the best pattern of each strategy, with fewer warnings; then several tables as one, without
-    # intervals, with fewer rows of each, and last with fewer tables, since each is an answer. What is left out is
-    # counted where it would stand.
+    # First every row; then the best pattern at each target; then of each strategy, too, with fewer warnings; then
+    # several tables as one, without intervals, with fewer rows of each, and last with fewer tables, since each is an
+    # answer. What is left out is counted where it would stand.
+    at_targets = (every,) if any(brief(table) for table in found) else ()
     sizes = [
-        (every, LINES, _MOST_WARNINGS),
-        *((subjects, LINES, warnings) for subjects in (best, brief) for warnings in fewer),
-        *((brief[:count], most, 1) for count in range(len(found), 0, -1) for most in range(LINES, 0, -1)),
+        (every, LINES, _MOST_WARNINGS, False),
+        *((subjects, LINES, warnings, True) for subjects in (*at_targets, best, short) for warnings in fewer),
+        *((short[:count], most, 1, True) for count in range(len(found), 0, -1) for most in range(LINES, 0, -1)),
     ]
     warned = checked.lines()
-    for subjects, most, warnings in sizes:
+    for subjects, most, warnings, of_targets in sizes:
         ran = _what_ran(records, found, title, are_named=not all(subject.is_brief for subject in subjects))
-        opening = _opening(ran, subjects, warned[:warnings], margin, most)
+        opening = _opening(ran, subjects, warned[:warnings], margin, most, best_at_targets=of_targets)
         more = [plural(len(found) - len(subjects), "table")] if len(subjects) < len(found) else []
         if len(warned) > warnings:
             more.append(plural(len(warned) - warnings, "warning"))
@@ -182,14 +184,24 @@ def sections(
 
 
 def _opening(
-    ran: str, subjects: Sequence[_Subject], warned: Sequence[str], margin: float | None, most: int | None
+    ran: str,
+    subjects: Sequence[_Subject],
+    warned: Sequence[str],
+    margin: float | None,
+    most: int | None,
+    *,
+    best_at_targets: bool = False,
 ) -> tuple[Section, ...]:
     """What ran, the answers with at most so many rows, and the warnings."""
     answered = [subject for subject in subjects if subject.lines]
     together = len(answered) > 1 and all(subject.is_brief for subject in answered)
+    answers = [_together(answered, margin, most)] if together else []
+    for subject in subjects:
+        answers += [_answer(subject, margin, most)] if subject.lines and not together else []
+        answers += brief(subject.table, best=best_at_targets, most=most)
     return (
         Section(sentences=(ran,)),
-        *([_together(answered, margin, most)] if together else [_answer(each, margin, most) for each in answered]),
+        *answers,
         *([Section(warnings=tuple(f"! {line}" for line in warned))] if warned else []),
     )
 
@@ -315,6 +327,9 @@ def _lines(table: Table, *, is_dense: bool) -> list[_Line]:
     """What is compared: patterns of one strategy side by side."""
     found: dict[Setting, dict[float, Row]] = {}
     for row in table.rows:
+        # What was solved for a target has its own table below: its sparsity is nobody's level.
+        if is_solved_only(row):
+            continue
         if row.setting.is_pruned and (is_dense or row.setting.pattern != table.reference):
             # All sparsities of a setting are one row: it is the setting without its sparsity that tells rows apart.
             found.setdefault(row.setting._replace(target_sparsity=0.0), {})[row.setting.target_sparsity] = row

@@ -5,6 +5,7 @@ from functools import partial
 
 from harness._text import plural
 from harness.api import JsonValue
+from harness.report.formats import DASH
 from harness.report.page import Column, Document, Grid, Noted, Section, Shown, table
 
 AXES = ("task", "backend", "pattern", "allocation", "strategy", "sparsity", "seed")
@@ -53,6 +54,9 @@ def _cells(cells: list[dict[str, JsonValue]]) -> Grid:
 
 
 def _label(axis: str, cell: dict[str, JsonValue]) -> str:
+    # A target that nothing reaches came to no sparsity.
+    if axis == "sparsity" and cell.get("targets") and cell["status"] == "skipped":
+        return DASH
     return str(cell.get(axis, ""))
 
 

@@ -4,7 +4,8 @@
 describes the file to editors.
 """
 
-from harness.spec.experiment import Allocation, Cell, Experiment, Goal, Solved
+from harness.spec.experiment import Allocation, Cell, Experiment
+from harness.spec.goal import Goal, Solved
 from harness.spec.loading import load, loads
 from harness.spec.schema import schema
 from harness.spec.shapes import check, scope_tensors

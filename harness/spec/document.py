@@ -74,18 +74,34 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Entry = JsonValue
 """A component's name, or a mapping of `name`, its parameters and, if wanted, `label`; see `harness.discovery`."""
 
-GOALS = ("latency_us", "cycles", "storage_kib")
-"""What a target may be in."""
+GOALS = (
+    "latency_us", "cycles", "steps_per_s", "storage_kib", "event_energy_uj", "ram_share", "bandwidth_gbytes_per_s",
+    "fits",
+)  # fmt: skip
+"""What a target may be in: fields of costs, and the storage of masks and weights."""
+
+_Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Target(Frozen):
     """A sparsity in terms of hardware: the lowest at which a pattern needs no more than this."""
 
-    latency_us: float | None = Field(default=None, gt=0, description="microseconds per time step or item")
-    cycles: float | None = Field(default=None, gt=0, description="clock cycles per time step or item")
-    storage_kib: float | None = Field(
-        default=None, gt=0, description="kibibytes of the scope's masks and weights, in the smallest storage format"
+    latency_us: _Limit | None = Field(default=None, description="microseconds per time step or item")
+    cycles: _Limit | None = Field(default=None, description="clock cycles per time step or item")
+    steps_per_s: _Limit | None = Field(
+        default=None, description="time steps (or items: frames) per second, at least this many"
     )
+    storage_kib: _Limit | None = Field(
+        default=None, description="kibibytes of the scope's masks and weights, in the smallest storage format"
+    )
+    event_energy_uj: _Limit | None = Field(
+        default=None, description="microjoules per time step or item, dynamic energy of the counted events alone"
+    )
+    ram_share: _Limit | None = Field(
+        default=None, description="share of the device's RAM that the design may take, of the kind that is fullest"
+    )
+    bandwidth_gbytes_per_s: _Limit | None = Field(default=None, description="gigabytes per second from off-chip memory")
+    fits: Literal[True] | None = Field(default=None, description="the design fits its device: `fits: true`")
     on: str | None = Field(
         default=None, description="label of the hardware entry that it is solved for; by default each of them"
     )
@@ -138,6 +154,12 @@ class Partial(Frozen):
     )
     strategy: Entries | None = Field(default=None, description="names, labels or whole entries")
     sparsity: Sparsities | None = Field(default=None, description="target fractions of zeros")
+    target: Annotated[list[Entry], BeforeValidator(_many)] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MOST_VALUES,
+        description="labels (`cycles 24 on card`), their beginnings (`cycles 24`, `cycles`) or whole targets",
+    )
     seed: Seeds | None = Field(default=None, description="seeds")
 
 
@@ -150,6 +172,7 @@ class Single(Frozen):
     allocation: Entry = Field(default=None, description="`uniform`, `global`, `erk`, `lamp` or {tensor: sparsity}")
     strategy: Entry = Field(default=None, description="a strategy")
     sparsity: Sparsity | None = Field(default=None, description="a target fraction of zeros")
+    target: Target | None = Field(default=None, description="a target, in the place of a sparsity")
     seed: Seed | None = Field(default=None, description="a seed")
 
 

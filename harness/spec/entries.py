@@ -26,7 +26,8 @@ from harness.discovery.asking import variants_of
 from harness.discovery.registry import KINDS, PLURALS, Registry
 from harness.spec.allocations import is_of_a_cell, of_a_cell
 from harness.spec.document import AXES, explain
-from harness.spec.experiment import DENSE, Allocation, AllocationRule, Goal, allocation_label, is_selectable
+from harness.spec.experiment import DENSE, Allocation, AllocationRule, allocation_label, is_selectable
+from harness.spec.goal import Goal
 from harness.spec.source import Path, Place, Problems, got, shown
 
 Value = Component | Allocation | float | Goal

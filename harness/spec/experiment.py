@@ -25,6 +25,7 @@ from harness.api import (
 )
 from harness.discovery.asking import smoke_of, why_unavailable
 from harness.spec.document import AXES
+from harness.spec.goal import Goal, Solved
 from harness.spec.source import Place
 
 AllocationRule = Literal["uniform", "global", "erk", "lamp"]
@@ -33,49 +34,6 @@ Allocation = AllocationRule | dict[str, float]
 
 DENSE = "dense"
 """The label of pattern and strategy in the dense baseline."""
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What the sparsity of a cell is to reach in hardware: solved where the task's shapes are known.
-
-    Args:
-        what: `latency_us`, `cycles` or `storage_kib`.
-        limit: that it may need at most.
-        on: label of the hardware entry that says so; of a storage the width of its weights.
-        models: the variants of that entry, one per engine; none for a storage.
-        weight_bits: of a storage.
-    """
-
-    what: Literal["latency_us", "cycles", "storage_kib"]
-    limit: float
-    on: str
-    models: tuple[HardwareModel, ...] = field(default=(), compare=False, repr=False)
-    weight_bits: int = 0
-
-    def label(self) -> str:
-        """What tables call it."""
-        return f"{self.what} {self.limit:g} on {self.on}"
-
-
-@dataclass(frozen=True)
-class Solved:
-    """What came of a goal for one pattern.
-
-    Args:
-        goal: its label.
-        sparsity: the lowest that reaches it, or the one that comes nearest.
-        value: what is needed there, on masks of random weights; dense: what the dense model needs.
-        engine: which engine of the entry needs it.
-        reason: why no sparsity reaches it; empty where one does.
-    """
-
-    goal: str
-    sparsity: float = 0.0
-    value: float | None = None
-    dense: float | None = None
-    engine: str = ""
-    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -224,7 +182,8 @@ class Experiment:
 
         Args:
             only: conditions, parted by commas, such as `pattern=bank_balanced|n_m,seed<2`; operators are `=`, `!=`,
-                and for sparsity and seed also `<`, `<=`, `>`, `>=`. A value is a name or a label.
+                and for sparsity and seed also `<`, `<=`, `>`, `>=`. A value is a name or a label; of a target its
+                label, or the beginning of it: `target=cycles`.
 
         Raises:
             SpecError: a condition that cannot be read.
@@ -338,10 +297,15 @@ def _groups(cells: Iterable[Cell], key: Callable[[Cell], str]) -> list[list[Cell
 
 def _words(cell: Cell, axis: str) -> tuple[str, ...]:
     """What a cell may be called on an axis that has names: its name and its label."""
+    if axis == "target":
+        return cell.goal.words if cell.goal else ()
     component = getattr(cell, axis)
     name = (component.name,) if hasattr(component, "name") else ()
     return (*name, cell.labels()[axis])
 
+
+FILTERS = (*AXES, "target")
+"""What `--only` may name."""
 
 _OPERATOR = "(?:!=|<=|>=|=|<|>)"
 
@@ -373,8 +337,8 @@ class _Condition:
             raise SpecError(f"--only: expected conditions such as 'pattern=bank_balanced,seed<2', got '{text}'{hint}")
         axis, operator = match[1], match[2]
         values = tuple(value.strip() for value in parted(match[3], "|"))
-        if axis not in AXES:
-            raise SpecError(f"--only: expected an axis ({listed(AXES)}), got '{axis}'{suggestion(axis, AXES)}")
+        if axis not in FILTERS:
+            raise SpecError(f"--only: expected an axis ({listed(FILTERS)}), got '{axis}'{suggestion(axis, FILTERS)}")
         if axis in ("sparsity", "seed"):
             for value in values:
                 if not re.fullmatch(r"\d+(\.\d*)?([eE][-+]?\d+)?|\.\d+", value):
@@ -396,12 +360,12 @@ class _Condition:
         """Whether a cell meets it; a baseline has no sparsity or allocation and no name but `dense`."""
         # Also with `!=`: a baseline has no sparsity that could be another one. It comes with the cells that are
         # compared with it.
-        if cell.is_dense and self.axis in ("sparsity", "allocation"):
+        if cell.is_dense and self.axis in ("sparsity", "target", "allocation"):
             return False
         if cell.is_dense and self.axis in ("pattern", "strategy"):
             return self.operator == "=" and DENSE in self.values
-        if cell.goal is not None and self.axis == "sparsity":
-            return False  # what it will be is not known yet
+        if (cell.goal is not None) == (self.axis == "sparsity") and self.axis in ("sparsity", "target"):
+            return False  # what a target comes to is not known yet, and a sparsity was solved for none
         if self.axis in ("sparsity", "seed"):
             return self._compares(getattr(cell, self.axis))
         met = any(value in _words(cell, self.axis) for value in self.values)
@@ -440,7 +404,7 @@ def _conditions(text: str) -> list[str]:
         begins = re.match(rf"\s*([A-Za-z_]+)\s*({_OPERATOR}|$)", part)
         is_inside = bool(found) and not is_balanced(found[-1])
         # A comma begins a condition where an axis follows it, or where an operator does and no bracket is open.
-        if not found or (begins and (begins[1] in AXES or (begins[2] and not is_inside))):
+        if not found or (begins and (begins[1] in FILTERS or (begins[2] and not is_inside))):
             found.append(part)
         else:
             found[-1] += f",{part}"

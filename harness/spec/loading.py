@@ -23,9 +23,10 @@ from harness.api import (
 from harness.discovery.registry import Registry
 from harness.spec.document import AXES, Document, Partial, validate
 from harness.spec.entries import SPARSE, Axes, AxisValue, Reader, Value
-from harness.spec.experiment import Allocation, Cell, Experiment, Goal
+from harness.spec.experiment import Allocation, Cell, Experiment
+from harness.spec.goal import Goal
 from harness.spec.source import MAX_BYTES, Problems, read
-from harness.spec.targets import goals
+from harness.spec.targets import goals, means, refuse_unknown
 
 UNSOLVED = 0.5
 """The sparsity of a cell whose target is not solved yet."""
@@ -77,14 +78,14 @@ def loads(
     registry = _with_plugins(registry, raw, problems, path) if plugins is None else registry.with_files(plugins)
     reader = Reader(registry, problems, path.parent if path else None)
     axes, hardware = reader.axes(raw), reader.hardware(raw)
-    if document is not None and document.matrix is not None:
-        axes["sparsity"] += goals(document.matrix.target or [], hardware, problems)
+    found = _goals(document, hardware, problems) if document is not None else {}
+    axes["sparsity"] += found.get(None, [])
     problems.finish()
     assert document is not None  # or there would have been a problem
     # After all mistakes of the file: a plugin that is not installed here may be sound on the user's other machine.
     if reader.unusable:
         raise PluginUnavailableError("\n".join(reader.unusable))
-    cells = _Grid(document, axes, reader, problems).cells()
+    cells = _Grid(document, axes, reader, problems, found).cells()
     problems.finish()
     models = tuple(cast(HardwareModel, found.value) for found in hardware)
     return Experiment(
@@ -107,6 +108,27 @@ def loads(
         filename=filename,
         places=reader.places,
     )
+
+
+def _goals(document: Document, hardware: Sequence[AxisValue], problems: Problems) -> dict[int | None, list[AxisValue]]:
+    """What the targets of the matrix mean (at None), and those of `include`, by its entries."""
+    every = enumerate((document.matrix.target if document.matrix else None) or [])
+    found: dict[int | None, list[AxisValue]] = {
+        None: goals([(target, ("matrix", "target", index)) for index, target in every], hardware, problems)
+    }
+    for index, single in enumerate(document.include):
+        path = ("include", index, "target")
+        if single.target is not None:
+            found[index] = goals([(single.target, path)], hardware, problems)
+            if single.sparsity is not None:
+                problems.add(path, "expected `sparsity` or `target`, got both; remove one", at="key")
+    excluded = [
+        (item, ("exclude", place, "target", index))
+        for place, partial in enumerate(document.exclude)
+        for index, item in enumerate(partial.target or [])
+    ]
+    refuse_unknown(excluded, [each.value for each in found[None] if isinstance(each.value, Goal)], problems)
+    return found
 
 
 def _with_plugins(registry: Registry, raw: Mapping[str, JsonValue], problems: Problems, path: Path | None) -> Registry:
@@ -146,6 +168,7 @@ class _Grid:
     axes: Axes
     reader: Reader
     problems: Problems
+    goals: Mapping[int | None, Sequence[AxisValue]]
 
     def cells(self) -> tuple[Cell, ...]:
         """Every cell: baselines first, then the matrix without `exclude`, then `include`."""
@@ -154,10 +177,9 @@ class _Grid:
         # A dictionary as an ordered set: the order of the axes is the order of all tables.
         cells = dict.fromkeys(self._cell({axis: found.value for axis, found in p.items()}) for p in self._points())
         for index, single in enumerate(self.document.include):
-            cell = self._single(single.model_dump(exclude_none=True), index)
-            if cell in cells:
-                self.problems.add(("include", index), "expected a new cell, got one that the grid has already")
-            elif cell is not None:
+            for cell in self._singles(single.model_dump(exclude_none=True), index):
+                if cell in cells:
+                    self.problems.add(("include", index), "expected a new cell, got one that the grid has already")
                 cells[cell] = None
         if not cells:
             self.problems.add(("exclude",), "expected at least one cell to be left, got none; exclude less")
@@ -191,23 +213,32 @@ class _Grid:
             if not one.used:
                 self.problems.add(("exclude", index), "expected to leave out at least one cell, got none that fits")
 
-    def _single(self, entry: Mapping[str, JsonValue], index: int) -> Cell | None:
-        """A cell of `include`; an axis it leaves out is taken from the matrix if there is only one value."""
+    def _singles(self, entry: Mapping[str, JsonValue], index: int) -> Iterator[Cell]:
+        """The cell of an entry of `include`, or one for every hardware entry that its target is for.
+
+        An axis that it leaves out is taken from the matrix if there is only one value.
+        """
         # An entry that names nothing of a sparse cell, beside a matrix that has none, is a baseline.
-        is_dense = not any(axis in entry or self.axes[axis] for axis in SPARSE)
+        is_dense = not any(axis in entry or self.axes[axis] for axis in SPARSE) and "target" not in entry
         values: dict[str, Value] = {}
         wanted = [axis for axis in AXES if not (is_dense and axis in SPARSE)]
+        levels = self.goals.get(index, ())
         for axis in wanted:
             known = self.axes[axis]
             found = known[0] if len(known) == 1 else None
             if axis in entry:
                 found = self.reader.single(axis, entry[axis], ("include", index, axis), self.axes)
+            elif axis == "sparsity" and levels:
+                found = levels[0]  # each of them in turn, below
             if found is None:
                 there = f"; the matrix has {listed(one.label for one in known)}" if known else ""
                 self.problems.add(("include", index), f"expected `{axis}`, got nothing{there}")
             else:
                 values[axis] = found.value
-        return self._cell(values) if len(values) == len(wanted) else None
+        if len(values) == len(wanted):
+            yield from (self._cell({**values, "sparsity": level.value}) for level in levels)
+            if not levels:
+                yield self._cell(values)
 
     def _cell(self, values: Mapping[str, Value]) -> Cell:
         is_dense = "pattern" not in values
@@ -242,17 +273,30 @@ class _Filter:
         for axis in AXES:
             values: list[JsonValue] | None = getattr(partial, axis)
             if values is not None:
-                # By where values stand and not by what they are: equal numbers may be written in several places.
-                paths[axis] = {f.path for f in axes[axis] if any(reader.matches(f, axis, value) for value in values)}
+                found = [each for each in axes[axis] if any(reader.matches(each, axis, value) for value in values)]
+                paths[axis] = set(map(_place, found))
+        if partial.target is not None:
+            # Sparsities and targets are one axis: of an entry that names both, either will do.
+            known = [each for each in axes["sparsity"] if isinstance(each.value, Goal)]
+            taken = [each for each in known if any(means(item, cast(Goal, each.value)) for item in partial.target)]
+            paths["sparsity"] = paths.get("sparsity", set()) | set(map(_place, taken))
         return cls(paths)
 
     def takes(self, point: Mapping[str, AxisValue]) -> bool:
         """Whether a point has one of the values on every axis that is named."""
         taken = bool(self.paths) and all(
-            axis in point and point[axis].path in some for axis, some in self.paths.items()
+            axis in point and _place(point[axis]) in some for axis, some in self.paths.items()
         )
         self.used |= taken
         return taken
+
+
+def _place(found: AxisValue) -> object:
+    """By where a value stands and not by what it is, as equal numbers may be written in several places.
+
+    A target stands in one for all the hardware entries that it is for.
+    """
+    return (found.path, found.label) if isinstance(found.value, Goal) else found.path
 
 
 def _digest(document: Document, cells: tuple[Cell, ...], hardware: tuple[HardwareModel, ...]) -> str:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, cast
 
 from harness._text import listed
 from harness._words import suggestion
-from harness.api import HardwareModel, PluginContractError
+from harness.api import HardwareModel, JsonValue, PluginContractError
 from harness.discovery.asking import group_of, number_format_of
 from harness.spec.document import GOALS, Target
 from harness.spec.entries import AxisValue
-from harness.spec.experiment import Cell, Experiment, Goal
-from harness.spec.source import Problems
+from harness.spec.experiment import Cell, Experiment
+from harness.spec.goal import Goal
+from harness.spec.source import Path, Problems, got
 
 if TYPE_CHECKING:
     from harness.results.records import Record
@@ -20,18 +21,17 @@ TRAINED_BITS = 32
 """Width of a stored weight where no hardware entry says another."""
 
 
-def goals(targets: Sequence[Target], hardware: Sequence[AxisValue], problems: Problems) -> list[AxisValue]:
+def goals(targets: Iterable[tuple[Target, Path]], hardware: Sequence[AxisValue], problems: Problems) -> list[AxisValue]:
     """Every target on every hardware entry that it is for; mistakes are noted.
 
     Args:
-        targets: as the file has them.
+        targets: as the file has them, and where.
         hardware: the models, one per engine for an entry that names none.
         problems: where mistakes are noted.
     """
     entries = _entries(hardware)
     found: dict[str, AxisValue] = {}
-    for index, target in enumerate(targets):
-        path = ("matrix", "target", index)
+    for target, path in targets:
         if target.on is not None and target.on not in entries:
             tail = suggestion(target.on, entries) or f"; there is {listed(entries) or 'none'}"
             problems.add((*path, "on"), f"expected the label of a hardware entry, got '{target.on}'{tail}")
@@ -63,7 +63,7 @@ def _entries(hardware: Iterable[AxisValue]) -> dict[str, tuple[HardwareModel, ..
 
 
 def _timings(what: str, limit: float, entries: Mapping[str, tuple[HardwareModel, ...]]) -> list[Goal]:
-    return [Goal(what, limit, label, models) for label, models in entries.items()]  # type: ignore[arg-type]  # a literal
+    return [Goal(what, limit, label, models) for label, models in entries.items()]
 
 
 def _storages(limit: float, entries: Mapping[str, tuple[HardwareModel, ...]]) -> list[Goal]:
@@ -76,6 +76,38 @@ def _storages(limit: float, entries: Mapping[str, tuple[HardwareModel, ...]]) ->
             continue
         widths |= {form.stored_bits: None} if form else {}
     return [Goal("storage_kib", limit, f"{bits}-bit weights", weight_bits=bits) for bits in widths or (TRAINED_BITS,)]
+
+
+def means(item: JsonValue, goal: Goal) -> bool:
+    """Whether an entry of `exclude` means this goal: a word of its label, or a whole target."""
+    if not isinstance(item, dict):
+        return item in goal.words
+    given = {name: limit for name, limit in item.items() if name in GOALS and limit is not None}
+    # Of a storage `on` names the width of its weights, which no target may choose.
+    is_there = item.get("on") is None or (goal.what != "storage_kib" and item["on"] == goal.on)
+    return is_there and given == {goal.what: goal.limit}
+
+
+def refuse_unknown(excluded: Iterable[tuple[JsonValue, Path]], known: Sequence[Goal], problems: Problems) -> None:
+    """Note the targets of `exclude` that name none of an experiment's.
+
+    Args:
+        excluded: what the file has, and where.
+        known: all goals of the matrix.
+        problems: where mistakes are noted.
+    """
+    for item, path in excluded:
+        if not any(means(item, goal) for goal in known):
+            words = list(dict.fromkeys(word for goal in known for word in goal.words))
+            tail = suggestion(item, words) or f"; there is {listed(goal.label() for goal in known) or 'none'}"
+            problems.add(path, f"expected a target of the matrix, got {_written(item)}{tail}")
+
+
+def _written(item: JsonValue) -> str:
+    """A target as somebody wrote it."""
+    if isinstance(item, dict):
+        return "{" + ", ".join(f"{name}: {value}" for name, value in item.items()) + "}"
+    return got(item)
 
 
 def recalled(experiment: Experiment, records: Iterable["Record"]) -> Experiment:

@@ -115,8 +115,16 @@ def _is_excluded(key: Sequence[object], spec: Mapping[str, JsonValue] | None) ->
         asked = {
             axis: given if isinstance(given, list) else [given] for axis, given in entry.items() if given is not None
         }
+        targets = asked.pop("target", [])
         # Without a seed the key stands for all of them: an entry that names seeds does not take it away.
-        if all(axis in values and any(_names(each, values[axis]) for each in given) for axis, given in asked.items()):
+        met = {
+            axis: axis in values and any(_names(each, values[axis]) for each in given) for axis, given in asked.items()
+        }
+        if targets:
+            # Sparsities and targets are one axis: of an entry that names both, either will do.
+            is_named = any(_means(each, str(values["sparsity"])) for each in targets)
+            met["sparsity"] = is_named or met.get("sparsity", False)
+        if all(met.values()):
             return True
     return False
 
@@ -129,3 +137,15 @@ def _names(entry: object, value: object) -> bool:
         label = entry.get("label")
         return label == value if label else str(value).partition("(")[0] == entry.get("name")
     return str(entry) in (str(value), str(value).partition("(")[0])
+
+
+def _means(entry: object, label: str) -> bool:
+    """Whether an entry of a spec means a target of a record: a whole target, a label or the beginning of one."""
+    what_and_limit, _, place = label.partition(" on ")
+    what, _, limit = what_and_limit.partition(" ")
+    if not isinstance(entry, dict):
+        return entry in (label, what_and_limit, what)
+    on, given = entry.get("on"), entry.get(what)
+    if given is None or on not in (None, place):
+        return False
+    return given is True if not limit else f"{given:.12g}" == limit

@@ -9,10 +9,10 @@ import pytest
 from toy import experiment
 
 from harness.api import Cost, HardwareModel, SpecError
-from harness.execution import costs
 from harness.execution.collect import Collector
 from harness.execution.costs import Costs, model_digest
 from harness.execution.run import run
+from harness.planning import model_digest as model_digests
 from harness.planning.plan import make_plan
 from harness.store import Store
 
@@ -131,7 +131,7 @@ def test_parameters_and_the_files_that_they_name_decide(tmp_path):
 
 def test_the_code_and_data_of_its_package_decide(monkeypatch):
     before = model_digest(Counting())
-    monkeypatch.setattr(costs, "_package", lambda name: f"{name}, edited")
+    monkeypatch.setattr(model_digests, "package_digest", lambda name: f"{name}, edited")
 
     assert model_digest(Counting()) != before
 
@@ -144,11 +144,11 @@ def test_a_package_is_all_its_code_and_data(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     found = []
     for name in ("helper.py", "devices.yaml", "notes.txt"):
-        costs._package.cache_clear()
-        found.append(costs._package("costly"))
+        model_digests.package_digest.cache_clear()
+        found.append(model_digests.package_digest("costly"))
         (package / name).write_text("# edited")
-    costs._package.cache_clear()
-    found.append(costs._package("costly"))
+    model_digests.package_digest.cache_clear()
+    found.append(model_digests.package_digest("costly"))
 
     assert len(set(found[:3])) == 3
     assert found[2] == found[3]

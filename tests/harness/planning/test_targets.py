@@ -1,12 +1,15 @@
 """Sparsities in terms of hardware: the lowest that reaches a target, or the nearest and why none does."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
+from harness.api import EmptySelectionError, SpecError
 from harness.discovery.finding import discover
+from harness.planning.foreseen import Foreseen, random_weights
 from harness.planning.plan import loaded_problems, make_plan, outlook
-from harness.planning.targets import STEP, Targets, _Choice
+from harness.planning.targets import STEP, Choice
 from harness.spec import Experiment, check, loads, recalled, scope_tensors
 from harness.spec.experiment import Solved
 
@@ -27,7 +30,11 @@ def registry():
     return discover()
 
 
-def experiment(registry, *, targets, more="", hardware="{name: cycle_simulator, engine: bank, label: card}"):
+# Few multipliers: a budget of thousands takes long to be searched, and tells no more here.
+CARD = "{name: cycle_simulator, engine: bank, multipliers: 64, label: card}"
+
+
+def experiment(registry, *, targets, more="", hardware=CARD):
     return loads(f"{TEXT}  target: [{targets}]\n{more}hardware: [{hardware}]\n", registry)
 
 
@@ -52,11 +59,10 @@ def solved(spec: Experiment) -> dict[str, Solved]:
     return found
 
 
-@pytest.mark.parametrize("target", ["{cycles: 24}", "{storage_kib: 4}"])
+@pytest.mark.parametrize("target", ["{cycles: 60}", "{storage_kib: 4}"])
 def test_the_lowest_sparsity_reaches_the_target_and_the_next_lower_one_does_not(registry, target):
     spec = experiment(registry, targets=target)
     problems, _ = loaded_problems(spec, None)
-    asked = Targets(spec, problems)
     goal = next(cell.goal for cell in spec.cells if cell.goal)
     found = solved(spec)
 
@@ -68,11 +74,13 @@ def test_the_lowest_sparsity_reaches_the_target_and_the_next_lower_one_does_not(
         if told.reason:
             continue
         scope = scope_tensors(problems[cell.task], spec.scope)
-        choice = _Choice(goal, problems[cell.task], scope, cell.pattern, "uniform", asked._weights_of(cell.task, scope))
-        assert choice._need(choice._masks(sparsity)).value == told.value <= goal.limit
+        choice = Choice(goal, Foreseen(problems[cell.task], scope, cell.pattern, "uniform", random_weights(scope)))
+        need = choice.need(sparsity)
+        assert need.value == told.value
+        assert goal.is_met(need.value)
         # A step lower something else is kept, or it is the same masks under a lower name.
-        lower = choice._need(choice._masks(sparsity - 2 * STEP))
-        assert lower.value > goal.limit or choice._reached(sparsity - 2 * STEP) == choice._reached(sparsity)
+        lower, look = choice.need(sparsity - 2 * STEP), choice.foreseen
+        assert not goal.is_met(lower.value) or look.reached(sparsity - 2 * STEP) == look.reached(sparsity)
 
 
 def test_what_no_sparsity_reaches_is_one_skipped_cell_with_the_nearest_values(registry):
@@ -90,7 +98,7 @@ def test_a_target_that_the_dense_model_meets_is_skipped(registry):
     reasons = {planned.skip for planned in foreseen(experiment(registry, targets="{cycles: 1e6}")).cells}
 
     (reason,) = reasons - {None}
-    assert reason.startswith("cycles 1e+06 on card: the dense model needs ")
+    assert reason.startswith("cycles 1000000 on card: the dense model needs ")
     assert reason.endswith(" already; leave the target out, or lower it")
 
 
@@ -155,6 +163,118 @@ def test_filters_and_baselines_know_targets(registry):
     assert len(spec.smoke().cells) == 1 + 3 * 2
 
 
+def goals_of(spec: Experiment) -> set[tuple[str, str]]:
+    """Pattern and target of every cell that has one."""
+    return {(cell.labels()["pattern"].partition("(")[0], cell.goal.label()) for cell in spec.cells if cell.goal}
+
+
+TWO_CARDS = f"{CARD}, {{name: cycle_simulator, engine: csr_stream, label: other}}"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["{target: cycles 24 on card}", "{target: {cycles: 24, on: card}}", "{target: [{cycles: 24.0, on: card}, fits]}"],
+)
+def test_an_excluded_target_is_left_out_on_its_hardware_alone(registry, entry):
+    targets, there = "{cycles: 24}, {storage_kib: 4}, {fits: true, on: card}", {"cycles 24 on other"}
+    whole = goals_of(experiment(registry, targets=targets, hardware=TWO_CARDS))
+    left = goals_of(experiment(registry, targets=targets, more=f"exclude: [{entry}]\n", hardware=TWO_CARDS))
+
+    gone = {goal for _, goal in whole - left}
+    assert gone == {"cycles 24 on card"} | ({"fits on card"} if "fits" in entry else set())
+    assert there <= {goal for _, goal in left}
+
+
+def test_the_beginning_of_a_label_means_every_target_that_begins_so(registry):
+    more = "  sparsity: [0.5, 0.8]\nexclude: [{pattern: block, target: cycles, sparsity: 0.5}]\n"
+    spec = experiment(registry, targets="{cycles: 24}, {cycles: 30}, {storage_kib: 4}", more=more, hardware=TWO_CARDS)
+
+    assert {goal for pattern, goal in goals_of(spec) if pattern == "block"} == {"storage_kib 4 on 16-bit weights"}
+    block = [cell for cell in spec.cells if cell.labels()["pattern"] == "block" and cell.goal is None]
+    assert {cell.sparsity for cell in block} == {0.8}
+
+
+def test_single_cells_may_have_targets(registry):
+    entry = "{pattern: block, seed: 0, target: {cycles: 30}}"
+    spec = experiment(registry, targets="{storage_kib: 4}", more=f"include: [{entry}]\n", hardware=TWO_CARDS)
+    added = {goal for pattern, goal in goals_of(spec) if pattern == "block"} - {"storage_kib 4 on 16-bit weights"}
+
+    assert added == {"cycles 30 on card", "cycles 30 on other"}
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("exclude: [{target: cycle}]", "exclude[0].target: expected a target of the matrix, got 'cycle'"),
+        ("exclude: [{target: {cycles: 25}}]", "got {cycles: 25}; there is cycles 24 on card"),
+        ("include: [{pattern: block, seed: 0, sparsity: 0.5, target: {cycles: 9}}]", "got both; remove one"),
+        ("include: [{pattern: block, seed: 0, target: {cycles: 24}}]", "expected a new cell, got one that"),
+        ("include: [{pattern: block, seed: 0, target: {cycles: 9, on: car}}]", "got 'car'; did you mean 'card'?"),
+    ],
+)
+def test_a_wrong_target_of_a_filter_is_told_with_its_place(registry, more, told):
+    with pytest.raises(SpecError, match=re.escape(told)):
+        experiment(registry, targets="{cycles: 24}", more=f"{more}\n")
+
+
+def test_only_names_targets(registry):
+    spec = experiment(registry, targets="{cycles: 24}, {cycles: 30}, {storage_kib: 4}", more="  sparsity: 0.5\n")
+
+    assert {goal for _, goal in goals_of(spec.select("target=cycles"))} == {"cycles 24 on card", "cycles 30 on card"}
+    assert {goal for _, goal in goals_of(spec.select("target=cycles 24"))} == {"cycles 24 on card"}
+    assert {goal for _, goal in goals_of(spec.select("target!=cycles"))} == {"storage_kib 4 on 16-bit weights"}
+    assert not [c for c in spec.select("target=cycles").cells if c.goal is None and not c.is_dense]
+    with pytest.raises(EmptySelectionError, match="did you mean 'cycles'"):
+        spec.select("target=cycle")
+
+
+def test_every_quantity_of_a_cost_may_be_a_target(registry):
+    limits = {"steps_per_s": 4e6, "event_energy_uj": 0.015, "latency_us": 0.25}
+    targets = ", ".join(f"{{{what}: {limit}}}" for what, limit in limits.items())
+    spec = experiment(registry, targets=targets).select("pattern=unstructured,seed=0")
+    told = {each.goal.split()[0]: each for planned in foreseen(spec).cells for each in planned.cell.solved}
+
+    assert {what: (each.reason, each.engine) for what, each in told.items()} == dict.fromkeys(limits, ("", "bank"))
+    for what, limit in limits.items():
+        assert told[what].value >= limit if what == "steps_per_s" else told[what].value <= limit
+        assert 0 < told[what].sparsity < 1
+
+
+def test_a_design_that_fits_is_a_target(registry):
+    """The lowest sparsity at which the device holds the model; on a device that holds the dense one there is none."""
+    hardware = "{name: cycle_simulator, engine: dense_mvm, label: card}"
+    (reason,) = {p.skip for p in foreseen(experiment(registry, targets="{fits: true}", hardware=hardware)).cells} - {
+        None
+    }
+
+    assert reason == "fits on card: the dense model fits already; leave the target out"
+
+
+def test_what_was_solved_is_kept_with_the_store(registry, tmp_path, monkeypatch):
+    spec = experiment(registry, targets="{storage_kib: 4}, {cycles: 1}")
+    (tmp_path / "stages").mkdir()
+    first = make_plan(spec, store=tmp_path)
+    monkeypatch.setattr(Choice, "solved", lambda *_: pytest.fail("solved again"))
+    again = make_plan(spec, store=tmp_path)
+
+    assert [(p.cell.id, p.cell.solved, p.skip) for p in again.cells] == [
+        (p.cell.id, p.cell.solved, p.skip) for p in first.cells
+    ]
+
+
+def test_what_is_kept_is_solved_anew_where_it_was_damaged_or_another_tolerance_holds(registry, tmp_path):
+    spec = experiment(registry, targets="{storage_kib: 4}")
+    first = [planned.cell for planned in make_plan(spec, store=tmp_path).cells]
+    files = sorted(tmp_path.glob("targets/*/*.json"))
+    files[0].write_text("{")
+    files[1].write_text(files[1].read_text().replace('"sparsity": ', '"sparsity": 0'))
+
+    assert len(files) == 3
+    assert [planned.cell for planned in make_plan(spec, store=tmp_path).cells] == first
+    make_plan(replace(spec, tolerance=0.03), store=tmp_path)
+    assert len(list(tmp_path.glob("targets/*/*.json"))) == 6
+
+
 def test_records_tell_the_sparsities_that_were_solved(registry, tmp_path):
     from harness.execution.collect import outlines
 
@@ -182,3 +302,21 @@ def test_a_grid_of_targets_is_whole(registry, tmp_path):
 
     assert not whole.problems
     assert part.problems
+
+
+def test_a_grid_without_an_excluded_target_is_whole(registry, tmp_path):
+    from harness.execution.collect import outlines
+    from harness.verification.grid import check_grid
+    from harness.verification.outcome import Outcome
+
+    out = "{pattern: block, target: {cycles: 1}}, {pattern: unstructured, target: storage_kib}"
+    more = f"  sparsity: 0.5\nexclude: [{out}]\n"
+    spec = experiment(registry, targets="{storage_kib: 4}, {cycles: 1}", more=more)
+    records = outlines(make_plan(spec, store=tmp_path))
+    whole, other = Outcome(), Outcome()
+
+    check_grid(records, spec.document, whole)
+    check_grid(records, {**spec.document, "exclude": [{"pattern": "block", "target": {"cycles": 2}}]}, other)
+
+    assert not whole.problems
+    assert len(other.problems) == 2
