@@ -1,8 +1,10 @@
 """Patterns at equal targets, from hand-made records: each beside what it needs, and the reference there."""
 
 from harness.report import render
+from harness.report.answer import first_page
+from harness.report.rich import text
 from harness.report.tables import tables
-from harness.report.targets import targets
+from harness.report.targets import brief, targets
 from harness.results.records import Record, Stored
 
 LATENCY, STORAGE = "latency_us 0.3 on card", "storage_kib 4 on 16-bit weights"
@@ -80,3 +82,69 @@ def test_records_without_targets_have_no_such_section():
     (table,) = tables([record(), record("unstructured", 0.5)])
 
     assert targets(table) == []
+
+
+def screen(found):
+    return text(first_page(found, title="run", margin=None), 80)
+
+
+def opening():
+    (table,) = tables(records())
+    (section,) = brief(table)
+    titles = [column.title for column in section.grid.columns]
+    return [dict(zip(titles, (cell.text for cell in row), strict=True)) for row in section.grid.rows], section
+
+
+def test_the_answer_tells_what_each_target_came_to():
+    found, section = opening()
+    by_place = {(row["target"], row["pattern"]): row for row in found}
+
+    assert section.heading == "t at equal targets: perplexity, lower is better"
+    assert by_place[LATENCY, "bank_balanced"]["at %"] == "60"
+    assert by_place[LATENCY, "bank_balanced"]["needs"] == "0.29"
+    # Trained masks need more than random ones did.
+    assert by_place[LATENCY, "unstructured"]["needs"] == "0.33 !"
+    assert "!: the target is missed" in section.grid.caption[0]
+
+
+def test_a_solved_sparsity_is_a_level_of_no_other_table():
+    first = screen(records())
+    asked = screen([*records(), record("bank_balanced", 0.5, 2), record("unstructured", 0.5, 2), record(seed=2)])
+
+    assert "t at equal targets" in first
+    assert "t against unstructured" not in first
+    assert "t against unstructured" in asked
+    assert "50 %" in asked
+    assert "60 %" not in asked
+
+
+def test_on_a_screen_a_target_has_its_best_pattern_alone_where_all_have_no_room():
+    targets_of_many = [f"cycles {limit} on card" for limit in range(10, 26)]
+    found = [record(seed=seed) for seed in (0, 1)]
+    for place, target in enumerate(targets_of_many):
+        for seed in (0, 1):
+            found += [
+                record("unstructured", 0.5 + place / 100, seed, value=11.0, solved=[told(target, 9)]),
+                record("bank_balanced", 0.6 + place / 100, seed, value=10.0, solved=[told(target, 9)]),
+            ]
+    # What a pattern cannot reach is one cell, whatever the targets.
+    missed = [{"target": target, "value": 40.0, "reason": "no"} for target in targets_of_many[:2]]
+    missed += [{"target": "cycles 1 on card", "value": 30.0, "reason": "no"}]
+    found += [record("block", 0.0, seed, solved=missed, reason="no") for seed in (0, 1)]
+    shown = screen(found)
+
+    assert "t at equal targets, the best pattern at each" in shown
+    assert "cycles 10 on card  bank_balanced" in shown
+    assert "unstructured" not in shown.split("at equal targets")[1].split("to unstructured")[-1].split("\n\n")[0]
+    assert "No pattern reaches cycles 1 on card (nearest 30)." in " ".join(shown.split())
+
+
+def test_rates_are_reached_from_below():
+    solved = [{"target": "steps_per_s 1000000 on card", "value": 1.1e6, "engine": "bank"}]
+    missed = record("unstructured", 0.5, solved=solved)
+    cost = {**missed.hardware["card(engine=bank)"], "steps_per_s": 999_000.0}
+    missed = missed.model_copy(update={"hardware": {"card(engine=bank)": cost}})
+    (table,) = tables([record(), missed])
+    (section,) = brief(table)
+
+    assert [cell.text for cell in section.grid.rows[0]][:4] == [solved[0]["target"], "unstructured", "50", "999,000 !"]
