@@ -231,7 +231,7 @@ def validate(value: JsonValue, problems: Problems) -> Document | None:
         # number.
         return Document.model_validate_json(json.dumps(value), strict=True)
     except ValidationError as error:
-        explain(error, problems, (), value, _known)
+        explain(error, problems, (), value, _known, _elsewhere)
         return None
 
 
@@ -245,7 +245,12 @@ def _known(path: Path) -> list[str]:
 
 
 def explain(
-    error: ValidationError, problems: Problems, base: Path, value: JsonValue, known: Callable[[Path], list[str]]
+    error: ValidationError,
+    problems: Problems,
+    base: Path,
+    value: JsonValue,
+    known: Callable[[Path], list[str]],
+    elsewhere: Callable[[Path], str] = lambda path: "",
 ) -> None:
     """Note every error of a model.
 
@@ -255,6 +260,7 @@ def explain(
         base: path of the value that was validated.
         value: that value, to tell real keys from pydantic's own tags in a location.
         known: path -> keys that a mapping there may have.
+        elsewhere: path -> a clause on where a key belongs that does not belong there.
     """
     # A union reports an error for each of its alternatives, all at one place: they become one sentence.
     wrong: dict[Path, list[str]] = {}
@@ -263,13 +269,23 @@ def explain(
         if detail["type"] == "extra_forbidden":
             keys = known(path[:-1])
             wanted = f"one of {listed(keys)}" if keys else "no further key"
-            problems.add(path, f"expected {wanted}, got {got(path[-1])}{suggestion(path[-1], keys)}", at="key")
+            hint = suggestion(path[-1], keys) or elsewhere(path)
+            problems.add(path, f"expected {wanted}, got {got(path[-1])}{hint}", at="key")
         elif detail["type"] == "missing":
             problems.add(path[:-1], f"expected `{detail['loc'][-1]}`, got nothing")
         else:
             wrong.setdefault(path, []).append(sentence(detail))
     for path, sentences in wrong.items():
         problems.add(path, _joined(sentences))
+
+
+def _elsewhere(path: Path) -> str:
+    """A clause on where a key belongs that stands one level too high, or too low."""
+    if len(path) == 1 and path[0] in Matrix.model_fields:
+        return "; it belongs in `matrix`: indent it below `matrix:`"
+    if len(path) == 2 and path[0] == "matrix" and path[1] in Document.model_fields:
+        return "; it belongs to the top, beside `matrix`: take the spaces before it away"
+    return ""
 
 
 def _joined(sentences: list[str]) -> str:
@@ -334,6 +350,7 @@ _TYPES = {
 }  # fmt: skip
 
 _PATTERNS = {
+    CODE: "codes of checks such as SPN007",
     r"^[A-Za-z0-9_][A-Za-z0-9._-]*$": "letters, digits, '.', '_' and '-', not beginning with '.' or '-'",
     r"^(auto|cpu|cuda(:\d+)?)$": "auto, cpu, cuda or cuda:0",
 }

@@ -196,7 +196,7 @@ class Reader:
         name = given.get("name")
         if not isinstance(name, str):
             wanted = f"expected the name of a {_CALLED[kind]}, or a mapping with `name` and parameters"
-            self.problems.add(path, f"{wanted}, got {got(item)}")
+            self.problems.add(path, f"{wanted}, got {got(item)}{self._meant(kind, item)}")
             return None
         where = (*path, "name") if isinstance(item, dict) else path
         try:
@@ -215,11 +215,26 @@ class Reader:
             return component if self._label_is_right(component, path) else None
         return None
 
+    def _meant(self, kind: Kind, item: JsonValue) -> str:
+        """A clause on how an entry is written that has a name as its key, and the parameters below."""
+        if not isinstance(item, dict) or len(item) != 1:
+            return ""
+        ((name, inside),) = item.items()
+        if name not in self.registry.names(kind):
+            return ""
+        written = {"name": name, **inside} if isinstance(inside, dict) else {"name": name}
+        return f"; write {{{', '.join(f'{key}: {got(value)}' for key, value in written.items())}}}".replace("'", "")
+
     def _unknown(self, kind: Kind, name: str) -> str:
         known = self.registry.names(kind)
         # The likeliest mistake of somebody who wants a baseline in the table.
         if name == DENSE and kind in ("pattern", "strategy"):
             return f"expected the name of a {kind}, got 'dense'; the dense baseline needs no mention, every grid has it"
+        bare = name.partition("(")[0].strip()
+        if bare in known and bare != name:  # as tables and labels show it
+            return (
+                f"expected the name of a {_CALLED[kind]}, got '{name}'; write {{name: {bare}, ...}} with its parameters"
+            )
         tail = suggestion(name.rpartition("/")[2], known) or f"; there is {listed(known) or 'none installed'};"
         everything = f"`harness plugins list {PLURALS[kind]}` shows all"
         return f"expected the name of a {_CALLED[kind]}, got '{name}'{tail} {everything}"

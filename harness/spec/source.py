@@ -156,9 +156,20 @@ def _compose(text: str, problems: Problems) -> Node | None:
         problems.add_at(Place(1, 1), WHOLE, f"expected at most {_MAX_DEPTH} levels of nesting, got many more")
     except YAMLError as error:
         reason = str(error).splitlines()[0]
-        problems.add_at(Place(1, 1), WHOLE, f"expected printable text, got an {reason}")
+        problems.add_at(_first(text, error), WHOLE, f"expected printable text, got an {reason}")
     problems.finish()
     raise AssertionError  # `finish` raises after an error
+
+
+def _first(text: str, error: YAMLError) -> Place:
+    """Where the character stands that a reader stumbled over: the first one of its kind, as all before it were read."""
+    character = getattr(error, "character", "")
+    position = text.find(chr(character) if isinstance(character, int) else character or "\0")
+    return (
+        Place(text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position))
+        if position > 0
+        else Place(1, 1)
+    )
 
 
 def _syntax(error: MarkedYAMLError, place: Place) -> str:
