@@ -843,7 +843,7 @@ def headers() -> Iterator[Case]:
         "bits of 64-bit numbers": ("bits", "U8", "I64"), "a shape of reals": ("shape", "I64", "F64"),
         "bits of truths": ("bits", "U8", "BOOL"), "a shape of small numbers": ("shape", "I64", "I8"),
     }.items():  # fmt: skip
-        for command, codes in ((RUN, (0,)), (LOOKS[2], (0, 7)), (LOOKS[6], (0, 2, 7)), (LOOKS[5], (0,))):
+        for command, codes in ((RUN, (0,)), (LOOKS[2], (0, 6, 7)), (LOOKS[6], (0, 2, 7)), (LOOKS[5], (0,))):
             yield Case(
                 "headers", f"masks with {what}, {command[0]}", command, codes,
                 prepare=lambda folder, changed=changed: _mistyped(folder, *changed),  # type: ignore[misc]

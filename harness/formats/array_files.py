@@ -235,6 +235,10 @@ def read_parts(path: Path, most: int = MOST_WEIGHTS) -> dict[str, Array]:
         # A name with a path in it could lead anywhere.
         if Path(part).name != part or not part.endswith(".safetensors"):
             raise DataError(f"{path}: expected the names of safetensors files beside it, got {part!r}; mend the list")
+        if not path.with_name(part).is_file():
+            raise DataError(
+                f"{path}: expected its part {part!r} beside it, got no such file; get all {_count(parts)} parts"
+            )
         found = read_safetensors(path.with_name(part), left)
         left -= sum(array.size for array in found.values())
         arrays |= {name: found[name] for name, place in parts.items() if place == part and name in found}
@@ -242,6 +246,10 @@ def read_parts(path: Path, most: int = MOST_WEIGHTS) -> dict[str, Array]:
     if absent:
         raise DataError(f"{path}: expected {absent[0]!r} in {parts[absent[0]]}, got none there; get the parts again")
     return {name: arrays[name] for name in parts}
+
+
+def _count(parts: Mapping[str, str]) -> int:
+    return len(set(parts.values()))
 
 
 def _weight_map(path: Path) -> Mapping[str, str]:

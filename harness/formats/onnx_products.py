@@ -92,10 +92,11 @@ def _product(node: Any, take: Take, left: int, right: int, zeros: tuple[int, int
 
 
 def _convolution(node: Any, take: Take, place: int, zero: int | None = None) -> Iterator[Operand]:
-    array = take(place)
-    if array is not None and array.ndim > 2:
+    array, groups = take(place), max(1, attribute(node, "group", 1))
+    # Every group has outputs of its own: where they do not come out even, it is no valid convolution.
+    if array is not None and array.ndim > 2 and not len(array) % groups:
         shifted = _shifted(array, None if zero is None else take(zero), 0)
-        yield Operand(place, shifted, "rows_out", groups=max(1, attribute(node, "group", 1)), is_kernel=True)
+        yield Operand(place, shifted, "rows_out", groups=groups, is_kernel=True)
 
 
 def _transposed_convolution(node: Any, take: Take) -> Iterator[Operand]:

@@ -1,5 +1,6 @@
 """One sparse matrix per file: Matrix Market, the Deep Learning Matrix Collection, and SciPy."""
 
+import codecs
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +46,7 @@ def read_mtx(path: Path, most: int = MOST_WEIGHTS) -> Mask:
     with open_weights(path, most) as file:
         try:
             # Latin-1 decodes every byte: comments may be in any encoding, and numbers are ASCII in all.
-            first = file.readline(_MOST_HEADER).decode("latin-1")
+            first = file.readline(_MOST_HEADER).removeprefix(codecs.BOM_UTF8).decode("latin-1")
             banner = first.lower().split()
             if len(banner) != 5 or banner[:2] != ["%%matrixmarket", "matrix"]:
                 raise ValueError("it does not begin with `%%MatrixMarket matrix`, a form, a field and a symmetry")
@@ -82,25 +83,43 @@ def _market_mask(path: Path, banner: tuple[str, ...], body: list[str], most: int
     if symmetry == "hermitian" and field != "complex":
         raise ValueError(f"a hermitian matrix is complex, not {field}")
     # All at once by NumPy: a line at a time, a million entries would take seconds.
-    numbers = np.array(" ".join(body[1:]).split(), dtype=np.float64)
+    numbers = _numbers(" ".join(body[1:]))
     parts = {"pattern": 0, "complex": 2}.get(field, 1)  # numbers of one value
     if form == "array":
         if rest or not parts:
             raise ValueError(f"an array has rows and columns of numbers, not {field} with {body[0]!r:.40}")
         return _triangle_mask(rows, cols, symmetry, _not_zero(path, numbers, parts))
     wide = 2 + parts
-    if len(rest) != 1 or len(numbers) != rest[0] * wide:
-        raise ValueError(f"{rest} entries of {wide} numbers are declared, {len(numbers)} numbers are there")
+    if len(rest) != 1:
+        raise ValueError(f"its sizes are {body[0]!r:.40}, not rows, columns and entries")
+    if len(numbers) != rest[0] * wide:
+        raise ValueError(f"{rest[0]} entries of {wide} numbers are declared, {len(numbers)} numbers are there")
     entries = numbers.reshape(-1, wide)
     places = entries[:, :2]
     # Places come as floats here; beyond 2^53 those skip integers.
     if not ((places == np.floor(places)) & (np.abs(places) < 1 << 53)).all():
         raise ValueError("a place is no whole number")
+    for numbered, extent, what in zip(places.T, (rows, cols), ("row", "column"), strict=True):
+        # Told as the file has it, which counts from 1.
+        if numbered.size and not 1 <= numbered.min() <= numbered.max() <= extent:
+            raise ValueError(f"{what}s lie between {int(numbered.min())} and {int(numbered.max())}, of 1 to {extent}")
     row, col = places.astype(np.int64).T - 1
+    if symmetry == "skew-symmetric" and (row == col).any():
+        raise ValueError("a skew-symmetric matrix has nothing on its diagonal, an entry is there")
     data = _not_zero(path, entries[:, 2:].ravel(), parts) if parts else np.ones(len(entries), dtype=np.bool_)
     mask = scattered((rows, cols), row, col, data)
     # Which entries are zero does not change with the sign or the conjugate.
     return mask if symmetry == "general" else mask | mask.T
+
+
+def _numbers(text: str) -> NDArray[np.float64]:
+    """The numbers of a text."""
+    words = text.split()
+    try:
+        return np.array(words, dtype=np.float64)
+    except ValueError:
+        # Fortran writes the exponents of its double precision with a D.
+        return np.array([word.replace("D", "E").replace("d", "e") for word in words], dtype=np.float64)
 
 
 def _not_zero(path: Path, numbers: NDArray[np.float64], parts: int) -> Mask:
@@ -221,6 +240,8 @@ def indices_of(array: Array) -> NDArray[np.int64]:
     """An array of whole numbers on one axis, or a ValueError."""
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise ValueError(f"indices are {array.dtype} of shape {array.shape}")
+    if array.dtype == np.uint64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"an index is {array.max()}")  # which would come out negative
     return array.astype(np.int64)
 
 

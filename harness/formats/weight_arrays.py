@@ -63,8 +63,10 @@ def check_size(path: Path, name: str, shape: tuple[int, ...], most: int) -> None
     Raises:
         DataError: it is too large, or an extent is negative.
     """
-    # min(): negative extents, of damaged headers, would multiply to a small size.
-    if min(shape, default=1) < 0 or math.prod(shape) > most:
+    # Negative extents, of damaged headers, would multiply to a small size.
+    if min(shape, default=1) < 0:
+        raise DataError(f"{path}: expected extents of at least 0, got {name!r} of shape {shape}; write it again")
+    if math.prod(shape) > most:
         raise DataError(f"{path}: expected at most {most} weights, got {name!r} of shape {shape}; cut it into layers")
 
 

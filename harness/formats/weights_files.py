@@ -19,7 +19,7 @@ from harness.api import LSTM, Axis, Conv2D, Convolution, Dense, Embedding, Layer
 from harness.arrays import Array, Mask
 from harness.errors import DataError, SpecError
 from harness.fixed_point.quantise import quantised
-from harness.formats import array_files, checkpoints, mask_names, onnx_file, packing, sparse_files, storage
+from harness.formats import array_files, checkpoints, mask_names, onnx_file, other_kinds, packing, sparse_files, storage
 from harness.formats.weight_arrays import MOST_WEIGHTS, Orientation, WeightArray
 
 Each = TypeVar("Each", bound=np.generic)
@@ -28,16 +28,6 @@ Layout = Literal["auto", "rows_out", "rows_in"]
 """How matrices lie: (outputs, inputs), or (inputs, outputs) as Keras has them; auto asks the file first."""
 
 SUFFIXES = (".npz", ".npy", ".safetensors", array_files.INDEX, ".mtx", ".smtx", ".onnx")
-
-_CONVERT = {
-    ".pt": "`safetensors.torch.save_file(model.state_dict(), 'model.safetensors')` writes one",
-    ".h5": "`numpy.savez('model.npz', **{getattr(v, 'path', v.name): v.numpy() for v in model.variables})` writes one",
-    ".gguf": "name the checkpoint that it was made from",
-    ".tflite": "name the model that it was made from",
-}
-"""How files that are not read become ones that are."""
-
-_SAME = {".pth": ".pt", ".bin": ".pt", ".ckpt": ".pt", ".pkl": ".pt", ".hdf5": ".h5", ".keras": ".h5"}
 
 _PYTORCH = re.compile(r"(?P<stem>.*?)weight_(?P<part>ih|hh)(?P<rest>(_l\d+)?(_reverse)?)")
 _LOOKUP = re.compile(r"embed|\.table$", re.IGNORECASE)
@@ -141,16 +131,17 @@ def read_weights(
     # By the end of the name: `.safetensors.index.json` has suffixes of its own.
     read = next((reader for suffix, reader in _READERS.items() if path.name.lower().endswith(suffix)), None)
     if read is None:
-        suffix = path.suffix.lower()
-        way = _CONVERT.get(_SAME.get(suffix, suffix), "convert or rename it")
-        raise SpecError(f"expected a file that ends in {', '.join(SUFFIXES)}, got {path.name!r}; {way}")
+        other_kinds.refuse(path, SUFFIXES)
+        raise AssertionError  # it always refuses
+    other_kinds.check_kind(path)
     found = read(path, most_weights)
     empty = [f"{array.name} {array.kept.shape}" for array in found.arrays if array.kept.size == 0]
     if empty:
         raise DataError(f"{path}: expected matrices with rows and columns, got {', '.join(empty)}; leave them out")
     if not found.arrays:
         names = ", ".join(found.skipped) or "no array"
-        raise DataError(f"{path}: expected a matrix of masks or weights, got {names}; name another file")
+        why = "".join(f" ({note})" for note in found.notes[:1])
+        raise DataError(f"{path}: expected a matrix of masks or weights, got {names}{why}; name another file")
     made = _Layers(layout, dict(output_sizes or {})).of(found.arrays)
     # Last: layers and their names are only known once orientation and pairs are decided.
     _check_names(path, made, {"output sizes": output_sizes, "banks": banks if isinstance(banks, Mapping) else None})

@@ -148,6 +148,7 @@ def test_garbage_is_no_model(tmp_path):
 
 
 def test_a_missing_package_names_the_way_out(tmp_path, monkeypatch):
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x07")
     monkeypatch.setitem(sys.modules, "onnx.numpy_helper", None)
 
     with pytest.raises(SpecError, match=r"harness\[onnx\]"):
@@ -526,6 +527,19 @@ def test_the_outputs_of_a_grouped_convolution_have_the_inputs_of_their_group(tmp
 
     assert shown(found) == [("w", (6, 54 // groups), 324 // groups - 1)]
     assert any(f"in {groups} groups" in note for note in found.notes) == (groups > 1)
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+def test_a_convolution_whose_groups_do_not_come_out_even_is_refused_with_the_product(tmp_path, kind):
+    with pytest.raises(DataError, match=rf"w \(6, 6, 3, 3\) \(products without weights.*{kind} bad"):
+        read(tmp_path, [node(kind, ["x", "w"], group=4, name="bad")], {"w": np.ones((6, 6, 3, 3), np.float32)})
+
+
+def test_weights_that_cannot_be_computed_are_refused_with_the_culprit(tmp_path):
+    nodes = [node("DequantizeLinear", ["w", "s"], ["d"], axis=1), node("MatMul", ["x", "d"])]
+
+    with pytest.raises(DataError, match="weights come through DequantizeLinear, which is not followed"):
+        read(tmp_path, nodes, {"w": np.ones((6, 6), np.int8), "s": np.ones(5, np.float32)})
 
 
 @pytest.mark.parametrize("groups", [1, 2])

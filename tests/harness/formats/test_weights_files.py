@@ -1,8 +1,11 @@
 """Files of masks and weights as people bring them, and files that are wrong."""
 
+import gzip
 import io
 import json
 import os
+import pickle
+import re
 import struct
 import zipfile
 from functools import partial
@@ -12,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from harness.api import DataError, SpecError
 from harness.formats import array_files, sparse_files
@@ -279,21 +282,6 @@ def test_an_array_of_three_axes_that_is_no_kernel_is_left_out_and_told(tmp_path,
     assert f"{name} of shape (2, 9, 8) is no matrix and no kernel: left out" in found.notes
 
 
-@pytest.mark.parametrize(
-    ("name", "way"),
-    [
-        ("m.pt", "save_file"),
-        ("m.bin", "save_file"),
-        ("m.h5", "numpy.savez"),
-        ("m.keras", "numpy.savez"),
-        ("m.txt", "rename"),
-    ],
-)
-def test_a_file_of_another_kind_names_the_way_out(name, way):
-    with pytest.raises(SpecError, match=way):
-        read_weights(name)
-
-
 @pytest.mark.parametrize("symmetry", ["symmetric", "skew-symmetric"])
 def test_half_of_a_symmetric_matrix_is_mirrored(tmp_path, symmetry):
     (tmp_path / "m.mtx").write_text(f"%%MatrixMarket matrix coordinate real {symmetry}\n% a comment\n3 3 1\n3 1 2.5\n")
@@ -529,7 +517,7 @@ WRONG = {
     "pattern_array.mtx": (b"%%MatrixMarket matrix array pattern general\n1 1\n1\n", "not pattern"),
     "zeros.mtx": (bytes(4096), "Matrix Market"),
     "digits.smtx": (b"9" * 5000 + b", 1, 1\n", "rows, cols, nnz"),
-    "negative.npz": (archive(a=npy_header((-1, 4))), "at most"),
+    "negative.npz": (archive(a=npy_header((-1, 4))), "at least 0"),
     "no_member.npz": (archive(), "no array"),
     "nan.npz": (saved(a=np.array([[1, np.nan]])), "NaN or infinity in 'a'"),
     "infinite.npz": (saved(a=np.array([[1, np.inf]], np.float16)), "NaN or infinity in 'a'"),
@@ -568,7 +556,7 @@ WRONG = {
     "absurd.mtx": (b"%%MatrixMarket matrix coordinate real general\n1000000000 1000000000 1\n1 1 1\n", "at most"),
     "lying.mtx": (
         b"%%MatrixMarket matrix coordinate real general\n9 9 1000000000\n1 1 1\n",
-        "1000000000. entries of 3 numbers",
+        "1000000000 entries of 3 numbers",
     ),
     "outside.mtx": (b"%%MatrixMarket matrix coordinate real general\n2 2 1\n5 1 1.0\n", "Matrix Market"),
     "complex.mtx": (b"%%MatrixMarket matrix coordinate complex general\n1 1 1\n1 1 1\n", "entries of 4 numbers"),
@@ -599,7 +587,7 @@ def test_a_file_larger_than_allowed_is_refused(tmp_path):
         read(tmp_path, {"layer": WEIGHTS}, most_weights=34)
 
 
-@pytest.mark.parametrize("name", [f"missing{suffix}" for suffix in SUFFIXES if suffix != ".onnx"])
+@pytest.mark.parametrize("name", [f"missing{suffix}" for suffix in SUFFIXES])
 def test_a_missing_file_is_named(tmp_path, name):
     with pytest.raises(SpecError, match=r"expected .*, got no such file"):
         read_workload(tmp_path / name)
@@ -656,9 +644,131 @@ def test_a_folder_is_no_file(tmp_path):
         read_workload(tmp_path / "folder.npz")
 
 
-def test_an_unknown_kind_of_file_is_refused():
-    with pytest.raises(SpecError, match=r"'model\.pt'"):
-        read_workload("model.pt")
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("model.pt", "save_file"),
+        ("model.bin", "save_file"),
+        ("model.keras", "numpy.savez"),
+        ("pytorch_model.bin.index.json", "save_file"),
+        ("model.weights.h5", "numpy.savez"),
+        ("model.Q4_K.gguf", "made from"),
+        ("model.safetensors.gz", "unpack it"),
+        ("weights.mat", "scipy.io.loadmat"),
+        ("model.onnx.txt", "numpy.loadtxt"),
+        ("model.xyz", "convert or rename it"),
+    ],
+)
+def test_an_unknown_kind_of_file_is_refused_with_the_way_to_one_that_is_read(name, way):
+    with pytest.raises(SpecError, match=f"{re.escape(repr(name))}; .*{way}"):
+        read_workload(name)
+
+
+def zipped(**members):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        for name, member in members.items():
+            file.writestr(name, member)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "begins", "said"),
+    [
+        ("a.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        ("a.npz", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        ("a.onnx", b"<!DOCTYPE HTML><html>404", "a web page; download"),
+        ("a.safetensors", b"<HTML><body>", "a web page; download"),
+        ("a.safetensors", b"GGUF\x03\0\0\0", "GGUF; name the checkpoint"),
+        ("a.safetensors", pickle.dumps({"a": [1]}, protocol=2), "a pickle, which is never read"),
+        ("a.npz", pickle.dumps({"a": [1]}, protocol=4), "a pickle, which is never read"),
+        ("a.safetensors", zipped(data="x"), "torch.save"),
+        ("a.npy", zipped(a="x"), "call it .npz"),
+        ("a.npz", npy_header((2, 2)) + bytes(16), "call it .npy"),
+        ("a.npz", b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5; .*numpy.savez"),
+        ("a.mtx", gzip.compress(b"%%MatrixMarket"), "gzip.*unpack it"),
+        ("a.smtx", b"%%MatrixMarket matrix coordinate pattern general\n1 1 0\n", "call it .mtx"),
+        ("a.onnx", save({"a": np.eye(2)}), "call it .safetensors"),
+        ("a.safetensors.index.json", save({"a": np.eye(2)}), "call it .safetensors"),
+        ("a.onnx", b"\x1c\0\0\0TFL3", "TensorFlow Lite"),
+        ("a.onnx", bytes(257) + b"ustar\x0000", "tar.*unpack it"),
+        ("a.onnx", b"MATLAB 5.0 MAT-file", "loadmat"),
+    ],
+)
+def test_a_file_of_another_kind_than_its_name_says_is_told_by_its_first_bytes(tmp_path, name, begins, said):
+    (tmp_path / name).write_bytes(begins)
+
+    with pytest.raises(DataError, match=rf"{name}: expected \.\w+, got .*{said}"):
+        read_weights(tmp_path / name)
+
+
+def test_a_file_that_no_name_tells_is_told_by_its_first_bytes(tmp_path):
+    (tmp_path / "model").write_bytes(save({"a": np.eye(2)}))
+
+    with pytest.raises(SpecError, match=r"'model', safetensors; call it \.safetensors"):
+        read_weights(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["config.json", "model.safetensors"], "such as there/model.safetensors"),
+        (["a-1.safetensors", "a.safetensors.index.json"], "such as there/a.safetensors.index.json"),
+        (["saved_model.pb", "keras_metadata.pb"], "a SavedModel: .*numpy.savez"),
+        (["pytorch_model.bin"], "safetensors.torch"),
+        ([], "name a file of masks or weights"),
+    ],
+)
+def test_a_folder_is_told_with_the_file_in_it_that_is_read(tmp_path, names, said):
+    (tmp_path / "there").mkdir()
+    for name in names:
+        (tmp_path / "there" / name).touch()
+
+    with pytest.raises(SpecError, match=f"'there', a folder; .*{said}"):
+        read_weights(tmp_path / "there")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"real general\n2 2 1\n0 1 1\n", "rows lie between 0 and 0, of 1 to 2"),
+        (b"real general\n2 2 1\n1 3 1\n", "columns lie between 3 and 3, of 1 to 2"),
+        (b"real skew-symmetric\n2 2 1\n2 2 1\n", "nothing on its diagonal"),
+        (b"real general\n2 2\n1 1 1\n", "not rows, columns and entries"),
+        (b"real general\n-2 2 0\n", "extents of at least 0"),
+    ],
+)
+def test_a_place_outside_a_market_file_is_told_as_the_file_counts(tmp_path, text, said):
+    (tmp_path / "a.mtx").write_bytes(b"%%MatrixMarket matrix coordinate " + text)
+
+    with pytest.raises(DataError, match=said):
+        read_weights(tmp_path / "a.mtx")
+
+
+def test_a_market_file_of_another_system_is_read(tmp_path):
+    text = b"\xef\xbb\xbf%%MatrixMarket matrix coordinate real general\r\n2 2 2\r\n1 1 1.0D0\r\n2 1 -2.5d-3\r\n"
+    (tmp_path / "a.mtx").write_bytes(text)
+
+    np.testing.assert_array_equal(read_workload(tmp_path / "a.mtx").masks["a"], [[True, False], [True, False]])
+
+
+def test_an_index_too_large_for_any_matrix_is_told_as_it_is(tmp_path):
+    np.savez(
+        tmp_path / "a.npz", format=b"csr", shape=[2, 2], data=[1.0], indptr=[0, 1, 1],
+        indices=np.array([2**63 + 5], dtype=np.uint64),
+    )  # fmt: skip
+
+    with pytest.raises(DataError, match="an index is 9223372036854775813"):
+        read_weights(tmp_path / "a.npz")
+
+
+def test_a_part_that_is_not_there_is_told_with_its_list(tmp_path):
+    (tmp_path / "m.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "m-1.safetensors", "b": "m-2.safetensors"}}'
+    )
+
+    with pytest.raises(DataError, match=r"m\.safetensors\.index\.json: .*'m-1\.safetensors' beside it.* all 2 parts"):
+        read_weights(tmp_path / "m.safetensors.index.json")
 
 
 @pytest.mark.parametrize(
