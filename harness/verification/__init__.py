@@ -63,7 +63,7 @@ def verify(path: Path, store: Path | None = None) -> Outcome:
     stages = Store(where) if where else None
     for record in found:
         if stages is None:
-            outcome.skip("stages, masks and weights: no store is given (--store DIR)")
+            outcome.skip("what test values follow from, stages, masks and weights: no store is given (--store DIR)")
         else:
             check_stages(record, stages, outcome)
         if record.is_done:

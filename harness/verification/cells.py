@@ -100,6 +100,13 @@ def _check_sources(record: Record, outcome: Outcome) -> None:
     """Every number says where it comes from; what is published says where."""
     for name, origin in record.origin.items():
         outcome.hold(origin in _ORIGINS, "sources", record.cell, f"expected an origin of `{name}`, got {origin!r}")
+    if record.is_done and record.stage:
+        # A value of a model that this run finished was measured by it, whatever others published.
+        origin = record.origin.get("value", "measured")
+        outcome.hold(
+            origin == "measured", "sources", record.cell,
+            f"expected a value that was measured, as the cell has a finished model, got one that is {origin}",
+        )  # fmt: skip
     for name, value in record.facts.items():
         if name.startswith("published") and isinstance(value, int | float):
             source = record.facts.get("published_in")

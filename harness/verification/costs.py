@@ -33,6 +33,7 @@ def check_costs(record: Record, masks: Mapping[str, Mask] | None, outcome: Outco
             continue
         place = f"{record.cell} on {label}"
         _check_arithmetic(cost, place, outcome)
+        _check_memories(cost, place, outcome)
         _check_work(record, cost, masks, place, outcome)
 
 
@@ -62,6 +63,20 @@ def _check_arithmetic(cost: _Cost, place: str, outcome: Outcome) -> None:
             total - 1e-3 <= cycles <= total + 1 + 1e-3, "hardware", place,
             f"expected the {total:.6g} cycles that the parts add up to, got {cycles:g}",
         )  # fmt: skip
+
+
+def _check_memories(cost: _Cost, place: str, outcome: Outcome) -> None:
+    """The memory blocks of the kind that decides are those of all its memories together."""
+    details = cost.get("details")
+    ram, blocks = details.get("ram") if isinstance(details, dict) else None, _of(cost, "ram_blocks")
+    memories = ram.get(str(cost.get("ram_kind"))) if isinstance(ram, dict) else None
+    if not isinstance(memories, dict) or blocks is None:
+        return
+    total = sum(float(each) for each in memories.values() if isinstance(each, int | float))
+    outcome.hold(
+        close(blocks, total), "hardware", place,
+        f"expected the {total:g} {cost.get('ram_kind')} of its memories together, got {blocks:g}",
+    )  # fmt: skip
 
 
 def _check_work(record: Record, cost: _Cost, masks: Mapping[str, Mask] | None, place: str, outcome: Outcome) -> None:

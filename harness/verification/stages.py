@@ -185,6 +185,7 @@ def check_stages(record: Record, store: Store, outcome: Outcome) -> None:
         outcome.skip("stages of older code were trusted: their keys hold, their code is another")
     _check_beginning(record, chain, outcome)
     _check_metric(record, chain, score, outcome)
+    _check_fixed_point(record, store, outcome)
     _check_budget(record, chain, outcome)
     _check_masks(record, chain, store, outcome)
 
@@ -230,6 +231,28 @@ def _check_metric(record: Record, chain: Sequence[Stage], score: Stage, outcome:
         len(values) == len(history) and all(close(a, b) for a, b in zip(values, history, strict=False)),
         "metric", record.cell, f"expected the validation {record.metric} of every epoch as stages counted, got another",
     )  # fmt: skip
+
+
+def _check_fixed_point(record: Record, store: Store, outcome: Outcome) -> None:
+    """Scores in the numbers of hardware follow from the totals of their own stages, and are of the finished model."""
+    for label, score in record.fixed_point.items():
+        if "value" not in score:
+            continue
+        stage = store.stage(str(score.get("stage") or ""), outcome)
+        place = f"{record.cell} on {label}"
+        if not outcome.hold(stage is not None, "stages", place, "expected the stage of the score in its numbers"):
+            continue
+        assert stage is not None
+        outcome.hold(
+            stage.get("parent") == record.stage, "stages", place,
+            "expected a score of the finished model in its numbers, got that of another model",
+        )  # fmt: skip
+        found, said = _value(record, stage.get("test")), score["value"]
+        if found is not None:
+            outcome.hold(
+                isinstance(said, int | float) and close(found, said), "metric", place,
+                f"expected the test {record.metric} {found!r} of the stage's totals in its numbers, got {said!r}",
+            )  # fmt: skip
 
 
 def _value(record: Record, totals: Mapping[str, Any] | None) -> float | None:

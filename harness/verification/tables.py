@@ -30,24 +30,47 @@ def check_tables(records: Sequence[Record], path: Path, outcome: Outcome) -> Non
     """
     if not path.is_file():
         return
-    groups: dict[_Group, list[float]] = defaultdict(list)
+    groups: dict[_Group, dict[str, list[float]]] = defaultdict(dict)
     for record in records:
-        if record.is_done and record.value is not None:
-            groups[_group(record)].append(record.value)
+        shown = groups[_group(record)]
+        for column, value in _values(record):
+            shown.setdefault(column, []).append(value)
     found = 0
     for heading, row in _rows(read_plain_text(path, "the report of a run", most=_MOST_BYTES)):
         metric = next((name for name in row if name.endswith("(test)")), None)
         if metric is None or "pattern" not in row or "strategy" not in row:
             continue
-        values = [each for group, each in groups.items() if group.is_of(heading, row)]
-        match = _VALUE.match(row[metric].translate(_MINUS))
-        if len(values) == 1 and match:
-            found += 1
-            labels = ("pattern", "strategy", "asked %")
-            place = " · ".join(row[name] for name in labels if row.get(name) and row[name] != "-")
-            _check(row[metric], match, values[0], place, outcome)
+        mine = [values for group, values in groups.items() if group.is_of(heading, row)]
+        if len(mine) != 1:
+            continue
+        labels = ("pattern", "strategy", "asked %")
+        place = " · ".join(row[name] for name in labels if row.get(name) and row[name] != "-")
+        for column, values in ((metric, mine[0].get(_TEST)), *((name, mine[0].get(name)) for name in row)):
+            match = _VALUE.match(row[column].translate(_MINUS))
+            if values and match:
+                found += 1
+                _check(row[column], match, values, place, outcome)
+        if _TEST not in mine[0]:
+            text = f"expected no value in the report, as the records have none, got {row[metric]}"
+            outcome.hold(not _VALUE.match(row[metric].translate(_MINUS)), "tables", place, text)
     if not found:
         outcome.skip(f"{path.name}: no row of its results could be told apart")
+
+
+_TEST = "(test)"
+
+
+def _values(record: Record) -> Iterator[tuple[str, float]]:
+    """What a record adds to the means of a row: its test value, and those in the numbers of hardware, by column."""
+    if not record.is_done or record.value is None:
+        return
+    yield _TEST, record.value
+    by_format: dict[str, float] = {}
+    for score in record.fixed_point.values():
+        value = score.get("value")
+        if isinstance(value, int | float):
+            by_format.setdefault(f"{record.metric} as {score.get('format')}", float(value))
+    yield from by_format.items()
 
 
 class _Group(NamedTuple):

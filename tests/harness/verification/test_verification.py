@@ -143,7 +143,8 @@ def test_records_alone_are_clean_and_it_is_said_what_that_leaves_out(fraud):
 
     assert outcome.problems == []
     assert {why.partition(":")[0] for why in outcome.unchecked} == {
-        "what the experiment asked for", "stages, masks and weights", "costs by their models",
+        "what the experiment asked for", "what test values follow from, stages, masks and weights",
+        "costs by their models",
     }  # fmt: skip
 
 
@@ -275,6 +276,29 @@ def fewer_cycles(run):
         cost["speedup"] = cost["streams"] * cost["dense_cycles"] / cost["cycles"]
 
 
+def fewer_memory_blocks(run):
+    for cost in run.cell()["hardware"].values():
+        cost["ram_blocks"] -= 1
+
+
+def a_result_that_is_hidden_as_failed(run):
+    """In all seeds; the report still shows it."""
+    for seed in range(3):
+        run.cell("bank_balanced", 0.75, seed).update(
+            {"status": "failed", "reason": "RuntimeError: out of luck", "value": None, "hardware": {}, "storage": {}}
+        )
+
+
+def an_edited_score_in_the_numbers_of_hardware(run):
+    score = next(iter(run.cell()["fixed_point"].values()))
+    score["value"] += 2.0
+
+
+def a_score_of_another_model(run):
+    score, other = (next(iter(run.cell(seed=seed)["fixed_point"].values())) for seed in (0, 1))
+    score.update({name: other[name] for name in ("value", "stage")})
+
+
 def fewer_bits_in_all(run):
     run.cell()["storage"]["16"]["bits"] -= 8
 
@@ -323,6 +347,10 @@ def a_number_published_nowhere(run):
     run.cell()["facts"]["published_dense_test_accuracy"] = 50.0
 
 
+def a_measured_value_called_published(run):
+    run.cell()["origin"]["value"] = "published"
+
+
 def a_skipped_product_of_an_engine_that_skips_none(run):
     """A measured density of the vector excuses only engines that look at it."""
     record = run.cell()
@@ -357,6 +385,10 @@ FRAUDS = {
     another_label_only: ("labels", "labels"),
     a_cost_from_another_mask: ("hardware", "hardware"),
     fewer_cycles: ("hardware", "hardware"),
+    fewer_memory_blocks: ("hardware", "hardware"),
+    a_result_that_is_hidden_as_failed: ("tables", None),
+    an_edited_score_in_the_numbers_of_hardware: ("metric", None),
+    a_score_of_another_model: ("stages", None),
     fewer_bits_in_all: ("storage", "storage"),
     fewer_bits_of_a_matrix: ("storage", None),
     a_dense_model_that_takes_fewer_bits: ("storage", "storage"),
@@ -366,6 +398,7 @@ FRAUDS = {
     an_invented_result: ("stages", None),
     a_key_of_other_work: ("stages", None),
     a_number_published_nowhere: ("sources", "sources"),
+    a_measured_value_called_published: ("sources", "sources"),
     a_skipped_product_of_an_engine_that_skips_none: ("hardware", "hardware"),
     an_edited_report: ("tables", None),
 }
@@ -453,3 +486,13 @@ def test_a_mask_that_the_pattern_made_follows_its_rule_and_one_with_a_flipped_we
 
 
 _REGISTRY = {}
+
+
+def test_the_page_on_results_of_others_shows_what_the_command_says():
+    outcome = verify(ROOT / "docs" / "results" / "bring_your_own" / "gru" / "records.json")
+    page = " ".join((ROOT / "docs" / "submit-results.md").read_text().split())
+
+    assert f"clean: {outcome.checked.total()} facts hold" in page
+    assert ", ".join(f"{count} {kind}" for kind, count in outcome.checked.items()) in page
+    first, *_, last = (f"not checked: {why} ({cells} cells)" for why, cells in outcome.unchecked.items())
+    assert first in page and last in page
