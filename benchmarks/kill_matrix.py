@@ -89,7 +89,7 @@ COMMAND_S = 120.0
 
 DAY_S = 86_400.0
 
-_VARYING = {"status", "reason", "trained_epochs", "train_seconds"}
+_VARYING = {"status", "reason", "trained_epochs", "train_seconds", "train_processor_seconds"}
 """Of a record: how and when it came about, not what it says."""
 
 _FOUND = "computed by another run"

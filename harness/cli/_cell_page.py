@@ -106,8 +106,14 @@ def _facts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         (
             f"{record['total_epochs']}{_after_prune(record)}; {_updates(record)}"
             f"{record['trained_epochs']} trained by this run; {record['train_seconds']:.1f} s in all"
+            f"{_of_processor(record)}"
         ),
     )
+
+
+def _of_processor(record: Mapping[str, Any]) -> str:
+    seconds = record["train_processor_seconds"]
+    return "" if seconds is None else f", {seconds:.1f} s of processor time"
 
 
 def _target(told: Mapping[str, Any]) -> str:

@@ -314,7 +314,7 @@ def new(
     kind: Annotated[
         str,
         typer.Argument(
-            help="task, pattern, strategy, score, schedule, backend, hardware, engine, column or check.",
+            help="task, pattern, strategy, score, schedule, backend, hardware, engine, tracker, column or check.",
             show_default=False,
         ),
     ],
@@ -326,7 +326,7 @@ def new(
 ) -> None:
     """Write a plugin to start from, and an experiment that tries it; nothing is ever overwritten."""
     from harness.api import SpecError
-    from harness.cli.scaffold import write_file, write_package
+    from harness.cli.scaffold import trying, write_file, write_package
     from harness.discovery.finding import discover
 
     if package and output is not None:
@@ -337,4 +337,4 @@ def new(
     if written.package is not None:
         echo(f"next: pip install -e {written.package}")
     echo(f"next: harness plugins check {written.module if written.package is None else name}")
-    echo(f"next: harness run {written.experiment}")
+    echo(f"next: harness run {written.experiment}{trying(kind, name)}")

@@ -17,7 +17,9 @@ from harness.api import SpecError
 if TYPE_CHECKING:
     from harness.discovery.registry import Registry
 
-KINDS = ("task", "pattern", "strategy", "score", "schedule", "backend", "hardware", "engine", "column", "check")
+KINDS = (
+    "task", "pattern", "strategy", "score", "schedule", "backend", "hardware", "engine", "tracker", "column", "check"
+)  # fmt: skip
 """The kinds that there are templates of."""
 
 _MEANT_OTHERWISE = ("null", "true", "false", "all", "dense")
@@ -68,6 +70,11 @@ class Written:
     module: Path
     experiment: Path
     package: Path | None = None
+
+
+def trying(kind: str, name: str) -> str:
+    """What `run` is told beside the experiment: a tracker changes no result, and stands in none."""
+    return f" --track {name}" if kind == "tracker" else ""
 
 
 def write_file(kind: str, name: str, output: Path | None, registry: "Registry") -> Written:

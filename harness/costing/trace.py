@@ -4,6 +4,10 @@ A process of the trace is an engine under a hardware model, a microsecond stands
 as the model has them. Within a product the cycles of its parts stand one after another, and the work of the PEs begins
 with it: models tell how many cycles there are, not which comes first.
 
+Perfetto counts in nanoseconds, cuts off what is less, and drops a slice that ends after one that it begins within: ends
+and begins are set on that grid, in numbers from which its reader gets them exactly. Threads have numbers of their own
+in the whole trace, since it names them by these alone.
+
 Source:
     "Trace Event Format", Google: complete events (`X`), names of processes and threads (`M`).
 """
@@ -22,6 +26,9 @@ _TOLD = ("rows", "cols", "runs", "nonzeros", "stored_bits")
 _LAYERS, _PARTS, _PES = 1, 2, 3
 """Threads: the products, where their cycles go, and from here on the PEs by their load."""
 
+_MOST_THREADS = 1000
+"""Of a process: the numbers of the next one's begin after them."""
+
 
 def trace(report: Report) -> dict[str, Any]:
     """The trace of every engine that could be costed, one input and one time step.
@@ -32,7 +39,7 @@ def trace(report: Report) -> dict[str, Any]:
     events = [event for place, row in enumerate(report.rows, start=1) for event in _of_engine(place, row)]
     if not events:
         raise SpecError("hardware: no engine could be costed, or none tells of its products; there is nothing to trace")
-    return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": {"unit": "1 us stands for 1 cycle"}}
+    return {"traceEvents": events, "otherData": {"unit": "1 us stands for 1 cycle"}}
 
 
 def _of_engine(process: int, row: Row) -> Iterator[Event]:
@@ -52,7 +59,7 @@ def _of_engine(process: int, row: Row) -> Iterator[Event]:
     for layer, each in told.items():
         cycles = _number(each["cycles"])
         args: dict[str, JsonValue] = {key: each[key] for key in _TOLD if key in each}
-        yield _slice(process, _LAYERS, layer, start, cycles, args)
+        yield _slice(process, _LAYERS, layer, start, start + cycles, args)
         yield from _parts(process, each, start, cycles)
         work = list(_work(process, each, start, cycles))
         loads = max(loads, len(work))
@@ -68,10 +75,13 @@ def _parts(process: int, layer: Mapping[str, JsonValue], start: float, cycles: f
     found = {name: _number(value) for name, value in parts.items()} if isinstance(parts, dict) else {}
     if not math.isclose(math.fsum(found.values()), cycles, rel_tol=1e-3, abs_tol=0.01):
         return
+    end = start + cycles
     for name, length in found.items():
-        if length > 0:
-            yield _slice(process, _PARTS, name, start, length, {})
-            start += length
+        # Rounded parts may be a little more than their product, which the next one begins after.
+        stop = min(start + length, end)
+        if stop > start:
+            yield _slice(process, _PARTS, name, start, stop, {})
+            start = stop
 
 
 def _work(process: int, layer: Mapping[str, JsonValue], start: float, cycles: float) -> Iterator[Event]:
@@ -92,19 +102,32 @@ def _work(process: int, layer: Mapping[str, JsonValue], start: float, cycles: fl
         span = f"{most:.4g}" if is_even else f"{least:.4g} to {most:.4g}"
         each = f" of each of {runs:,.0f} runs" if runs > 1 else ""
         name = f"{count:,.0f} of {total:,.0f} PEs work in {span} cycles{each}"
-        yield _slice(process, _PES + at, name, start, min(most * runs, cycles), {"pes": count})
+        yield _slice(process, _PES + at, name, start, min(start + most * runs, start + cycles), {"pes": count})
 
 
-def _slice(process: int, thread: int, name: str, start: float, length: float, args: Mapping[str, JsonValue]) -> Event:
+def _slice(process: int, thread: int, name: str, start: float, stop: float, args: Mapping[str, JsonValue]) -> Event:
+    begin, end = round(1000 * start), round(1000 * stop)
     return {
-        "ph": "X", "pid": process, "tid": thread, "name": name, "cat": "cycles", "ts": round(start, 6),
-        "dur": round(length, 6), "args": dict(args),
+        "ph": "X", "pid": process, "tid": _number_of(process, thread), "name": name, "cat": "cycles",
+        "ts": _microseconds(begin), "dur": _microseconds(end - begin), "args": dict(args),
     }  # fmt: skip
 
 
+def _microseconds(nanoseconds: int) -> float:
+    """The least number that is no less than these nanoseconds when it is multiplied by 1000 and cut off."""
+    value = nanoseconds / 1000
+    # 1.001 * 1000 is 1000.9999999999999, of which a reader keeps 1000.
+    return value if int(value * 1000.0) >= nanoseconds else math.nextafter(value, math.inf)
+
+
 def _thread(process: int, thread: int, name: str) -> Iterator[Event]:
-    yield {"ph": "M", "pid": process, "tid": thread, "name": "thread_name", "args": {"name": name}}
-    yield {"ph": "M", "pid": process, "tid": thread, "name": "thread_sort_index", "args": {"sort_index": thread}}
+    number = _number_of(process, thread)
+    yield {"ph": "M", "pid": process, "tid": number, "name": "thread_name", "args": {"name": name}}
+    yield {"ph": "M", "pid": process, "tid": number, "name": "thread_sort_index", "args": {"sort_index": thread}}
+
+
+def _number_of(process: int, thread: int) -> int:
+    return _MOST_THREADS * (process - 1) + thread
 
 
 def _number(value: JsonValue) -> float:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -283,6 +283,7 @@ class Collector:
                 "storage": self._storage(planned, masks),
                 "trained_epochs": len(ran),
                 "train_seconds": round(sum(record.seconds for record in trained), 3),
+                "train_processor_seconds": _processor_seconds(trained),
                 "dense_digest": dense[-1].digest if dense else None,
                 "facts": facts,
             }
@@ -390,6 +391,12 @@ class Collector:
                 number_format = number_format_of(model)
                 found |= {number_format.stored_bits: None} if number_format else {}
         return tuple(found)
+
+
+def _processor_seconds(trained: Sequence[StageRecord]) -> float | None:
+    """The processor time of all of them; None where one was stored before it was measured."""
+    found = [record.processor_seconds for record in trained if record.processor_seconds is not None]
+    return round(sum(found), 3) if len(found) == len(trained) else None
 
 
 def _group(model: HardwareModel) -> str:

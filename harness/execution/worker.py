@@ -51,7 +51,7 @@ from harness.fixed_point import evaluated
 from harness.masks.updates import MaskMaker
 from harness.planning.stages import Stage
 from harness.results.records import BEYOND, Status
-from harness.store import DamagedStageError, StageRecord, Store, state_digest
+from harness.store import DamagedStageError, StageRecord, Store, metered, state_digest
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,8 @@ class Worker:
         """Run one stage; whatever it raises is a status with a reason."""
         key = job.stage.key
         try:
-            return Done(self._record(job))
+            with metered():
+                return Done(self._record(job))
         except DivergedError as error:
             failed = Failed(key, "diverged", f"{error} (epoch {job.stage.epoch_index + 1})")
         except DamagedStageError as error:  # the next plan sees it too, and runs that stage again

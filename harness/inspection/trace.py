@@ -3,11 +3,18 @@
 A process of the trace is a run on one host, a thread one of its workers; a slice is a stage, and what a worker needed
 before it could begin with one. Perfetto (https://ui.perfetto.dev) and `chrome://tracing` read it.
 
+Perfetto drops a slice that begins within another of its thread and ends after it, by a nanosecond too: times are whole
+microseconds, of which neighbours have the same one, and what overlaps for good (workers not heard of, a clock that was
+set back) has threads of its own. It names threads by their number alone, so that no two have the same. The key
+`displayTimeUnit` is left out: earlier versions of it took that for the unit of all times.
+
 Source:
     "Trace Event Format", Google: complete events (`X`), counters (`C`), names of processes and threads (`M`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +24,8 @@ from harness.store.timeline import FILE, Attempt, attempts
 
 Event = dict[str, Any]
 
-_SHORT_S = 0.01
-"""Seconds between the handing out of a stage and its begin that are no slice of their own."""
+_SHORT_US = 10_000
+"""Microseconds between the handing out of a stage and its begin that are no slice of their own."""
 
 _UNKNOWN = "worker not heard of"
 
@@ -38,12 +45,12 @@ def trace(runs: Sequence[tuple[Path, RunStatus]]) -> dict[str, Any]:
         )
     start = min(attempt.given for _, found in told for attempt in found)
     events: list[Event] = []
-    hosts = 0
+    threads, hosts = count(1), count(1)
     for status, found in told:
         for host, ran in _by_host(found).items():
-            hosts += 1
-            events += _of_host(hosts, f"{status.run} on {host}" if host else status.run, ran, start)
-    return {"traceEvents": events, "displayTimeUnit": "ms", "otherData": {"start_unix_s": f"{start:.3f}"}}
+            name = f"{status.run} on {host}" if host else status.run
+            events += _of_host(next(hosts), name, ran, start, threads)
+    return {"traceEvents": events, "otherData": {"start_unix_s": f"{start:.3f}"}}
 
 
 def _under_way(status: RunStatus) -> Iterator[Attempt]:
@@ -63,44 +70,69 @@ def _by_host(found: Iterable[Attempt]) -> dict[str, list[Attempt]]:
     return hosts
 
 
-def _of_host(process: int, name: str, found: Sequence[Attempt], start: float) -> Iterator[Event]:
+def _of_host(
+    process: int, name: str, found: Sequence[Attempt], start: float, threads: Iterator[int]
+) -> Iterator[Event]:
     """The slices of one host, and how many stages ran there at once."""
     yield {"ph": "M", "pid": process, "name": "process_name", "args": {"name": name}}
     yield {"ph": "M", "pid": process, "name": "process_sort_index", "args": {"sort_index": process}}
     workers = {worker: number for number, worker in enumerate(dict.fromkeys(each.worker for each in found), start=1)}
-    for worker, number in workers.items():
-        process_id = worker.rpartition(" ")[2]
-        named = f"worker {number}, process {process_id}" if worker else _UNKNOWN
-        yield {"ph": "M", "pid": process, "tid": number, "name": "thread_name", "args": {"name": named}}
-        yield {"ph": "M", "pid": process, "tid": number, "name": "thread_sort_index", "args": {"sort_index": number}}
-    changes: list[tuple[float, int]] = []
-    for each in found:
-        begun = max(each.given, each.begun if each.begun is not None else each.given)
-        ended = max(begun, each.ended)
-        place = {"pid": process, "tid": workers[each.worker]}
-        if begun - each.given > _SHORT_S:
-            yield {
-                "ph": "X",
-                "name": "waits for its worker",
-                "cat": "start",
-                **place,
-                **_time(each.given, begun, start),
-            }
-        yield {
-            "ph": "X", "name": each.label or each.stage, "cat": each.kind or "stage", **place,
-            **_time(begun, ended, start),
-            "args": {"stage": each.stage, "cell": each.cell, "status": each.status, "outcome": each.outcome},
-        }  # fmt: skip
+    lanes: dict[str, list[_Lane]] = {worker: [] for worker in workers}
+    changes: list[tuple[int, int]] = []
+    slices: list[Event] = []
+    for each in sorted(found, key=lambda each: (each.given, each.ended)):
+        given, begun = _microseconds(each.given - start), _microseconds(_begun(each) - start)
+        ended = max(begun, _microseconds(each.ended - start))
+        waits = begun - given > _SHORT_US
+        lane = _lane(lanes[each.worker], given if waits else begun, ended)
+        if waits:
+            slices.append(lane.slice("waits for its worker", "start", given, begun))
+        told = {"stage": each.stage, "cell": each.cell, "status": each.status, "outcome": each.outcome}
+        slices.append({**lane.slice(each.label or each.stage, each.kind or "stage", begun, ended), "args": told})
         changes += [(begun, 1), (ended, -1)]
+    for worker, number in workers.items():
+        named = f"worker {number}, process {worker.rpartition(' ')[2]}" if worker else _UNKNOWN
+        for place, lane in enumerate(lanes[worker]):
+            lane.thread = next(threads)
+            yield from _named(process, lane.thread, named if not place else f"{named}, at the same time")
+    # Numbered by now: threads stand in the order of workers, not of what happened to them.
+    yield from ({**event, "pid": process, "tid": event["tid"].thread} for event in slices)
     at_once = 0
     for when, change in sorted(changes):
         at_once += change
-        yield {
-            "ph": "C", "name": "stages at once", "pid": process, "ts": round((when - start) * 1e6, 1),
-            "args": {"stages": at_once},
-        }  # fmt: skip
+        yield {"ph": "C", "name": "stages at once", "pid": process, "ts": when, "args": {"stages": at_once}}
 
 
-def _time(begun: float, ended: float, start: float) -> Event:
-    """Place and length of a slice, in microseconds."""
-    return {"ts": round((begun - start) * 1e6, 1), "dur": round((ended - begun) * 1e6, 1)}
+@dataclass(eq=False)
+class _Lane:
+    """A thread of the trace, and when it is free again."""
+
+    free: int = 0
+    thread: int = 0
+
+    def slice(self, name: str, category: str, begun: int, ended: int) -> Event:
+        """A slice, whose thread is this lane until that has a number."""
+        return {"ph": "X", "name": name, "cat": category, "tid": self, "ts": begun, "dur": ended - begun}
+
+
+def _lane(lanes: list[_Lane], begun: int, ended: int) -> _Lane:
+    """The first of a worker's lanes that is free."""
+    lane = next((lane for lane in lanes if lane.free <= begun), None)
+    if lane is None:
+        lane = _Lane()
+        lanes.append(lane)
+    lane.free = ended
+    return lane
+
+
+def _named(process: int, thread: int, name: str) -> Iterator[Event]:
+    yield {"ph": "M", "pid": process, "tid": thread, "name": "thread_name", "args": {"name": name}}
+    yield {"ph": "M", "pid": process, "tid": thread, "name": "thread_sort_index", "args": {"sort_index": thread}}
+
+
+def _begun(attempt: Attempt) -> float:
+    return max(attempt.given, attempt.begun if attempt.begun is not None else attempt.given)
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1e6)

@@ -98,6 +98,7 @@ def _row(record: Record) -> dict[str, JsonValue]:
         "total epochs": record.total_epochs,
         "retrain epochs": record.retrain_epochs,
         "train time [s]": record.train_seconds,
+        "train processor time [s]": record.train_processor_seconds,
     }
     if record.metric:
         row[f"{record.split} {record.metric}{unit}"] = record.value

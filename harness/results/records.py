@@ -170,6 +170,8 @@ class Record(Frozen):
         facts: what the task says of its data; versions: of framework and harness.
         trained_epochs: epochs that this run trained for the cell; a shared one counts for its first cell;
             train_seconds: training time of the whole chain, cached epochs included.
+        train_processor_seconds: the processor time of these epochs, validation and loading included; None where it was
+            not measured for each. Time in which a worker was stopped is in `train_seconds`, and not in this.
         dense_digest: digest of the dense model that the cell shares with others.
         checks: what named checks warn of in this cell, as far as they were made; reports make them anew.
         ignore: codes of the checks that the experiment silences.
@@ -227,6 +229,7 @@ class Record(Frozen):
     facts: dict[str, JsonValue] = Field(default_factory=dict)
     trained_epochs: int = Field(default=0, ge=0)
     train_seconds: float = Field(default=0.0, ge=0)
+    train_processor_seconds: float | None = Field(default=None, ge=0)
     dense_digest: str | None = None
     checks: tuple[Finding, ...] = ()
     ignore: tuple[str, ...] = ()

@@ -29,7 +29,14 @@ from typing import BinaryIO, TypeVar
 from harness._files import aside, folders, read_file, replace, sha256, temporary, write_atomic
 from harness.api import EmptySelectionError, Mask, State, StoreError
 from harness.store.arrays import array_types, check_size, mask_bytes, masks_of, state_bytes, state_digest, state_of
-from harness.store.stage_record import STORE_FORMAT, DamagedStageError, StageRecord, record_checksum
+from harness.store.stage_record import (
+    STORE_FORMAT,
+    DamagedStageError,
+    StageRecord,
+    processor_seconds,
+    record_checksum,
+    record_values,
+)
 
 STATE, MASKS, STAGE = "state.safetensors", "masks.safetensors", "stage.json"
 
@@ -312,7 +319,8 @@ class Store:
                 files[MASKS] = mask_bytes(state.masks)
             digest = state_digest(state)
         checksums = {name: sha256(content) for name, content in files.items()}
-        complete = record.model_copy(update={"checksums": checksums, "digest": digest})
+        spent = record.processor_seconds if (measured := processor_seconds()) is None else measured
+        complete = record.model_copy(update={"checksums": checksums, "digest": digest, "processor_seconds": spent})
         # A stage without its record does not exist: a kill in between leaves nothing that anybody reads.
         with self._writing(record.key):
             for name, content in files.items():
@@ -326,7 +334,7 @@ class Store:
         Raises:
             StoreError: the disk is full or the store cannot be written.
         """
-        values = record.model_dump(mode="json") | {"checksum": record_checksum(record)}
+        values = record_values(record) | {"checksum": record_checksum(record)}
         with self._writing(record.key):
             self.place(self.stage_folder(record.key) / STAGE, json.dumps(values, indent=1, allow_nan=False).encode())
 

@@ -11,8 +11,11 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+import perfetto_reader
 import pytest
 from harness_plugins.hardware._validation import CAVEAT, DEFAULT_TARGETS
+from hypothesis import given
+from hypothesis import strategies as st
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 from uncut import WIDTHS, check_uncut
@@ -644,21 +647,62 @@ def test_a_file_of_targets_that_cannot_be_read_ends_with_2(harness):
 def test_a_cost_is_a_trace_of_products_their_cycles_and_the_work_of_the_pes(harness, folder):
     done = harness("cost", "lstm.npz", "--engine", BANK, "--engine", COLUMN, "--perfetto", "trace.json", "--json")
 
-    events = json.loads((folder / "trace.json").read_text())["traceEvents"]
+    made = json.loads((folder / "trace.json").read_text())
+    events = made["traceEvents"]
+    read, dropped = perfetto_reader.read(made)
+    assert dropped == [] and {depth for *_, depth in read} == {1}
     names = [event["args"]["name"] for event in events if event["name"] == "process_name"]
     assert len(names) == len(done.json["rows"]) == 2
     for process, row in enumerate(done.json["rows"], start=1):
         slices = [event for event in events if event["ph"] == "X" and event["pid"] == process]
-        products, parts = ([e for e in slices if e["tid"] == tid] for tid in (1, 2))
+        first = min(e["tid"] for e in slices)
+        products, parts = ([e for e in slices if e["tid"] == first + more] for more in (0, 1))
         assert f"{row['cycles']:,} cycles" in names[process - 1] and [e["name"] for e in products] == ["rnn.l0"]
         assert sum(e["dur"] for e in products) == pytest.approx(row["cycles"], abs=1)
         # The parts fill the product, one after another.
         assert sum(e["dur"] for e in parts) == pytest.approx(products[0]["dur"], rel=1e-6)
         ends = [e["ts"] + e["dur"] for e in parts]
         assert [e["ts"] for e in parts] == pytest.approx([0.0, *ends[:-1]])
-        work = [e for e in slices if e["tid"] > 2]
+        work = [e for e in slices if e["tid"] > first + 1]
         assert sum(e["args"]["pes"] for e in work) == (4 if "bank" in names[process - 1] else 8)
         assert all(0 < e["dur"] <= products[0]["dur"] for e in work)
+
+
+@given(
+    products=st.lists(
+        st.tuples(st.lists(st.floats(0.001, 500), min_size=1, max_size=5), st.floats(0.9995, 1.0005)), max_size=9
+    )
+)
+def test_perfetto_gets_every_product_and_part_whatever_their_cycles(products):
+    """Parts are rounded, and may be a little more or less than their product."""
+    layers = {
+        f"layer {place}": {
+            "cycles": round(sum(parts) * factor, 6),
+            "parts": {f"part {number}": round(part, 6) for number, part in enumerate(parts)},
+            "busy": {"pes": [1, 2], "from": 0.0, "to": sum(parts)}, "runs": 1,
+        }
+        for place, (parts, factor) in enumerate(products)
+    }  # fmt: skip
+    found = costs.Report((costs.Row("mine", "a", priced(layers)), costs.Row("mine", "b", priced(layers))), ())
+    if not layers:
+        return
+
+    made = json.loads(json.dumps(trace(found)))
+    read, dropped = perfetto_reader.read(made)
+
+    assert dropped == [] and {depth for *_, depth in read} == {1}
+    # To the nanosecond, and nothing lies between two products.
+    ends = [(begin, end) for process, thread, begin, end, *_ in read if process == thread == 1]
+    assert len(ends) == len(products) and [end for _, end in ends[:-1]] == [begin for begin, _ in ends[1:]]
+    assert ends[-1][1] == round(1000 * sum(layer["cycles"] for layer in layers.values()))
+
+
+def priced(layers):
+    told = {name: 1 for name in ("latency_us", "clock_mhz", "dense_latency_us", "speedup", "gops", "effective_gops")}
+    return Cost(
+        cycles=4, dense_cycles=4, utilisation=0.5, multipliers=1, dsp=1, ram_blocks=1, ram_kind="m20k", fits=True,
+        bound_by="compute", details={"layers": layers}, **told,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -666,12 +710,7 @@ def test_a_cost_is_a_trace_of_products_their_cycles_and_the_work_of_the_pes(harn
     [None, [1], {"a": 3}, {"a": {"cycles": "x"}}, {"a": {"cycles": 4, "parts": {"b": "c"}, "busy": {"pes": ["x"]}}}],
 )
 def test_costs_of_others_that_tell_less_are_traced_as_far_as_they_tell(layers):
-    told = {name: 1 for name in ("latency_us", "clock_mhz", "dense_latency_us", "speedup", "gops", "effective_gops")}
-    cost = Cost(
-        cycles=4, dense_cycles=4, utilisation=0.5, multipliers=1, dsp=1, ram_blocks=1, ram_kind="m20k", fits=True,
-        bound_by="compute", details={"layers": layers}, **told,
-    )  # fmt: skip
-    found = costs.Report((costs.Row("mine", "", cost), costs.Row("mine", "other", None, "it cannot")), ())
+    found = costs.Report((costs.Row("mine", "", priced(layers)), costs.Row("mine", "other", None, "it cannot")), ())
 
     if isinstance(layers, dict) and isinstance(layers["a"], dict) and layers["a"]["cycles"] == 4:
         assert [e["dur"] for e in trace(found)["traceEvents"] if e["ph"] == "X"] == [4.0]

@@ -91,8 +91,11 @@ def test_their_experiments_run(tmp_path):
     """In one store, so that the dense training is paid once; the hardware kinds then train nothing at all."""
     shell = Shell(tmp_path)
     for kind in KINDS:
-        assert shell("plugins", "new", kind, f"my_{kind}").exit_code == 0
-        done = shell("run", f"my_{kind}.yaml", "--store", "store", "--workers", "1", "--progress", "none")
+        written = shell("plugins", "new", kind, f"my_{kind}")
+        assert written.exit_code == 0
+        # As it says itself: a tracker is asked for on the command line.
+        [command] = re.findall("^next: harness (run .*)$", written.stdout, re.MULTILINE)
+        done = shell(*command.split(), "--store", "store", "--workers", "1", "--progress", "none")
         assert done.exit_code == 0, done.output
     found = {}
     for path in (tmp_path / "store" / "runs").glob("*/records.json"):
@@ -112,6 +115,11 @@ def test_their_experiments_run(tmp_path):
     assert "my_strategy" in {record["strategy"] for record in found["try_my_strategy"]}
     assert "my_hardware" in json.dumps(found["try_my_hardware"])
     assert "my_engine" in json.dumps(found["try_my_engine"])
+    (curves,) = (tmp_path / "store" / "runs").glob("try_my_tracker-*/my_tracker.csv")
+    results = {line.split(",")[0]: line.split(",") for line in curves.read_text().splitlines() if ",test/" in line}
+    assert {cell: float(results[cell][-1]) for cell in results} == {
+        record["cell"]: record["value"] for record in found["try_my_tracker"]
+    }
     (page,) = (tmp_path / "store" / "runs").glob("try_my_column-*/report.md")
     assert "| my_column % |" in page.read_text()
 

@@ -24,7 +24,12 @@ from harness.results.records import Record
 from harness.store import Store
 
 SUPPORT = Path(__file__).parents[2] / "support"
-HERE = {"trained_epochs", "train_seconds", "facts"}  # which cell first needed a shared epoch, clocks, processors
+HERE = {
+    "trained_epochs",
+    "train_seconds",
+    "train_processor_seconds",
+    "facts",
+}  # which cell first needed a shared epoch, clocks, processors
 
 needs_ray = pytest.mark.skipif(
     find_spec("ray") is None, reason="Ray is not installed; `pip install sparsity-harness[ray]`"

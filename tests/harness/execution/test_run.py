@@ -21,6 +21,7 @@ from safetensors.numpy import load_file
 from toy import FineTuning, Rewinding, bytes_below, experiment
 
 from harness.api import EmptySelectionError, StoreError
+from harness.execution.collect import _processor_seconds
 from harness.execution.export import export
 from harness.execution.graph import Policy, Schedule
 from harness.execution.progress import Progress
@@ -126,6 +127,18 @@ def test_the_run_folder_holds_the_records(finished):
 
     assert result.folder == store / "runs" / grid.run_id
     assert records.read(result.folder / "records.json") is not None
+
+
+def test_training_has_its_processor_time_beside_the_time_that_passed(finished):
+    _, store, result = finished
+
+    for record in result.records:
+        assert record.train_processor_seconds is not None and record.train_processor_seconds >= 0
+    # Stages that were stored before it was measured: a chain of them has none.
+    stage = Store(store).read(result.records[-1].stage)
+    assert stage.processor_seconds is not None
+    assert _processor_seconds([stage, stage]) == pytest.approx(2 * stage.processor_seconds, abs=0.002)
+    assert _processor_seconds([stage, stage.model_copy(update={"processor_seconds": None})]) is None
 
 
 def test_an_exported_cell_is_pruned_weights_and_their_masks(finished, tmp_path):

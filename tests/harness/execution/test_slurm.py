@@ -19,7 +19,12 @@ from harness.execution.run import run
 from harness.store.timeline import attempts
 
 SUPPORT = Path(__file__).parents[2] / "support"
-HERE = {"trained_epochs", "train_seconds", "facts"}  # which cell first needed a shared epoch, clocks, processors
+HERE = {
+    "trained_epochs",
+    "train_seconds",
+    "train_processor_seconds",
+    "facts",
+}  # which cell first needed a shared epoch, clocks, processors
 
 pytestmark = pytest.mark.skipif(
     find_spec("submitit") is None, reason="submitit is not installed; `pip install sparsity-harness[slurm]`"

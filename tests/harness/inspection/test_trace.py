@@ -2,7 +2,9 @@
 
 import json
 import os
+from itertools import pairwise
 
+import perfetto_reader
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,15 +55,44 @@ def test_every_attempt_is_a_slice_of_its_length_on_the_thread_of_its_worker(tmp_
         for each in sorted(found, key=lambda each: (each.stage, each.status, each.begun, each.ended))
     ]  # fmt: skip
     assert told == expected
-    for e, each in ((e, each) for e in slices for each in found if each.stage == e["args"]["stage"]):
-        if (e["ts"], e["dur"]) == (round((each.begun - start) * 1e6, 1), round((each.ended - each.begun) * 1e6, 1)):
-            assert names[e["pid"], e["tid"]] and hosts[e["pid"]].startswith("toy-1")
+    assert all(names[e["pid"], e["tid"]] and hosts[e["pid"]].startswith("toy-1") for e in slices)
     workers = {each.worker for each in found}
-    assert len(names) == len(workers) and len(hosts) == len({worker.rpartition(" ")[0] for worker in workers})
+    own = {place for place, name in names.items() if not name.endswith(", at the same time")}
+    assert len(own) == len(workers) and len(hosts) == len({worker.rpartition(" ")[0] for worker in workers})
     # Whatever began has ended.
     for host in hosts:
         assert [e["args"]["stages"] for e in events if e["ph"] == "C" and e["pid"] == host][-1] == 0
     assert all(e["ts"] >= 0 and e.get("dur", 0) >= 0 for e in events if e["ph"] in "XC")
+
+
+@given(st.lists(_attempts, min_size=1, max_size=12), st.integers(0, 3))
+def test_perfetto_drops_nothing_and_nests_nothing(tmp_path_factory, found, neighbours):
+    """Also where stages follow each other in the same instant, overlap, or take no time."""
+    last = max(found, key=lambda each: each.ended)
+    for _ in range(neighbours):
+        last = last.model_copy(update={"given": last.ended, "begun": last.ended + 0.02, "ended": last.ended + 1.3})
+        found = [*found, last]
+    folder = tmp_path_factory.mktemp("run")
+    written(folder, found)
+
+    made = trace([(folder, RUN), (folder, RUN)])
+    slices, dropped = perfetto_reader.read(json.loads(json.dumps(made)))
+
+    assert dropped == [] and {depth for _, _, begin, end, _, depth in slices if end > begin} <= {1}
+    assert len(slices) == sum(e["ph"] == "X" for e in made["traceEvents"]) >= 2 * len(found)
+
+
+def test_one_after_the_other_is_one_thread(tmp_path):
+    ends = [0.1, 0.4000001, 0.7000003, 1.1]
+    found = [
+        Attempt(stage=str(place), worker="one 11", given=given, begun=given + 0.05, ended=ended)
+        for place, (given, ended) in enumerate(pairwise(ends))
+    ]
+    written(tmp_path, found)
+
+    events = trace([(tmp_path, RUN)])["traceEvents"]
+
+    assert [event["args"]["name"] for event in events if event["name"] == "thread_name"] == ["worker 1, process 11"]
 
 
 def test_what_was_cut_off_or_is_no_attempt_is_left_out_and_the_next_line_is_whole(tmp_path):

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from harness._files import write_atomic
+from harness._files import sha256, write_atomic
 from harness.api import EmptySelectionError, Evaluation, State, StoreError
-from harness.store import DamagedStageError, StageRecord, Store, state_digest
+from harness.store import DamagedStageError, StageRecord, Store, metered, stage_record, state_digest
 
 KEY = "ab" + 30 * "0"
 
@@ -338,3 +338,36 @@ def test_others_may_read_what_the_umask_lets_them_read(tmp_path):
     umask = os.umask(0)
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_stage_says_what_processor_time_its_process_used_for_it(store, monkeypatch):
+    """A process that is stopped, or waits for others, uses none: its clock is the processor's."""
+    clock = iter((100.0, 102.5, 103.0, 107.25))
+    monkeypatch.setattr(stage_record.time, "process_time", lambda: next(clock))
+    other = "cd" + 30 * "0"
+
+    with metered():
+        store.write(record(), None)
+    with metered():
+        store.write(record(key=other), state())
+
+    assert store.read(KEY).processor_seconds == 2.5
+    assert store.read(other).processor_seconds == 4.25
+    store.write(record(), None)
+    assert store.read(KEY).processor_seconds is None
+
+
+def test_a_stage_of_before_it_was_measured_is_still_the_one_that_was_written(store):
+    store.write(record(), None)
+    path = store.stage_folder(KEY) / "stage.json"
+
+    content = json.loads(path.read_text())
+
+    # What an earlier version wrote, and the checksum that it gave it.
+    assert "processor_seconds" not in content
+    checksum = content.pop("checksum")
+    assert checksum == sha256(json.dumps(content, sort_keys=True))
+    assert store.read(KEY).processor_seconds is None
+    path.write_text(json.dumps({**content, "processor_seconds": 1.0, "checksum": checksum}))
+    with pytest.raises(DamagedStageError):
+        store.read(KEY)
