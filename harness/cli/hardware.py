@@ -99,7 +99,8 @@ OutputSizeOption = Annotated[
     typer.Option(
         "--output-size",
         metavar="LAYER=HxW",
-        help="Output of a convolution, or positions of a matrix; * for all convolutions of unknown size; may be repeated.",
+        help="Output of a convolution, or positions of a matrix; * for all convolutions of unknown size; "
+        "may be repeated.",
         show_default=False,
     ),
 ]
