@@ -332,8 +332,8 @@ def _energy_lines(costs: Sequence[Cost]) -> Iterator[str]:
         yield "board: by the board power of a published design of this engine on this chip"
     if any(cost.event_energy_uj is not None for cost in costs):
         yield (
-            "events: multiplications and memory bits times what each is taken to cost; without static power unless the "
-            "device gives it"
+            "events: dynamic energy of the counted multiplications and memory bits, each times a constant; not board "
+            "energy, of which it is a small part (no clocks, no routing; static power where a device file gives it)"
         )
         yield from filter(None, [legend([_event_origin(cost) for cost in costs])])
 

@@ -91,9 +91,11 @@ def pictures(report: Report, masks: Mapping[str, Mask]) -> list[Picture]:
 def _cycles(rows: Sequence[Row]) -> Bars:
     """Cycles by what they are spent on: all layers of every engine, then layer by layer."""
     costed = [(row, row.cost) for row in rows if row.cost is not None]
-    best = min(cost.cycles for _, cost in costed)
+    # What fits first, as in the table; and the least of those, since nobody builds what is faster and does not fit.
+    costed = sorted(costed, key=lambda each: (not each[1].fits, each[1].cycles))
+    best = costed[0][1].cycles
     # One engine of another order of magnitude would leave nothing to see of the others.
-    near = sorted((each for each in costed if each[1].cycles <= _FAR * best), key=lambda each: each[1].cycles)
+    near = [each for each in costed if each[1].cycles <= _FAR * best]
     far = [f"{row.engine} ({cost.cycles:,} cycles)" for row, cost in costed if cost.cycles > _FAR * best]
     layers = {row.engine: _layers(cost) for row, cost in near}
     names = list(dict.fromkeys(name for found in layers.values() for name in found))
@@ -111,7 +113,7 @@ def _cycles(rows: Sequence[Row]) -> Bars:
             if name in largest
         ]
     about = [f"Modelled, one time step or item; each engine in its own best shape. {MISFIT}: does not fit the device."]
-    about += [f"Left out, more than {_FAR} times the least: {listed(far)}."] if far else []
+    about += [f"Left out, more than {_FAR} times {costed[0][0].engine}: {listed(far)}."] if far else []
     if len(names) > _MOST_LAYERS:
         about.append(f"The {_MOST_LAYERS} layers of {len(names)} that take longest; `--json` has all.")
     return Bars("cycles", "Where the cycles go", "cycles", tuple(panels), tuple(about))

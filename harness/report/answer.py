@@ -142,7 +142,9 @@ def first_page(
     warned = checked.lines()
     for subjects, most, warnings, of_targets in sizes:
         ran = _what_ran(records, found, title, are_named=not all(subject.is_brief for subject in subjects))
-        opening = _opening(ran, subjects, warned[:warnings], margin, most, best_at_targets=of_targets)
+        opening = _opening(
+            ran, subjects, warned[:warnings], margin, most, best_at_targets=of_targets, turn=checked.turn()
+        )
         more = [plural(len(found) - len(subjects), "table")] if len(subjects) < len(found) else []
         if len(warned) > warnings:
             more.append(plural(len(warned) - warnings, "warning"))
@@ -177,10 +179,11 @@ def sections(
         margin: see `tables.tables`.
         in_words: whether each verdict stands in words beside its sign.
     """
-    subjects, warned = [_subject(table) for table in found], checks.look(records, found).lines()
+    subjects, checked = [_subject(table) for table in found], checks.look(records, found)
     if in_words:
         subjects = [replace(subject, in_words=True) for subject in subjects]
-    return _opening(_what_ran(records, found, title), subjects, warned, margin, None)
+    ran = _what_ran(records, found, title)
+    return _opening(ran, subjects, checked.lines(), margin, None, turn=checked.turn())
 
 
 def _opening(
@@ -191,6 +194,7 @@ def _opening(
     most: int | None,
     *,
     best_at_targets: bool = False,
+    turn: str = "",
 ) -> tuple[Section, ...]:
     """What ran, the answers with at most so many rows, and the warnings."""
     answered = [subject for subject in subjects if subject.lines]
@@ -199,6 +203,8 @@ def _opening(
     for subject in subjects:
         answers += [_answer(subject, margin, most)] if subject.lines and not together else []
         answers += brief(subject.table, best=best_at_targets, most=most)
+    if turn:
+        answers.append(Section(sentences=(f"The ranking turns with the class of hardware: {turn} (SPN022).",)))
     return (
         Section(sentences=(ran,)),
         *answers,

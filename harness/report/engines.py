@@ -211,7 +211,14 @@ def _columns(layout: _Layout) -> Iterator[Column[_Line]]:
     yield Column("fixed shape", lambda line: str(line.pair.costs[0].get("fixed_shape", "")), on="page", kind="label")
     yield Column("LUT (est.)", partial(_spread_of, "lut"), on="page")
     yield Column("µJ", lambda line: _energy(line.pair, "energy_uj"), on="page")
-    yield Column("µJ by events", lambda line: _energy(line.pair, "event_energy_uj"), on="page")
+    yield Column(
+        "µJ by events",
+        lambda line: _energy(line.pair, "event_energy_uj"),
+        on="page",
+        about="µJ: latency times the board power published for that engine on that chip. µJ by events: dynamic energy "
+        "of the counted multiplications and memory bits, each times a constant (and static power where a device file "
+        "gives it); not board energy, of which it is a small part.",
+    )
     yield Column("fits", lambda line: "yes" if line.pair.fits else "no", on="page")
     yield Column("clock", lambda line: str(line.pair.costs[0].get("clock_origin", "")), on="page")
 

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness._text import lines
+from harness._text import figure, lines
 from harness.report.charts import Bar, Bars, Chart, Panel, Picture, Point, Raster, Series, Style
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b", "#56b4e9", "#8b5a9f", "#7a7a7a")
@@ -157,7 +157,7 @@ def _bar_panel(chart: Bars, title: str, bars: Sequence[Bar]) -> Iterator[str]:
                     f"<title>{escape(words)}</title></path>"
                 )
                 x += long
-        yield f'<text x="{x + 5:.1f}" y="{y + 12}" fill="currentColor">{_short(bar.length)}{escape(bar.mark)}</text>'
+        yield f'<text x="{x + 5:.1f}" y="{y + 12}" fill="currentColor">{figure(bar.length)}{escape(bar.mark)}</text>'
     yield (
         f'<text x="{_BAR_NAMES + wide / 2:.0f}" y="{_TOP + len(bars) * _BAR + 14}" text-anchor="middle" '
         f'fill="currentColor">{escape(chart.x)}</text>'
@@ -220,7 +220,9 @@ def _drawable(value: float) -> float:
 def _axis(values: Sequence[float], *, is_log: bool) -> _Axis:
     low, high = (_drawable(min(values)), _drawable(max(values))) if values else (0.0, 1.0)
     if is_log and low > 0:
-        low, high = low / 1.1, high * 1.1
+        # By a part of what it spans: a marker at the end of decades would be cut in half.
+        room = max(1.1, (high / low) ** 0.04) if high / low < _MOST else 1.1
+        low, high = low / room, high * room
         steps = (1, 2, 5) if high / low < 1e3 else (1,)
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         # Every power as long as there are few; then every second, third, ...
@@ -386,7 +388,8 @@ def _legend(chart: Chart, width: int) -> Iterator[tuple[int, float, str]]:
     """What colours, shapes and dashes mean: (row, x, drawing) of every entry, below the panels and off the data."""
     row, x = 0, float(_LEFT)
     for drawn, name in _entries(chart):
-        needed = 30 + len(name) * _LETTER
+        # Wider than letters are in most fonts: entries that touch cannot be told apart.
+        needed = 34 + len(name) * (_LETTER + 0.7)
         if x + needed > width and x > _LEFT:
             row, x = row + 1, float(_LEFT)
         yield row, x, f'{drawn}<text x="16" y="4" fill="currentColor">{escape(name)}</text>'

@@ -50,6 +50,14 @@ class Summary:
         """What takes meaning or certainty from the study, as sentences, each with its code; notes are not among it."""
         return [f"{each.finding.code} {each.finding.text}." for each in self.found if each.finding.severity != "note"]
 
+    def turn(self) -> str:
+        """How the ranking of patterns turns between time-shared arrays and circuits of constants; empty if it does not.
+
+        Both are in a study because somebody asked how they differ: that is an answer, and more than a note.
+        """
+        told = [each.finding.text for each in self.found if each.finding.code == classes.ranking_turns.code]
+        return next((text for text in told if classes.AS_CIRCUIT in text), "")
+
     def errors(self) -> tuple[str, ...]:
         """The codes of what takes the meaning from the numbers: nothing should be concluded from them."""
         return tuple(dict.fromkeys(each.finding.code for each in self.found if each.finding.severity == "error"))

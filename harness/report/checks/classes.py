@@ -10,6 +10,9 @@ from harness._text import plural
 from harness.report.checks.check import Study, Warned, named
 from harness.results.records import Record
 
+UNROLLED = "unrolled"
+AS_CIRCUIT = "as an unrolled circuit"
+
 _CLEAR = 0.02
 """Relative difference from which on one pattern is ahead of another: less is the luck of masks."""
 
@@ -25,6 +28,11 @@ class _Turn(NamedTuple):
     here: tuple[str, float]
     there: tuple[str, float]
     sparsity: float
+
+    @property
+    def is_unrolled(self) -> bool:
+        """Whether one of the classes is circuits of constants."""
+        return UNROLLED in (self.here[0], self.there[0])
 
     @property
     def clarity(self) -> float:
@@ -53,7 +61,8 @@ def ranking_turns(study: Study) -> Warned:
     """
     found = [(turn, records) for records in _settings(study).values() for turn in _turns(records)]
     if found:
-        clearest, _ = max(found, key=lambda each: each[0].clarity)
+        # A circuit of constants is costed where somebody asked for it: what turns there is what was asked.
+        clearest, _ = max(found, key=lambda each: (each[0].is_unrolled, each[0].clarity))
         more = f" ({plural(len(found), 'pair')} of patterns in all)" if len(found) > 1 else ""
         yield f"{clearest.told()}{more}", [record for _, records in found for record in records]
 
@@ -92,7 +101,7 @@ def _best(record: Record) -> dict[str, float]:
     found: dict[str, float] = {}
     for cost in record.hardware.values():
         kind = _class(cost)
-        value = cost.get("lut" if kind == "unrolled" else "cycles")
+        value = cost.get("lut" if kind == UNROLLED else "cycles")
         if kind and isinstance(value, int | float) and value > 0:
             found[kind] = min(found.get(kind, float(value)), float(value))
     return found
@@ -104,6 +113,6 @@ def _class(cost: Mapping[str, object]) -> str:
 
 
 def _difference(kind: str, ratio: float) -> str:
-    what = "LUTs" if kind == "unrolled" else "cycles"
-    where = "as an unrolled circuit" if kind == "unrolled" else f"on {kind} hardware"
+    what = "LUTs" if kind == UNROLLED else "cycles"
+    where = AS_CIRCUIT if kind == UNROLLED else f"on {kind} hardware"
     return f"{abs(ratio - 1):.0%} {'fewer' if ratio < 1 else 'more'} {what} {where}".replace("%", " %")

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from harness.report import render
+from harness.report.answer import first_page
 from harness.report.checks import CHECKS, beforehand, look, noted
+from harness.report.rich import text
 from harness.results.records import Finding, Record, read
 
 DOCS = Path(__file__).parents[3] / "docs" / "checks.md"
@@ -241,3 +243,24 @@ def test_a_ranking_turns_also_in_records_that_are_read_without_details(tmp_path)
     path.write_text(json.dumps({"format": 1, "records": rows}))
 
     assert "SPN022" in look(read(path, details=False)).notes()
+
+
+@pytest.mark.parametrize(("luts", "told"), [(1200, True), (900, False)])
+def test_a_turn_between_arrays_and_circuits_is_part_of_the_answer(luts, told):
+    """Who costs both asks how they differ: there it is an answer, elsewhere a note."""
+    page = " ".join(text(first_page(turning(luts), title="r", margin=None), 80).split())
+
+    assert ("The ranking turns with the class of hardware: at 90 % banks takes 30 % fewer cycles" in page) is told
+    assert ("20 % more LUTs as an unrolled circuit" in page) is told
+
+
+def test_a_turn_between_kinds_of_arrays_is_a_note_alone():
+    both = [
+        r if r.is_dense else r.model_copy(
+            update={"hardware": {**r.hardware, "circuit": cost(hardware_class="systolic") | {"cycles": cycles}}}
+        )
+        for r, cycles in ((r, 200 if r.pattern == "banks" else 100) for r in turning())
+    ]  # fmt: skip
+
+    assert "SPN022" in look(both).notes()
+    assert "The ranking turns" not in text(first_page(both, title="r", margin=None), 80)
