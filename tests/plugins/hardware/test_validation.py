@@ -127,6 +127,14 @@ def test_eie_is_close_on_average(found):
     assert abs(of(found, "eie_alexnet")[0].error) < 0.10
 
 
+def test_the_page_tells_the_errors_of_single_layers_too(found):
+    errors = [100 * check.error for check in of(found, "eie_nine")]
+    page = (Path(__file__).parents[3] / "docs" / "hardware-models.md").read_text()
+
+    mean = sum(abs(error) for error in errors) / len(errors)
+    assert f"| {min(errors):+.1f} to {max(errors):+.1f} %, {mean:.1f} % on average |" in page
+
+
 def test_only_what_was_read_counts_as_published(found):
     assert not any(check.is_published for check in of(found, "eie_nine") + of(found, "bbs_latency"))
     assert all(check.is_published for check in of(found, "mcbbs") + of(found, "hisparse"))
