@@ -706,7 +706,7 @@ def claims() -> Iterator[Case]:
         )  # fmt: skip
         for look in LOOKS:
             yield Case(
-                "claims", f"masks of {what}, {look[0]}", look, (0, 1, 2, 7),
+                "claims", f"masks of {what}, {look[0]}", look, (0, 1, 2, 6, 7),
                 prepare=lambda folder, what=what: _forge(folder, what),  # type: ignore[misc]
             )  # fmt: skip
 

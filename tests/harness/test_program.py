@@ -8,12 +8,17 @@ from pydantic import ValidationError
 from recipes import recipe
 
 from harness.api import (
+    SGD,
+    Adam,
+    AdamW,
     Constant,
     Cubic,
     Epoch,
     Gradient,
     LearningRate,
+    MaskUpdate,
     Prune,
+    Rewind,
     StepDecay,
     Train,
 )
@@ -93,6 +98,40 @@ def test_the_cubic_schedule_rises_at_increasing_steps_and_ends_at_exactly_the_fi
     assert (np.diff(sparsity) >= -1e-15).all()
     assert listed[-1] == ((begin + length) * steps, bounds[1])
     assert listed[0][0] == begin * steps
+
+
+RIGHT = [
+    (SGD, {}, {"momentum": [0, 0.9], "weight_decay": [0, 1e-4]}, {"momentum": [-0.1, 1], "weight_decay": [-0.1]}),
+    (Adam, {}, {"beta1": [0, 0.9], "epsilon": [1e-16]}, {"beta1": [1], "beta2": [-0.1, 1], "epsilon": [0]}),
+    (AdamW, {}, {"weight_decay": [0]}, {"beta2": [1], "epsilon": [0], "weight_decay": [-1]}),
+    (MaskUpdate, {"step": 0, "sparsity": 0.5}, {"sparsity": [0], "progress": [0, 1]},
+     {"step": [-1], "sparsity": [1], "progress": [1.1]}),
+    (Rewind, {"to": 0}, {"to": [0, 3], "weights": ["new", "kept"]}, {"to": [-1], "weights": ["none"]}),
+]  # fmt: skip
+"""A class, what it needs, values that its fields take, values that they refuse."""
+
+
+@pytest.mark.parametrize(("made", "needed", "right", "wrong"), RIGHT, ids=[row[0].__name__ for row in RIGHT])
+def test_the_values_of_a_program_are_taken_within_their_range_alone(made, needed, right, wrong):
+    for name, values in right.items():
+        for value in values:
+            assert getattr(made(**(needed | {name: value})), name) == value
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(ValidationError):
+                made(**(needed | {name: value}))
+
+
+def test_optimisers_are_by_default_those_of_their_papers():
+    assert SGD() == SGD(momentum=0, weight_decay=0)
+    assert Adam() == Adam(beta1=0.9, beta2=0.999, epsilon=1e-8)  # Kingma & Ba 2015, Algorithm 1
+    assert AdamW() == AdamW(beta1=0.9, beta2=0.999, epsilon=1e-8, weight_decay=0.01)
+    assert MaskUpdate(step=0, sparsity=0.5).progress == 1 and Rewind(to=1).weights == "kept"
+
+
+def test_weights_drawn_anew_are_those_of_the_beginning():
+    with pytest.raises(ValidationError, match="`to` must be 0, got 2"):
+        Rewind(to=2, weights="new")
 
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1.0, 90.0])

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from harness.api import ShapeError, SpecError
+from harness.formats import storage
 from harness.formats.storage import (
     best,
     csb_bits,
@@ -124,6 +125,16 @@ def test_blocks_are_found_by_looking():
     assert table(mask)["block"].bits == count * (12 * 16 + 3) + 6 * count.bit_length()
 
 
+@pytest.mark.parametrize("count", [3, 4])
+def test_a_block_may_be_one_row_high_and_pointers_are_as_wide_as_their_largest(count):
+    mask = np.zeros((4, 8), dtype=bool)
+    for row in range(count):
+        mask[row, :4] = True
+
+    # A column of blocks is one of two; a pointer is one of 0 to `count`.
+    assert table(mask, block=(1, 4))["block"].bits == count * (4 * 16 + 1) + 5 * {3: 2, 4: 3}[count]
+
+
 def test_a_block_hint_pads_what_its_blocks_drop():
     mask = np.eye(4, dtype=bool)
     found = table(mask, block=(2, 2))["block"]
@@ -209,9 +220,25 @@ def test_what_is_no_mask_is_refused(mask):
         sizes(mask)
 
 
-def test_widths_out_of_range_are_refused():
+@pytest.mark.parametrize("widths", [{"weight_bits": 0}, {"weight_bits": 65}, {"run_bits": 0}, {"run_bits": 17}])
+def test_widths_out_of_range_are_refused(widths):
     with pytest.raises(SpecError, match="weight_bits"):
-        sizes(np.ones((2, 2), dtype=bool), weight_bits=0)
+        sizes(np.ones((2, 2), dtype=bool), **widths)
+
+
+@pytest.mark.parametrize("widths", [{"weight_bits": 1}, {"weight_bits": 64}, {"run_bits": 1}, {"run_bits": 16}])
+def test_widths_at_the_ends_of_their_range_are_taken(widths):
+    assert sizes(np.ones((2, 2), dtype=bool), **widths)
+
+
+def test_a_matrix_of_full_groups_is_no_n_m_unless_it_is_asked_for():
+    full = np.ones((2, 8), dtype=bool)
+
+    assert storage.smallest_n_m(full, 16) is None and table(full)["n_m"].reason
+    storage.check_groups(full, 4, 4)
+    for kept, group in ((5, 4), (-1, 4), (1, 3), (0, 0)):
+        with pytest.raises(ShapeError, match="M must divide the 8 columns and be at least N"):
+            storage.check_groups(full, kept, group)
 
 
 def test_rows_and_columns_that_are_pruned_whole_are_not_stored():

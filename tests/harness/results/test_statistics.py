@@ -389,6 +389,14 @@ def test_the_seeds_that_settle_an_equivalence_do_so_in_eighty_percent_of_studies
     assert rates[0] >= 0.77 and rates[1] < 0.84
 
 
+def test_two_seeds_are_enough_to_tell_how_many_settle_it_and_none_beyond_the_most_is_named():
+    wanted = seeds_to_settle(compared(0.8, 1.0, n=2), None)
+
+    assert wanted == seeds_to_settle(compared(0.8, 1.0, n=5), None)
+    assert seeds_to_settle(compared(0.8, 1.0, n=2), None, most=wanted) == wanted
+    assert seeds_to_settle(compared(0.8, 1.0, n=2), None, most=wanted - 1) is None
+
+
 def test_what_cannot_be_settled_has_no_number_of_seeds():
     assert seeds_to_settle(compared(1e-4, 5.0), None) is None
     assert seeds_to_settle(Comparison(Interval(1, 3.0, None), None, None, 1.0), 1.0) is None
