@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 import stat
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -110,6 +111,12 @@ def test_the_examples_use_every_built_in_plugin():
     # No experiment names a tracker: it changes no result.
     own = [row for row in registry.rows if row.distribution == "sparsity-harness" and row.kind != "tracker"]
     assert {row.name for row in own} <= used
+
+
+def test_the_readme_names_every_extra():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+    assert [extra for extra in extras if f"`[{extra}]`" not in (ROOT / "README.md").read_text()] == []
 
 
 def test_the_readme_names_every_built_in_plugin():
