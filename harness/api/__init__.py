@@ -27,6 +27,7 @@ from harness.api.engine import (
     Ram,
     RamPurpose,
     Run,
+    Sharing,
     even_cuts,
     exact_sum,
 )
@@ -202,6 +203,7 @@ __all__ = [
     "Session",
     "Settings",
     "ShapeError",
+    "Sharing",
     "Shifted",
     "Solver",
     "SparsitySchedule",

@@ -24,6 +24,10 @@ HardwareClass = Literal["time-shared", "streamed", "systolic", "unrolled"]
 """Arrays that take turns with weights on chip or with weights from memory, arrays that take whole layers, circuits of
 constant weights."""
 
+Sharing = Literal["side_by_side", "shared", "in_turn"]
+"""How an engine's streams get along: each with multipliers of its own, or taking turns at the same ones, word by word
+of the weights or product by product."""
+
 RamPurpose = Literal["weights", "pointers", "accumulators", "vector", "fifo", "state", "lines", "maps"]
 
 
@@ -325,8 +329,8 @@ class Run:
         stored_words: values stored, padding included; divided by the non-zeros it says what padding costs.
         weight_reads: how often every stored weight is read while a whole layer runs, for all streams; None: for every
             position.
-        fetches: how often every stored weight is read from off-chip memory while the run lasts, by an engine that
-            streams them; None: once.
+        fetches: how often every stored weight that is streamed is read from off-chip memory while the run lasts;
+            None: once.
         moved_bits: inputs and outputs that cross the chip's border while a whole layer runs, of an engine that moves
             maps; None: inputs of the first layer and outputs of the last.
         words: words that all memories of a purpose move while the run lasts, for all streams, where that is not what
@@ -406,6 +410,11 @@ class Engine(Component):
     def streams(self) -> int:
         """Independent inputs that one run serves at once."""
         return 1
+
+    @property
+    def sharing(self) -> Sharing:
+        """How they get along; a run's cycles are those of all streams."""
+        return "side_by_side"
 
     @property
     def hardware_class(self) -> HardwareClass:

@@ -35,7 +35,7 @@ def first_page(report: Report, breakdown: Sequence[str] = ()) -> Document:
         sections.append(_short_speeds(rows, model))
         costed = [(row.engine, row.cost) for row in rows if row.cost is not None]
         if report.load != Load() and costed:
-            sections.append(_loads(costed, report.load))
+            sections.append(_loads(costed, report, model))
         piped = [each for each in costed if isinstance(each[1].details.get("pipelined"), dict)]
         if piped:
             sections.append(_pipelined(piped))
@@ -122,7 +122,7 @@ def cost_document(report: Report, medium: Medium = "terminal", breakdown: Sequen
         return Document("", (Section("", (), page.table([figures], report.rows_plain(), medium)),))
     sections: list[Section] = []
     for model, rows in report.by_model().items():
-        sections += _model_sections(rows, model, report.load, breakdown)
+        sections += _model_sections(rows, model, report, breakdown)
     if report.matrices:
         sections.append(_storage(report.matrices))
     if report.notes:
@@ -130,7 +130,7 @@ def cost_document(report: Report, medium: Medium = "terminal", breakdown: Sequen
     return Document("" if medium == "terminal" else "Hardware cost", tuple(sections))
 
 
-def _model_sections(rows: Sequence[Row], model: str, load: Load, breakdown: Sequence[str]) -> Iterator[Section]:
+def _model_sections(rows: Sequence[Row], model: str, report: Report, breakdown: Sequence[str]) -> Iterator[Section]:
     reference = fastest(rows)
     if reference is not None and reference.cost is not None:
         yield Section(sentences=(_answer(reference, rows),))
@@ -138,8 +138,8 @@ def _model_sections(rows: Sequence[Row], model: str, load: Load, breakdown: Sequ
     if reference is None or reference.cost is None:
         return
     costed = [(row.engine, row.cost) for row in rows if row.cost is not None]
-    if load != Load():
-        yield _loads(costed, load)
+    if report.load != Load():
+        yield _loads(costed, report, model)
     piped = [(engine, cost) for engine, cost in costed if isinstance(cost.details.get("pipelined"), dict)]
     if piped:
         yield _pipelined(piped)
@@ -244,7 +244,10 @@ _Costed = tuple[str, Cost]
 """An engine and what it costs."""
 
 
-def _loads(rows: Sequence[_Costed], load: Load) -> Section:
+def _loads(rows: Sequence[_Costed], report: Report, model: str) -> Section:
+    """Latency against throughput: every engine with one input after another, and those that serve a batch at once."""
+    load = report.load
+    together = [(row.engine, row.cost) for row in report.batched if row.cost is not None and row.model == model]
     columns: list[Column[_Costed]] = [
         Column("engine", lambda row: row[0], kind="label", matters="key"),
         Column("streams", lambda row: str(row[1].streams)),
@@ -252,10 +255,17 @@ def _loads(rows: Sequence[_Costed], load: Load) -> Section:
         Column("sequence, µs", lambda row: microseconds(load.sequence_us(row[1]))),
         Column("all, µs", lambda row: microseconds(load.total_us(row[1]))),
         Column("steps/s", lambda row: f"{load.steps_per_s(row[1]):.0f}"),
+        Column("RAM %", lambda row: DASH if row[1].ram_share is None else f"{100 * row[1].ram_share:.3g}"),
+        Column("on chip", lambda row: yes(row[1].resident)),
     ]
+    notes = (
+        "batch: a step is one of all its inputs; every word of weights is read once for them, or (in_turn) whole "
+        "products take turns, so that one input computes while another waits for its own last output",
+    )
     inputs = "one input" if load.batch == 1 else f"{load.batch} inputs"
     each = "one step" if load.steps == 1 else f"{load.steps} steps"
-    return Section(f"{inputs} of {each}, one after another or over an engine's streams", (), page.table(columns, rows))
+    grid = page.table(columns, [*rows, *together], notes=notes if together else ())
+    return Section(f"{inputs} of {each}, one after another or over an engine's streams", (), grid)
 
 
 def _pipelined(rows: Sequence[_Costed]) -> Section:

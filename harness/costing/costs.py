@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from pydantic import ValidationError
@@ -252,6 +253,31 @@ def cost(candidate: Candidate, workload: Workload) -> Row:
     return Row(candidate.model, candidate.engine, found)
 
 
+def batched(
+    registry: Registry, workload: Workload, request: Request, batch: int, told: Told | None = None
+) -> list[Row]:
+    """Engines that serve a batch at once, a row for every order in which they can; none for those that cannot run it.
+
+    Engines tell by a parameter `batch`, and by `batch_order` that there are several orders; who sets them gets no more
+    than was asked for.
+    """
+    found = []
+    for candidate in (each for model in request.models for each in candidates(registry, model, request)):
+        entry = candidate.component.parameters().get("engine")
+        if not isinstance(entry, dict):
+            continue
+        known = registry.get("engine", str(entry["name"])).model_fields
+        if "batch" not in known or entry.get("batch", 1) != 1:
+            continue
+        orders: list[Entry] = [{}, {"batch_order": "in_turn"}] if "batch_order" in known else [{}]
+        for order in orders:
+            asked = replace(request, engines=({**entry, "batch": batch, **order},), models=(candidate.model,))
+            # A batch that is too large for an engine is its own refusal, as one of the masks is.
+            with suppress(HarnessError):
+                found += [row for row in _rows(registry, workload, asked, candidate.model, told) if row.cost]
+    return found
+
+
 def designs(registry: Registry, workload: Workload, request: Request) -> tuple[Row, ...]:
     """A row for every design of every model and engine named; what cannot run is a row with its reason.
 
@@ -312,12 +338,14 @@ class Report:
         matrices: storage, of the matrices whose masks are known.
         load: how much is run.
         notes: what was taken for granted, as sentences.
+        batched: engines that serve the load's batch at once.
     """
 
     rows: tuple[Row, ...]
     matrices: tuple[Stored, ...]
     load: Load = Load()
     notes: tuple[str, ...] = ()
+    batched: tuple[Row, ...] = ()
 
     @property
     def is_costed(self) -> bool:
@@ -354,6 +382,7 @@ class Report:
             "batch": self.load.batch,
             "steps": self.load.steps,
             "rows": list(self.rows_plain()),
+            "batched": [_row_json(row, None, self.load) for row in self.batched],
             "storage": [_stored_json(matrix) for matrix in self.matrices],
             "notes": list(self.notes),
         }
@@ -384,7 +413,12 @@ def report(
     # Whatever the models: all take the same options, and the first row tells which one was asked.
     model = _made(registry, "hardware", {"name": rows[0].model, **request.parameters}, _option)
     bits = model.parameters().get("weight_bits")
-    return Report(rows, stored(workload, bits if isinstance(bits, int) else _WEIGHT_BITS), load, notes)
+    together: list[Row] = []
+    if load.batch > 1:
+        asked = replace(request, models=tuple(dict.fromkeys(row.model for row in rows)))
+        together = batched(registry, workload, asked, load.batch, told)
+    matrices = stored(workload, bits if isinstance(bits, int) else _WEIGHT_BITS)
+    return Report(rows, matrices, load, notes, tuple(together))
 
 
 def _row_json(row: Row, reference: Row | None, load: Load) -> Entry:

@@ -67,9 +67,9 @@ def search_copies(
         setting: device, widths and limits; its number of copies is replaced.
         choices: numbers of copies; at least one.
     """
-    tried = sorted(
-        (_Copies.of(engine, work, budget, setting, copies) for copies in choices), key=lambda each: each.rank
-    )
+    every = [_Copies.of(engine, work, budget, setting, copies) for copies in choices]
+    # A shape that was given is not smaller because there are many of it.
+    tried = sorted([each for each in every if each.is_within_budget] or every[:1], key=lambda each: each.rank)
     best: CopySearch | None = None
     for each in tried[:_MOST_SEARCHES]:
         # By their bounds: nothing that follows can be faster.
@@ -105,6 +105,11 @@ class _Copies:
     def rank(self) -> tuple[int, int]:
         """The most promising first; of equal ones the fewest copies."""
         return self.bound, self.copies
+
+    @property
+    def is_within_budget(self) -> bool:
+        """Whether any shape leaves room for so many copies."""
+        return any(line[0].multipliers <= self.budget for line in self.lines if line)
 
     @classmethod
     def of(cls, engine: Engine, work: Sequence[Product], budget: int, setting: Setting, copies: int) -> "_Copies":

@@ -40,9 +40,10 @@ class Layer:
 
     def weight_bits(self, engine: Engine) -> Fraction:
         """Bits of weights that cross the chip's border: those that are not held there, or all for every run or tile."""
+        fetches = Fraction(1) if self.run.fetches is None else self.run.fetches
         if not engine.streams_weights:
-            return self.streamed * self.run.stored_bits
-        return self.run.stored_bits * self.repeats * (Fraction(1) if self.run.fetches is None else self.run.fetches)
+            return self.streamed * self.run.stored_bits * fetches
+        return self.run.stored_bits * self.repeats * fetches
 
 
 @dataclass(frozen=True)
@@ -128,22 +129,32 @@ class Design:
         return totals
 
 
-def elementwise(product: Product, run: Run, numerics: Numerics) -> Fraction:
+def elementwise(product: Product, run: Run, numerics: Numerics, engine: Engine | None = None) -> Fraction:
     """Cycles of the LSTM's element-wise part that its matrix product does not hide.
 
     Rows are unit-major, so units leave while later rows are still at work: what stays is the units of the last rows, or
     the backlog if there are too few element-wise units.
+
+    Args:
+        product: the matrix product.
+        run: its cycles.
+        numerics: how many units are worked off per cycle, and how long one takes.
+        engine: whose streams share the product; None: there is one.
     """
     if product.units is None:
         return NONE
+    # Of a batch that shares every word, rows of all inputs leave together.
+    inputs = engine.streams if engine is not None and engine.sharing == "shared" else 1
     gates = product.rows // product.units
     # Rows that come out with the last group; all of them where the engine does not say.
     first = product.rows - (product.rows if run.last_rows is None else run.last_rows)
     # Units touched by those rows: rows of a unit's gates follow one another, so a group may begin inside a unit.
-    last_units = (product.rows - 1) // gates - first // gates + 1
-    each = numerics.elementwise_units
+    last_units = ((product.rows - 1) // gates - first // gates + 1) * inputs
+    each, issue = numerics.elementwise_units, run.issue_cycles
+    if engine is not None and engine.sharing == "in_turn":
+        issue /= engine.streams  # those of one input: its units are behind nobody else's rows
     # Units that came out earlier and have not been worked off while the matrix product ran.
-    backlog = -(-product.units // each) - run.issue_cycles + run.last
+    backlog = -(-product.units * inputs // each) - issue + run.last
     return max(Fraction(-(-last_units // each)), backlog) + numerics.elementwise_latency
 
 
@@ -174,13 +185,13 @@ def design(
     copies = 1 if engine.whole_layer else numerics.pixel_copies
     extra = [] if engine.moves_maps or engine.whole_layer else line_buffers(products, numerics, copies)
     maps = [] if engine.moves_maps else map_memories(products, numerics)
-    memory = memory_of(products, runs, device, numerics, copies, budget.ram_blocks, extra, maps)
+    memory = memory_of(products, runs, device, numerics, copies, budget.ram_blocks, extra, maps, engine.streams)
     # The cycles need the share that is streamed, and that is known only once the memories have their places.
     layers = tuple(
         layer_of(engine, product, run, streamed, shape, runner, numerics, memory.streams_maps)
         for product, run, streamed in zip(products, runs, memory.streamed, strict=True)
     )
-    layers = _prefetched(layers, numerics)
+    layers = _taking_turns(_prefetched(layers, numerics), engine, numerics)
     multipliers = shape.multipliers * copies
     built = 0 if engine.unrolled else multipliers  # constants are multiplied by adders, which its logic counts
     dsp, from_luts = dsp_blocks(products, built, device, numerics, shares=engine.packs(shape))
@@ -280,23 +291,25 @@ def layer_of(
     if product.convolution is not None and not engine.whole_layer:
         # Words of the next position come in while this one is multiplied: only what takes longer is waited for.
         parts["line_buffer_stall"] = repeats * max(NONE, _load(product, numerics) - run.issue_cycles)
-    ready = elementwise(product, run, numerics)
+    ready = elementwise(product, run, numerics, engine)
     if product.units is not None and numerics.inputs == "known_ahead":
         # W_x of the next step runs while this step's units are finished; only W_h waits for them, and units leave
         # while W_h runs.
         alone = recurrent(product)
         waiting = runner(alone, shape, numerics.conditions)
-        ready = elementwise(alone, waiting, numerics)
+        ready = elementwise(alone, waiting, numerics, engine)
         tail = waiting.parts.get("fill_drain", NONE) + ready
         left = max(NONE, waiting.issue_cycles + tail - run.issue_cycles)
         ready = min(ready, left)
         parts["fill_drain"] = left - ready
     parts["elementwise"] = ready
     parts["write_back"] = Fraction(numerics.write_back_cycles if product.units is not None else 0)
-    parts["layer_overhead"] = numerics.cycles(numerics.layer_us)
+    parts["layer_overhead"] = numerics.cycles(numerics.layer_us) * (
+        engine.streams if engine.sharing == "in_turn" else 1
+    )
     moved = map_bits(product, numerics) if streams_maps else 0
     # An engine that reads its weights anyhow has counted them in its run: only what maps add is waited for.
-    read = Fraction(repeats) if engine.streams_weights and moved else streamed
+    read = Fraction(repeats) if engine.streams_weights and moved else streamed * (run.fetches or 1)
     # Stalls that the engine counts itself are added to, not replaced: one that streams knows its own.
     parts["memory_stall"] = parts.get("memory_stall", NONE) + _streaming(
         run, read, moved, repeats, product.rows, numerics
@@ -327,6 +340,43 @@ def _streaming(run: Run, streamed: Fraction, moved: int, repeats: int, rows: int
     needed = Fraction((float(streamed * run.stored_bits) / share + moved) / 8 / speed).__ceil__()
     hidden = run.issue_cycles * repeats if numerics.overlap else NONE
     return max(NONE, Fraction(needed) - hidden)
+
+
+_HIDDEN = ("fill_drain", "elementwise", "write_back")
+"""What one input of a batch waits for while the others are at work."""
+
+
+def _taking_turns(layers: tuple[Layer, ...], engine: Engine, numerics: Numerics) -> tuple[Layer, ...]:
+    """The same layers, less what inputs of a batch hide of each other's waiting where whole products take turns.
+
+    A round runs every layer for all inputs in turn. The first input's next layer may begin once the others are done
+    with this one, the last input's once the others are done with the next: the shorter of both hides a layer's tail.
+    Element-wise units serve one input after another, too.
+    """
+    inputs = engine.streams
+    if engine.sharing != "in_turn" or inputs == 1:
+        return layers
+    each = [layer.run.issue_cycles * layer.repeats / inputs for layer in layers]
+    found = []
+    for place, layer in enumerate(layers):
+        tail = exact_sum(layer.parts.get(name, NONE) for name in _HIDDEN)
+        hidden = (inputs - 1) * min(each[place], each[(place + 1) % len(layers)])
+        units = -(-(layer.product.units or 0) // numerics.elementwise_units)
+        left = max(NONE, tail - hidden, inputs * (units - each[place]))
+        parts = {name: cycles for name, cycles in layer.parts.items() if name not in _HIDDEN}
+        # What is left is told as that of which there is most.
+        name = max(_HIDDEN, key=lambda name: layer.parts.get(name, NONE))
+        parts = {**parts, "fill_drain": NONE, **({name: left} if left else {})}
+        found.append(replace(layer, parts=_chained(parts, layer.product, numerics)))
+    return tuple(found)
+
+
+def _chained(parts: dict[str, Fraction], product: Product, numerics: Numerics) -> dict[str, Fraction]:
+    """Parts with what a recurrent layer waits for its chain of dependent operations, however wide the array is."""
+    rest = {name: cycles for name, cycles in parts.items() if name != "chain_stall"}
+    floor = numerics.cycles(numerics.chain_us) if product.units is not None else NONE
+    chain = max(NONE, floor - exact_sum(rest.values()))
+    return {**rest, "chain_stall": chain} if chain else rest
 
 
 def _prefetched(layers: tuple[Layer, ...], numerics: Numerics) -> tuple[Layer, ...]:
@@ -363,7 +413,4 @@ def _prefetched(layers: tuple[Layer, ...], numerics: Numerics) -> tuple[Layer, .
 def _waiting(layer: Layer, before: Fraction, after: Fraction, numerics: Numerics) -> Layer:
     """A layer that waits for other weights than it did; a chain of dependent operations may then decide."""
     parts = {**layer.parts, "memory_stall": layer.parts["memory_stall"] - before + after}
-    parts.pop("chain_stall", None)
-    floor = numerics.cycles(numerics.chain_us) if layer.product.units is not None else NONE
-    chain = max(NONE, floor - exact_sum(parts.values()))
-    return replace(layer, parts={**parts, "chain_stall": chain} if chain else parts)
+    return replace(layer, parts=_chained(parts, layer.product, numerics))

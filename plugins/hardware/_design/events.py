@@ -101,10 +101,10 @@ def event_energy(design: Design, device: Device, numerics: Numerics, latency_us:
 def _ram_bits(design: Design, layer: Layer, groups: int, numerics: Numerics) -> float:
     """Bits read from and written to memories on chip while a layer runs, at all of its positions."""
     run, streams = layer.run, design.engine.streams
-    reads = float(layer.repeats)
-    if design.engine.whole_layer:
+    reads = float(layer.repeats if run.weight_reads is None else run.weight_reads)
+    if design.engine.whole_layer and run.weight_reads is None:
         # An engine that does not say how often it reads them reads them for every position, as others do.
-        reads = float(layer.product.pixels * streams if run.weight_reads is None else run.weight_reads)
+        reads = float(layer.product.pixels * streams)
     # Copies of the array share the weights: a word that is read serves all of them.
     weights = float(run.stored_bits) * reads / streams
     each = sum(_accesses(design.engine, layer, ram, groups, reads) for ram in run.rams)

@@ -70,6 +70,7 @@ def memory_of(
     ram_blocks: int | None,
     extra: Sequence[Ram],
     maps: Sequence[Ram],
+    streams: int = 1,
 ) -> Memory:
     """Every memory in RAM blocks or distributed RAM; feature maps leave the chip before weights do.
 
@@ -82,7 +83,9 @@ def memory_of(
         ram_blocks: what a design may take; None: the device's.
         extra: memories beside those of the runs.
         maps: feature maps, which may lie in off-chip memory.
+        streams: inputs served at once, each with a state of its own in recurrent layers.
     """
+    extra = [*states(products, numerics, streams), *extra]
     whole = _laid_out(products, runs, device, numerics, copies, ram_blocks, [*extra, *maps])
     if not maps or (whole.placement.fits and not any(whole.streamed)):
         return whole
@@ -103,7 +106,7 @@ def rams_of(
     """The memories of an engine that runs products in turns: all others, and those of its weights."""
     rams = _stacked(runs)
     others = [replace(ram, count=ram.count * copies) if ram.small else ram for ram in rams if ram.purpose != "weights"]
-    return [*others, *_states(products, numerics), *extra], [ram for ram in rams if ram.purpose == "weights"]
+    return [*others, *extra], [ram for ram in rams if ram.purpose == "weights"]
 
 
 def _laid_out(
@@ -159,7 +162,7 @@ def _streamed(runs: Sequence[Run], excess: int) -> tuple[Fraction, ...]:
     return tuple(shares)
 
 
-def _states(products: Iterable[Product], numerics: Numerics) -> list[Ram]:
+def states(products: Iterable[Product], numerics: Numerics, streams: int) -> list[Ram]:
     """Cell state and output of every LSTM layer, one RAM each, as wide as the element-wise part reads; a GRU has one.
 
     Where inputs are known ahead, the partial sums of W_x are stored too.
@@ -170,7 +173,7 @@ def _states(products: Iterable[Product], numerics: Numerics) -> list[Ram]:
         if product.units is None:
             continue
         kept = 1 if product.rows == _GRU_GATES * product.units else 2
-        found.append(Ram("state", conditions.activation_bits * each, -(-product.units // each), kept))
+        found.append(Ram("state", conditions.activation_bits * each, -(-product.units // each) * streams, kept))
         if numerics.inputs == "known_ahead":
-            found.append(Ram("accumulators", conditions.accumulator_bits * each, -(-product.rows // each), 1))
+            found.append(Ram("accumulators", conditions.accumulator_bits * each, -(-product.rows // each) * streams, 1))
     return found

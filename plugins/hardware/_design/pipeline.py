@@ -14,7 +14,7 @@ from harness.api import Engine, EngineShape, JsonValue, Product
 from .._devices import Usage
 from .design import Layer, Runner, dsp_blocks, layer_of, logic_of
 from .maps import stage_lines
-from .memory import rams_of
+from .memory import rams_of, states
 from .placement import Placement, place
 from .resources import LogicEstimate, logic_usage
 from .search import Setting
@@ -259,7 +259,8 @@ class _Maker:
         for stage in stages:
             product = stage.layer.product
             lines = [] if self.engine.whole_layer else stage_lines(product, numerics, copies)
-            beside, held = rams_of([product], [stage.layer.run], numerics, copies, lines)
+            extra = [*states([product], numerics, self.engine.streams), *lines]
+            beside, held = rams_of([product], [stage.layer.run], numerics, copies, extra)
             others += beside
             weights += held
         first = place(others, device, small=numerics.vector_memory, ram_blocks=limits.ram_blocks)

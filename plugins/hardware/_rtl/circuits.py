@@ -165,6 +165,8 @@ def refuse(engine: Engine, product: Product, operands: Operands) -> None:
         )
     if not product.has_masks:
         raise SpecError(f"a circuit holds weights, got only the number of non-zeros of {product.layer!r}; give masks")
+    if isinstance(engine, Bank) and engine.batch > 1:
+        raise SpecError(f"the Verilog of bank serves one input at a time, got batch={engine.batch}; leave it out")
     if isinstance(engine, ColumnFifo):
         plain = ColumnFifo()
         for name in ("channels", "index_bits", "empty_column_cycles"):

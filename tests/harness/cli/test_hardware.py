@@ -294,6 +294,18 @@ def test_steps_and_batch_make_a_sequence_and_a_total(harness):
     assert shared["load_steps_per_s"] == pytest.approx(35e6 / shared["total_us"])
 
 
+def test_engines_that_serve_a_batch_at_once_are_costed_with_it_beside_one_input_after_another(harness):
+    done = harness("cost", "lstm.npz", "--engine", BANK, "--engine", COLUMN, "--engine", "bank:batch=2", "--steps", 7,
+                   "--batch", 5, "--json")  # fmt: skip
+    single, together = rows(done)["bank(pes=4, lanes=4)"], done.json["batched"]
+
+    assert [row["streams"] for row in together] == [5, 5]  # in both orders; who sets a batch gets that one
+    for row in together:
+        assert row["latency_us"] > single["latency_us"] and row["total_us"] == row["sequence_us"] < single["total_us"]
+        assert row["load_steps_per_s"] > single["load_steps_per_s"]
+    assert harness("cost", "lstm.npz", "--engine", BANK, "--json").json["batched"] == []
+
+
 def test_the_break_even_clock_ratio_is_cycles_over_those_of_the_fastest(harness):
     found = rows(harness("cost", "lstm.npz", "--engine", BANK, "--engine", COLUMN, "--json"))
     best = min(found.values(), key=lambda row: row["latency_us"])

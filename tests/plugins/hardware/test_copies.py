@@ -82,3 +82,13 @@ def test_where_there_is_one_position_there_is_one_copy(make):
     workload = make.matrix_workload(np.random.default_rng(0).random((60, 40)) < 0.2)
 
     assert cost(workload, "bank", "search") == cost(workload, "bank", 1)
+
+
+def test_copies_of_a_given_shape_stay_within_the_budget():
+    entry = {"name": "cycle_simulator", "multipliers": 512, "pixel_copies": "search"}
+    for lanes, most in ((4, 16), (200, 1)):
+        engine = {"name": "bank", "pes": 8, "lanes": lanes}
+        found = REGISTRY.create("hardware", {**entry, "engine": engine}).cost(convolutions())
+
+        assert found.multipliers <= max(512, 8 * lanes)
+        assert found.multipliers // (8 * lanes) <= most

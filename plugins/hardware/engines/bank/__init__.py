@@ -10,6 +10,7 @@ from pydantic import Field
 
 from harness.api import Conditions, Engine, EngineShape, Line, Product, Ram, Run, even_cuts, hookimpl
 
+from .._batched import Batched
 from .counts import BankMap, Banks, ExactRows, Issue, fold
 from .expectation import ExpectedRows, bank_fills
 
@@ -30,7 +31,7 @@ _REGISTERS = 4
 """Cycles beyond the adder tree from the last issue to the last sum: RAM read, multiply, accumulate."""
 
 
-class Bank(Engine):
+class Bank(Batched):
     """M PEs of N lanes; a lane takes one kept weight of its bank per cycle, a row waits for its fullest bank.
 
     Made for bank-balanced masks, N:M and clustered banks, whose banks are filled equally; with one lane per PE it runs
@@ -47,6 +48,10 @@ class Bank(Engine):
     lanes: int | None = Field(default=None, gt=0, description="N, lanes of a processing element; None searches")
     banks: int | None = Field(default=None, gt=0, description="banks per row of every product; None takes the mask's")
     lockstep: bool = Field(default=False, description="whether all PEs wait for the slowest after every row")
+
+    def refusal(self, product: Product) -> str | None:
+        """A batch of a convolution."""
+        return self._unbatched(product)
 
     def shapes(self, products: Sequence[Product], budget: int) -> Sequence[EngineShape]:
         """Lanes onto which the banks fold, or 1 to 64; with each the most PEs, then fewer for more groups of rows."""
@@ -100,10 +105,10 @@ class Bank(Engine):
         even = self._banks(product).even_row(shape["lanes"])
         # Equal rows: exact, and not only a bound.
         if even is not None:
-            return -(-product.rows // shape["pes"]) * even
+            return -(-product.rows // shape["pes"]) * even * self.batch
         if not product.has_masks:
-            return super().least_cycles(product, shape)
-        return -(-self._banks(product).least(shape["lanes"]) // shape["pes"])
+            return -(-product.nnz // shape.multipliers) * self.batch
+        return -(-self._banks(product).least(shape["lanes"]) // shape["pes"]) * self.batch
 
     def outline(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run | None:
         """The mean of some rows, and what the fullest PE is likely to have more; exact for equally filled banks."""
@@ -160,7 +165,7 @@ class Bank(Engine):
         words = max(issue.words, Fraction(product.nnz, used))
         # The next vector is written while this one is read; of a grouped convolution each PE holds all groups' inputs.
         vector_depth = 2 * waves * bank_map.longest * product.groups
-        return Run(
+        run = Run(
             parts={**issue.parts, "fill_drain": Fraction(fill_drain(lanes))},
             rams=(
                 Ram("weights", width, issue.depth, pes, stacked=True),
@@ -175,6 +180,7 @@ class Bank(Engine):
             busy=issue.busy,
             notes=(f"{bank_map.count} banks of at most {bank_map.longest}: {bank_map.why}",),
         )
+        return self._for_all(run, product, pes, conditions)
 
     def _lane_choices(self, products: Sequence[Product], budget: int) -> list[int]:
         if self.lanes is not None:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from harness.api import Conditions, Engine, EngineShape, Line, Part, Product, Ram, Run, even_cuts, hookimpl
 
+from .._batched import Batched
 from ..bank import fill_drain
 from .groups import GROUPS, group_fill, mean_fill, most_in_a_group, smallest_group
 
@@ -17,7 +18,7 @@ _BUDGETS = ((Fraction(1), 10), (Fraction(3, 4), 4), (Fraction(1, 2), 4), (Fracti
 """Shares of the budget, and how many of the fastest shapes within each are tried."""
 
 
-class NM(Engine):
+class NM(Batched):
     """M PEs of N lanes; a lane takes the kept weights of its group of m inputs, n cycles for every group.
 
     It is the bank engine with banks of m columns and k = n, less what its regularity saves: all PEs read the same
@@ -49,8 +50,10 @@ class NM(Engine):
         return self
 
     def refusal(self, product: Product) -> str | None:
-        """A part that is neither dense nor n:m."""
-        return next((why for part in product.parts if (why := self._refusal(part)) is not None), None)
+        """A part that is neither dense nor n:m; a batch of a convolution."""
+        return self._unbatched(product) or next(
+            (why for part in product.parts if (why := self._refusal(part)) is not None), None
+        )
 
     def shapes(self, products: Sequence[Product], budget: int) -> Sequence[EngineShape]:
         """The fastest splits of the budget, and of parts of it, into rows and groups."""
@@ -83,7 +86,7 @@ class NM(Engine):
 
     def least_cycles(self, product: Product, shape: EngineShape) -> int:
         """Exactly the issue cycles."""
-        return _turns(product, shape) * _row_cycles(_slots(product, shape), shape["lanes"])
+        return _turns(product, shape) * _row_cycles(_slots(product, shape), shape["lanes"]) * self.batch
 
     def simulate(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """ceil(rows / M) times the cycles of a row: the same for every mask of the ratio."""
@@ -94,7 +97,7 @@ class NM(Engine):
         depth, reserved = _turns(product, shape) * each, rows * int(slots.sum())
         index_bits = (m - 1).bit_length()
         values = Fraction(rows * each * used)
-        return Run(
+        run = Run(
             parts={
                 "compute": Fraction(product.nnz, pes * lanes),
                 "zeros": Fraction(reserved - product.nnz, pes * lanes),
@@ -114,6 +117,7 @@ class NM(Engine):
             busy=np.bincount(np.arange(rows) % pes, minlength=pes) * each,
             notes=(f"built for {shape['n']} of every {m} weights: sparser groups take as long",),
         )
+        return self._for_all(run, product, pes, conditions)
 
     def expect(self, product: Product, shape: EngineShape, conditions: Conditions) -> Run:
         """The same: the ratio alone decides."""
