@@ -24,6 +24,9 @@ from harness.store.timeline import FILE, Attempt, attempts
 
 Event = dict[str, Any]
 
+_ROUNDED_US = 1000
+"""When a stage was handed out is told in milliseconds."""
+
 _SHORT_US = 10_000
 """Microseconds between the handing out of a stage and its begin that are no slice of their own."""
 
@@ -84,11 +87,13 @@ def _of_host(
         given, begun = _microseconds(each.given - start), _microseconds(_begun(each) - start)
         ended = max(begun, _microseconds(each.ended - start))
         waits = begun - given > _SHORT_US
-        lane = _lane(lanes[each.worker], given if waits else begun, ended)
+        # It may seem to have been handed out before the last one ended, by what its time was rounded.
+        lane = _lane(lanes[each.worker], given + _ROUNDED_US if waits else begun)
         if waits:
-            slices.append(lane.slice("waits for its worker", "start", given, begun))
+            slices.append(lane.slice("waits for its worker", "start", max(given, lane.free), begun))
         told = {"stage": each.stage, "cell": each.cell, "status": each.status, "outcome": each.outcome}
         slices.append({**lane.slice(each.label or each.stage, each.kind or "stage", begun, ended), "args": told})
+        lane.free = ended
         changes += [(begun, 1), (ended, -1)]
     for worker, number in workers.items():
         named = f"worker {number}, process {worker.rpartition(' ')[2]}" if worker else _UNKNOWN
@@ -115,13 +120,12 @@ class _Lane:
         return {"ph": "X", "name": name, "cat": category, "tid": self, "ts": begun, "dur": ended - begun}
 
 
-def _lane(lanes: list[_Lane], begun: int, ended: int) -> _Lane:
+def _lane(lanes: list[_Lane], begun: int) -> _Lane:
     """The first of a worker's lanes that is free."""
     lane = next((lane for lane in lanes if lane.free <= begun), None)
     if lane is None:
         lane = _Lane()
         lanes.append(lane)
-    lane.free = ended
     return lane
 
 

@@ -85,14 +85,17 @@ def test_perfetto_drops_nothing_and_nests_nothing(tmp_path_factory, found, neigh
 def test_one_after_the_other_is_one_thread(tmp_path):
     ends = [0.1, 0.4000001, 0.7000003, 1.1]
     found = [
-        Attempt(stage=str(place), worker="one 11", given=given, begun=given + 0.05, ended=ended)
+        # Handed out at a time in whole milliseconds, which may be before the other has ended.
+        Attempt(stage=str(place), worker="one 11", given=round(given - 0.0004, 3), begun=given + 0.05, ended=ended)
         for place, (given, ended) in enumerate(pairwise(ends))
     ]
     written(tmp_path, found)
 
-    events = trace([(tmp_path, RUN)])["traceEvents"]
+    made = trace([(tmp_path, RUN)])
 
-    assert [event["args"]["name"] for event in events if event["name"] == "thread_name"] == ["worker 1, process 11"]
+    names = [event["args"]["name"] for event in made["traceEvents"] if event["name"] == "thread_name"]
+    assert names == ["worker 1, process 11"]
+    assert perfetto_reader.read(made)[1] == []
 
 
 def test_what_was_cut_off_or_is_no_attempt_is_left_out_and_the_next_line_is_whole(tmp_path):
