@@ -3,9 +3,10 @@
 Run: `python examples/cnn_on_fpga_picture.py RECORDS OUT.svg`; prints the table that the picture shows.
 """
 
-import json
 import sys
 from pathlib import Path
+
+from harness.results.records import read
 
 
 def points(records: list[dict], model: str) -> list[dict]:
@@ -23,6 +24,7 @@ def points(records: list[dict], model: str) -> list[dict]:
                 {
                     "pattern": record["pattern"], "strategy": record["strategy"], "engine": cost["engine"],
                     "way": way, "fps": fps, "us": us, "accuracy": record["fixed_point"][model]["value"],
+                    "uj": cost["event_energy_uj"] if way == "one for all" else None,
                 }
                 for way, fps, us in ways
                 # Engines that are published as hundreds of microseconds of start-up say nothing of small networks.
@@ -45,31 +47,39 @@ def draw(records: list[dict], out: Path) -> None:
     from matplotlib import pyplot as plt
 
     models = list(records[0]["fixed_point"])
-    figure, panels = plt.subplots(1, len(models), figsize=(9, 4), sharey=True, layout="constrained")
-    colours = {name: f"C{place}" for place, name in enumerate(dict.fromkeys(r["pattern"] for r in records))}
+    figure, panels = plt.subplots(1, len(models), figsize=(10, 4), sharey=True, layout="constrained")
+    patterns = dict.fromkeys(record["pattern"] for record in records)
+    colours = dict(zip(patterns, ("#7a7a7a", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b8860b"), strict=False))
+    shapes = dict(zip(patterns, "osD^vP", strict=False))
     for panel, model in zip(panels, models, strict=True):
         for each in points(records, model):
             colour = colours[each["pattern"]]
             face = colour if each["way"] == "one for all" else "none"
-            panel.scatter(each["fps"] / 1e3, each["accuracy"], edgecolors=colour, facecolors=face)
+            shape = shapes[each["pattern"]]
+            panel.scatter(each["fps"] / 1e3, each["accuracy"], marker=shape, edgecolors=colour, facecolors=face)
         panel.set(title=model, xlabel="thousand frames per second, modelled")
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy in 8-bit numbers, %")
-    marks = [plt.Line2D([], [], marker="o", ls="", color=colour, label=name) for name, colour in colours.items()]
-    hollow = plt.Line2D([], [], marker="o", ls="", color="grey", mfc="none", label="an engine for each layer")
-    panels[-1].legend(handles=[*marks, hollow], fontsize=7)
+    marks = [plt.Line2D([], [], marker=shapes[name], ls="", color=colours[name], label=name) for name in colours]
+    ways = [
+        plt.Line2D([], [], marker="o", ls="", color="black", label="filled: one engine\nfor all layers"),
+        plt.Line2D([], [], marker="o", ls="", color="black", mfc="none", label="hollow: an engine\nfor each layer"),
+    ]
+    # Beside the panels: nothing lies over the data.
+    figure.legend(handles=[*marks, *ways], fontsize=8, loc="outside right center", frameon=False)
     figure.savefig(out, metadata={"Date": None})
 
 
 def main() -> None:
     """Read, draw, and print the rows."""
-    content = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    draw(content["records"], Path(sys.argv[2]))
-    for model in content["records"][0]["fixed_point"]:
-        print(f"| {model} | strategy | accuracy, 8 bits | layers | engine | frames/s | µs |")
-        print("| --- | --- | ---: | --- | --- | ---: | ---: |")
-        for row in sorted(points(content["records"], model), key=lambda row: -row["fps"]):
+    records = [record.model_dump(mode="json") for record in read(Path(sys.argv[1]))]
+    draw(records, Path(sys.argv[2]))
+    for model in records[0]["fixed_point"]:
+        print(f"| {model} | strategy | accuracy, 8 bits | layers | engine | frames/s | µs | µJ by events |")
+        print("| --- | --- | ---: | --- | --- | ---: | ---: | ---: |")
+        for row in sorted(points(records, model), key=lambda row: -row["fps"]):
             told = f"{row['accuracy']:.2f} | {row['way']} | {row['engine']} | {row['fps']:,.0f} | {row['us']:.1f}"
+            told += " | –" if row["uj"] is None else f" | {row['uj']:.2f}"
             print(f"| {row['pattern']} | {row['strategy']} | {told} |")
 
 

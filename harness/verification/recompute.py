@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from harness._files import read_file
-from harness.api import Cost, HardwareModel, HarnessError, NativeModel, Network, Pattern, Workload
+from harness.api import Cost, HardwareModel, HarnessError, Network, Pattern, Workload
 from harness.discovery.asking import cost_of, reads_weights_of
 from harness.discovery.finding import discover
 from harness.results.records import Record
@@ -128,11 +128,10 @@ def _workload(
 ) -> Workload | None:
     """What the engines were asked: the pruned matrices, their masks, banks, positions and zeros of the inputs."""
     given = stages[0]["inputs"]["network"]
-    if "layers" not in given or not names:
+    # Of a user's own model the geometry of convolutions is in no key: only its code, run again, would tell it.
+    if "layers" not in given or "framework" in given or not names:
         return None
     network = Network.model_validate_json(json.dumps(given))
-    if isinstance(network, NativeModel):
-        return None
     tensors = tuple(tensor for tensor in network.tensors() if tensor.name in names)
     banks = {each.name: pattern.for_tensor(each).banks_per_row(*each.shape) for each in tensors} if pattern else {}
     layers = {tensor.layer for tensor in tensors}

@@ -496,3 +496,14 @@ def test_the_page_on_results_of_others_shows_what_the_command_says():
     assert ", ".join(f"{count} {kind}" for kind, count in outcome.checked.items()) in page
     first, *_, last = (f"not checked: {why} ({cells} cells)" for why, cells in outcome.unchecked.items())
     assert first in page and last in page
+
+
+def test_costs_of_a_model_of_ones_own_are_not_made_again_from_its_keys():
+    """The geometry of its convolutions is in none of them."""
+    from harness.api import NativeModel
+    from harness.verification.recompute import _workload
+
+    network = NativeModel(framework="torch", trained=(), places=()).model_dump(mode="json")
+
+    assert "layers" in network
+    assert _workload([{"inputs": {"network": network}}], {}, ("a.weight",), None, {}) is None

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from harness.api import PluginUnavailableError
 from harness.cli import app
 from harness.discovery.finding import discover
+from harness.results.records import read
 from harness.spec import load
 
 MODEL = """
@@ -212,7 +213,7 @@ def test_a_published_table_is_that_of_its_experiment(name):
     """The same model, parameters, patterns and strategies, every cell with a number."""
     experiment = load(ROOT / "examples" / f"{name}.yaml", discover())
     folder = ROOT / "docs" / "results" / name
-    records = json.loads((folder / "records.json").read_text())["records"]
+    records = [record.model_dump(mode="json") for record in read(folder / "records.json")]
 
     wanted = [
         (cell.labels()["pattern"], cell.labels()["strategy"], cell.sparsity, cell.seed) for cell in experiment.cells
@@ -230,7 +231,7 @@ def test_a_published_table_is_that_of_its_experiment(name):
 def test_the_published_rates_of_a_cnn_are_those_of_its_records():
     """Every row of the page: the fastest engine that fits, its rate, and the accuracy in the engine's numbers."""
     folder = ROOT / "docs" / "results" / "cnn_on_fpga"
-    records = json.loads((folder / "records.json").read_text())["records"]
+    records = [record.model_dump(mode="json") for record in read(folder / "records.json")]
     page = (folder / "README.md").read_text()
 
     for record in records:
@@ -253,3 +254,5 @@ def test_the_published_rates_of_a_cnn_are_those_of_its_records():
             )  # fmt: skip
             assert f"| {score['value']:.2f} |" in row
             assert all(f"| {rate:,.0f} |" in row for rate in rates)
+            energy = max(costs, key=lambda cost: cost["steps_per_s"])["event_energy_uj"]
+            assert f"| {energy:.2f} |" in row
