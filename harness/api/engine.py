@@ -91,6 +91,8 @@ class Product:
         pixels: how often the product runs per item (output positions of a convolution).
         convolution: geometry, where the layer is a convolution and it is known.
         activation_density: fraction of the vector's elements that are not zero; only engines that skip use it.
+        steps: how often it runs, one after another, where cycles are those of an item of so many time steps; engines
+            run one step, and hardware models count all of them.
     """
 
     layer: str
@@ -99,6 +101,12 @@ class Product:
     pixels: int = 1
     convolution: Convolution | None = None
     activation_density: float = 1.0
+    steps: int = 1
+
+    @property
+    def runs(self) -> int:
+        """How often it is computed."""
+        return self.pixels * self.steps
 
     @cached_property
     def rows(self) -> int:

@@ -42,6 +42,7 @@ class Workload:
         kept: number of weights kept, by name of a tensor without mask: enough for models that need no mask.
         activation_density: fraction of a layer's inputs that are not zero, by layer name; 1 where it is not known.
         convolutions: geometry of convolutions, by layer name, where the network does not tell it.
+        steps: how often a recurrent layer runs for one item, by layer name, where it is known.
         weights: the finished weights by tensor name, where they are known: for models that ask for them
             (`HardwareModel.reads_weights`).
         quantise: what makes integers of the weights of one product in a number format, and the exponent of every row's
@@ -56,6 +57,7 @@ class Workload:
     kept: Mapping[str, int] = field(default_factory=dict)
     activation_density: Mapping[str, float] = field(default_factory=dict)
     convolutions: Mapping[str, Convolution] = field(default_factory=dict)
+    steps: Mapping[str, int] = field(default_factory=dict)
     weights: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     quantise: Quantise | None = None
 

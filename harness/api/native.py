@@ -155,6 +155,8 @@ class NativeModel(Network):
         wrapped: layers that a toolkit of the framework can hold the masks of.
         listed: every parameter, the frozen ones too, for people; decides nothing and is in no key.
         traced: geometry of the convolutions that the forward pass ran at one size; decides no training, is in no key.
+        steps: how often a recurrent layer runs for one item, as the forward pass showed; None where items differ in it.
+            Likewise in no key.
     """
 
     layers: tuple[Layer, ...] = ()
@@ -165,6 +167,7 @@ class NativeModel(Network):
     wrapped: tuple[str, ...] = ()
     listed: tuple[ListedTensor, ...] = Field(default=(), exclude=True)
     traced: dict[str, Convolution] = Field(default_factory=dict, exclude=True)
+    steps: dict[str, int | None] = Field(default_factory=dict, exclude=True)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """What was found, in the order of the parameters."""

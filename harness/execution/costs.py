@@ -142,8 +142,9 @@ def workload_digest(workload: Workload, network: str, masks: str, weights: str =
         masks: the checksum of its masks.
         weights: a digest of its weights, for models that are told them.
     """
-    # Left out where there are none, so that costs of models that see no weights keep their place.
-    told = {"weights": weights} if weights else {}
+    # Left out where there are none, so that costs of models that see none of them keep their place.
+    told: dict[str, JsonValue] = {"weights": weights} if weights else {}
+    told |= {"steps": dict(workload.steps)} if workload.steps else {}
     return digest(
         {
             **told,

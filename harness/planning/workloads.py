@@ -23,7 +23,15 @@ def workload_of(
         output_pixels=output_pixels(problem.network),
         activation_density={layer: value for layer, value in activation_density.items() if layer in layers},
         convolutions={layer: each for layer, each in problem.network.convolutions().items() if layer in layers},
+        steps={layer: count for layer, count in _steps(problem.network).items() if layer in layers},
     )
+
+
+def _steps(network: Network) -> dict[str, int]:
+    """How often recurrent layers run for one item: those of a user's own model, where tracing it told."""
+    if not isinstance(network, NativeModel):
+        return {}
+    return {layer: count for layer, count in network.steps.items() if count is not None}
 
 
 def pattern_banks(pattern: Pattern | None, tensors: Sequence[Tensor]) -> dict[str, int]:

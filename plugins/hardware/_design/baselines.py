@@ -23,18 +23,19 @@ class Sizes:
     units: int | None
     pixels: int
     convolution: object
+    steps: int
 
     @classmethod
     def of(cls, product: Product) -> Self:
         """The sizes of a product."""
         cols = tuple(part.cols for part in product.parts)
-        return cls(product.layer, product.rows, cols, product.units, product.pixels, product.convolution)
+        return cls(product.layer, product.rows, cols, product.units, product.pixels, product.convolution, product.steps)
 
     def dense(self) -> Product:
         """The product with every weight kept."""
         # Dense parts know no masks, so that products of equal sizes are one key of the cache.
         parts = tuple(Part(f"{self.layer}.{i}", self.rows, n, None, self.rows * n) for i, n in enumerate(self.cols))
-        return Product(self.layer, parts, self.units, self.pixels, self.convolution)  # type: ignore[arg-type]  # hashable form
+        return Product(self.layer, parts, self.units, self.pixels, self.convolution, steps=self.steps)  # type: ignore[arg-type]  # hashable form
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ def dense_compute(sizes: tuple[Sizes, ...], room: Room, setting: Setting) -> Des
         # The largest shape of each line: whether weights fit is not asked.
         tops = [line[-1] for line in engine.lines(work, max(1, room.multipliers // copies))]
         cycles, shape = min(
-            ((sum(engine.least_cycles(each, top) * -(-each.pixels // copies) for each in work), top) for top in tops),
+            (
+                (sum(engine.least_cycles(each, top) * -(-each.pixels // copies) * each.steps for each in work), top)
+                for top in tops
+            ),
             key=lambda found: found[0],
         )
         numerics = setting.numerics.model_copy(update={"pixel_copies": copies})

@@ -116,7 +116,7 @@ class _Copies:
         """The shapes of one of so many copies, and a bound on what all of them take."""
         mine = max(1, budget // copies)
         lines = engine.lines(work, mine)
-        rounds = [1 if engine.whole_layer else -(-product.pixels // copies) for product in work]
+        rounds = [product.steps * (1 if engine.whole_layer else -(-product.pixels // copies)) for product in work]
         bound = min(
             sum(engine.least_cycles(product, line[-1]) * often for product, often in zip(work, rounds, strict=True))
             for line in lines

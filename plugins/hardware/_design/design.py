@@ -38,11 +38,16 @@ class Layer:
         """The sum of the parts."""
         return exact_sum(self.parts.values())
 
+    @property
+    def moved_bits(self) -> int | None:
+        """Bits of inputs and outputs that an engine that moves maps takes over the chip's border; None of others."""
+        return None if self.run.moved_bits is None else self.run.moved_bits * self.product.steps
+
     def weight_bits(self, engine: Engine) -> Fraction:
         """Bits of weights that cross the chip's border: those that are not held there, or all for every run or tile."""
         fetches = Fraction(1) if self.run.fetches is None else self.run.fetches
         if not engine.streams_weights:
-            return self.streamed * self.run.stored_bits * fetches
+            return self.streamed * self.run.stored_bits * fetches * self.product.steps
         return self.run.stored_bits * self.repeats * fetches
 
 
@@ -89,7 +94,7 @@ class Design:
     def streamed_bits(self) -> float:
         """Bits of weights and feature maps that cross the chip's border for one time step or item."""
         return float(
-            sum(layer.weight_bits(self.engine) + layer.map_bits + (layer.run.moved_bits or 0) for layer in self.layers)
+            sum(layer.weight_bits(self.engine) + layer.map_bits + (layer.moved_bits or 0) for layer in self.layers)
         )
 
     @property
@@ -320,7 +325,9 @@ def layer_of(
     parts["chain_stall"] = max(NONE, floor - spent)
     # Parts that are zero are left out, but for those that every report shows.
     used = {name: cycles for name, cycles in parts.items() if cycles or name in run.parts or name == "memory_stall"}
-    return Layer(product, run, used, streamed, repeats, moved)
+    if product.steps > 1:  # every step waits for the last one: nothing of them overlaps
+        used = {name: cycles * product.steps for name, cycles in used.items()}
+    return Layer(product, run, used, streamed, repeats * product.steps, moved)
 
 
 def _load(product: Product, numerics: Numerics) -> Fraction:
@@ -386,6 +393,8 @@ def _prefetched(layers: tuple[Layer, ...], numerics: Numerics) -> tuple[Layer, .
     """
     speed = numerics.conditions.bytes_per_cycle
     if not numerics.prefetch_kib or speed is None or not any(layer.streamed for layer in layers):
+        return layers
+    if any(layer.product.steps > 1 for layer in layers):  # a buffer that fills ahead is counted step by step only
         return layers
     demands, alone = [], []
     for layer in layers:

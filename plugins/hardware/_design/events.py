@@ -74,9 +74,9 @@ def events(design: Design, device: Device, numerics: Numerics) -> tuple[Event, .
         Event("dram_bits", moved, constants.dram_pj_per_bit),
     ]
     if design.engine.unrolled:
-        bits = sum(layer.run.logic.lut * layer.product.pixels for layer in design.layers if layer.run.logic)
+        bits = sum(layer.run.logic.lut * layer.product.runs for layer in design.layers if layer.run.logic)
         return (Event("adder_bits", bits, constants.adder_pj_per_bit), *found)
-    macs = float(sum(layer.run.stored_words * layer.product.pixels for layer in design.layers))
+    macs = float(sum(layer.run.stored_words * layer.product.runs for layer in design.layers))
     return (Event("macs", macs, constants.mac_pj_w16, width * width), *found)
 
 
@@ -101,10 +101,10 @@ def event_energy(design: Design, device: Device, numerics: Numerics, latency_us:
 def _ram_bits(design: Design, layer: Layer, groups: int, numerics: Numerics) -> float:
     """Bits read from and written to memories on chip while a layer runs, at all of its positions."""
     run, streams = layer.run, design.engine.streams
-    reads = float(layer.repeats if run.weight_reads is None else run.weight_reads)
+    reads = float(layer.repeats if run.weight_reads is None else run.weight_reads * layer.product.steps)
     if design.engine.whole_layer and run.weight_reads is None:
         # An engine that does not say how often it reads them reads them for every position, as others do.
-        reads = float(layer.product.pixels * streams)
+        reads = float(layer.product.runs * streams)
     # Copies of the array share the weights: a word that is read serves all of them.
     weights = float(run.stored_bits) * reads / streams
     each = sum(_accesses(design.engine, layer, ram, groups, reads) for ram in run.rams)
@@ -113,10 +113,10 @@ def _ram_bits(design: Design, layer: Layer, groups: int, numerics: Numerics) -> 
 
 def _accesses(engine: Engine, layer: Layer, ram: Ram, groups: int, reads: float) -> float:
     """Bits of one kind of memory, but weights, at all positions of a layer."""
-    run, streams, pixels = layer.run, engine.streams, layer.product.pixels
+    run, streams, pixels = layer.run, engine.streams, layer.product.runs
     words = float(run.stored_words)
     # The cycles of an engine that runs whole layers cover all positions; those of others, one.
-    runs = 1 if engine.whole_layer else pixels
+    runs = layer.product.steps if engine.whole_layer else pixels
     waiting = sum((run.parts.get(name, Fraction(0)) for name in _WAITING), Fraction(0))
     turns = ram.count / streams * float(run.issue_cycles - waiting) * runs
     if ram.purpose in run.words:
@@ -168,4 +168,4 @@ def _map_bits(design: Design, layer: Layer, numerics: Numerics) -> float:
 def _states(layer: Layer, numerics: Numerics) -> float:
     """Cell state and output of a recurrent layer, each read and written once."""
     units = layer.product.units or 0
-    return 4.0 * units * numerics.conditions.activation_bits
+    return 4.0 * units * numerics.conditions.activation_bits * layer.product.steps

@@ -45,7 +45,7 @@ from .front import front
 from .numerics import Budget, Copies, Inputs, Numerics
 from .pipeline import pipeline, why_not
 from .placement import SmallMemory
-from .products import CostedRole, left_out, products, valued
+from .products import CostedRole, left_out, products, uneven_steps, valued
 from .report import Choice, report
 from .search import MOST_PLACES, SearchResult, Setting
 
@@ -214,7 +214,10 @@ class EngineModel(HardwareModel):
             SpecError: there is nothing to cost, the engine cannot run it, or the device is unknown.
             ShapeError: a mask does not have its tensor's shape, or there are more banks than columns.
         """
-        return self.cost_products(self._work(workload), left_out(workload, self.roles))
+        work = self._work(workload)
+        found = self.cost_products(work, left_out(workload, self.roles))
+        note = uneven_steps(workload, work)
+        return found.model_copy(update={"notes": (*found.notes, note)}) if note else found
 
     def cost_products(self, work: tuple[Product, ...], omitted: tuple[str, ...] = ()) -> Cost:
         """Cost products that run one after another; as `cost`. Several engines may share the products' counts."""

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from harness.api import Convolution, NumberFormat, Part, Product, ShapeError, SpecError, Tensor, Workload
+from harness.api import Convolution, NativeModel, NumberFormat, Part, Product, ShapeError, SpecError, Tensor, Workload
 
 CostedRole = Literal["lstm", "dense", "softmax", "conv"]
 
@@ -46,7 +46,30 @@ def _products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Produc
     ]
     found = tuple(_product(layer, tensors, workload, geometry) for layer, tensors in groups)
     recurrent_layers = [layer for layer, tensors in groups if _is_recurrent(tensors)]
-    return _of_one_step(found, recurrent_layers[0]) if recurrent_layers else found
+    if not recurrent_layers:
+        return found
+    if all(layer in workload.steps for layer in recurrent_layers):
+        return _of_known_steps(found, {layer: workload.steps[layer] for layer in recurrent_layers})
+    return _of_one_step(found, recurrent_layers[0])
+
+
+def _of_known_steps(found: tuple[Product, ...], steps: dict[str, int]) -> tuple[Product, ...]:
+    """Products of one time step where an item is so many equal ones, else those of one item.
+
+    Args:
+        found: the products, recurrent ones for one step, others for an item.
+        steps: how often recurrent layers run for an item.
+    """
+    (count, *others) = set(steps.values())
+    # Every step alike: what runs beside the recurrent layers runs equally often in each.
+    if not others and all(product.layer in steps or product.pixels % count == 0 for product in found):
+        return tuple(
+            product if product.layer in steps or count == 1 else replace(product, pixels=product.pixels // count)
+            for product in found
+        )
+    return tuple(
+        replace(product, steps=steps[product.layer]) if product.layer in steps else product for product in found
+    )
 
 
 def _is_recurrent(tensors: tuple[Tensor, ...]) -> bool:
@@ -75,6 +98,18 @@ def _of_one_step(found: tuple[Product, ...], layer: str) -> tuple[Product, ...]:
             "on a step is not known; cost recurrent layers and the others apart, by `scope` or `roles`"
         )
     return tuple(replace(product, pixels=1) if product.pixels > 1 else product for product in found)
+
+
+def uneven_steps(workload: Workload, work: tuple[Product, ...]) -> str:
+    """What a reader must know where items differ in the steps of a recurrent layer beside others; else empty."""
+    seen = workload.network.steps if isinstance(workload.network, NativeModel) else {}
+    uneven = [product.layer for product in work if product.layer in seen and product.layer not in workload.steps]
+    if not uneven or len(uneven) == len(work):
+        return ""
+    return (
+        f"how many steps {', '.join(uneven)} runs differs from item to item: cycles are those of one time step, each "
+        "other layer once in it"
+    )
 
 
 _VALUED: WeakKeyDictionary[Workload, dict[tuple[object, ...], tuple[Product, ...]]] = WeakKeyDictionary()
@@ -136,6 +171,7 @@ def dense(product: Product) -> Product:
         product.pixels,
         product.convolution,
         activation_density=product.activation_density,
+        steps=product.steps,
     )
 
 

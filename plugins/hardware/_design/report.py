@@ -77,8 +77,8 @@ def report(best: Design, choice: Choice) -> Cost:
     latency_us = cycles / clock
     streams = best.engine.streams
     by_events = event_energy(best, choice.device, choice.numerics, latency_us)
-    executed = sum(layer.product.nnz * layer.product.pixels for layer in best.layers)
-    equivalent = sum(layer.product.size * layer.product.pixels for layer in best.layers)
+    executed = sum(layer.product.nnz * layer.product.runs for layer in best.layers)
+    equivalent = sum(layer.product.size * layer.product.runs for layer in best.layers)
     return Cost(
         engine=best.engine.label(),
         shape=best.built,
@@ -174,7 +174,7 @@ def _compute_speedup(best: Design, dense: Design) -> float:
 
 
 def _details(best: Design, choice: Choice) -> dict[str, JsonValue]:
-    executed = sum(layer.product.nnz * layer.product.pixels for layer in best.layers)
+    executed = sum(layer.product.nnz * layer.product.runs for layer in best.layers)
     dense = choice.dense
     return {
         "why": _why(best, choice),
@@ -285,7 +285,7 @@ def _layer(layer: Layer, streams_weights: bool) -> dict[str, JsonValue]:
     found: dict[str, JsonValue] = {
         "rows": product.rows,
         "cols": product.cols,
-        "runs": product.pixels,
+        "runs": product.runs,
         "nonzeros": product.nnz,
         "issue_cycles": _number(run.issue_cycles * layer.repeats),
         "cycles": _number(layer.cycles),
@@ -357,6 +357,9 @@ def _notes(best: Design, choice: Choice) -> list[str]:
             f"the search ended early: it counted {choice.bounded.counted} shapes, this is the best of them, and no "
             f"shape takes fewer than {choice.bounded.least_cycles} cycles; a larger `search_millions` counts more"
         )
+    several = [f"{layer.product.layer} {layer.product.steps}" for layer in best.layers if layer.product.steps > 1]
+    if several:
+        notes.append(f"cycles are those of a whole item, not of a time step: steps of {', '.join(several)}")
     if choice.omitted:
         notes.append(f"not costed: {', '.join(choice.omitted)} (a look-up, or a role that was not asked for)")
     return notes

@@ -241,7 +241,8 @@ class _Explorer:
         return self.bounds[shape]
 
     def _repeats(self, product: Product) -> int:
-        return 1 if self.engine.whole_layer else -(-product.pixels // self.setting.numerics.pixel_copies)
+        positions = 1 if self.engine.whole_layer else -(-product.pixels // self.setting.numerics.pixel_copies)
+        return positions * product.steps
 
     def found(self) -> SearchResult:
         """The answers."""

@@ -69,10 +69,10 @@ def layer_traffic(design: Design, place: int, numerics: Numerics) -> Traffic:
     vectors = _inputs(layer.product) * (place == 0) + _outputs(layer.product) * (place == len(design.layers) - 1)
     waiting = sum((layer.parts.get(name, Fraction(0)) for name in _STALLS), Fraction(0))
     return Traffic(
-        operations=_OPERATIONS * layer.product.nnz * layer.product.pixels * streams,
+        operations=_OPERATIONS * layer.product.nnz * layer.product.runs * streams,
         weight_bytes=float(layer.weight_bits(design.engine)) / 8,
         vector_bytes=streams
-        * (layer.run.moved_bits or layer.map_bits or vectors * numerics.conditions.activation_bits)
+        * (layer.moved_bits or layer.map_bits or vectors * numerics.conditions.activation_bits)
         / 8,
         cycles=float(layer.cycles),
         busy_cycles=float(layer.cycles - waiting),
@@ -116,7 +116,7 @@ def vector_shortage(design: Design, numerics: Numerics) -> tuple[float, float] |
     No cycle waits for them, so that a reader has to be told. Feature maps that are streamed are waited for.
     """
     speed, clock = numerics.conditions.bytes_per_cycle, numerics.conditions.clock_mhz
-    if speed is None or any(layer.map_bits or layer.run.moved_bits for layer in design.layers):
+    if speed is None or any(layer.map_bits or layer.moved_bits for layer in design.layers):
         return None
     found = traffic(design, numerics)
     needed = found.vector_bytes / found.busy_cycles if found.busy_cycles else 0.0
@@ -127,12 +127,12 @@ def _inputs(product: Product) -> int:
     """Elements that come in: of a recurrent layer without its own last output, of a convolution the whole image."""
     if product.units is not None:
         # Of [W_x | W_h] only W_x reads from outside; a layer of W_h alone reads what it wrote.
-        return product.parts[0].cols if len(product.parts) > 1 else 0
+        return product.parts[0].cols * product.steps if len(product.parts) > 1 else 0
     if product.convolution is None:
-        return product.cols * product.pixels
+        return product.cols * product.runs
     # Every input once, though windows overlap: the line buffer keeps what the next window needs.
     return product.convolution.inputs * prod(product.convolution.read)
 
 
 def _outputs(product: Product) -> int:
-    return (product.rows if product.units is None else product.units) * product.pixels
+    return (product.rows if product.units is None else product.units) * product.runs

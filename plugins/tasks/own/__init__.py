@@ -158,7 +158,7 @@ class OwnProblem(Problem):
         if self._opened is not None:
             return self._opened.network
         # What is in no key stands beside the network.
-        beside = {name: self._description[name] for name in ("listed", "traced")}
+        beside = {name: self._description[name] for name in ("listed", "traced", "steps")}
         return NativeModel.model_validate({**self._description["network"], **beside})
 
     @cached_property

@@ -27,6 +27,7 @@ def main(asked: Path, answer: Path) -> None:
             "network": network.model_dump(mode="json"),
             "listed": [each.model_dump(mode="json") for each in network.listed],
             "traced": {layer: asdict(each) for layer, each in network.traced.items()},
+            "steps": network.steps,
             "recipe": {**recipe.model_dump(mode="json", exclude={"learning_rate"}), "rates": rates},
             "metric": opened.metric.model_dump(mode="json"),
             "fingerprint": opened.fingerprint(),

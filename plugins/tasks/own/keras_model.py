@@ -16,6 +16,8 @@ import numpy as np
 
 from harness.api import Axis, Convolution, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
 
+from .steps import Steps
+
 if TYPE_CHECKING:
     from tensorflow import Variable
     from tf_keras import Model as KerasModel
@@ -153,6 +155,7 @@ def read(
     outputs: set[int],
     positions: dict[int, int],
     convolutions: dict[int, Convolution],
+    steps: dict[int, int | None],
     wrapped: tuple[str, ...],
     prunable: Sequence[str],
     same: Mapping[str, str],
@@ -164,6 +167,7 @@ def read(
         outputs: ids of the layers whose result is the model's own.
         positions: as a call showed, by id of the layer.
         convolutions: their geometry, likewise.
+        steps: of the recurrent layers, likewise.
         wrapped: names of the layers that TF-MOT can wrap.
         prunable: further two-dimensional variables that may be pruned, (inputs, outputs).
         same: labels of axes that are to be other ones.
@@ -201,6 +205,7 @@ def read(
         wrapped=wrapped,
         traced={each.name: convolutions[id(each.layer)] for each in layers if id(each.layer) in convolutions},
         listed=tuple(listed),
+        steps={each.name: steps[id(each.layer)] for each in layers if id(each.layer) in steps},
     )
 
 
@@ -440,6 +445,7 @@ class Trace:
         self._positions: dict[int, int] = {}
         self._sizes: dict[int, set[Convolution | None]] = {}
         self._last: dict[int, Any] = {}
+        self._steps = Steps()
         self._parts = {id(each.layer): each for each in held(model)}
         self._watch = Watch([each.layer for each in self._parts.values()], self._see)
 
@@ -462,8 +468,14 @@ class Trace:
         # A softmax as the last layer is looked through: Keras notes what went into it.
         return {layer for layer, given in self._last.items() if given is result or given is logits}
 
+    def steps(self, items: int) -> dict[int, int | None]:
+        """Steps of recurrent layers for one item, by id of the layer; None where items differ in them."""
+        return {int(layer): count for layer, count in self._steps.per_item(items).items()}
+
     def _see(self, layer: KerasLayer, inputs: tuple[Any, ...], result: Any) -> None:
         each = self._parts[id(layer)]
+        if (lengths := _lengths(layer, inputs)) is not None:
+            self._steps.add(str(id(layer)), lengths)
         for part, variable in each.variables.items():
             matrix = _matrix(each, part, variable, is_output=False)
             if matrix is None or matrix.role in ("lstm", "gru", "embedding") or not hasattr(result, "shape"):
@@ -481,6 +493,20 @@ class Trace:
                 self._last[id(layer)] = result
             # One variable tells how often a layer ran; others would count it again.
             break
+
+
+def _lengths(layer: KerasLayer, inputs: tuple[Any, ...]) -> list[int] | None:
+    """Steps of every item of a batch that a recurrent layer takes, masked ones left out; None of other layers."""
+    import tf_keras
+
+    if not isinstance(layer, tf_keras.layers.RNN) or _is_custom_cell(layer) or not inputs:
+        return None
+    (values, *_) = inputs[0] if isinstance(inputs[0], list | tuple) else inputs
+    mask = getattr(values, "_keras_mask", None)
+    batch, steps = (1, 0) if layer.time_major else (0, 1)
+    if mask is not None:
+        return [int(each) for each in np.asarray(mask).sum(axis=steps)]
+    return [int(values.shape[steps])] * int(values.shape[batch])
 
 
 # --- the toolkit ----------------------------------------------------------------------------------------------------

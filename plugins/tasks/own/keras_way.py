@@ -113,6 +113,7 @@ class KerasWay(Way):
             trace.outputs(outputs),
             trace.per_item(items),
             trace.convolutions,
+            trace.steps(items),
             wrapped,
             wishes.prunable,
             wishes.same or {},

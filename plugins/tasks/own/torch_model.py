@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import Axis, Convolution, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
 
+from .steps import Steps
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -29,6 +31,7 @@ def read(
     outputs: set[str],
     positions: dict[str, int],
     convolutions: dict[str, Convolution],
+    steps: dict[str, int | None],
     prunable: Sequence[str],
     same: Mapping[str, str],
 ) -> NativeModel:
@@ -39,6 +42,7 @@ def read(
         outputs: names of the layers whose result is the model's own.
         positions: as a forward pass showed.
         convolutions: their geometry, as it showed.
+        steps: of the recurrent layers, as it showed.
         prunable: further two-dimensional parameters that may be pruned.
         same: labels of axes that are to be other ones.
 
@@ -64,6 +68,7 @@ def read(
         ),
         positions=positions,
         traced=convolutions,
+        steps=steps,
         listed=_listed(model, found, owners),
     )
 
@@ -272,6 +277,7 @@ class Trace:
         self.positions: dict[str, int] = {}
         self._sizes: dict[str, set[Convolution | None]] = {}
         self.last: dict[str, torch.Tensor] = {}
+        self._steps = Steps()
         self._handles = []
         for name, module in model.named_modules():
             layer = name or "model"
@@ -279,6 +285,8 @@ class Trace:
                 self._handles.append(module.register_forward_hook(self._product(layer)))
             elif isinstance(module, nn.MultiheadAttention):
                 self._handles.append(module.register_forward_hook(self._attention(layer), with_kwargs=True))
+            elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+                self._handles.append(module.register_forward_hook(self._recurrent(layer), with_kwargs=True))
 
     def close(self) -> None:
         """Take the hooks off."""
@@ -313,6 +321,25 @@ class Trace:
 
         return hook
 
+    def steps(self, items: int) -> dict[str, int | None]:
+        """Steps of recurrent layers for one item; None where items differ in them."""
+        return self._steps.per_item(items)
+
+    def _recurrent(self, layer: str) -> Any:
+        from torch import nn
+
+        def hook(module: Any, inputs: Any, named: Any, output: Any) -> None:
+            values = inputs[0] if inputs else named["input"]
+            if isinstance(module, nn.RNNCellBase):
+                self._steps.add(layer, [1] * (len(values) if values.ndim == 2 else 1))
+                return
+            lengths = _lengths(module, values)
+            for index in range(module.num_layers):
+                for end in ("", "_reverse")[: 2 if module.bidirectional else 1]:
+                    self._steps.add(f"{layer}.l{index}{end}", lengths)
+
+        return hook
+
     def _attention(self, layer: str) -> Any:
         def hook(module: Any, inputs: Any, named: Any, output: Any) -> None:
             given = dict(zip(("query", "key", "value"), inputs, strict=False)) | named
@@ -321,3 +348,17 @@ class Trace:
             self._count(f"{layer}.out_proj", given["query"].numel() // given["query"].shape[-1])
 
         return hook
+
+
+def _lengths(module: nn.RNNBase, values: Any) -> list[int]:
+    """Steps of every item of a batch that a recurrent module takes."""
+    from torch.nn.utils.rnn import PackedSequence
+
+    if isinstance(values, PackedSequence):
+        # How many items are still there at each step: an item has as many steps as batches reach it.
+        sizes = values.batch_sizes.tolist()
+        return [sum(size > place for size in sizes) for place in range(sizes[0])]
+    if values.ndim == 2:  # one item
+        return [len(values)]
+    batch, steps = (0, 1) if module.batch_first else (1, 0)
+    return [values.shape[steps]] * values.shape[batch]

@@ -93,6 +93,7 @@ class TorchWay(Way):
             trace.outputs(outputs),
             trace.per_item(items),
             trace.convolutions,
+            trace.steps(items),
             wishes.prunable,
             wishes.same or {},
         )

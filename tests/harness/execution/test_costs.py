@@ -2,18 +2,21 @@
 
 from dataclasses import replace
 from shutil import copytree
+from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import pytest
 from toy import experiment
 
-from harness.api import Cost, HardwareModel, SpecError
+from harness.api import Axis, Cost, HardwareModel, NativeModel, Place, SpecError, Tensor
 from harness.execution.collect import Collector
-from harness.execution.costs import Costs, model_digest
+from harness.execution.costs import Costs, model_digest, workload_digest
 from harness.execution.run import run
 from harness.planning import model_digest as model_digests
 from harness.planning.plan import make_plan
+from harness.planning.stages import digest
+from harness.planning.workloads import workload_of
 from harness.store import Store
 
 
@@ -173,3 +176,19 @@ def test_costs_of_a_store_that_cannot_be_written_are_costs(tmp_path):
     found = Costs(Store(tmp_path)).of(None, "ab12", Counting(device="none"), compute=True)
 
     assert found["reason"] == "counting: no device"
+
+
+def test_steps_that_were_traced_are_told_and_are_another_cost():
+    row = Axis(label="rnn.units", size=16, repeat=4, order="blocks")
+    tensor = Tensor(name="w", layer="rnn", role="lstm", rows=row, cols=Axis(label="x", size=4))
+    place = Place(tensor="w", parameter="w")
+
+    def told(**steps):
+        network = NativeModel(framework="torch", trained=(tensor,), places=(place,), steps=steps)
+        workload = workload_of(None, SimpleNamespace(network=network), (tensor,), {}, {})
+        return workload.steps, workload_digest(workload, digest(network.model_dump(mode="json")), "dense")
+
+    assert told(rnn=20)[0] == {"rnn": 20}
+    assert told(rnn=None)[0] == told()[0] == {}
+    assert told(rnn=None)[1] == told()[1]
+    assert len({told(rnn=20)[1], told(rnn=10)[1], told()[1]}) == 3

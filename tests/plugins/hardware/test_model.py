@@ -13,7 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from harness.api import Conditions, EngineShape, HarnessError, NumberFormat, ShapeError, SpecError, Workload
+from harness.api import (
+    Axis,
+    Conditions,
+    EngineShape,
+    HarnessError,
+    NativeModel,
+    NumberFormat,
+    Place,
+    ShapeError,
+    SpecError,
+    Tensor,
+    Workload,
+)
 from harness.discovery.finding import discover
 from harness.spec import loads, schema
 
@@ -420,3 +432,60 @@ def test_a_codebook_with_as_many_values_as_there_are_weights_is_refused():
         SpecError, match=r"hardware.*fewer values than `weight_bits` can tell apart, got 16 values of 4"
     ):
         read("{name: fpga_analytic, engine: bank, weight_bits: 4, codebook: 16}")
+
+
+# --- items of several time steps ------------------------------------------------------------------------------------
+
+SIZED = {
+    "bank": {"pes": 4, "lanes": 2},
+    "dense_mvm": {"pes": 4, "lanes": 2},
+    "column_fifo": {"pes": 4, "groups": 2},
+    "csr_stream": {"channels": 2},
+    "dense_systolic": {"array_rows": 4, "array_cols": 1},
+}
+
+
+@pytest.mark.parametrize("name", SIZED)
+@pytest.mark.parametrize("inputs", ["closed_loop", "known_ahead"])
+def test_an_item_of_several_steps_takes_each_of_them_and_its_other_layers_once(make, name, inputs):
+    rng = np.random.default_rng(0)
+    network = make.language_model(8, words=12, layers=1)
+    tensors = tuple(tensor for tensor in network.tensors() if tensor.is_prunable and tensor.role != "embedding")
+    masks = {tensor.name: rng.random(tensor.shape) < 0.5 for tensor in tensors}
+    model = CycleSimulator(
+        engine=REGISTRY.create("engine", {"name": name, **SIZED[name]}), device="alveo_u280", inputs=inputs,
+        write_back_cycles=3, layer_us=0.05,
+    )  # fmt: skip
+
+    def cost(role, **known):
+        chosen = tuple(tensor for tensor in tensors if role in ("", tensor.role))
+        return model.cost(Workload(network, chosen, {each.name: masks[each.name] for each in chosen}, **known))
+
+    step, head = cost("lstm"), cost("softmax")
+    item = cost("", steps={"lstm_0": 7}, output_pixels={"softmax": 1})
+
+    assert item.cycles == pytest.approx(7 * step.cycles + head.cycles, abs=8)  # rounded up once, not eight times
+    assert item.details["layers"]["lstm_0"]["runs"] == 7
+    counts = [each.details["energy_events"]["macs"]["count"] for each in (item, step, head)]
+    assert counts[0] == 7 * counts[1] + counts[2]
+    operations = [each.details["memory_system"]["operations"] for each in (item, step, head)]
+    assert operations[0] == 7 * operations[1] + operations[2]
+    weights = [each.details["memory_system"]["weight_bytes"] for each in (item, step, head)]
+    assert weights[0] == pytest.approx(7 * weights[1] + weights[2], abs=0.01)
+    assert any("of a whole item" in note and "lstm_0 7" in note for note in item.notes)
+
+
+def test_steps_that_differ_from_item_to_item_are_noted_where_other_layers_stand_beside_them(make):
+    tensors = (
+        Tensor(name="w", layer="rnn", role="lstm", rows=Axis(label="rnn.units", size=16, repeat=4, order="blocks"),
+               cols=Axis(label="x", size=4)),
+        Tensor(name="out", layer="out", role="dense", rows=Axis(label="y", size=3), cols=Axis(label="z", size=4)),
+    )  # fmt: skip
+    places = tuple(Place(tensor=each.name, parameter=each.name) for each in tensors)
+    network = NativeModel(framework="torch", trained=tensors, places=places, steps={"rnn": None})
+    model = CycleSimulator(engine=Bank(pes=2, lanes=2))
+
+    both, alone = (model.cost(Workload(network, chosen, {})) for chosen in (tensors, tensors[:1]))
+
+    assert any("rnn runs differs from item to item" in note for note in both.notes)
+    assert not any("differs" in note for note in alone.notes)

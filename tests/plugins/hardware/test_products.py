@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from harness_plugins.hardware._design.products import dense, left_out, products, recurrent
@@ -217,6 +219,38 @@ def test_convolutions_over_an_item_are_not_added_to_one_step(make):
 
     with pytest.raises(SpecError, match=r"of 'lstm', and 'conv' at 36 positions of an item"):
         products(workload, ALL)
+
+
+def counted(make, steps, **positions):
+    """Positions and steps of a language model's products, its LSTM layers known to run so often for an item."""
+    given = sequence(make, **positions)
+    known = dict(zip(("lstm_0", "lstm_1"), steps, strict=True))
+    return [(each.pixels, each.steps) for each in products(replace(given, steps=known), ALL)]
+
+
+def test_items_of_equal_steps_are_costed_for_one_of_them(make):
+    assert counted(make, (20, 20), softmax=20) == [(1, 1), (1, 1), (1, 1)]
+    assert counted(make, (20, 20), softmax=60) == [(1, 1), (1, 1), (3, 1)]
+    assert counted(make, (1, 1), softmax=4) == [(1, 1), (1, 1), (4, 1)]
+
+
+def test_items_whose_layers_run_unequally_often_are_costed_whole(make):
+    assert counted(make, (20, 20), softmax=1) == [(1, 20), (1, 20), (1, 1)]
+    assert counted(make, (20, 10), softmax=10) == [(1, 20), (1, 10), (10, 1)]
+    assert counted(make, (20, 20), softmax=30) == [(1, 20), (1, 20), (30, 1)]
+
+
+def test_a_convolution_before_known_steps_is_costed_with_them():
+    network = Network(
+        layers=(
+            Conv2D(name="conv", inputs=1, outputs=4, kernel=(3, 3), input_label="input"),
+            LSTM(name="lstm", inputs=4, units=8, input_label="conv.channels"),
+        ),
+        input_shape=(1, 8, 8),
+    )
+    workload = Workload(network, matrices(network), {}, steps={"lstm": 5})
+
+    assert [(each.pixels, each.steps, each.runs) for each in products(workload, ALL)] == [(36, 1, 36), (1, 5, 5)]
 
 
 def matrices(network):

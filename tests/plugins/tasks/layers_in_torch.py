@@ -26,12 +26,12 @@ class Tied(nn.Module):
 class Packed(nn.Module):
     """Sequences of three lengths."""
 
-    def __init__(self):
+    def __init__(self, lengths=(2, 4, 3)):
         super().__init__()
-        self.r = nn.GRU(5, 6, bidirectional=True, batch_first=True)
+        self.r, self.lengths = nn.GRU(5, 6, bidirectional=True, batch_first=True), lengths
 
     def forward(self, values):
-        lengths = torch.tensor([2, 4, 3])
+        lengths = torch.tensor(self.lengths)
         packed = rnn.pack_padded_sequence(values, lengths, batch_first=True, enforce_sorted=False)
         outputs, last = self.r(packed)
         return rnn.pad_packed_sequence(outputs, batch_first=True)[0], last
@@ -158,6 +158,39 @@ def alone():
             parameter.data.copy_(numbers[name].reshape(parameter.shape))
     values = numbers["values"]
     return {"linear": (linear.eval(), (values,)), "conv": (conv.eval(), (values.reshape(6, 2, 3, 3),))}
+
+
+class Loop(nn.Module):
+    """A recurrent module called for one step after another; of fewer items each time, if so."""
+
+    def __init__(self, inner, ending=False):
+        super().__init__()
+        self.inner, self.ending = inner, ending
+
+    def forward(self, values):
+        state = None
+        for step in range(values.shape[1]):
+            left = len(values) - (step if self.ending else 0)
+            if isinstance(self.inner, nn.RNNCellBase):
+                state = self.inner(values[:left, step], None if state is None else state[:left])
+            else:
+                _, state = self.inner(input=values[:, step : step + 1], hx=state)
+        return state
+
+
+def recurrent():
+    """Modules with recurrent layers, and batches of three items."""
+    r = torch.randn
+    return {
+        "time first": (nn.LSTM(4, 6), (r(5, 3, 4),)),
+        "stacked, both ways": (nn.GRU(4, 6, num_layers=2, bidirectional=True, batch_first=True), (r(3, 5, 4),)),
+        "called in a loop": (Loop(nn.LSTM(4, 6, batch_first=True)), (r(3, 4, 4),)),
+        "cells in a loop": (Loop(nn.GRUCell(4, 6)), (r(3, 4, 4),)),
+        "packed, of one length": (Packed([4, 4, 4]), (r(3, 4, 5),)),
+        "packed, of several": (Packed(), (r(3, 4, 5),)),
+        "ending one after another": (Loop(nn.RNNCell(4, 6), ending=True), (r(3, 3, 4),)),
+        "words for items": (nn.LSTM(4, 6, batch_first=True), (r(2, 5, 4),)),
+    }
 
 
 def cases():

@@ -65,10 +65,28 @@ def tensors():
             name: [c.inputs, c.kernel, c.strides, c.output, c.image, c.groups]
             for name, c in network.convolutions().items()
         },
-        "in_no_key": "traced" not in network.model_dump(),
+        "steps": network.steps,
+        "in_no_key": not {"traced", "steps"} & set(network.model_dump()),
         "labels": [network.trained[0].rows.label],
         "gates": sorted({t.rows.order for t in network.trained if t.role in ("lstm", "gru")}),
     }
+
+
+@experiment
+def steps():
+    """Recurrent layers of three items, and how many steps of an item they were seen to run."""
+    import torch
+    from harness_plugins.tasks.own.torch_model import Trace
+    from layers_in_torch import recurrent
+
+    found = {}
+    for name, (module, inputs) in recurrent().items():
+        trace = Trace(module)
+        with torch.no_grad():
+            module(*inputs)
+        trace.close()
+        found[name] = trace.steps(3)
+    return found
 
 
 @experiment
@@ -306,6 +324,20 @@ def test_positions_of_an_item_are_those_of_a_forward_pass(found):
         "conv": 16, "grouped": 16, "attention.q": 16, "attention.k": 16, "attention.v": 16, "attention.out_proj": 16,
         "out": 1,
     }  # fmt: skip
+
+
+def test_steps_of_recurrent_layers_are_those_of_a_forward_pass(found):
+    assert found["tensors"]["steps"] == {"lstm.l0": 16, "gru.l0": 16, "gru.l0_reverse": 16}
+    assert found["steps"] == {
+        "time first": {"model.l0": 5},
+        "stacked, both ways": dict.fromkeys(["model.l0", "model.l0_reverse", "model.l1", "model.l1_reverse"], 5),
+        "called in a loop": {"inner.l0": 4},
+        "cells in a loop": {"inner": 4},
+        "packed, of one length": {"r.l0": 4, "r.l0_reverse": 4},
+        "packed, of several": {"r.l0": None, "r.l0_reverse": None},
+        "ending one after another": {"inner": None},
+        "words for items": {"model.l0": None},
+    }
 
 
 def test_the_geometry_of_convolutions_is_that_of_the_forward_pass(found):

@@ -100,6 +100,7 @@ def tensors():
                 for t in network.trained
             },
             "positions": network.positions,
+            "steps": network.steps,
             "geometry": {
                 name: [c.inputs, c.kernel, c.strides, c.output, c.image, c.groups]
                 for name, c in network.convolutions().items()
@@ -108,6 +109,23 @@ def tensors():
             "frozen": [each.tensor for each in network.listed if each.left_out == "frozen"],
         }
     return answers
+
+
+@experiment
+def steps():
+    """Recurrent layers of two items, one of them padded, and how many steps of an item they were seen to run."""
+    from harness_plugins.tasks.own.keras_model import Trace, held
+    from layers_in_keras import cases
+
+    found, known = {}, cases()
+    for name in ("bidirectional GRU", "cells", "masked", "stateful inside a tf.function"):
+        model, inputs = known[name]
+        trace = Trace(model)
+        model(inputs, training=False)
+        trace.close()
+        names = {id(each.layer): each.name for each in held(model)}
+        found[name] = {names[layer]: count for layer, count in trace.steps(2).items()}
+    return found
 
 
 @experiment
@@ -371,6 +389,16 @@ def test_positions_of_an_item_are_those_of_a_call(found):
         "conv": 16, "depth": 16, "grouped": 16, "attention.query": 16, "attention.key": 16, "attention.value": 16,
         "attention.attention_output": 16, "out": 1,
     }  # fmt: skip
+
+
+def test_steps_of_recurrent_layers_are_those_of_a_call(found):
+    assert found["tensors"]["task"]["steps"] == {"lstm": 16, "both.forward_gru": 16, "both.backward_gru": 16}
+    assert found["steps"] == {
+        "bidirectional GRU": {"layer.forward_inner": 4, "layer.backward_inner": 4, "next": 4},
+        "cells": {"layer": 4, "next": 4},
+        "masked": {"lstm": 3, "gru": 3},
+        "stateful inside a tf.function": {},
+    }
 
 
 def test_the_geometry_of_convolutions_is_that_of_a_call(found):
