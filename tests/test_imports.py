@@ -4,6 +4,7 @@ import ast
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,15 @@ def test_no_test_imports_a_framework_in_the_test_process():
 
     assert len(modules) > 10
     assert [path.name for path in modules if frameworks & set(imported(path))] == []
+
+
+def test_every_package_is_part_of_a_wheel():
+    """An editable install finds all folders; one from a wheel has those that are listed, and no others."""
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = [
+        ".".join((name, *path.parent.relative_to(ROOT / folder).parts))
+        for folder, name in (("harness", "harness"), ("plugins", "harness_plugins"))
+        for path in (ROOT / folder).rglob("__init__.py")
+    ]
+
+    assert sorted(listed) == sorted(found)
