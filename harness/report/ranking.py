@@ -211,10 +211,12 @@ def _recommendation(table: Table, margin: float | None, doubts: Sequence[str]) -
         setting = row.setting
         if not setting.is_dense and setting.pattern != table.reference:
             by_line.setdefault((setting.backend, setting.allocation, setting.strategy, setting.pattern), []).append(row)
-    told = []
+    told, seeds = [], []
     for (*_, strategy, pattern), rows in by_line.items():
         proven = _proven(sorted(rows, key=lambda row: row.setting.target_sparsity))
         if proven:
+            # Those that were compared: others may have more, and prove nothing here.
+            seeds += [row.to_reference.difference.n for row in proven if row.to_reference is not None]
             top = proven[-1]
             found = sorted({str(row.reference_verdict) for row in proven})
             told.append(
@@ -226,10 +228,10 @@ def _recommendation(table: Table, margin: float | None, doubts: Sequence[str]) -
     if doubts:
         # Verdicts are not taken back; a recommendation is not built on a run with errors.
         return f"No recommendation, though there are verdicts to rest one on: {listed(doubts)} (see the checks)."
-    seeds = max(row.done for row in table.rows)
+    fewest = f"{min(seeds)} to " if min(seeds) < max(seeds) else ""
     return (
         f"Recommendation: in place of {table.reference}, {'; '.join(told)}. It holds for {table.task}, pruned in "
-        f"{listed(table.scope) or 'all'}, {plural(seeds, 'seed')} and an equivalence margin of {margin:g}"
+        f"{listed(table.scope) or 'all'}, {fewest}{plural(max(seeds), 'seed')} and an equivalence margin of {margin:g}"
         f"{f' {table.unit}' if table.unit else ''}; what it gains on hardware is modelled, see the results."
     )
 

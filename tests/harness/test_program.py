@@ -106,6 +106,8 @@ RIGHT = [
     (AdamW, {}, {"weight_decay": [0]}, {"beta2": [1], "epsilon": [0], "weight_decay": [-1]}),
     (MaskUpdate, {"step": 0, "sparsity": 0.5}, {"sparsity": [0], "progress": [0, 1]},
      {"step": [-1], "sparsity": [1], "progress": [1.1]}),
+    (Cubic, {"final": 0.9, "begin": 0, "end": 2, "every": 4}, {"initial": [0, 0.5], "final": [0], "begin": [1]},
+     {"initial": [-0.1, 1], "final": [-0.1, 1], "begin": [-1], "end": [0], "every": [0]}),
     (Rewind, {"to": 0}, {"to": [0, 3], "weights": ["new", "kept"]}, {"to": [-1], "weights": ["none"]}),
 ]  # fmt: skip
 """A class, what it needs, values that its fields take, values that they refuse."""

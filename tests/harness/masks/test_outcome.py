@@ -64,6 +64,13 @@ def test_a_strategy_that_never_prunes_is_found_out():
     assert "0 where 0.5" in why_missed({}, Unstructured(), "uniform", SCOPE, 0.5)
 
 
+def test_what_is_off_by_just_the_tolerance_is_no_miss_and_half_a_weight_of_a_ranking_is_none():
+    assert why_missed(masks(0.75, 0.75), Unstructured(), "uniform", SCOPE, 0.5, 0.25) is None
+    assert why_missed(masks(0.75, 0.75), Unstructured(), "uniform", SCOPE, 0.5, 0.2499)
+    assert why_missed(masks(0.5, 0.5), Unstructured(), "global", SCOPE, 0.5 + 0.5 / 256, 0.0) is None
+    assert why_missed(masks(0.5, 0.5), Unstructured(), "global", SCOPE, 0.5 + 0.6 / 256, 0.0)
+
+
 def test_shares_are_judged_tensor_by_tensor():
     shares = {OTHER.name: 0.25}
 

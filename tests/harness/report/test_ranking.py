@@ -83,6 +83,31 @@ def test_a_pattern_is_recommended_up_to_the_sparsity_at_which_it_still_costs_not
     assert "6 seeds and an equivalence margin of 0.5" in sentence and "lm" in sentence
 
 
+def test_a_recommendation_tells_the_seeds_that_were_compared_and_not_the_most_there_are():
+    low = [record for record in study(ALIKE, levels=(0.5,)) if record.pattern != "banks" or record.seed < 3]
+    fewer = told(low).sentences
+    both = told([*low, *study(ALIKE, levels=(0.7,))]).sentences
+
+    assert any(line.startswith("Recommendation") and ", 3 seeds and an equivalence" in line for line in fewer)
+    assert any(line.startswith("Recommendation") and ", 3 to 6 seeds and an equivalence" in line for line in both)
+
+
+def test_two_seeds_may_prove_an_equivalence():
+    found = told(study(ALIKE, seeds=2, spread=1e-3)).sentences
+
+    assert any(line.startswith("Recommendation") and ", 2 seeds and" in line for line in found)
+
+
+def test_the_backend_has_a_column_where_there_are_two():
+    one = study(ALIKE)
+    other = [record.model_copy(update={"backend": "keras_tfmot", "cell": f"{record.cell} k"}) for record in one]
+
+    assert "backend" not in [column.header for column in told(one).grid.columns]
+    both = told([*one, *other])
+    assert both.grid.columns[0].header == "backend"
+    assert {row[0] for row in cells(both)} == {"torch", "keras_tfmot"}
+
+
 def test_nothing_is_recommended_without_evidence_margin_or_trust():
     worse = {"gradual": {"unstructured": 10.0, "banks": 14.0}}
 

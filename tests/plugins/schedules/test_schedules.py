@@ -30,6 +30,23 @@ def test_a_schedule_goes_through_its_points(schedule, quarter, half):
     assert schedule.sparsity(0.5, 0.0, 0.8) == pytest.approx(half)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "quarter", "half"),
+    [
+        (CubicSchedule(), 0.2 + 0.6 * (1 - 27 / 64), 0.2 + 0.6 * 7 / 8),
+        (LinearSchedule(), 0.35, 0.5),
+        (CosineSchedule(), 0.2 + 0.6 * (1 - (1 + np.sqrt(0.5)) / 2), 0.5),
+        (ExponentialSchedule(), 1 - 0.8 * 0.25**0.25, 0.6),  # of 80 % kept to 20 %: half of it after half the way
+        (ConstantSchedule(), 0.8, 0.8),
+        (OneShotSchedule(at=0.3), 0.2, 0.8),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_a_schedule_that_begins_pruned_goes_through_its_points(schedule, quarter, half):
+    assert schedule.sparsity(0.25, 0.2, 0.8) == pytest.approx(quarter)
+    assert schedule.sparsity(0.5, 0.2, 0.8) == pytest.approx(half)
+
+
 def test_the_exponential_schedule_is_pruning_in_rounds():
     found = [ExponentialSchedule().sparsity(done / 5, 0.0, 0.9) for done in range(1, 5)]
 
