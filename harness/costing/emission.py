@@ -83,7 +83,9 @@ def one_layer(workload: Workload, name: str | None) -> Workload:
         raise SpecError(
             f"--layer: a design has one layer, expected one of {listed(layers) or 'no layers'}, got {got}; name it"
         )
-    return replace(workload, tensors=tuple(tensor for tensor in workload.tensors if tensor.layer == name))
+    tensors = tuple(tensor for tensor in workload.tensors if tensor.layer == name)
+    # Of one vector, as the circuit takes them: an item may run the layer at many positions.
+    return replace(workload, tensors=tensors, output_pixels={name: 1}, convolutions={})
 
 
 def recurrent_layer(network: Network, name: str) -> LSTM:

@@ -140,6 +140,14 @@ class EngineModel(HardwareModel):
         default=("lstm", "conv", "dense", "softmax"), min_length=1, description="roles of the matrices that are costed"
     )
 
+    @field_validator("roles", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        """`conv`, or `lstm,dense` of a command line, is a list, too."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return tuple(value) if isinstance(value, list) else value
+
     @field_validator("engine", mode="plain")
     @classmethod
     def _made(cls, value: object, info: ValidationInfo) -> Engine | None:

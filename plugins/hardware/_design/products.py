@@ -95,7 +95,8 @@ def _of_one_step(found: tuple[Product, ...], layer: str) -> tuple[Product, ...]:
         told = " and ".join(f"{name!r} at {several[name].pixels}" for name in list(dict.fromkeys(places))[:2])
         raise SpecError(
             f"hardware models cost one time step of {layer!r}, and {told} positions of an item: how many of them fall "
-            "on a step is not known; cost recurrent layers and the others apart, by `scope` or `roles`"
+            "on a step is not known; cost recurrent layers and the others apart, by `scope` or `roles` (such as `--set "
+            "roles=conv`)"
         )
     return tuple(replace(product, pixels=1) if product.pixels > 1 else product for product in found)
 

@@ -88,6 +88,14 @@ def test_of_several_layers_one_is_named(tmp_path):
     assert [tensor.name for tensor in one_layer(workload, "b").tensors] == ["b"]
 
 
+def test_a_layer_that_an_item_runs_at_many_positions_is_costed_for_one_vector_as_the_circuit_takes_them(tmp_path):
+    np.savez(tmp_path / "file.npz", a=pruned(6, 7), b=pruned(7, 6))
+    workload = read_given(tmp_path / "file.npz", output_sizes={"b": (16,)}).workload
+
+    assert workload.output_pixels == {"b": 16}
+    assert one_layer(workload, "b").output_pixels == {"b": 1}
+
+
 @pytest.fixture
 def small(tmp_path):
     np.savez(tmp_path / "file.npz", fc=pruned(6, 7))

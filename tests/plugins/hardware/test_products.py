@@ -5,6 +5,7 @@ import pytest
 from harness_plugins.hardware._design.products import dense, left_out, products, recurrent
 
 from harness.api import LSTM, Conv2D, Convolution, Dense, HarnessError, Network, Pool2D, ShapeError, SpecError, Workload
+from harness.discovery.finding import discover
 
 ALL = ("lstm", "conv", "dense", "softmax")
 
@@ -30,6 +31,13 @@ def test_roles_choose_what_is_costed(make):
     workload = Workload(network, network.tensors(), {})
 
     assert [product.layer for product in products(workload, ("softmax",))] == ["softmax"]
+
+
+@pytest.mark.parametrize("roles", ["lstm", "lstm,softmax", ["lstm", "softmax"], ("lstm", "softmax")])
+def test_roles_are_a_list_or_the_words_of_one(roles):
+    found = discover().create("hardware", {"name": "cycle_simulator", "engine": {"name": "bank"}, "roles": roles})
+
+    assert list(found.roles) == (roles.split(",") if isinstance(roles, str) else list(roles))
 
 
 def test_a_workload_without_a_matrix_of_the_roles_is_refused(make):
