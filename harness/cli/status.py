@@ -77,7 +77,7 @@ def status(
     if perfetto is not None:
         _write_trace(perfetto, folders)
     elif not watch:
-        found = [run_status.status(folder) for folder in folders]
+        found = [run_status.counted(run_status.status(folder), folder) for folder in folders]
         if as_json:
             print_json([each.model_dump(mode="json") for each in found])
         else:
@@ -166,6 +166,7 @@ def status_document(found: "Sequence[RunStatus]") -> "Document":
     for each in found:
         rows = [("cells", _cells(each))]
         rows += [("epochs", _epochs(each))] if each.host else []
+        rows += [("took", _took(each))] if each.attempts else []
         rows += [("running" if each.state == "running" else "was at", _stage(each, place)) for place in _at(each)]
         rows += [("reason", each.reason)] if each.reason else []
         rows += [("error", each.last_error)] if each.last_error else []
@@ -200,6 +201,15 @@ def _epochs(each: "RunStatus") -> str:
     if each.state != "running" or each.left_s is None or each.epochs_done == each.epochs:
         return text
     return f"{text}, about {span(each.left_s)} left (from {plural(each.left_basis, 'timed epoch')})"
+
+
+def _took(each: "RunStatus") -> str:
+    """What the stages of a run took together, of all its sessions; several workers pass more than the clock does."""
+    text = f"{plural(each.attempts or 0, 'stage')} in {span(each.stage_seconds or 0)}"
+    if not each.measured:
+        return text
+    some = "" if each.measured == each.attempts else f" in {each.measured} of them"
+    return f"{text}, {span(each.processor_seconds or 0)} of processor time{some}"
 
 
 def _at(each: "RunStatus") -> range:

@@ -327,7 +327,8 @@ class _Run:
         is_found = isinstance(message, Done) and message.is_found
         if not is_found:
             outcome = self._outcome(message) if isinstance(message, Done) else ""
-            self._note_attempt(key, "ok" if isinstance(message, Done) else message.status, outcome)
+            spent = message.record.processor_seconds if isinstance(message, Done) else None
+            self._note_attempt(key, "ok" if isinstance(message, Done) else message.status, outcome, spent)
         self._running.pop(key, None)
         self._collector.running.discard(key)
         if isinstance(message, Failed):
@@ -356,7 +357,7 @@ class _Run:
         if news:
             self._progress.best(self._standing.best())
 
-    def _note_attempt(self, key: str, status: str, outcome: str = "") -> None:
+    def _note_attempt(self, key: str, status: str, outcome: str = "", spent: float | None = None) -> None:
         """Add an attempt at a stage to the timeline of the run, as it ends."""
         if key not in self._running:  # found before it was handed out
             return
@@ -366,6 +367,7 @@ class _Run:
             Attempt(
                 stage=key, cell=str(told["cell"]), label=str(told["label"]), kind=stage.kind, worker=worker,
                 given=float(str(told["since"])), begun=begun, ended=time.time(), status=status, outcome=outcome,
+                processor_seconds=spent,
             )
         )  # fmt: skip
 

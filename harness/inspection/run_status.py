@@ -23,6 +23,7 @@ from harness.results.records import FAILED, PENDING
 from harness.store import DAY_S, Store
 from harness.store.claims import SILENCE_S
 from harness.store.status_file import FILE
+from harness.store.timeline import attempts
 
 MAX_BYTES = 1 << 24
 """Of a `status.json`; one with a thousand running stages has a fiftieth of it."""
@@ -74,6 +75,9 @@ class RunStatus(BaseModel):
         left_s: seconds that it will still take; None if that is not known; left_basis: timed epochs behind that.
         running: stages under way, or that were under way when it died.
         last_error: the failure that came last, in a sentence; empty if nothing failed.
+        attempts: at stages, of all sessions of the run, by its timeline; stage_seconds: that passed in them together;
+            processor_seconds: processor time of those that measured it, so many as `measured`. None where nobody
+            counted them (`counted` does).
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -97,6 +101,21 @@ class RunStatus(BaseModel):
     left_basis: Count = 0
     running: tuple[RunningStage, ...] = ()
     last_error: str = ""
+    attempts: Count | None = None
+    stage_seconds: Seconds | None = None
+    processor_seconds: Seconds | None = None
+    measured: Count | None = None
+
+
+def counted(said: RunStatus, folder: Path) -> RunStatus:
+    """The same with what its stages took; the whole timeline is read for it."""
+    found = list(attempts(folder))
+    if not found:
+        return said
+    measured = [each.processor_seconds for each in found if each.processor_seconds is not None]
+    passed = sum(max(0.0, each.ended - each.begun) for each in found if each.begun is not None)
+    update = {"attempts": len(found), "stage_seconds": round(passed, 3), "measured": len(measured)}
+    return said.model_copy(update={**update, "processor_seconds": round(sum(measured), 3)})
 
 
 def status(folder: Path, now: float | None = None) -> RunStatus:

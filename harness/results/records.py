@@ -26,7 +26,7 @@ PLAIN_BYTES = 1 << 20
 """Files up to this size say every record whole: they are read by anything, and pages and notebooks show them."""
 
 MAX_BYTES = 1 << 30
-"""Of a file of records; ten thousand cells with all details of twenty engines have a fifth of it."""
+"""Of a file of records, and of what its lines say together: 20,000 cells on twelve engines have half of it."""
 
 NOT_COSTED = "not costed yet"
 """How the reason of a hardware cost begins that is not there for want of time, not because an engine refuses."""

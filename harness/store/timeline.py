@@ -38,6 +38,7 @@ class Attempt(BaseModel):
             to load its framework; ended: when its result, or its failure, was there.
         status: ok, or how it ended without a result; interrupted if the run ended first.
         outcome: what it showed, in words; empty where it has no result.
+        processor_seconds: processor time that the stage took, as it says itself; None where it did not end.
 
     Units:
         seconds since the epoch, by the clock of the machine that ran the command.
@@ -55,6 +56,7 @@ class Attempt(BaseModel):
     ended: Seconds
     status: str = "ok"
     outcome: str = ""
+    processor_seconds: Seconds | None = None
 
 
 class TimelineFile:

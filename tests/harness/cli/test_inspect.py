@@ -136,6 +136,16 @@ def test_watching_with_json_prints_an_array_for_every_change(finished):
     assert [json.loads(line)[0]["state"] for line in watched] == ["finished"]
 
 
+def test_what_its_stages_took_is_told_beside_a_run(finished):
+    [told] = json.loads(finished("status", "--json").stdout)
+    shown = finished("status").stdout
+
+    assert told["attempts"] == told["measured"] > 0
+    assert told["stage_seconds"] >= 0 and told["processor_seconds"] >= 0
+    assert f"took {told['attempts']} stages in " in " ".join(shown.split())
+    assert "of processor time" in shown
+
+
 def test_a_run_is_a_trace_of_its_workers(finished, tmp_path):
     file = tmp_path / "trace.json"
 
@@ -178,7 +188,16 @@ def test_runs_in_every_state(golden):
         epochs_done=14,
     )  # fmt: skip
     changes = [
-        {"cells": {"ok": 3, "running": 1}, "left_s": 180.0, "left_basis": 14, "running": at},
+        {
+            "cells": {"ok": 3, "running": 1},
+            "left_s": 180.0,
+            "left_basis": 14,
+            "running": at,
+            "attempts": 14,
+            "stage_seconds": 7260.0,
+            "processor_seconds": 5400.0,
+            "measured": 12,
+        },
         {"run": "b-2", "state": "died", "silent_s": 7300.0, "cells": {"ok": 3, "planned": 1}, "running": at},
         {"run": "c-3", "state": "stopped", "reason": "3 stages failed alike", "cells": {"oom": 3}, "last_error": "oom"},
         {"run": "d-4", "state": "unknown", "host": "", "cells": {"ok": 1, "planned": 1}},

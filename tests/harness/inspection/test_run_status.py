@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.inspection.run_status import status
+from harness.inspection.run_status import counted, status
 from harness.results import records
 from harness.results.records import Record
 from harness.store.claims import SILENCE_S
 from harness.store.status_file import StatusFile
+from harness.store.timeline import Attempt, TimelineFile
 
 SAID = {
     "state": "running", "cells": {"ok": 2, "running": 1, "planned": 4}, "epochs": 9, "epochs_done": 3, "left_s": 30.0,
@@ -176,3 +177,23 @@ def test_a_look_changes_nothing(tmp_path):
     status(folder)
 
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()} == before
+
+
+def test_what_stages_took_is_the_sum_over_all_attempts(tmp_path):
+    """A stage of a killed session took time, too; what was never begun took none."""
+    folder = folder_of(tmp_path)
+    file = TimelineFile(folder)
+    for handed, begun, ended, spent in ((1.0, 2.0, 5.5, 3.0), (6.0, 6.0, 8.0, 1.5), (9.0, 9.5, 10.0, None)):
+        file.add(Attempt(stage="a", given=handed, begun=begun, ended=ended, processor_seconds=spent))
+    file.add(Attempt(stage="b", given=9.0, ended=10.0, status="interrupted"))
+    file.close()
+
+    found = counted(status(folder), folder)
+
+    assert (found.attempts, found.stage_seconds, found.processor_seconds, found.measured) == (4, 6.0, 4.5, 2)
+
+
+def test_a_run_without_a_timeline_tells_of_none(tmp_path):
+    folder = folder_of(tmp_path)
+
+    assert counted(status(folder), folder).attempts is None
