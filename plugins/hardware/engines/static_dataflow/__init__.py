@@ -3,24 +3,28 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import ClassVar
+from typing import ClassVar, Literal, Self
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.api import Conditions, Engine, EngineShape, Logic, Mask, Part, Product, Run, hookimpl
 
 from .._drawn import drawn
-from .circuit import circuit
+from .circuit import Circuit, circuit
 from .digits import Integers, digit_counts, drawn_values
+from .solver import solved, solver_label, why_missing
 
 _MOST_DIGITS = 60_000
 """Digits of a product that are all put into a circuit; of larger ones some rows stand for all."""
 
 _SAMPLED_DIGITS = 20_000
 """And so many digits those rows have, about."""
+
+_SOLVED_DIGITS = 20_000
+"""Digits of a product that a solver is given: its time grows with their square, so many take about ten seconds."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,21 @@ class StaticDataflow(Engine):
 
     adders_per_stage: int = Field(default=3, gt=0, description="adders between two registers (assumed)")
     share: bool = Field(default=True, description="whether pairs of digits that several rows have are added once")
+    solver: Literal["own", "alkaid"] = Field(
+        default="own", description="who looks for the circuit; `alkaid` where it is installed"
+    )
+
+    @model_validator(mode="after")
+    def _solvers_share(self) -> Self:
+        if self.solver != "own" and not self.share:
+            raise ValueError(
+                f"`solver: {self.solver}` adds shared pairs once, got `share: false`; leave one of them out"
+            )
+        return self
+
+    def refusal(self, product: Product) -> str | None:
+        """Refuse where the solver that is asked for is not installed."""
+        return None if self.solver == "own" else why_missing()
 
     def shapes(self, products: Sequence[Product], budget: int) -> Sequence[EngineShape]:
         """The one that there is: a constant multiplier for every kept weight of all products, whatever the budget."""
@@ -102,10 +121,21 @@ class StaticDataflow(Engine):
         """The circuit's size, found once for a product and its widths."""
         known = _SIZES.setdefault(product, {})
         bits = conditions.value_bits or conditions.weight_bits, conditions.activation_bits
-        place = *bits, self.adders_per_stage, self.share, is_told
+        place = *bits, self.adders_per_stage, self.share, self.solver, is_told
         if place not in known:
             known[place] = self._counted(product, *bits, is_told=is_told)
         return known[place]
+
+    def _circuit(self, values: Integers, input_bits: int, *, share: bool) -> tuple[Circuit, tuple[str, ...]]:
+        """The circuit of some rows, and who found it where that is not our own search."""
+        if self.solver == "own":
+            return circuit(values, input_bits, share=share), ()
+        digits = int(digit_counts(values).sum())
+        if not share or digits > _SOLVED_DIGITS:
+            return circuit(values, input_bits, share=share), (
+                f"more than {_SOLVED_DIGITS} digits: found without {self.solver}, which would take long",
+            )
+        return solved(values, input_bits), (f"found by {solver_label()}, its adders counted as ours are",)
 
     def _counted(self, product: Product, bits: int, input_bits: int, *, is_told: bool) -> _Size:
         per_weight = float(digit_counts(drawn_values(np.ones((1, 4096), np.bool_), bits, product.density)).mean())
@@ -117,8 +147,8 @@ class StaticDataflow(Engine):
             count = min(product.rows, max(1, int(product.rows * _SAMPLED_DIGITS / expected)))
             rows = np.linspace(0, product.rows - 1, count).round().astype(np.intp)
         values, notes = _values(product, rows, bits, is_told=is_told)
-        share = self.share and not most
-        made = circuit(values, input_bits, share=share)
+        made, by = self._circuit(values, input_bits, share=self.share and not most)
+        notes += by
         times = Fraction(product.rows, len(rows))
         if most and self.share:
             notes += (

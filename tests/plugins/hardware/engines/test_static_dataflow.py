@@ -1,18 +1,23 @@
 """Unrolled circuits: they compute what they stand for, need no more adders than they must, and zeros vanish."""
 
+import sys
 from importlib.util import find_spec
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 from harness_plugins.hardware._validation.unrolled import pruned
-from harness_plugins.hardware.engines.static_dataflow import StaticDataflow
+from harness_plugins.hardware.engines import static_dataflow
+from harness_plugins.hardware.engines.static_dataflow import StaticDataflow, solver
 from harness_plugins.hardware.engines.static_dataflow.circuit import circuit, widths
 from harness_plugins.hardware.engines.static_dataflow.digits import digit_counts, drawn_values, signed_digits
+from harness_plugins.hardware.engines.static_dataflow.solver import solved
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from pydantic import ValidationError
 
-from harness.api import Conditions, Part, Product, Workload
+from harness.api import Conditions, Part, Product, SpecError, Workload
 from harness.discovery.finding import discover
 from harness.fixed_point.quantise import quantised
 from harness.testing import check_engine, engine_products
@@ -147,12 +152,103 @@ def test_in_a_circuit_banks_buy_nothing_and_blocks_share_more(seed):
 )
 @pytest.mark.parametrize("kind", ["blocks", "unstructured", "banks"])
 def test_live_the_solver_finds_what_was_recorded_of_it(kind):
-    from alkaid.cmvm import cmvm_solve
-
     weights = pruned(kind, 1, 32, 0.5, 8)
-    first, second = cmvm_solve(weights.T.astype(np.float32))
 
-    assert circuit(weights, 8).luts == pytest.approx(first.cost + second.cost, rel=0.1)
+    assert circuit(weights, 8).luts == pytest.approx(solved(weights, 8).luts, rel=0.1)
+
+
+# --- a solver in the place of our own search ------------------------------------------------------------------------
+
+
+def step(opcode, *addresses, data=()):
+    return SimpleNamespace(opcode=opcode, addr=addresses, data=data)
+
+
+def solution(ops, outputs, inputs=(0, 0)):
+    """A stage of a solution: its operations, and (place, shift, negated) of its outputs."""
+    places, shifts, negated = zip(*outputs, strict=True)
+    return SimpleNamespace(ops=ops, out_idxs=places, out_shifts=shifts, out_negs=negated, inp_shifts=list(inputs))
+
+
+FIRST = solution(
+    [
+        step(-1, data=(0,)), step(-1, data=(1,)),
+        step(0, 0, 0, data=(1,)),  # x + 2x
+        step(1, 2, 1, data=(0,)),  # 3x - y
+        step(0, 1, 0, data=(-1,)),  # y + x / 2
+        step(-2, 1),  # -y
+        step(1, 5, 0, data=(1,)),  # -y - 2x
+    ],
+    [(3, 0, False), (-1, 0, False), (4, 1, True), (6, 0, False)],
+)  # fmt: skip
+SECOND = solution(
+    [step(-1, data=(0,)), step(-1, data=(2,)), step(-1, data=(3,)), step(-1, data=(1,)), step(0, 3, 2, data=(2,))],
+    [(0, 0, False), (-1, 0, True), (1, 1, False), (4, 0, True)],
+    inputs=(0, 0, 0, 0),
+)
+SOLVED = np.array([[3, -1], [0, 0], [-2, -4], [8, 4]])
+
+
+@pytest.fixture
+def a_solver(monkeypatch):
+    """What is installed as alkaid; it answers the same, and notes what it was asked."""
+    asked = []
+
+    def cmvm_solve(kernel, qintervals):
+        asked.append((kernel.copy(), kernel.flags.c_contiguous, qintervals))
+        return FIRST, SECOND
+
+    monkeypatch.setitem(sys.modules, "alkaid", ModuleType("alkaid"))
+    monkeypatch.setitem(sys.modules, "alkaid.cmvm", SimpleNamespace(cmvm_solve=cmvm_solve))
+    monkeypatch.setattr(solver, "find_spec", lambda name: object())
+    return asked
+
+
+def test_a_solution_is_the_circuit_of_its_matrix(a_solver):
+    found = solved(SOLVED, 4)
+
+    vectors = np.random.default_rng(1).integers(-8, 8, size=(2, 50))
+    assert np.array_equal(found.evaluate(vectors), SOLVED @ vectors)
+    ((kernel, is_row_by_row, intervals),) = a_solver
+    assert np.array_equal(kernel, SOLVED.T) and is_row_by_row
+    assert intervals == [(-8, 7, 1)] * 2
+    # x + 2x, 3x - y, x + 2y and 2x + y; what is negated twice is not negated, and one output is.
+    assert (len(found.left), found.adders, found.levels, found.digits) == (4, 5, 2, 7)
+
+
+def test_a_solution_of_another_matrix_is_refused(a_solver):
+    with pytest.raises(SpecError, match=r"alkaid.* found a circuit for 4 x 2 weights that computes other sums"):
+        solved(SOLVED + 1, 4)
+
+
+def test_the_engine_asks_the_solver_and_says_so(a_solver):
+    found = run(valued(SOLVED), engine=StaticDataflow(solver="alkaid"))
+
+    assert found.logic.lut == solved(SOLVED, 8).luts
+    assert any("found by alkaid" in note for note in found.notes)
+
+
+def test_a_solver_is_not_asked_for_more_than_it_can_do_soon(a_solver, monkeypatch):
+    monkeypatch.setattr(static_dataflow, "_SOLVED_DIGITS", 6)
+    found = run(valued(SOLVED), engine=StaticDataflow(solver="alkaid"))
+
+    assert not a_solver
+    assert found.logic.lut == run(valued(SOLVED)).logic.lut
+    assert any("without alkaid" in note for note in found.notes)
+
+
+def test_a_solver_that_is_not_installed_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(solver, "find_spec", lambda name: None)
+
+    assert StaticDataflow().refusal(valued(SOLVED)) is None
+    assert StaticDataflow(solver="alkaid").refusal(valued(SOLVED)) == (
+        "`solver: alkaid` needs alkaid, which is not installed here; run `pip install alkaid`, or leave it out"
+    )
+
+
+def test_a_solver_that_is_not_to_share_is_a_contradiction():
+    with pytest.raises(ValidationError, match="adds shared pairs once, got `share: false`"):
+        StaticDataflow(solver="alkaid", share=False)
 
 
 # --- the engine -----------------------------------------------------------------------------------------------------
