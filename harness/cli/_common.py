@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TextIO
 import typer
 
 from harness import _supervisor
-from harness._text import clean
+from harness._text import clean, plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -190,7 +190,13 @@ def load_experiment(
     experiment = load(spec, discover_given(plugins or ()))
     if only is not None:
         experiment = experiment.select(only)
-    return experiment.smoke() if smoke else experiment
+    experiment = experiment.smoke() if smoke else experiment
+    wanted = experiment.targets_to_solve()
+    if wanted:
+        # Said beforehand: large models with many engines are costed for minutes.
+        told = f"{plural(wanted, 'target')} to solve for a sparsity, each for one pattern; a store keeps what is found"
+        stderr().print(told, style="dim", markup=False, soft_wrap=True)
+    return experiment
 
 
 def data_folder(option: Path | None, experiment: "Experiment") -> Path | None:

@@ -202,7 +202,8 @@ def _opening(
     answers = [_together(answered, margin, most)] if together else []
     for subject in subjects:
         answers += [_answer(subject, margin, most)] if subject.lines and not together else []
-        answers += brief(subject.table, best=best_at_targets, most=most)
+        plain = _plain_names(subject.table) if best_at_targets else {}
+        answers += brief(subject.table, best=best_at_targets, most=most, plain=plain)
     if turn:
         answers.append(Section(sentences=(f"The ranking turns with the class of hardware: {turn} (SPN022).",)))
     return (

@@ -48,13 +48,16 @@ def is_solved_only(row: Row) -> bool:
     return bool(_told(row.records)) and not any(record.facts.get("asked_sparsity") is True for record in row.records)
 
 
-def brief(table: Table, *, best: bool = False, most: int | None = None) -> list[Section]:
+def brief(
+    table: Table, *, best: bool = False, most: int | None = None, plain: Mapping[str, str] | None = None
+) -> list[Section]:
     """What an answer says of a table's targets: the sparsity found, what is needed there, the metric.
 
     Args:
         table: the rows of a task.
         best: whether only the best pattern that reaches a target is told, under each strategy.
         most: rows at most; None for all.
+        plain: shorter names of patterns and strategies, where there are such.
     """
     every = list(_lines(table))
     if not every:
@@ -63,7 +66,7 @@ def brief(table: Table, *, best: bool = False, most: int | None = None) -> list[
     lines = [line for line in every if not _is_met_by_dense(line)]
     lines = _best(table, lines) if best else lines
     shown = lines[:most]
-    below = [_legend(shown)] if shown else []
+    below = [_legend(shown, has_intervals=not best)] if shown else []
     below += _missed(every, best=best)
     if len(shown) < len(lines):
         below.append(f"{plural(len(lines) - len(shown), 'row')} more: harness report --full.")
@@ -72,10 +75,16 @@ def brief(table: Table, *, best: bool = False, most: int | None = None) -> list[
     for place, line in enumerate(shown):
         if most is not None and not best and (place == 0 or line.target != shown[place - 1].target):
             groups[place] = line.target
-    target = Column[_Line]("target", lambda line: line.target, kind="label", matters="key")
+    # A screen has no room for the one word that all storages share.
+    target = Column[_Line](
+        "target",
+        lambda line: line.target.removesuffix(" weights") if best else line.target,
+        kind="label",
+        matters="key",
+    )
     columns = [
         *([] if groups else [target]),
-        *_names(lines, ("strategy", "pattern", "backend", "allocation")),
+        *_names(lines, ("strategy", "pattern", "backend", "allocation"), plain or {}),
         *_figures(table, lines),
     ]
     what = f"{table.metric}{f' in {table.unit}' if table.unit else ''}, {table.better} is better"
@@ -131,7 +140,8 @@ def _figures(table: Table, lines: Sequence[_Line]) -> Iterator[Column[_Line]]:
     yield Column("needs", _needs)
     yield Column(table.metric, lambda line: _text(_value(table.digits, line)))
     if any(line.reference for line in lines):
-        yield Column(f"to {table.reference}", lambda line: _text(_difference(table.digits, line)))
+        short = f"to {table.reference[:5]}." if len(table.reference) > 7 else ""
+        yield Column(f"to {table.reference}", short=short, shown=lambda line: _text(_difference(table.digits, line)))
 
 
 def _text(shown: Shown) -> str:
@@ -161,7 +171,8 @@ def _is_met(target: str, value: float) -> bool:
     return value >= asked * (1 - 1e-9) if what in _AT_LEAST else value <= asked * (1 + 1e-9)
 
 
-def _legend(lines: Sequence[_Line]) -> str:
+def _legend(lines: Sequence[_Line], *, has_intervals: bool) -> str:
+    """What the signs mean; intervals are told where there is room: the answer above has them, too."""
     needs = [_needs(line) for line in lines]
     parts = ["at %: the sparsity found before training", "needs: counted on trained masks"]
     if any(each.endswith(_MISSED) for each in needs):
@@ -170,7 +181,7 @@ def _legend(lines: Sequence[_Line]) -> str:
         parts.append(f"{formats.MISFIT}: does not fit its device")
     if any(each.startswith("(") for each in needs):
         parts.append("(...): the nearest, the target is not reached")
-    if any(line.reference for line in lines):
+    if has_intervals and any(line.reference for line in lines):
         parts.append("±: 95 % interval, paired by seed")
     return "; ".join(parts) + "."
 
@@ -215,15 +226,18 @@ def _columns(table: Table, lines: Sequence[_Line]) -> Iterator[Column[_Line]]:
         yield Column(f"to\n{table.reference}", partial(_difference, table.digits))
 
 
-def _names(lines: Sequence[_Line], names: Sequence[str]) -> Iterator[Column[_Line]]:
+def _names(
+    lines: Sequence[_Line], names: Sequence[str], plain: Mapping[str, str] | None = None
+) -> Iterator[Column[_Line]]:
     """The pattern, and of the other axes those on which lines differ."""
     for name in names:
         if len({getattr(line.row.setting, name) for line in lines}) > 1 or name == "pattern":
-            yield Column(name, partial(_label, name), kind="label", matters="key")
+            yield Column(name, partial(_label, name, plain or {}), kind="label", matters="key")
 
 
-def _label(name: str, line: _Line) -> str:
-    return str(getattr(line.row.setting, name))
+def _label(name: str, plain: Mapping[str, str], line: _Line) -> str:
+    label = str(getattr(line.row.setting, name))
+    return plain.get(label, label)
 
 
 def _why(line: _Line) -> Shown:

@@ -206,6 +206,16 @@ class Experiment:
         # Another digest is another run folder: the records of a selection must not replace those of the whole.
         return replace(self, cells=cells, digest=digest({"spec": self.digest, "only": only_these}))
 
+    def targets_to_solve(self) -> int:
+        """How many combinations of task, pattern, allocation and target have a sparsity still to be found."""
+        return len(
+            {
+                (cell.task, cell.pattern, cell.labels()["allocation"], cell.goal.label())
+                for cell in self.cells
+                if cell.goal is not None
+            }
+        )
+
     def smoke(self) -> "Experiment":
         """The same grid on tasks cut short, one seed and at most two sparsities: a test of the path, not of numbers."""
         cells: dict[Cell, None] = {}

@@ -320,3 +320,10 @@ def test_a_grid_without_an_excluded_target_is_whole(registry, tmp_path):
 
     assert not whole.problems
     assert len(other.problems) == 2
+
+
+def test_what_is_to_be_solved_is_counted_once_for_all_seeds_and_strategies(registry):
+    spec = experiment(registry, targets="{cycles: 24}, {storage_kib: 4}", more="  sparsity: 0.5\n")
+
+    assert spec.targets_to_solve() == 3 * 2
+    assert spec.select("sparsity=0.5").targets_to_solve() == 0
