@@ -232,7 +232,10 @@ class _Reader:
             if operand.is_kernel and not operand.is_transposed:
                 image = self.shapes.extents(names[0])
                 geometry = geometry_of(node, operand.array.shape, operand.groups, image, extents)
-            elif operand.lstm is None and not operand.layer and not operand.is_kernel:
+            elif operand.layer and operand.lstm is None:
+                # A plain recurrence is two products, in every step.
+                positions = self.shapes.steps(node)
+            elif not operand.layer and not operand.is_kernel:
                 positions = self.shapes.positions(node, operand, known)
                 if positions is None and self.shapes.is_open(node, known):
                     self.unsized.append(named(constant.source, node))
@@ -264,6 +267,7 @@ class _Reader:
             groups=operand.groups,
             is_transposed=operand.is_transposed,
             positions=positions,
+            steps=None if operand.lstm is None else self.shapes.steps(node),
             geometry=geometry,
             is_product=True,
             values=operand.array if tells_values(operand.array) else None,

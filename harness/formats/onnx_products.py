@@ -231,6 +231,9 @@ PRODUCTS: Mapping[str, Callable[[Any, Take], Iterator[Operand]]] = {
 }
 """By operator: its weights, from a node and a way to its constants."""
 
+RECURRENT = ("LSTM", "GRU", "RNN", "DynamicQuantizeLSTM")
+"""Operators that run once for every time step."""
+
 _NUMBERED = re.compile(r"(onnx::\w+?_|val_|v_|_v_|t_|const\w*_|arg)?\d+")
 """What exporters call a constant that they made: turned or folded weights of a layer."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.api import Convolution
 from harness.formats.onnx_constants import attribute
-from harness.formats.onnx_products import PRODUCTS, Operand
+from harness.formats.onnx_products import PRODUCTS, RECURRENT, Operand
 
 _MOST_KEPT = 1 << 10
 """Elements of a tensor whose numbers may be a shape; of larger ones only their shapes are handed on."""
@@ -51,6 +51,11 @@ class Shapes:
         each *= self.batch
         return size // each if size and size % each == 0 else None
 
+    def steps(self, node: Any) -> int | None:
+        """How many time steps a recurrent node runs for one item; None if the graph leaves that open."""
+        shape = self.of.get(str(next(iter(node.input), "")), ())
+        return shape[_time(node)] or None if len(shape) == 3 else None
+
     def is_open(self, node: Any, constants: Collection[str]) -> bool:
         """Whether the graph tells sizes and not how often this product runs: a length that is left open."""
         return self.given and 0 in self.taken(node, constants)[:-1]
@@ -70,7 +75,16 @@ def shapes_of(onnx: ModuleType, model: Any) -> Shapes:
     graph = _without_weights(onnx, model).graph
     found = {str(value.name): _shape(value) for value in (*graph.input, *graph.value_info, *graph.output)}
     first = next((shape[0] for shape in given if shape), None)
-    return Shapes(found, first or 1, first is not None)
+    # A recurrent node says which axis is the batch, where a graph takes time first.
+    recurrent = (node for node in model.graph.node if node.op_type in RECURRENT)
+    inner = (found.get(str(next(iter(node.input), "")), ())[1 - _time(node) :][:1] for node in recurrent)
+    batch = next((shape[0] for shape in inner if shape and shape[0]), first)
+    return Shapes(found, batch or 1, first is not None)
+
+
+def _time(node: Any) -> int:
+    """Where the time stands among the axes of what a recurrent node takes: (time, items, features), or items first."""
+    return 1 if attribute(node, "layout", 0) else 0
 
 
 def _shape(value: Any) -> tuple[int, ...]:

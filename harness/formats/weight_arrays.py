@@ -38,6 +38,7 @@ class WeightArray:
         groups: of a convolution's channels; its outputs each see the inputs of their own group.
         is_transposed: whether it is the kernel of a transposed convolution: one product for every *input* position.
         positions: at how many positions of an item it is multiplied with (outputs, tokens), where the file says it.
+        steps: how many time steps of an item it runs, where the file says that of a recurrent layer.
         geometry: strides, groups and sizes of a convolution, where the file says them.
         is_product: whether the file says that it is multiplied by, whatever its name suggests.
         values: the weights themselves, in the array's own shape; None for a mask, and where they are too many to keep.
@@ -52,6 +53,7 @@ class WeightArray:
     groups: int = 1
     is_transposed: bool = False
     positions: int | None = None
+    steps: int | None = None
     geometry: Convolution | None = None
     is_product: bool = False
     values: Array | None = None

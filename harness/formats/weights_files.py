@@ -76,6 +76,7 @@ class _Made:
     masks: tuple[Mask, ...]
     layer: Layer
     pixels: int | None = None
+    steps: int | None = None
     geometry: Convolution | None = None
     is_guessed: bool = False
     is_unsized: bool = False
@@ -338,7 +339,8 @@ class _Layers:
             if rows == 4 * units:
                 layer = LSTM(name=name, inputs=inputs, units=units, input_label="inputs")
             values = tuple(_values(found, orientation) for found in (kernel, recurrent))
-            return _Made(name, tensors, masks, layer, notes=_recurrent_notes(name, role), values=values)
+            notes = _recurrent_notes(name, role)
+            return _Made(name, tensors, masks, layer, steps=kernel.steps, notes=notes, values=values)
         return None
 
     def _product(self, found: WeightArray, taken: Collection[str], *, recurrent: bool) -> _Made:
@@ -380,7 +382,7 @@ class _Layers:
             shown = "x".join(str(extent) for extent in size)
             notes += (f"{found.name} is a transposed convolution: {shown} is taken as the size of its input",)
         return _Made(
-            name, (tensor,), (mask,), layer, positions, geometry, is_guessed=guessed, notes=notes, values=values
+            name, (tensor,), (mask,), layer, positions, None, geometry, is_guessed=guessed, notes=notes, values=values
         )
 
     def _lookup(self, found: WeightArray, name: str) -> _Made:
@@ -474,6 +476,7 @@ def _assembled(made: Sequence[_Made], read: _Read, banks: int | Mapping[str, int
         masks=pruned,
         banks=even,
         output_pixels={layer.name: layer.pixels for layer in made if layer.pixels is not None},
+        steps={layer.name: layer.steps for layer in made if layer.steps is not None},
         convolutions={layer.name: layer.geometry for layer in made if layer.geometry is not None},
         weights={
             tensor.name: values.astype(np.float64)

@@ -640,6 +640,34 @@ def test_a_matrix_that_two_products_use_runs_as_often_as_both(tmp_path):
     assert found.notes == ("w is used by 2 products: 10 positions in all",)
 
 
+@pytest.mark.parametrize(("batch", "time_first"), [(1, False), (3, False), (3, True), ("batch", False)])
+def test_a_recurrent_layer_runs_as_many_steps_as_its_input_has(tmp_path, batch, time_first):
+    """Seven steps; the head reads them all, and which axis is the batch is what the recurrent node says."""
+    nodes = [] if time_first else [node("Transpose", ["x"], ["t"], perm=[1, 0, 2])]
+    first = "x" if time_first else "t"
+    nodes += [
+        node("LSTM", [first, "w", "r"], ["h"], hidden_size=4, name="rnn"),
+        node("Squeeze", ["h", "axis"], ["s"]),
+        node("MatMul", ["s", "head"]),
+    ]
+    arrays = {
+        "w": np.ones((1, 16, 5), np.float32), "r": np.ones((1, 16, 4), np.float32), "axis": np.array([1]),
+        "head": np.ones((4, 6), np.float32),
+    }  # fmt: skip
+
+    workload = sized(tmp_path, nodes, arrays, [7, batch, 5] if time_first else [batch, 7, 5]).workload
+
+    assert workload.steps == {"rnn": 7} and workload.output_pixels == {"head": 7}
+
+
+def test_a_plain_recurrence_is_two_products_in_every_step(tmp_path):
+    arrays = {"w": np.ones((1, 4, 5), np.float32), "r": np.ones((1, 4, 4), np.float32)}
+
+    found = sized(tmp_path, [node("RNN", ["x", "w", "r"], hidden_size=4, name="rnn")], arrays, [7, 1, 5])
+
+    assert found.workload.steps == {} and set(found.workload.output_pixels.values()) == {7}
+
+
 def test_a_length_that_the_graph_leaves_open_is_told(tmp_path):
     arrays = {"w": np.ones((8, 6), np.float32)}
     found = sized(tmp_path, [node("MatMul", ["x", "w"])], arrays, ["batch", "tokens", 8])
