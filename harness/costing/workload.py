@@ -1,6 +1,7 @@
 """What is to be costed: a file of masks or weights, or a description of layers by size and density, without masks."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from decimal import ROUND_HALF_UP, Decimal
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from harness._text import listed
 from harness.api import LSTM, Conv2D, Convolution, Dense, Frozen, JsonValue, Layer, Network, Pool2D, SpecError, Workload
@@ -21,7 +22,18 @@ if TYPE_CHECKING:
 DESCRIPTIONS = (".yaml", ".yml")
 """Suffixes of files that describe a workload."""
 
-Share = Annotated[float, Field(ge=0, le=1)]
+
+def _share(value: object) -> object:
+    """A share as it is; one that is written as a percentage is refused with how it is written as a fraction."""
+    percent = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*%\s*", value) if isinstance(value, str) else None
+    number = float(percent[1]) if percent else value
+    if isinstance(number, int | float) and (percent or 1 < number <= 100):
+        shown = repr(value) if percent else value
+        raise ValueError(f"expected a fraction between 0 and 1, got {shown}; write {number / 100:g} for {number:g} %")
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
 
 
 MOST_UNITS = 2**24
@@ -144,6 +156,9 @@ class PoolEntry(Frozen):
     size: Extent
 
 
+_LAYERS: Mapping[str, type[Frozen]] = {
+    "lstm": LSTMEntry, "dense": DenseEntry, "conv2d": ConvEntry, "pool2d": PoolEntry,
+}  # fmt: skip
 _Entries = Annotated[LSTMEntry | DenseEntry | ConvEntry | PoolEntry, Field(discriminator="type")]
 
 
@@ -166,7 +181,7 @@ class Description(Frozen):
         names = [entry.name for entry in named]
         double = next((name for name in names if names.count(name) > 1), None)
         if double is not None:
-            raise ValueError(f"two layers are named {double!r}; rename one")
+            raise ValueError(f"expected every layer to have a name of its own, got {double!r} twice; rename one")
         if not named:
             raise ValueError("expected a layer with weights, got only pooling; add one")
         for entry in named:
@@ -174,17 +189,18 @@ class Description(Frozen):
             most = _most(entry, self.input_shape)
             if most > MOST_WEIGHTS:
                 raise ValueError(
-                    f"layer {entry.name!r} has {most:.1e} weights or positions, expected at most {MOST_WEIGHTS:.1e}; "
-                    "check its sizes"
+                    f"expected at most {MOST_WEIGHTS:.1e} weights or positions of a layer, got {most:.1e} in "
+                    f"{entry.name!r}; check its sizes"
                 )
             if isinstance(entry, ConvEntry) and (entry.inputs % entry.groups or entry.outputs % entry.groups):
                 raise ValueError(
-                    f"layer {entry.name!r} has {entry.inputs} inputs and {entry.outputs} outputs in {entry.groups} "
-                    "groups, expected both to be a multiple of them; correct one"
+                    f"expected inputs and outputs of layer {entry.name!r} to be multiples of its {entry.groups} "
+                    f"groups, got {entry.inputs} and {entry.outputs}; correct one"
                 )
             if isinstance(entry, ConvEntry) and entry.output is None and self.input_shape is None:
                 raise ValueError(
-                    f"layer {entry.name!r} needs its `output` (height and width), or the file an `input_shape`; add one"
+                    f"expected the `output` (height and width) of layer {entry.name!r}, or an `input_shape` of the "
+                    "file, got neither; add one"
                 )
         return self
 
@@ -290,7 +306,7 @@ def described(path: Path) -> Given:
     except ValidationError as error:
         from harness.spec.document import explain
 
-        explain(error, problems, (), value, _keys)
+        explain(error, problems, (), value, lambda path: _keys(path, value))
         problems.finish()
         raise  # not reached: `finish` raises
     return _workload(description, problems)
@@ -305,9 +321,14 @@ def _truths(value: JsonValue, place: tuple[str | int, ...] = ()) -> Iterator[tup
         yield from _truths(child, (*place, key))
 
 
-def _keys(path: tuple[str | int, ...]) -> list[str]:
+def _keys(path: tuple[str | int, ...], value: JsonValue) -> list[str]:
     """The keys that a mapping of the file may have; those of a layer depend on its type."""
-    return [] if path else list(Description.model_fields)
+    if not path:
+        return list(Description.model_fields)
+    for part in path:
+        value = value[part]  # type: ignore[index]  # a path of this very value
+    model = _LAYERS.get(str(value.get("type"))) if isinstance(value, dict) else None
+    return list(model.model_fields) if model is not None else []
 
 
 def _workload(description: Description, problems: "Problems") -> Given:

@@ -24,6 +24,7 @@ _WAYS = {
     **dict.fromkeys((".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz"), _UNPACK),
     **dict.fromkeys((".csv", ".txt"), _ARRAYS),
     ".mat": _MATLAB,
+    ".json": "call it .yaml if it describes layers",
 }
 """From files that are not read to ones that are, by the end of their names."""
 

@@ -266,7 +266,11 @@ def explain(
     wrong: dict[Path, list[str]] = {}
     for detail in error.errors(include_url=False):
         path = (*base, *_real(detail["loc"], value))
-        if detail["type"] == "extra_forbidden":
+        if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
+            continue  # to pydantic a list is short of the entries that are wrong, which are told themselves
+        if detail["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            _explain_kind(detail, problems, path)
+        elif detail["type"] == "extra_forbidden":
             keys = known(path[:-1])
             wanted = f"one of {listed(keys)}" if keys else "no further key"
             hint = suggestion(path[-1], keys) or elsewhere(path)
@@ -277,6 +281,17 @@ def explain(
             wrong.setdefault(path, []).append(sentence(detail))
     for path, sentences in wrong.items():
         problems.add(path, _joined(sentences))
+
+
+def _explain_kind(detail: ErrorDetails, problems: Problems, path: Path) -> None:
+    """Note that a mapping does not say which of several kinds it is, or says one that there is not."""
+    key = detail["ctx"]["discriminator"].strip("'")
+    if detail["type"] == "union_tag_not_found":
+        problems.add(path, f"expected `{key}`, got nothing")
+    else:
+        kinds = re.findall(r"'([^']*)'", detail["ctx"]["expected_tags"])
+        tag = detail["ctx"]["tag"]
+        problems.add((*path, key), f"expected one of {listed(kinds)}, got {got(tag)}{suggestion(tag, kinds)}")
 
 
 def _elsewhere(path: Path) -> str:

@@ -85,7 +85,7 @@ def test_groups_and_strides_are_described_and_reach_the_engines(tmp_path):
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ("groups: 3", "8 inputs and 8 outputs in 3 groups, expected both to be a multiple"),
+        ("groups: 3", "multiples of its 3 groups, got 8 and 8"),
         ("kernel: [9, 9]", "its window is larger than the 5 x 5 that it gets"),
     ],
 )
@@ -106,13 +106,20 @@ def test_a_convolution_that_cannot_be_is_refused(tmp_path, changed, told):
         ("layers:\n  - {type: gru, name: a}\n", "workload.yaml:2"),
         ("layers:\n  - {type: dense, name: a, inputs: 0, outputs: 2}\n", "above 0"),
         ("layers:\n  - {type: dense, name: a, inputs: 2}\n", "outputs"),
-        ("layers:\n  - {type: dense, name: a, inputs: 2, outputs: 2, density: 1.5}\n", "at most 1"),
+        ("layers:\n  - {type: dense, name: a, inputs: 2, outputs: 2, density: 101}\n", "at most 1"),
+        ("layers:\n  - {type: dense, name: a, inputs: 2, outputs: 2, density: 10}\n", "got 10; write 0.1 for 10 %"),
+        ("layers:\n  - {type: dense, name: a, inputs: 2, outputs: 2, density: 2.5 %}\n", "'2.5 %'; write 0.025 for"),
+        ("layers:\n  - {type: Dense, name: a}\n",
+         "2:12 layers[0].type: expected one of lstm, dense, conv2d, pool2d, got 'Dense'; did you mean 'de"),
+        ("layers:\n  - {name: a, inputs: 2}\n", "workload.yaml:2:5 layers[0]: expected `type`, got nothing"),
+        ("layers:\n  - {type: lstm, name: a, inputs: 2, units: 2, input: 3}\n", "did you mean 'inputs'?"),
+        ("layers:\n  - {type: dense, name: a, inputs: 9000000, outputs: 9000000}\n", "got 8.1e+13 in 'a'"),
         ("layers:\n  - {type: dense, name: a, inputs: 2, outputs: 2, banks: 3}\n", "at most 2 banks, got 3"),
         ("layers:\n  - {type: dense, name: a, inputs: 2, outputs: 2, colour: red}\n", "colour"),
         ("layers:\n  - {type: pool2d, size: 2}\n", "only pooling"),
         ("layers:\n  - {type: conv2d, name: c, inputs: 1, outputs: 2, kernel: [3, 3]}\n", "`output`"),
         ("layers: [{type: dense, name: a, inputs: 2, outputs: 2}, {type: dense, name: a, inputs: 2, outputs: 2}]\n",
-         "two layers are named 'a'"),
+         "a name of its own, got 'a' twice"),
         ("version: 2\nlayers:\n  - {type: dense, name: a, inputs: 2, outputs: 2}\n", "workload.yaml:1"),
         ("layers: [\n", "workload.yaml"),
         *[(f"layers:\n  - {{type: dense, name: a, inputs: 2, outputs: 2, {key}: true}}\n",
@@ -129,6 +136,15 @@ def test_a_mistake_is_told_with_the_file_and_the_value(tmp_path, text, told):
         described(path)
 
     assert told in str(raised.value)
+
+
+def test_one_mistake_of_one_layer_is_told_once(tmp_path):
+    path = written(tmp_path, "layers:\n  - {type: dense, name: a, inputs: 0, outputs: 2}\n")
+
+    with pytest.raises(SpecError) as raised:
+        described(path)
+
+    assert str(raised.value).splitlines() == [f"{path}:2:36 layers[0].inputs: expected a number above 0, got 0"]
 
 
 def test_a_missing_description_is_told(tmp_path):

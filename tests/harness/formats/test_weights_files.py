@@ -656,6 +656,7 @@ def test_a_folder_is_no_file(tmp_path):
         ("model.safetensors.gz", "unpack it"),
         ("weights.mat", "scipy.io.loadmat"),
         ("model.onnx.txt", "numpy.loadtxt"),
+        ("layers.json", "call it .yaml"),
         ("model.xyz", "convert or rename it"),
     ],
 )
