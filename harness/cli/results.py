@@ -17,6 +17,7 @@ from harness.cli._common import (
     echo,
     give,
     guarded,
+    stderr,
     stdout,
     warn_of,
     write_bytes,
@@ -204,13 +205,14 @@ def records(
     """
     from harness.cli.store import size
     from harness.inspection.lookup import find_run
-    from harness.results.records import read, write
+    from harness.results.records import content, read
 
     source = Path(run) if Path(run).is_file() else find_run(store, run) / "records.json"
     before, found = source.stat().st_size, read(source)
-    write(output, found, plain=plain)
-    after = output.stat().st_size
-    echo(f"wrote {output}: {plural(len(found), 'record')}, {size(after)}; what was read had {size(before)}")
+    written = content(found, plain=plain)
+    write_bytes(output, written)
+    told = f"wrote {output}: {plural(len(found), 'record')}, {size(len(written))}; what was read had {size(before)}"
+    stderr().print(told, markup=False, soft_wrap=True)
 
 
 def where(folder: Path) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal
 
@@ -288,6 +289,13 @@ def write(path: Path, records: Iterable[Record], *, plain: bool = False) -> None
         raise StoreError(
             f"records: cannot write {path}: {error.strerror or error}; free some space or choose another --store"
         ) from error
+
+
+def content(records: Iterable[Record], *, plain: bool = False) -> bytes:
+    """What `write` writes, for a file that a user names."""
+    with BytesIO() as file:
+        _write_lines(tuple(records), None if plain else PLAIN_BYTES, file)
+        return file.getvalue()
 
 
 def _write_lines(records: tuple[Record, ...], most: int | None, file: BinaryIO) -> None:

@@ -221,7 +221,12 @@ def test_a_command_writes_either_form_of_a_file_and_of_a_run(tmp_path, shared_an
     back = CliRunner().invoke(app, ["records", str(small), "-o", str(small), "--plain"])
 
     assert (done.exit_code, back.exit_code) == (0, 0), done.output + back.output
-    assert "21 records" in done.stdout and "what was read had" in done.stdout
+    assert "21 records" in done.stderr and "what was read had" in done.stderr
     assert small.read_bytes() == (run / "records.json").read_bytes()
     nothing = CliRunner().invoke(app, ["records", "other", "--store", str(tmp_path / "store"), "-o", str(whole)])
     assert nothing.exit_code == 2 and not whole.exists()
+    # A folder of the user's stays where it is, and a file that cannot be written costs nothing.
+    (tmp_path / "folder").mkdir()
+    folder = CliRunner().invoke(app, ["records", str(small), "-o", str(tmp_path / "folder")])
+    assert folder.exit_code == 2 and "it is a folder" in folder.output
+    assert [path.name for path in tmp_path.iterdir() if "folder" in path.name] == ["folder"]
