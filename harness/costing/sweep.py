@@ -18,6 +18,7 @@ from harness.costing.costs import Request, Row, designs, engine_classes, model_c
 from harness.costing.costs import costs as costs_of
 from harness.costing.entries import Entry
 from harness.discovery.registry import Registry
+from harness.report.svg import COLOURS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,6 +60,9 @@ _PANEL_INCHES = (5.0, 4.2)
 
 _LABELS = 8
 """Designs of a front that are labelled with their shape; more would lie over each other."""
+
+_FEW_DECADES = 500
+"""Largest over smallest value of an axis, up to which 2 and 5 have ticks as well."""
 
 
 @dataclass(frozen=True)
@@ -291,6 +295,15 @@ def _drawn(points: Sequence[Point], suffix: str) -> bytes:
         FigureCanvasAgg(figure)  # draws without a display
         for number, name in enumerate(panels, start=1):
             _panel(figure.add_subplot(1, len(panels), number), points, name)
+        # Once for all panels, and beside them: nothing lies over the designs.
+        handles = {
+            label: each for axes in figure.axes for each, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        if handles:
+            figure.legend(
+                [*handles.values()], [*handles], fontsize="x-small", loc="outside right upper", frameon=False,
+                title="hollow:\ndoes not fit", title_fontsize="x-small",
+            )  # fmt: skip
         drawn = BytesIO()
         figure.savefig(drawn, format=suffix[1:], metadata=PICTURES[suffix])
     return drawn.getvalue()
@@ -318,9 +331,10 @@ def _panel(axes: Axes, points: Sequence[Point], resource: str) -> None:
                 [size(cost) for cost in mine],
                 [cost.latency_us for cost in mine],
                 label=engine if fits else None,
-                edgecolors=f"C{place % 10}",
-                facecolors=f"C{place % 10}" if fits else "none",
-                s=22,
+                marker="os^Dv"[place % 5],
+                edgecolors=COLOURS[place % len(COLOURS)],
+                facecolors=COLOURS[place % len(COLOURS)] if fits else "none",
+                s=16,
             )
     for model in dict.fromkeys(point.row.model for point, _ in costed):
         front = [cost for point, cost in costed if resource in point.fronts and point.row.model == model]
@@ -328,21 +342,26 @@ def _panel(axes: Axes, points: Sequence[Point], resource: str) -> None:
         # A design of one size is there for all larger ones: between two designs the front is a step.
         places = [size(cost) for cost in front], [cost.latency_us for cost in front]
         axes.plot(*places, color="0.4", linewidth=0.8, zorder=0, drawstyle="steps-post")
-        # Every n-th, and always the smallest: labels lie over each other otherwise.
+        # Every n-th, and always the smallest: labels lie over each other otherwise. Below the front no design lies.
         for cost in front[:: -(-len(front) // _LABELS) or 1]:
             axes.annotate(
-                cost.shape, (size(cost), cost.latency_us), xytext=(3, 3), textcoords="offset points", fontsize=5
-            )
+                cost.shape, (size(cost), cost.latency_us), xytext=(-3, -3), textcoords="offset points", fontsize=6,
+                ha="right", va="top",
+            )  # fmt: skip
     unit = f", {UNITS[resource]}" if resource in UNITS else ""
     axes.set(xlabel=f"{resource}{unit}", ylabel="latency, µs")
     if costed:
         # Nothing is read where all weights stay on chip: no logarithm of that.
         axes.set(xscale="log" if all(size(cost) > 0 for _, cost in costed) else "linear", yscale="log")
+        low, high = axes.get_xlim()
+        # Room for the first labels, which stand before their designs.
+        axes.set_xlim(left=low * (low / high) ** 0.25 if axes.get_xscale() == "log" else low - 0.25 * (high - low))
         for axis in (axes.xaxis, axes.yaxis) if axes.get_xscale() == "log" else (axes.yaxis,):
-            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            low, high = axis.get_view_interval()
+            # Over many decades their numbers would touch.
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < _FEW_DECADES else (1,)))
             axis.set_major_formatter(lambda value, _: f"{value:g}")
             axis.set_minor_formatter(NullFormatter())
-        axes.legend(fontsize="x-small", title="hollow: does not fit", title_fontsize="x-small")
 
 
 def _base(point: Point) -> str:

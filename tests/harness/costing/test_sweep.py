@@ -1,12 +1,15 @@
 """Sweeps: which designs no other beats, and the values of an axis."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.api import Cost, SpecError
 from harness.costing.costs import Row
-from harness.costing.sweep import Point, csv_text, numbers, point_json, whole_numbers, with_fronts
+from harness.costing.sweep import Point, _panel, csv_text, numbers, point_json, whole_numbers, with_fronts
 
 
 def design(latency_us, multipliers, *, fits=True, model="one", luts=None):
@@ -82,3 +85,26 @@ def test_whole_numbers_are_above_0(text):
 def test_numbers_are_finite_and_above_0(text):
     with pytest.raises(SpecError, match="--clock: expected numbers above 0"):
         numbers(text, "--clock")
+
+
+def test_labels_of_a_front_lie_within_their_panel_and_ticks_do_not_touch():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    sizes = [(1000.0 / 2**step, 2**step) for step in range(12)]
+    points = [replace(p, row=replace(p.row, cost=p.row.cost.model_copy(update={"shape": "pes=200 lanes=16"})))
+              for p in with_fronts([design(*size) for size in sizes])]  # fmt: skip
+    figure = Figure(figsize=(5.0, 4.2), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    _panel(axes, points, "multipliers")
+    canvas.draw()
+    renderer, frame = canvas.get_renderer(), axes.get_window_extent()
+    labels = [text.get_window_extent(renderer) for text in axes.texts]
+    low, high = axes.get_xlim()
+    shown = [tick for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+    ticks = sorted((tick.label1.get_window_extent(renderer) for tick in shown), key=lambda box: box.x0)
+
+    assert labels
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 for box in labels)
+    assert all(one.x1 < other.x0 for one, other in pairwise(ticks))
