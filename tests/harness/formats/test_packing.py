@@ -46,6 +46,25 @@ def possible(mask):
     return [form for form in FORMATS if needs.get(form, True)]
 
 
+@pytest.mark.parametrize(
+    ("form", "options", "last"),
+    [
+        ("csb", {"banks": 4}, 3),  # the longest of the four banks of ten columns
+        ("csr", {}, 10),
+        ("n_m", {"n_m": (4, 5)}, 5),
+        ("block", {"block": (2, 2)}, 5),
+        ("bitmap", {}, 1),
+        ("dense", {}, 1),
+    ],
+)
+def test_an_index_has_as_many_bits_as_its_last_place_needs(form, options, last):
+    matrix = np.zeros((2, 10), np.float32)
+    matrix[:, split(10, 4)] = 1
+    packed = keep(matrix) if form == "dense" else pack(matrix, form, **options)
+
+    assert packed.index_bits == (last - 1).bit_length()
+
+
 @given(matrices())
 @settings(deadline=None, max_examples=300)
 def test_every_format_that_can_hold_a_matrix_gives_it_back_bit_for_bit(drawn):
