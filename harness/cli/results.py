@@ -53,6 +53,13 @@ class ReportFormat(StrEnum):
     parquet = "parquet"
 
 
+_FORMS = {
+    ".md": ReportFormat.md, ".html": ReportFormat.html, ".htm": ReportFormat.html, ".tex": ReportFormat.latex,
+    ".json": ReportFormat.json, ".csv": ReportFormat.csv, ".parquet": ReportFormat.parquet,
+}  # fmt: skip
+"""The form that a file is written in, by the end of its name, where nobody says another."""
+
+
 class PictureStyle(StrEnum):
     """What pictures are for."""
 
@@ -85,7 +92,10 @@ def report(
         ),
     ] = None,
     store: StoreOption = DEFAULT_STORE,
-    form: Annotated[ReportFormat, typer.Option("--format", "-f", help="Form of the report.")] = ReportFormat.rich,
+    given: Annotated[
+        ReportFormat | None,
+        typer.Option("--format", "-f", help="Form of the report.", show_default="as the file ends, else rich"),
+    ] = None,
     output: OutputOption = None,
     margin: Annotated[
         float | None,
@@ -113,6 +123,7 @@ def report(
     from harness.inspection.lookup import find_run
     from harness.results import records
 
+    form = given or _FORMS.get(output.suffix.lower() if output else "", ReportFormat.rich)
     found = [find_run(store, each) for each in (dict.fromkeys(run) if run else (None,))]
     read = [records.read(each / "records.json", details=form is ReportFormat.json) for each in found]
     folder, rows = found[0], read[0] if len(read) == 1 else _joined(found, read)
@@ -255,6 +266,10 @@ def export(
     from harness.execution import export as exporting
     from harness.formats.packing import FORMATS
 
+    suffix = ".safetensors" if form is ExportFormat.safetensors else ".npz"
+    if output is not None and output.suffix.lower() != suffix:
+        # Whoever loads a file goes by its name.
+        raise SpecError(f"export: expected a file ending in {suffix} for {form.value}, got {str(output)!r}; rename it")
     if form is ExportFormat.safetensors:
         given = {"--banks": banks, "--hex": memories, "--pes": pes, "--lanes": lanes}
         extra = ", ".join(option for option, value in given.items() if value is not None)

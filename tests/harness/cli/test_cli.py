@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from records_at_random import every_fate
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 from uncut import WIDTHS, check_uncut
@@ -28,6 +29,7 @@ from harness.discovery.finding import discover
 from harness.planning import code_digest
 from harness.report import rich
 from harness.report.plan_table import plan_document
+from harness.results.records import write
 
 SUPPORT = Path(__file__).parents[2] / "support"
 
@@ -410,6 +412,40 @@ def test_a_report_is_found_by_the_beginning_of_its_run_and_written_to_a_file(fin
 
     assert (done.returncode, done.stdout) == (0, "")
     assert (shell.folder / "report.md").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    ("options", "begins"),
+    [
+        (["-o", "out.html"], "<!"),
+        (["-o", "OUT.HTML"], "<!"),
+        (["-o", "out.md"], "# "),
+        (["-o", "out.json"], "["),
+        (["-o", "out.txt"], "run"),
+        (["-o", "out.html", "-f", "md"], "# "),
+    ],
+)
+def test_a_report_takes_the_form_that_its_file_ends_in_unless_another_is_asked_for(
+    tmp_path, monkeypatch, options, begins
+):
+    write(tmp_path / "run" / "records.json", every_fate())
+    monkeypatch.chdir(tmp_path)
+
+    done = CliRunner().invoke(app, ["report", "run", *options])
+
+    assert done.exit_code == 0, done.stderr
+    assert Path(options[1]).read_text().startswith(begins)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [(["-o", "a.pt"], ".safetensors"), (["-o", "weights", "-f", "csr"], ".npz"), (["-o", "a.npz"], ".safetensors")],
+)
+def test_an_export_under_a_name_of_another_kind_is_refused_before_anything_is_read(tmp_path, options, wanted):
+    done = CliRunner().invoke(app, ["export", "cell", "--store", str(tmp_path), *options])
+
+    assert done.exit_code == 2
+    assert f"expected a file ending in {wanted} for" in " ".join(done.stderr.split()) and options[1] in done.stderr
 
 
 def test_a_cell_is_exported_as_safetensors(finished):
