@@ -7,6 +7,7 @@ the bytes that are there before it allocates anything.
 import json
 import lzma
 import math
+import re
 import struct
 import tokenize
 import zipfile
@@ -43,6 +44,8 @@ _FLOAT8 = {
     "F8_E4M3": (4, "fn"), "F8_E5M2": (5, "ieee"), "F8_E4M3FNUZ": (4, "fnuz"), "F8_E5M2FNUZ": (5, "fnuz"),
 }  # fmt: skip
 """Bits of the exponent, and what the codes at the end of the range mean."""
+
+_NUMBERS = re.compile(r"([0-9]+)")
 
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, ValueError, TypeError, KeyError,
@@ -143,7 +146,10 @@ def _npy(stream: IO[bytes], size: int, path: Path, name: str, most: int) -> Arra
 
 
 def read_safetensors(path: Path, most: int = MOST_WEIGHTS) -> dict[str, Array]:
-    """The arrays of a safetensors file, in the order of its header; bfloat16 and the kinds of float8 come as float32.
+    """The arrays of a safetensors file; bfloat16 and the kinds of float8 come as float32.
+
+    They come in the order of the file's header. The library writes names sorted as text: then in the order of the
+    numbers in them, so that layer 10 follows layer 9.
 
     Raises:
         SpecError: the file cannot be read.
@@ -165,7 +171,9 @@ def read_safetensors(path: Path, most: int = MOST_WEIGHTS) -> dict[str, Array]:
         raise DataError(f"{path}: expected safetensors, got a damaged file ({error}); write it again") from None
     arrays: dict[str, Array] = {}
     total = 0
-    for name, tensor in found:
+    # The library answers in an order that differs from process to process.
+    places = _places(content)
+    for name, tensor in sorted(found, key=lambda each: places.get(each[0], len(places))):
         shape = tuple(tensor["shape"])
         check_size(path, name, shape, most)
         total += math.prod(shape)
@@ -173,6 +181,25 @@ def read_safetensors(path: Path, most: int = MOST_WEIGHTS) -> dict[str, Array]:
             raise DataError(f"{path}: expected at most {most} weights, got more in all; cut it into layers")
         arrays[name] = _tensor(path, name, tensor["dtype"], tensor["data"]).reshape(shape)
     return arrays
+
+
+def _places(content: bytes) -> Mapping[str, int]:
+    """The place of every tensor of a safetensors file that could be read."""
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    names = [name for name in header if name != "__metadata__"]
+    if names == sorted(names):
+        names.sort(key=_by_number)
+    return {name: place for place, name in enumerate(names)}
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    """What sorts names by the numbers in them: text and numbers come in turns, so that each meets its like."""
+    text, *rest = _NUMBERS.split(name)
+    found = [(0, text)]
+    for digits, after in zip(rest[::2], rest[1::2], strict=True):
+        # The longer number is the larger one: a name may have more digits than Python makes an integer of.
+        found += [(len(digits.lstrip("0")), digits.lstrip("0")), (0, after)]
+    return found
 
 
 def _tensor(path: Path, name: str, kind: str, data: bytes) -> Array:

@@ -307,9 +307,14 @@ class _Layers:
                 any(other.name == _projection(pair[False].name) for other in arrays) if len(pair) == 2 else False
             )
             new = self._recurrent(_free(layer, made), pair[False], pair[True], projected) if len(pair) == 2 else None
-            new = new or self._product(found, made.keys(), recurrent=len(pair) == 2)
-            made[new.name] = new
-            done |= {tensor.name for tensor in new.tensors}
+            # What a recurrent layer gives goes through its projection before anything else.
+            behind = [other for other in arrays if projected and other.name == _projection(pair[False].name)]
+            for each in (
+                new or self._product(found, made.keys(), recurrent=len(pair) == 2),
+                *(self._product(other, {*made, new.name}, recurrent=False) for other in behind if new),
+            ):
+                made[each.name] = each
+                done |= {tensor.name for tensor in each.tensors}
         return list(made.values())
 
     def _orientations(self, found: WeightArray) -> tuple[Orientation, ...]:
@@ -404,8 +409,8 @@ def _sized(geometry: Convolution | None, size: tuple[int, ...] | None) -> Convol
 
 
 def _projection(kernel: str) -> str:
-    """The name of the matrix that projects an LSTM's output, as PyTorch gives it beside W_x."""
-    return kernel.replace("weight_ih", "weight_hr")
+    """The name of the matrix that projects an LSTM's output, as PyTorch gives it beside W_x; empty beside others."""
+    return kernel.replace("weight_ih", "weight_hr") if "weight_ih" in kernel else ""
 
 
 def _recurrent_notes(name: str, role: Role) -> tuple[str, ...]:

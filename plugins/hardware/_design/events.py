@@ -21,6 +21,8 @@ from .traffic import traffic
 _WAITING = ("launch", "memory_stall")
 """Cycles of a run in which no vector is read."""
 
+_LSTM_GATES = 4
+
 _REFERENCE_BITS = 16
 """Width of the operands that `mac_pj_w16` is of; a multiplier grows with the square of it."""
 
@@ -166,6 +168,7 @@ def _map_bits(design: Design, layer: Layer, numerics: Numerics) -> float:
 
 
 def _states(layer: Layer, numerics: Numerics) -> float:
-    """Cell state and output of a recurrent layer, each read and written once."""
+    """What a recurrent layer carries from step to step, read and written once: of an LSTM two vectors, of a GRU one."""
     units = layer.product.units or 0
-    return 4.0 * units * numerics.conditions.activation_bits * layer.product.steps
+    carried = 2 if units and layer.product.rows == _LSTM_GATES * units else 1
+    return 2.0 * carried * units * numerics.conditions.activation_bits * layer.product.steps

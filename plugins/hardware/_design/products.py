@@ -49,7 +49,8 @@ def _products(workload: Workload, roles: tuple[CostedRole, ...]) -> tuple[Produc
     if not recurrent_layers:
         return found
     if all(layer in workload.steps for layer in recurrent_layers):
-        return _of_known_steps(found, {layer: workload.steps[layer] for layer in recurrent_layers})
+        # Beside recurrent layers those that wait for them in every step, as the projection of an output.
+        return _of_known_steps(found, {layer: workload.steps[layer] for layer, _ in groups if layer in workload.steps})
     return _of_one_step(found, recurrent_layers[0])
 
 

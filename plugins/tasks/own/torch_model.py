@@ -336,7 +336,9 @@ class Trace:
             lengths = _lengths(module, values)
             for index in range(module.num_layers):
                 for end in ("", "_reverse")[: 2 if module.bidirectional else 1]:
-                    self._steps.add(f"{layer}.l{index}{end}", lengths)
+                    own = f"{layer}.l{index}{end}"
+                    for each in (own, f"{own}.projection")[: 2 if getattr(module, "proj_size", 0) else 1]:
+                        self._steps.add(each, lengths)
 
         return hook
 

@@ -122,6 +122,46 @@ def write_tensor(path, kind, shape, data):
     path.write_bytes(struct.pack("<Q", len(header)) + header + data)
 
 
+def test_layers_of_safetensors_are_in_the_order_of_their_numbers_in_every_process(tmp_path):
+    names = [f"blocks.{place}.conv{other}.weight" for place in (0, 2, 9, 10, 11) for other in (1, 2)]
+    save_file({name: WEIGHTS for name in reversed(names)}, tmp_path / "w.safetensors")
+    huge = [f"x{'9' * 5000}.weight", f"x1{'0' * 5000}.weight"]  # more digits than Python makes an integer of
+    save_file({name: WEIGHTS for name in huge}, tmp_path / "huge.safetensors")
+
+    assert [tensor.name for tensor in read_workload(tmp_path / "w.safetensors").tensors] == names
+    assert list(array_files.read_safetensors(tmp_path / "huge.safetensors")) == huge
+
+
+def test_a_header_in_an_order_of_its_own_keeps_it(tmp_path):
+    places = {"last": [0, 4], "first": [4, 8], "middle": [8, 12]}
+    header = json.dumps(
+        {name: {"dtype": "F32", "shape": [1, 1], "data_offsets": each} for name, each in places.items()}
+    )
+    data = np.ones(3, np.float32).tobytes()
+    (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", len(header)) + header.encode() + data)
+
+    assert list(array_files.read_safetensors(tmp_path / "w.safetensors")) == ["last", "first", "middle"]
+
+
+def test_recurrent_layers_are_in_order_each_direction_with_its_projection(tmp_path):
+    arrays = {}
+    for place in ("l0", "l0_reverse", "l1", "l1_reverse"):
+        arrays |= {
+            f"rnn.weight_ih_{place}": np.ones((16, 3 if "0" in place else 4), np.float32),
+            f"rnn.weight_hh_{place}": np.ones((16, 2), np.float32),
+            f"rnn.weight_hr_{place}": np.ones((2, 4), np.float32),
+        }
+    save_file(arrays, tmp_path / "w.safetensors")
+
+    found = read_workload(tmp_path / "w.safetensors").tensors
+
+    assert list(dict.fromkeys((tensor.layer, tensor.role) for tensor in found)) == [
+        (name, role)
+        for place in ("l0", "l0_reverse", "l1", "l1_reverse")
+        for name, role in ((f"rnn.{place}", "lstm"), (f"rnn.weight_hr_{place}", "dense"))
+    ]
+
+
 @pytest.mark.parametrize("kind", ["F8_E4M3", "F8_E5M2"])
 def test_float8_is_read(tmp_path, kind):
     codes, values = zip(*FLOAT8[kind], strict=True)

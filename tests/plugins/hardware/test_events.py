@@ -332,3 +332,32 @@ def test_the_energy_of_a_systolic_array_does_not_grow_with_the_way_through_it():
 
     weights, vectors, outputs = 64 * 16, 2 * 8 * 16, 0
     assert found["ram_bits"] == weights + vectors + outputs
+
+
+@pytest.mark.parametrize(("gates", "carried"), [(4, 2), (3, 1)])
+def test_a_lstm_carries_two_vectors_from_step_to_step_and_a_gru_one(gates, carried):
+    def product(units):
+        parts = (Part("w", gates * 4, 3, None, gates * 12), Part("u", gates * 4, 4, None, gates * 16))
+        return Product("rnn", parts, units)
+
+    engine = REGISTRY.create("engine", {"name": "dense_mvm", "pes": 1, "lanes": 1})
+    recurrent, plain = (counted(engine, product(units))["ram_bits"] for units in (4, None))
+
+    assert recurrent - plain == carried * 2 * 4 * 16  # each element read and written
+
+
+def test_a_step_of_a_gru_and_of_a_projected_lstm_worked_by_hand():
+    """One multiplier: a weight a cycle; then the last unit's element-wise part, a cycle and eight to its output."""
+    engine = REGISTRY.create("engine", {"name": "dense_mvm", "pes": 1, "lanes": 1})
+
+    def parts(*products):
+        shape, numerics = engine.fixed_shape(products, 1), Numerics(conditions=Conditions(bytes_per_cycle=64.0))
+        made = design(engine, shape, products, engine.simulate, device("stratix10_gx2800"), numerics, Budget())
+        return [(layer.run.issue_cycles, layer.parts.get("elementwise", 0)) for layer in made.layers]
+
+    gru = Product("gru", (Part("w", 12, 3, None, 36), Part("u", 12, 4, None, 48)), 4)
+    lstm = Product("lstm", (Part("w", 16, 3, None, 48), Part("u", 16, 2, None, 32)), 4)
+    projection = Product("lstm.projection", (Part("p", 2, 4, None, 8),))
+
+    assert parts(gru) == [(12 * 7, 1 + 8)]
+    assert parts(lstm, projection) == [(16 * 5, 1 + 8), (2 * 4, 0)]

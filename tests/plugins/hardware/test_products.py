@@ -248,6 +248,26 @@ def test_items_whose_layers_run_unequally_often_are_costed_whole(make):
     assert counted(make, (20, 20), softmax=30) == [(1, 20), (1, 20), (30, 1)]
 
 
+def test_a_projection_runs_in_every_step_of_its_layer():
+    network = Network(
+        layers=(
+            Dense(name="rnn", inputs=5, units=16, input_label="x"),
+            Dense(name="rnn.projection", inputs=4, units=2, input_label="y"),
+            Dense(name="out", inputs=2, units=3, input_label="z"),
+        )
+    )
+    steps = {"rnn": 7, "rnn.projection": 7}
+    tensors = list(matrices(network))
+    rows = tensors[0].rows.model_copy(update={"repeat": 4, "order": "blocks"})
+    tensors[0] = tensors[0].model_copy(update={"role": "lstm", "rows": rows})
+
+    whole = products(Workload(network, tuple(tensors), {}, steps=steps), ALL)
+    step = products(Workload(network, tuple(tensors[:2]), {}, steps=steps), ALL)
+
+    assert [(each.pixels, each.steps) for each in whole] == [(1, 7), (1, 7), (1, 1)]
+    assert [(each.pixels, each.steps) for each in step] == [(1, 1), (1, 1)]  # one of seven equal steps
+
+
 def test_a_convolution_before_known_steps_is_costed_with_them():
     network = Network(
         layers=(

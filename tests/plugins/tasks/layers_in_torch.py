@@ -184,6 +184,7 @@ def recurrent():
     return {
         "time first": (nn.LSTM(4, 6), (r(5, 3, 4),)),
         "stacked, both ways": (nn.GRU(4, 6, num_layers=2, bidirectional=True, batch_first=True), (r(3, 5, 4),)),
+        "projected": (nn.LSTM(4, 6, proj_size=2, batch_first=True), (r(3, 5, 4),)),
         "called in a loop": (Loop(nn.LSTM(4, 6, batch_first=True)), (r(3, 4, 4),)),
         "cells in a loop": (Loop(nn.GRUCell(4, 6)), (r(3, 4, 4),)),
         "packed, of one length": (Packed([4, 4, 4]), (r(3, 4, 5),)),

@@ -331,6 +331,7 @@ def test_steps_of_recurrent_layers_are_those_of_a_forward_pass(found):
     assert found["steps"] == {
         "time first": {"model.l0": 5},
         "stacked, both ways": dict.fromkeys(["model.l0", "model.l0_reverse", "model.l1", "model.l1_reverse"], 5),
+        "projected": {"model.l0": 5, "model.l0.projection": 5},
         "called in a loop": {"inner.l0": 4},
         "cells in a loop": {"inner": 4},
         "packed, of one length": {"r.l0": 4, "r.l0_reverse": 4},
