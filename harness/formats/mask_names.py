@@ -192,7 +192,9 @@ def _owner(
     """The weights that a mask belongs to: by its whole name, else by that of its layer, else by the end of theirs."""
     key = "_".join(mask.key)
     shape = arrays[name].shape
-    wanted = [key, *(f"{key}_{word}".lstrip("_") for word in _WEIGHT_WORDS)]
+    # A second mask of a layer is not of its first matrix, wherever it stands in the file: their order tells.
+    words = () if mask.index else _WEIGHT_WORDS
+    wanted = [key, *(f"{key}_{word}".lstrip("_") for word in words)]
     same = [weights for weights, own in keys.items() if own in wanted] if key else []
     if len(same) > 1:  # both `fc.weight` and `fc.kernel`, say
         # Of several matrices that fit, the one with the very name is meant.

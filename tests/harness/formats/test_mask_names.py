@@ -154,6 +154,21 @@ def test_numbered_masks_are_of_the_weights_with_their_numbers():
     assert [int(found.weights[name].sum()) for name in ("w1", "w2", "w12")] == [MASK.sum(), (~MASK).sum(), 0]
 
 
+def test_a_nameless_mask_of_another_shape_is_refused_beside_a_bias_too():
+    with pytest.raises(DataError, match="expected the mask 'mask' to have the shape of 'weight'"):
+        paired(PATH, {"weight": DENSE, "bias": np.ones(4, np.float32), "mask": MASK.T})
+
+
+def test_the_order_of_numbered_masks_is_that_of_their_numbers_wherever_they_stand_in_the_file():
+    first, second = MASK, ~MASK
+    masks = {"lstm/mask_1:0": second, "lstm/mask:0": first}
+
+    found = paired(PATH, {**masks, "lstm/kernel:0": DENSE, "lstm/recurrent_kernel:0": DENSE}).weights
+
+    np.testing.assert_array_equal(found["lstm/kernel:0"], first)
+    np.testing.assert_array_equal(found["lstm/recurrent_kernel:0"], second)
+
+
 def test_one_mask_and_one_matrix_of_different_shapes_are_refused():
     with pytest.raises(DataError, match=r"the mask 'mask' to have the shape of 'weight'"):
         paired(PATH, {"weight": DENSE, "mask": MASK.T})

@@ -18,6 +18,12 @@ def test_ragged_banks_differ_by_one_the_longer_first_and_keep_the_same_count():
     assert {int(mask[rows, cols].sum()) for rows, cols in layout.groups()} == {1}
 
 
+def test_a_row_may_be_cut_down_to_single_columns_and_no_further():
+    assert Layout.of(2, 8, group=(1, None), banks=8).banks_per_row == 8
+    with pytest.raises(ValueError, match="at most 8"):
+        Layout.of(2, 8, group=(1, None), banks=9)
+
+
 @pytest.mark.parametrize(("cols", "banks", "widths"), [(650, 64, {11: 10, 10: 54}), (1500, 64, {24: 28, 23: 36})])
 def test_wide_rows_are_cut_as_evenly_as_possible(cols, banks, widths):
     layout = Layout.of(1, cols, group=(1, None), banks=banks)
