@@ -212,9 +212,10 @@ def data_folder(explicit: Path | None = None) -> Path | None:
         return user_folder() if user_folder().is_dir() else None
     folder, origin = named
     if not folder.is_dir():
+        as_it_is = " (a variable in it is not filled in)" if "$" in str(folder) else ""
         raise DataError(
-            f"the data folder {folder} ({origin}) does not exist; create it, correct the path, or leave it out to use "
-            "embedded data"
+            f"the data folder {folder} ({origin}) does not exist{as_it_is}; create it, correct the path, or leave it "
+            "out to use embedded data"
         )
     return folder
 

@@ -201,6 +201,8 @@ def test_a_folder_that_does_not_exist_is_an_error_for_reading_only(tmp_path):
 
     with pytest.raises(DataError, match=r"the data folder .*nowhere \(as given\) does not exist"):
         data.data_folder(nowhere)
+    with pytest.raises(DataError, match="a variable in it is not filled in"):
+        data.data_folder(tmp_path / "$NOWHERE")
     assert data.target_folder(nowhere) == nowhere
 
 

@@ -177,6 +177,15 @@ def test_integers_around_zero_points(zeros):
     np.testing.assert_array_equal(found(arrays)[0], mask)
 
 
+@pytest.mark.parametrize("scale", ["weight_scale", "scales"])
+def test_signed_bytes_beside_scales_are_the_weights_themselves(scale):
+    mask = mask_of(6, 8)
+
+    result = decoded(PATH, {"fc.weight": np.where(mask, -3, 0).astype(np.int8), f"fc.{scale}": np.ones((6, 1))}, MOST)
+
+    np.testing.assert_array_equal(result.arrays["fc.weight"] != 0, mask)
+
+
 def test_zero_points_beside_names_without_dots():
     arrays = {
         "a": np.full((2, 3), 5, np.int8),
@@ -266,6 +275,12 @@ def test_what_is_packed_in_a_way_that_is_not_known_is_refused_by_name(kind):
         {"shape": np.array([1, 2]), "indptr": np.array([0, 1]), "indices": np.array([5]), "data": np.ones(1)},
         {"weight": INTS.astype(np.int8), "weight_zero_point": np.ones(3, np.int8)},
         {"qweight": np.ones((4, 5), np.int32), "qzeros": np.ones((1, 1), np.int32), "scales": np.ones((1, 8))},
+        {
+            "qweight": np.ones((64, 4), np.int32),
+            "qzeros": np.ones((2, 4), np.int32),
+            "scales": np.ones((2, 16)),
+        },  # 8 bits
+        {"qweight": np.ones((4, 8), np.int16), "qzeros": np.ones((1, 1), np.int16), "scales": np.ones((1, 8))},
     ],
     ids="-".join,
 )
