@@ -148,5 +148,6 @@ class EvaluatedByLayers(Protocol):
             items: enough of the split, for a look at it; None takes all.
 
         Returns:
-            The totals, and the layers with trained parameters that the framework has computed.
+            The totals, with the norms that were folded into their layers (`folded`); and the layers with trained
+            parameters that the framework has computed.
         """

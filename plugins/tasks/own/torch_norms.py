@@ -26,6 +26,8 @@ def seen(model: nn.Module, run: Callable[[], None], is_layer: Callable[[nn.Modul
         run: sends a batch through it.
         is_layer: whether a module is one whose sums a norm may follow.
     """
+    if not any(is_norm(inner) for inner in model.modules()):
+        return {}
     look = Look()
 
     def layer(name: str, inner: Any) -> Forward:
