@@ -231,6 +231,9 @@ class _Run:
         try:
             with Heartbeat(self._status.touch):
                 self._executor.run(self._schedule)
+                # Designs of large layers are searched for minutes: nobody is to think that the run hangs.
+                if left := self._collector.to_cost(_SILENT_S):
+                    self._progress.note(f"hardware costs of {plural(left, 'cell')}; nothing is trained any more")
         except KeyboardInterrupt:
             _supervisor.taken()
             # An interrupted run is not planned anew for a damaged file.
@@ -249,10 +252,9 @@ class _Run:
         stopped = None if self._store_error else self._schedule.stopped
         try:
             try:
-                # Designs of large layers are searched for minutes: nobody is to think that the run hangs.
-                if not interrupted and (left := self._collector.to_cost(_SILENT_S)):
-                    self._progress.note(f"hardware costs of {plural(left, 'cell')}; nothing is trained any more")
-                self._write_records(0.0 if interrupted else None, is_last=True)
+                # Looked at from another machine, a run that costs for minutes is alive as well.
+                with Heartbeat(self._status.touch):
+                    self._write_records(0.0 if interrupted else None, is_last=True)
             except KeyboardInterrupt:
                 interrupted = True
                 self._write_records(0.0, is_last=True)

@@ -176,7 +176,8 @@ def test_a_damaged_stage_is_found_and_run_again(finished, tmp_path, name):
     assert again.records[-1].status == "ok"
     assert again.records[-1].trained_epochs == 1
     # Every reader of stderr and of the run's log learns what was moved, where to, and what comes of it.
-    (note,) = told.notes
+    # On a slow machine the run says as well that it is costing.
+    (note,) = (note for note in told.notes if not note.startswith("hardware costs of"))
     assert note.startswith(f"moved aside: {end / 'stage.json'}, as ")
     assert note.endswith("; it is kept there as stage.damaged, and the stage is run again")
     assert (again.folder / "logs" / "run.log").read_text().endswith(f" {note}\n")
@@ -202,7 +203,8 @@ def test_a_model_that_is_trained_again_for_a_score_is_told(finished, tmp_path):
     told = Told()
     result = run(only, store=copy, workers=1, progress=told)
 
-    (note,) = told.notes
+    # On a slow machine the run says as well that it is costing.
+    (note,) = (note for note in told.notes if not note.startswith("hardware costs of"))
     assert note.startswith("1 finished model whose state is gone: trained again (")
     assert next(iter(result.records[0].fixed_point.values()))["value"] > 0
 
