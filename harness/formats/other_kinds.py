@@ -54,6 +54,11 @@ _SIGNS: tuple[tuple[int, bytes, str, str, tuple[str, ...]], ...] = (
     # The length of a header of less than 16 MB, and its first brace.
     (3, b"\x00\x00\x00\x00\x00{", "safetensors", "call it .safetensors", (".safetensors",)),
 )
+_MEMBERS = (
+    (b"/data.pkl", "a model of torch.save", _TORCH),
+    (b"metadata.json", "a model of Keras (.keras)", _KERAS),
+)
+"""How the first members of archives are called that are not NumPy's."""
 _ARCHIVE = f"call it .npz if it is NumPy's; of a model of PyTorch {_TORCH}"
 
 
@@ -99,6 +104,12 @@ def refuse(path: Path, read: tuple[str, ...]) -> None:
 
 def _sign(head: bytes, name: str) -> tuple[str, str] | None:
     """What a file is that begins so, and the way out; None if nothing is known against its name."""
+    if head.startswith(b"PK\x03\x04"):
+        # An archive begins with its first member, whose name tells who wrote it.
+        member = head[30 : 30 + int.from_bytes(head[26:28], "little")]
+        for end, what, way in _MEMBERS:
+            if member.endswith(end):
+                return what, way
     for place, sign, what, way, ends in _SIGNS:
         # Of letters that may be large or small; other signs hold none that differ.
         there = head[place : place + len(sign)]

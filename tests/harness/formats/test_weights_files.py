@@ -725,6 +725,8 @@ def zipped(**members):
         ("a.npz", pickle.dumps({"a": [1]}, protocol=4), "a pickle, which is never read"),
         ("a.safetensors", zipped(data="x"), "torch.save"),
         ("a.npy", zipped(a="x"), "call it .npz"),
+        ("a.npz", zipped(**{"archive/data.pkl": "x"}), "torch.save; .*save_file"),
+        ("a.npz", zipped(**{"metadata.json": "{}", "config.json": "{}"}), "Keras .*numpy.savez"),
         ("a.npz", npy_header((2, 2)) + bytes(16), "call it .npy"),
         ("a.npz", b"\x89HDF\r\n\x1a\n" + bytes(64), "HDF5; .*numpy.savez"),
         ("a.mtx", gzip.compress(b"%%MatrixMarket"), "gzip.*unpack it"),
