@@ -61,7 +61,9 @@ def write_output(path: Path, content: bytes | str, *, is_new: bool = False, make
         raise SpecError(f"{path} exists already and was left as it is; name another file") from None
     except OSError as error:
         reason = _REASONS.get(error.errno or 0) or error.strerror or str(error)
-        raise SpecError(f"{path} cannot be written: {reason}; name another file with -o, or make room") from error
+        # Room helps where there is none; of a folder that is not there, making it does.
+        way = {errno.ENOENT: "make it, or name another file"}.get(error.errno or 0, "name another file, or make room")
+        raise SpecError(f"{path} cannot be written: {reason}; {way}") from error
     except ValueError:
         raise SpecError(f"{path!s:.200} cannot be written: no file has such a name; name another file") from None
 

@@ -65,7 +65,7 @@ def test_a_link_stays_a_link(tmp_path, way):
         (lambda path: path.mkdir(), "it is a folder"),
         (lambda path: path.symlink_to(path.name), "a link that leads back to itself"),
         (os.mkfifo, "a pipe that nobody reads"),
-        (lambda path: None, "its folder does not exist"),
+        (lambda path: None, "its folder does not exist; make it"),
     ],
 )
 def test_what_cannot_be_written_is_told_by_what_it_is_and_not_waited_for(tmp_path, make, reason):

@@ -79,7 +79,7 @@ def test_a_file_of_results_is_there_whole_or_not_at_all(disk):
     before = files(disk)
 
     for name in ("new.csv", "before.csv"):
-        with pytest.raises(SpecError, match="No space left on device; name another file with -o, or make room"):
+        with pytest.raises(SpecError, match="No space left on device; name another file, or make room"):
             write_output(disk / name, "x" * 1_000_000)
 
     assert files(disk) == before and (disk / "before.csv").read_text() == "what was there"
