@@ -530,6 +530,17 @@ def test_the_outputs_of_a_grouped_convolution_have_the_inputs_of_their_group(tmp
 
 
 @pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
+def test_the_size_that_is_given_for_a_transposed_convolution_is_said_to_be_its_inputs(tmp_path, kind):
+    read(tmp_path, [node(kind, ["x", "w"])], {"w": np.ones((6, 6, 3, 3), np.float32)})
+
+    found = read_weights(tmp_path / "model.onnx", output_sizes={"w": (4, 5)})
+
+    said = "w is a transposed convolution: 4x5 is taken as the size of its input"
+    assert (said in found.notes) == (kind == "ConvTranspose")
+    assert found.workload.output_pixels == {"w": 20}
+
+
+@pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
 def test_a_convolution_whose_groups_do_not_come_out_even_is_refused_with_the_product(tmp_path, kind):
     with pytest.raises(DataError, match=rf"w \(6, 6, 3, 3\) \(products without weights.*{kind} bad"):
         read(tmp_path, [node(kind, ["x", "w"], group=4, name="bad")], {"w": np.ones((6, 6, 3, 3), np.float32)})

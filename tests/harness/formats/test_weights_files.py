@@ -356,6 +356,8 @@ def test_pairs_of_pytorch_form_lstm_layers(tmp_path):
     tensors = found.workload.tensors
 
     assert [layer.name for layer in found.workload.network.layers] == ["rnn.l0", "rnn.l0_reverse", "rnn.l1", "lstm"]
+    backwards = [note for note in found.notes if "runs from the end of a sequence" in note]
+    assert [note.split()[0] for note in backwards] == ["rnn.l0_reverse"]
     assert {tensor.role for tensor in tensors} == {"lstm"}
     assert [tensor.name for tensor in tensors][:2] == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
     assert all((tensor.rows.size, tensor.rows.repeat) == (12, 4) for tensor in tensors)
