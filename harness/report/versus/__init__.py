@@ -294,5 +294,5 @@ def _caption(found: Versus) -> list[str]:
     if marked:
         within = f" within {found.margin:g}" if found.margin is not None else ""
         told = [f"{MARKS[each]} {each}{within if each == 'equivalent' else ''}" for each in marked]
-        lines.append(f"{listed(told)}: p below {ALPHA:.2g}, Holm over {found.comparisons}.")
+        lines.append(f"Verdicts at p below {ALPHA:.2g}, Holm over {found.comparisons}: {listed(told)}.")
     return lines
