@@ -118,22 +118,28 @@ def recalled(experiment: Experiment, records: Iterable["Record"]) -> Experiment:
         records: of a run of it.
     """
     sparsities: dict[tuple[object, ...], float] = {}
+    missed: dict[tuple[object, ...], str] = {}
     for record in records:
         place = (record.task, record.backend, record.pattern, record.allocation, record.strategy, record.seed)
         for label in solved_for(record.facts):
             sparsities[(*place, label)] = record.target_sparsity
+        for label in solved_for(record.facts, reached=False):
+            missed[(*place, label)] = record.cell
     cells = dict[Cell, None]()
     for cell in experiment.cells:
         labels = cell.labels()
         names = [labels[axis] for axis in ("task", "backend", "pattern", "allocation", "strategy")]
         label = cell.goal.label() if cell.goal else ""
         sparsity = sparsities.get((*names, cell.seed, label))
+        # The targets that a setting cannot reach are one cell, called by the first of them.
+        if missed.get((*names, cell.seed, label), cell.id) != cell.id:
+            continue
         cells[cell if sparsity is None else replace(cell, goal=None, sparsity=sparsity)] = None
     return replace(experiment, cells=tuple(cells))
 
 
-def solved_for(facts: Mapping[str, object]) -> list[str]:
-    """Labels of the targets that the sparsity of a record was solved for, and reaches."""
+def solved_for(facts: Mapping[str, object], *, reached: bool = True) -> list[str]:
+    """Labels of the targets that the sparsity of a record was solved for, and reaches; or of those that none does."""
     listed_targets = facts.get("targets")
     every = listed_targets if isinstance(listed_targets, list) else []
-    return [str(each["target"]) for each in every if isinstance(each, dict) and not each.get("reason")]
+    return [str(each["target"]) for each in every if isinstance(each, dict) and bool(each.get("reason")) is not reached]
