@@ -112,6 +112,23 @@ def tensors():
 
 
 @experiment
+def in_fixed_point():
+    """The finished task in 16 bits, beside its own score."""
+    from harness.api import NumberFormat
+    from harness.fixed_point.own import evaluated_own
+
+    found = {}
+    for entry in ("task", "subclassed"):
+        problem = problem_of(entry)
+        session = session_of(problem)
+        train(session, epochs(1))
+        state = session.state()
+        fixed = evaluated_own(problem, state.weights, state.extra, NumberFormat(), 0)
+        found[entry] = [fixed.nats, session.evaluate("test").nats, fixed.folded, fixed.in_float]
+    return found
+
+
+@experiment
 def steps():
     """Recurrent layers of two items, one of them padded, and how many steps of an item they were seen to run."""
     from harness_plugins.tasks.own.keras_model import Trace, held
@@ -389,6 +406,16 @@ def test_positions_of_an_item_are_those_of_a_call(found):
         "conv": 16, "depth": 16, "grouped": 16, "attention.query": 16, "attention.key": 16, "attention.value": 16,
         "attention.attention_output": 16, "out": 1,
     }  # fmt: skip
+
+
+def test_a_trained_model_in_16_bits_has_its_norms_in_their_layers_and_scores_as_it_is(found):
+    for entry, (folded, in_float) in {
+        "task": ({"conv": "norm"}, []),
+        "subclassed": ({"first": "norm"}, ["model"]),
+    }.items():
+        fixed, floating, *told = found["in_fixed_point"][entry]
+        assert fixed == pytest.approx(floating, rel=0.05)  # few validation items: some values of the test saturate
+        assert told == [folded, in_float]
 
 
 def test_steps_of_recurrent_layers_are_those_of_a_call(found):
