@@ -50,6 +50,9 @@ _ROUNDS = 3
 _STEPS = 2
 """Steps from the shape that streams best to a better one beside it."""
 
+_CLIMBS = 4
+"""Times that the shapes beside the best that streams are looked at, as long as one of them is better."""
+
 _BESIDE = 6
 """Neighbours tried beyond the last shape that fits, since memories come in whole blocks and grow in jumps."""
 
@@ -391,12 +394,15 @@ class _Explorer:
         here = next(place for place, line in enumerate(lines) if line[0].sizes[1:] == best.shape.sizes[1:])
         for line in lines[max(0, here - step + 1) : here + step]:
             self._balance(line, floor)
-        size = self.best["streams"].shape.sizes
-        line = next(line for line in lines if line[0].sizes[1:] == size[1:])
-        near = bisect_left(line, size[0][1], key=lambda shape: shape.sizes[0][1])
-        # Both sides: blocks are taken whole, so that the best lies a few steps off where the line turns.
-        for place in range(max(0, near - _BESIDE), min(len(line), near + _BESIDE + 1)):
-            self.at(line[place])
+        for _ in range(_CLIMBS):
+            best = self.best["streams"]
+            line = next(line for line in lines if line[0].sizes[1:] == best.shape.sizes[1:])
+            near = bisect_left(line, best.shape.sizes[0][1], key=lambda shape: shape.sizes[0][1])
+            # Both sides: blocks are taken whole, so that the best lies a few steps off where the line turns.
+            for place in range(max(0, near - _BESIDE), min(len(line), near + _BESIDE + 1)):
+                self.at(line[place])
+            if self.best["streams"] is best:
+                return
 
     def _balance(self, line: Sequence[EngineShape], floor: Fraction) -> None:
         """Where computing and reading take equally long on a line: more multipliers leave less room for weights."""

@@ -282,3 +282,30 @@ def test_what_is_found_does_not_depend_on_what_was_looked_for_before(make, engin
         cost(workload, engine, "arria10_gx1150", 1024)
 
         assert cost(workload, engine, "arria10_gx1150", 300) == first, name
+
+
+def test_rows_that_are_full_or_empty_are_outlined_by_the_full_ones(make):
+    """Of rows that are pruned whole, deviations say little: as many PEs as rows take no longer than the fullest row."""
+    rng = np.random.default_rng(10)
+    workload = make.matrix_workload(np.outer(rng.random(48) < 0.5, rng.random(144) < 0.6))
+
+    found = cost(workload, "bank", "alveo_u280", 672)
+
+    for pes in (8, 12, 16, 24, 48):
+        by_hand = cost(workload, "bank", "alveo_u280", 672, pes=pes, lanes=672 // pes)
+        assert not is_beaten(found, by_hand), (found.shape, by_hand.shape)
+
+
+def test_the_search_for_what_streams_climbs_until_nothing_beside_it_is_better(make):
+    rng = np.random.default_rng(0)
+    workload = make.lstm_workload(295, lambda rows, cols: rng.random((rows, cols)) < 0.1)
+    entry = {"name": "cycle_simulator", "device": "xcku060", "multipliers": 188, "ram_blocks": 131}
+
+    def streamed(**sizes):
+        engine = {"name": "dense_systolic", **sizes}
+        return REGISTRY.create("hardware", {**entry, "activation_bits": 8, "engine": engine}).cost(workload)
+
+    found = streamed()
+    assert not found.resident
+    for high in range(30, 100):
+        assert found.cycles <= streamed(array_rows=high, array_cols=1).cycles + 1, high

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from math import log
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
@@ -115,8 +114,7 @@ class Bank(Batched):
         banks, pes, lanes = self._banks(product), shape["pes"], shape["lanes"]
         each = banks.outline(lanes)
         groups = -(-product.rows // pes)
-        # The largest of n normal sums lies sqrt(2 ln n) standard deviations above their mean.
-        longest = each.mean * groups + each.deviation * (2 * groups * log(max(2, pes))) ** 0.5 * (pes > 1)
+        longest = each.longest(groups, pes)
         cycles = Fraction(round(longest))
         words = Fraction(round(each.mean * product.rows))
         # The fullest PE's words are as many as its cycles: one word a cycle.

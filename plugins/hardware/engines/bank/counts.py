@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
+from math import log, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,10 @@ from harness.api import Part, Product, ShapeError
 
 _SAMPLED_ROWS = 256
 """Rows that an outline looks at."""
+
+_BOUNDED = 2.0
+"""Deviations above the mean within which the fullest of a sample shows that no row is fuller: of normal ones it is
+nearly three."""
 
 _PROBE_ROWS = 16
 """Rows looked at before a whole mask is searched for equally filled banks: most candidates fail in the first few."""
@@ -79,10 +84,18 @@ def split(cols: int, banks: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Outline:
-    """About what a row takes: mean cycles, and their standard deviation from row to row."""
+    """About what a row takes: mean cycles, their deviation from row to row, and the most where that is known."""
 
     mean: float
     deviation: float
+    most: float | None = None
+
+    def longest(self, rows: int, pes: int) -> float:
+        """Cycles that the fullest of so many PEs is likely to take for that many rows each."""
+        # The largest of n normal sums lies sqrt(2 ln n) standard deviations above their mean.
+        above = sqrt(2 * rows * log(max(2, pes))) if pes > 1 else 0.0
+        likely = self.mean * rows + self.deviation * above
+        return likely if self.most is None else min(likely, self.most * rows)
 
 
 class Banks:
@@ -173,7 +186,11 @@ class Banks:
         peaks = np.maximum.reduceat(counts, wave_starts(len(starts), lanes), axis=1)
         # A row without weights takes a cycle, as its end has to be stored.
         costs = np.maximum(1, peaks.sum(axis=1, dtype=np.int64))
-        return Outline(float(costs.mean()), float(costs.std()))
+        mean, deviation, most = float(costs.mean()), float(costs.std()), float(costs.max())
+        # Rows that are either full or empty reach no further than the full ones; of a sample of others the most is
+        # not that of all.
+        is_known = len(costs) == self.product.rows or most <= mean + _BOUNDED * deviation
+        return Outline(mean, deviation, most if is_known else None)
 
     @cached_property
     def _prefix(self) -> NDArray[np.int32]:

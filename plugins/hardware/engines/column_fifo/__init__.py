@@ -6,6 +6,7 @@ from fractions import Fraction
 from functools import lru_cache
 from math import exp, log, sqrt
 from typing import ClassVar, Literal, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,7 +140,8 @@ class ColumnFifo(Engine):
         padding = self._padding(product, pes)
         mean = _mean_load(product, pes, groups, padding) * share
         spread = _spread(product, pes, groups) * share
-        load = mean + spread
+        # Rows that are pruned whole leave PEs more uneven than chance does.
+        load = max(mean + spread, _fullest(product, pes) / groups * share)
         # Columns that are skipped take no dummy word; else every empty column of a PE has one.
         words = product.nnz + round(padding * pes * product.cols)
         words = words if is_skipping else max(words, round(mean * pes * groups))
@@ -295,6 +297,23 @@ def _mean_load(product: Product, pes: int, groups: int, padding: float = 0.0) ->
     """Cycles of a PE on average, with so many entries of padding a column: one without any entry takes one too."""
     each = product.density * product.rows / pes
     return product.cols / groups * (each + padding + exp(-each - padding))
+
+
+def _fullest(product: Product, pes: int) -> int:
+    """Weights on the PE that has most, all groups together; 0 where no masks are known."""
+    if not product.has_masks:
+        return 0
+    known = _FULLEST.setdefault(product, {})
+    if pes not in known:
+        counts = product.row_counts
+        padded = np.zeros(-(-len(counts) // pes) * pes, dtype=np.int64)
+        padded[: len(counts)] = counts
+        known[pes] = int(padded.reshape(-1, pes).sum(axis=0).max())
+    return known[pes]
+
+
+_FULLEST: WeakKeyDictionary[Product, dict[int, int]] = WeakKeyDictionary()
+"""By product and PEs: shapes of as many PEs share it, whatever their groups."""
 
 
 def _spread(product: Product, pes: int, groups: int) -> float:
