@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.api import Convolution, DataError, SpecError
+from harness.formats.onnx_constants import evaluated
 from harness.formats.weights_files import read_weights
 
 onnx = pytest.importorskip("onnx", reason="the optional package onnx is not installed")
@@ -337,6 +338,14 @@ WAYS = {
         ],
         {"w": WEIGHTS, "s": SCALE, "z": np.uint8(128)},
     ),
+    "quantised and back without zero points": (
+        [
+            node("QuantizeLinear", ["w", "s"], ["q"]),
+            node("DequantizeLinear", ["q", "s"], ["d"]),
+            node("Gemm", ["x", "d"], transB=1),
+        ],
+        {"w": WEIGHTS, "s": SCALE},
+    ),
     "Quant": (
         [
             node("Quant", ["w", "s", "z", "b"], ["q"], domain="qonnx.custom_op.general"),
@@ -527,6 +536,29 @@ def test_the_outputs_of_a_grouped_convolution_have_the_inputs_of_their_group(tmp
 
     assert shown(found) == [("w", (6, 54 // groups), 324 // groups - 1)]
     assert any(f"in {groups} groups" in note for note in found.notes) == (groups > 1)
+
+
+ONE, TALL, WIDE = np.ones((1, 1), np.float32), np.ones((4, 1), np.float32), np.ones((1, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given"),
+    [
+        ("Expand", [ONE, np.array([4, 4])]),
+        ("ConstantOfShape", [np.array([4, 4])]),
+        ("MatMul", [TALL, WIDE]),
+        ("Add", [TALL, WIDE]),
+        ("Mul", [TALL, WIDE]),
+        ("Gather", [WIDE, np.zeros(4, np.int64)]),
+        ("Concat", [np.ones((2, 4), np.float32), np.ones((2, 4), np.float32)]),
+    ],
+)
+def test_what_a_node_would_make_is_bounded_before_it_is_made(kind, given):
+    made = node(kind, [f"i{place}" for place in range(len(given))], ["o"], **({"axis": 0} if kind == "Concat" else {}))
+    opsets = [helper.make_opsetid("", 17)]
+
+    assert evaluated(onnx, made, given, opsets, 16)[0].shape == (4, 4)
+    assert evaluated(onnx, made, given, opsets, 15) is None
 
 
 @pytest.mark.parametrize("kind", ["Conv", "ConvTranspose"])
