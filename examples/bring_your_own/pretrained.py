@@ -1,4 +1,4 @@
-"""A checkpoint as it is, pruned without any training: `epochs: 0` makes it the dense baseline."""
+"""A checkpoint as it is, pruned without any training: `epochs=0` makes it the dense baseline."""
 
 from pathlib import Path
 

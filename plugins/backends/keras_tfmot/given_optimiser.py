@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.api import SGD, Array, PluginContractError, SpecError, theirs
 
-from .optimiser import Rule
+from .optimiser import Rule, scaled_by
 from .toolkit import frameworks
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ class GivenRule(Rule):
 
         self._given.add_variable_from_reference = add
 
-    def apply(self, gradients: Mapping[str, Any], scale: Tensor, rate: Tensor) -> None:
+    def apply(self, gradients: Mapping[str, Any], scale: Tensor | None, rate: Tensor) -> None:
         """Let the optimiser take its step; called inside a traced function."""
         self._given._learning_rate.assign(rate)
-        self._given.apply_gradients([(scale * gradients[name], self.variables[name]) for name in self.variables])
+        scaled = scaled_by(scale, gradients)
+        self._given.apply_gradients([(scaled[name], self.variables[name]) for name in self.variables])
 
     def like(self, weight: Variable) -> list[Variable]:
         """The state of a weight that has its shape: momentum and the like."""

@@ -47,14 +47,15 @@ class Rule:
         """Whether a step may leave the untouched rows of an embedding alone: no slot and no decay moves them."""
         return isinstance(self.optimiser, SGD) and not self.optimiser.momentum and not self.optimiser.weight_decay
 
-    def apply(self, gradients: Mapping[str, Gradient], scale: Tensor, rate: Tensor) -> None:
-        """Take one step along the gradients times `scale`; called inside a traced function."""
+    def apply(self, gradients: Mapping[str, Gradient], scale: Tensor | None, rate: Tensor) -> None:
+        """Take one step along the gradients times `scale`, where there is one; called inside a traced function."""
         if self.takes_rows:
+            # Scaled within the rate, so that no gradient is copied; the same product, rounded elsewhere.
+            scaled_rate = rate if scale is None else rate * scale
             for name, gradient in gradients.items():
-                # Scaled within the rate, so that no gradient is copied; the same product, rounded elsewhere.
-                self._descend(self.variables[name], gradient, rate * scale)
+                self._descend(self.variables[name], gradient, scaled_rate)
             return
-        scaled = {name: scale * gradient for name, gradient in gradients.items()}
+        scaled = scaled_by(scale, gradients)
         if isinstance(self.optimiser, Adam | AdamW):
             self._adam(self.optimiser, scaled, rate)
         else:
@@ -68,14 +69,24 @@ class Rule:
             tf.raw_ops.ResourceApplyGradientDescent(var=weight.handle, alpha=rate, delta=gradient)
 
     def _momentum(self, rule: SGD, gradients: Mapping[str, Tensor], rate: Tensor) -> None:
+        # Heavy ball without dampening, as the api defines it: Keras' own SGD folds the rate into the velocity.
+        tf = self.tf
+        momentum = tf.constant(rule.momentum, tf.float32)
         for name, gradient in gradients.items():
             weight = self.variables[name]
-            step = gradient + rule.weight_decay * weight if rule.weight_decay else gradient
-            # Heavy ball without dampening, as the api defines it: Keras' own SGD folds the rate into the velocity.
-            if rule.momentum:
+            if rule.weight_decay:
+                step = gradient + rule.weight_decay * weight
+                if rule.momentum:
+                    velocity = self.slots[f"momentum/{name}"]
+                    step = velocity.assign(rule.momentum * velocity + step)
+                # Not by the operation below: TensorFlow adds these three in another order than they are written.
+                weight.assign_sub(rate * step)
+            else:
+                # v = momentum * v + g; w = w - rate * v: the bits of five operations in one that works in place.
                 velocity = self.slots[f"momentum/{name}"]
-                step = velocity.assign(rule.momentum * velocity + step)
-            weight.assign_sub(rate * step)
+                tf.raw_ops.ResourceApplyMomentum(
+                    var=weight.handle, accum=velocity.handle, lr=rate, grad=gradient, momentum=momentum
+                )
 
     def _adam(self, rule: Adam | AdamW, gradients: Mapping[str, Tensor], rate: Tensor) -> None:
         tf = self.tf
@@ -126,11 +137,19 @@ def masked(gradient: Gradient, mask: Variable) -> Gradient:
     return mask * gradient
 
 
-def clip_scale(gradients: Iterable[Gradient], norm: float | None) -> Tensor:
-    """What to multiply gradients by, so that their global norm is at most `norm`; rows must have been summed."""
+def scaled_by(scale: Tensor | None, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The gradients times a factor, or as they are."""
+    return {name: gradient if scale is None else scale * gradient for name, gradient in gradients.items()}
+
+
+def clip_scale(gradients: Iterable[Gradient], norm: float | None) -> Tensor | None:
+    """What to multiply gradients by, so that their global norm is at most `norm`; rows must have been summed.
+
+    None where nothing is clipped: a product with 1 would be a pass over every gradient for the same bits.
+    """
     tf = frameworks().tf
     if norm is None:
-        return tf.constant(1.0)
+        return None
     parts = [gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient for gradient in gradients]
     # l2_loss is half of the sum of squares, and does not make a copy of its argument.
     found = tf.sqrt(2 * tf.add_n([tf.nn.l2_loss(part) for part in parts]))

@@ -38,7 +38,7 @@ from .build import Model
 from .given_optimiser import GivenRule
 from .optimiser import Rule, clip_scale, dense, masked, rows_summed
 from .own_places import OwnPlace, own_places
-from .randomness import Randomness
+from .randomness import Randomness, may_draw
 from .session import _PROGRESS_EVERY, KerasSession
 from .toolkit import classes, frameworks, memory_errors
 
@@ -88,7 +88,7 @@ class OwnSession(KerasSession):
             if callable(self._own.own.optimiser)
             else Rule(problem.recipe.optimiser, variables)
         )
-        self._randomness = Randomness(self._own.way.layers(self._trained))
+        self._randomness = Randomness(self._own.way.layers(self._trained), data_draw=self._own.may_draw("train"))
         self._masked: frozenset[str] = frozenset()
         self._steps: dict[frozenset[str], Any] = {}
 
@@ -181,14 +181,15 @@ class OwnSession(KerasSession):
         callback.on_train_begin()
         callback.on_epoch_begin(index)
         nats, items = 0.0, 0
-        batches = self._own_batches("train", index)
+        batches, rate_of = self._own_batches("train", index), functools.lru_cache(1)(self._tf.constant)
         self._restart(index)
         for step in range(total):
             callback.on_train_batch_begin(step)
             inputs, targets = next(batches)
             count = self._own.items(targets)
             with theirs(self._own.folder, "a training step"):
-                loss = float(self._own_step()(inputs, targets, np.float32(epoch.rate(step))))
+                # Mostly the rate is the one before: a tensor already.
+                loss = float(self._own_step()(inputs, targets, rate_of(np.float32(epoch.rate(step)))))
             # Told with the line of the user's loss: nothing of theirs is on the stack by now.
             if not math.isfinite(loss):
                 raise DivergedError(step, loss, f"training loss ({self._own.loss_place})")
@@ -210,6 +211,7 @@ class OwnSession(KerasSession):
     def _own_step(self) -> Any:
         """The step for the tensors masked now; a graph per such set."""
         if self._masked not in self._steps:
+            self._randomness.before_graph()
             self._steps[self._masked] = self._compiled(self._training)
         step = self._steps[self._masked]
         return lambda *given: self._randomness.seen(step, step(*given))
@@ -288,12 +290,14 @@ class OwnSession(KerasSession):
         live: dict[str, list[int]] = {}
         nats, items, sums = 0.0, 0, np.float64(0)
         with_activity = split == "test"
+        step = self._evaluations[with_activity]
         # For what draws even while evaluating: the same draws in every evaluation.
-        self._tf.random.set_seed(self._settings.seed)
+        if self._own.may_draw(split) or may_draw(step):
+            self._tf.random.set_seed(self._settings.seed)
         for inputs, targets in self._own_batches(split, 0):
             count = self._own.items(targets)
             with theirs(self._own.folder, f"evaluating the {split} split"):
-                loss, measured, flags = self._evaluations[with_activity](inputs, targets)
+                loss, measured, flags = step(inputs, targets)
                 sums = sums + self._own.sums(None if isinstance(measured, tuple) else measured, float(loss) * count)
             nats, items = nats + float(loss) * count, items + count
             for name, flag in flags:

@@ -63,6 +63,11 @@ class Data:
         if self._items < (self._batch if split == "train" else 1) and not self._is_stream:
             raise DataError(f"own: `{split}` must hold one batch, got {self._items} items; lower `batch` or give more")
 
+    @property
+    def may_draw(self) -> bool:
+        """Whether reading it runs code that may draw: anything but arrays does."""
+        return self._arrays is None
+
     def steps(self) -> int:
         """Batches of one epoch; a stream of unknown length is read once."""
         if not self._is_stream:

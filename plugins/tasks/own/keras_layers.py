@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from harness.api import Cell, LayerArithmetic, Recurrence, Window
 
-from . import keras_model, keras_norms
+from . import keras_names, keras_norms
 from .folding import Affine, Computed, Fold
 from .keras_norms import Call
 
 if TYPE_CHECKING:
     from tf_keras import Model as KerasModel
 
-    from .keras_model import Held
+    from .keras_names import Held
 
 
 @contextmanager
@@ -40,7 +40,7 @@ def computed_by(
     Yields:
         What it has computed so far.
     """
-    layers, done = {each.name: each.layer for each in keras_model.held(model)}, Computed()
+    layers, done = {each.name: each.layer for each in keras_names.held(model)}, Computed()
     affine = {
         layer: found for layer, norm in (folds or {}).items() if (found := keras_norms.affine(layers[norm])) is not None
     }

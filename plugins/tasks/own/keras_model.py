@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -16,120 +16,13 @@ import numpy as np
 
 from harness.api import Axis, Convolution, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
 
+from .keras_names import Held, held, is_custom_cell, trainable, variables
 from .steps import Steps
 
 if TYPE_CHECKING:
     from tensorflow import Variable
     from tf_keras import Model as KerasModel
     from tf_keras.layers import Layer as KerasLayer
-
-
-@dataclass
-class Held:
-    """A layer with variables of its own, and their names.
-
-    Args:
-        name: the layer's, with those of the layers around it.
-        layer: itself.
-        inside: the layers around it, outermost first.
-        variables: its own, by part, such as `kernel`.
-    """
-
-    name: str
-    layer: KerasLayer
-    inside: tuple[KerasLayer, ...]
-    variables: dict[str, Variable] = field(default_factory=dict)
-
-    def full(self, part: str) -> str:
-        """The name of a variable; those of the model itself stand alone."""
-        return f"{self.name}.{part}" if self.inside else part
-
-
-def layers_of(model: KerasModel) -> list[KerasLayer]:
-    """Every layer inside, at any depth."""
-    return list(model._flatten_layers(recursive=True, include_self=False))
-
-
-def held(model: KerasModel) -> list[Held]:
-    """Every layer that holds variables itself, with names that no two share, in the order in which they are found."""
-    found: list[Held] = []
-    seen: set[int] = set()
-    names: dict[str, int] = {}
-    for path in _paths(model, ()):
-        layer = path[-1]
-        # By identity: two layers may be equal, and one may be used in two places.
-        if id(layer) in seen:  # used twice, or listed by two layers around it
-            continue
-        seen.add(id(layer))
-        name = ".".join(_short(each, path[:place]) for place, each in enumerate(path) if place) or "model"
-        name = name.rstrip(".")
-        names[name] = names.get(name, 0) + 1
-        unique = name if names[name] == 1 else f"{name}_{names[name] - 1}"
-        own = _own_variables(layer)
-        if own:
-            found.append(Held(unique, layer, path[:-1], own))
-    return found
-
-
-def _paths(layer: KerasLayer, before: tuple[KerasLayer, ...]) -> Iterator[tuple[KerasLayer, ...]]:
-    import tf_keras
-
-    path = (*before, layer)
-    yield path
-    if isinstance(layer, tf_keras.layers.RNN) and not _is_custom_cell(layer):
-        # Else its cell would be found as a layer of its own, and its variables twice.
-        return  # its cell is read as a part of the layer
-    for inner in layer._flatten_layers(recursive=False, include_self=False):
-        yield from _paths(inner, path)
-
-
-def _is_custom_cell(layer: KerasLayer) -> bool:
-    import tf_keras
-
-    known = (tf_keras.layers.LSTMCell, tf_keras.layers.GRUCell, tf_keras.layers.SimpleRNNCell)
-    return not isinstance(layer.cell, known)
-
-
-def _short(layer: KerasLayer, around: Sequence[KerasLayer]) -> str:
-    return str(layer.name).replace("/", ".")
-
-
-def _own_variables(layer: KerasLayer) -> dict[str, Variable]:
-    """Variables of this layer alone, by the last part of their names."""
-    holder = layer
-    import tf_keras
-
-    if isinstance(layer, tf_keras.layers.RNN) and not _is_custom_cell(layer):
-        holder = layer.cell
-    found: dict[str, Variable] = {}
-    # The private lists are this layer's own: the public ones have those of inner layers too.
-    for variable in (*holder._trainable_weights, *holder._non_trainable_weights):
-        part = variable.name.partition(":")[0].rpartition("/")[2] or "variable"
-        # Some layers give two variables one name.
-        count = sum(each == part or each.startswith(f"{part}_") for each in found)
-        found[part if part not in found else f"{part}_{count}"] = variable
-    return found
-
-
-def variables(model: KerasModel) -> dict[str, Variable]:
-    """Every variable by name, trained or not, shared ones once."""
-    found: dict[str, Variable] = {}
-    seen: set[Any] = set()
-    for each in held(model):
-        for part, variable in each.variables.items():
-            if variable.ref() not in seen:
-                seen.add(variable.ref())
-                found[each.full(part)] = variable
-    return found
-
-
-def trainable(model: KerasModel) -> dict[str, Variable]:
-    """Those that are trained, by name."""
-    trained = {variable.ref() for variable in model.trainable_weights}
-    return {name: variable for name, variable in variables(model).items() if variable.ref() in trained}
-
-
-# --- tensors --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -186,7 +79,7 @@ def read(
                 if name in names and variable.trainable:
                     listed.append(_row(each, name, variable, None, "frozen"))
                 continue
-            matrix = _matrix(each, part, variable, is_output=id(each.layer) in outputs)
+            matrix = matrix_of(each, part, variable, is_output=id(each.layer) in outputs)
             if matrix is None and name in prunable:
                 # What the user calls a matrix is taken for one, in the order of a dense kernel.
                 matrix = _Matrix((1,), (0,), "dense")
@@ -216,7 +109,7 @@ def _check(prunable: Sequence[str], names: Mapping[str, Variable]) -> None:
             raise SpecError(f"own: `prunable` must name two-dimensional parameters, got {name!r}; there is {matrices}")
 
 
-def _matrix(each: Held, part: str, variable: Variable, *, is_output: bool) -> _Matrix | None:
+def matrix_of(each: Held, part: str, variable: Variable, *, is_output: bool) -> _Matrix | None:
     """How a variable of a known layer is a matrix; None for one that is none."""
     import tf_keras
 
@@ -228,7 +121,7 @@ def _matrix(each: Held, part: str, variable: Variable, *, is_output: bool) -> _M
         found = _einsum(each, is_output)
     elif isinstance(layer, layers.Embedding) and part == "embeddings":
         found = _Matrix((0,), (1,), "embedding", ("words", 1), ("features", 1))
-    elif isinstance(layer, layers.RNN) and not _is_custom_cell(layer):
+    elif isinstance(layer, layers.RNN) and not is_custom_cell(layer):
         found = _recurrent(layer, part)
     elif _is_convolution(layer):
         found = _convolution(part, tuple(variable.shape))
@@ -477,7 +370,7 @@ class Trace:
         if (lengths := _lengths(layer, inputs)) is not None:
             self._steps.add(str(id(layer)), lengths)
         for part, variable in each.variables.items():
-            matrix = _matrix(each, part, variable, is_output=False)
+            matrix = matrix_of(each, part, variable, is_output=False)
             if matrix is None or matrix.role in ("lstm", "gru", "embedding") or not hasattr(result, "shape"):
                 continue
             outputs = prod(variable.shape[axis] for axis in matrix.outputs)
@@ -499,7 +392,7 @@ def _lengths(layer: KerasLayer, inputs: tuple[Any, ...]) -> list[int] | None:
     """Steps of every item of a batch that a recurrent layer takes, masked ones left out; None of other layers."""
     import tf_keras
 
-    if not isinstance(layer, tf_keras.layers.RNN) or _is_custom_cell(layer) or not inputs:
+    if not isinstance(layer, tf_keras.layers.RNN) or is_custom_cell(layer) or not inputs:
         return None
     (values, *_) = inputs[0] if isinstance(inputs[0], list | tuple) else inputs
     mask = getattr(values, "_keras_mask", None)
@@ -507,48 +400,3 @@ def _lengths(layer: KerasLayer, inputs: tuple[Any, ...]) -> list[int] | None:
     if mask is not None:
         return [int(each) for each in np.asarray(mask).sum(axis=steps)]
     return [int(values.shape[steps])] * int(values.shape[batch])
-
-
-# --- the toolkit ----------------------------------------------------------------------------------------------------
-
-
-def wrappable(model: KerasModel, inputs: Any, outputs: Any) -> tuple[str, ...]:
-    """Names of the layers that TF-MOT's wrapper can hold: none where the model cannot be put together anew.
-
-    TF-MOT clones a model around its wrappers, which a subclassed one does not allow; and a clone that does not compute
-    the same (a layer with an incomplete `get_config`) is not the user's model.
-    """
-    import tf_keras
-
-    if not (isinstance(model, tf_keras.Sequential) or getattr(model, "_is_graph_network", False)):
-        return ()
-    try:
-        from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
-
-        # A clone, since wrapping replaces layers: the user's own model stays what it is.
-        clone = tf_keras.models.clone_model(model)
-        clone.set_weights(model.get_weights())
-        given = clone(inputs, training=False)
-    except Exception:  # whatever a user's layer raises when it is made again: it is masked in place then
-        return ()
-    # Put together anew, a model whose `call` does more than its layers gives other outputs.
-    if not np.array_equal(np.asarray(given), np.asarray(outputs), equal_nan=True):
-        return ()
-    # Not layers made of layers, such as attention: those have no variables yet where the wrapper looks for them.
-    holding = {id(each.layer) for each in held(model) if any(_is_wrapped(each, part) for part in each.variables)}
-    return tuple(
-        layer.name
-        for layer in model.layers
-        if id(layer) in holding and not _is_nested(layer) and PruneRegistry.supports(layer)
-    )
-
-
-def _is_wrapped(each: Held, part: str) -> bool:
-    """Whether a variable is a matrix that TF-MOT's wrapper would hold a mask of."""
-    return part != "depthwise_kernel" and _matrix(each, part, each.variables[part], is_output=False) is not None
-
-
-def _is_nested(layer: KerasLayer) -> bool:
-    import tf_keras
-
-    return isinstance(layer, tf_keras.Model | tf_keras.layers.Wrapper)

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import SpecError
 
-from . import keras_model
+from . import keras_names
 from .folding import Affine, Fold, Look, Results
 
 if TYPE_CHECKING:
     from tf_keras import Model as KerasModel
 
-    from .keras_model import Held
+    from .keras_names import Held
 
 Call = Callable[..., Any]
 """A call in the place of a layer's."""
@@ -76,7 +76,7 @@ def replaced(model: KerasModel, by: Callable[[Held], Call | None]) -> Iterator[N
     import tensorflow as tf
 
     changed = []
-    for each in keras_model.held(model):
+    for each in keras_names.held(model):
         # One that has a call of its own on the instance is somebody else's.
         call = by(each) if "call" not in vars(each.layer) else None
         if call is not None:

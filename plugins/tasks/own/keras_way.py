@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from harness.api import Array, LayerArithmetic, NativeModel, SpecError
 
-from . import keras_layers, keras_model
+from . import keras_layers, keras_model, keras_names, keras_wrapping
 from .folding import Computed
 from .way import Way, Wishes
 
@@ -50,7 +50,7 @@ class KerasWay(Way):
     def completed(self, model: Any, inputs: Any) -> None:
         """A subclassed model has its variables after its first call only."""
         # Layers may be built late even where the model says that it is built.
-        if not model.built or any(not layer.built for layer in keras_model.layers_of(model)):
+        if not model.built or any(not layer.built for layer in keras_names.layers_of(model)):
             self.forward(model, inputs, training=False)
         for variable in model.trainable_weights:
             if variable.dtype != "float32":
@@ -71,29 +71,29 @@ class KerasWay(Way):
             )
 
     def parameters(self, model: Any) -> dict[str, NDArray[np.float32]]:
-        """By the names that `keras_model` gives them."""
-        return {name: variable.numpy() for name, variable in keras_model.trainable(model).items()}
+        """By the names that `keras_names` gives them."""
+        return {name: variable.numpy() for name, variable in keras_names.trainable(model).items()}
 
     def variables(self, model: Any) -> dict[str, Any]:
         """Every variable by name, trained or not."""
-        return keras_model.variables(model)
+        return keras_names.variables(model)
 
     def layers(self, model: Any) -> list[Any]:
         """Every layer, at any depth."""
-        return keras_model.layers_of(model)
+        return keras_names.layers_of(model)
 
     def named_layers(self, model: Any) -> dict[str, Any]:
         """The layers that hold variables, by the name that their tensors have."""
-        return {each.name: each.layer for each in keras_model.held(model)}
+        return {each.name: each.layer for each in keras_names.held(model)}
 
     def watched(self, model: Any, see: Callable[[str, Any, Any], None]) -> keras_model.Watch:
         """Have (layer's name, first input, result) told after every call of a layer with variables, until closed."""
-        names = {id(each.layer): each.name for each in keras_model.held(model)}
+        names = {id(each.layer): each.name for each in keras_names.held(model)}
 
         def told(layer: Any, inputs: tuple[Any, ...], result: Any) -> None:
             see(names[id(layer)], inputs[0] if inputs else None, result)
 
-        return keras_model.Watch([each.layer for each in keras_model.held(model)], told)
+        return keras_model.Watch([each.layer for each in keras_names.held(model)], told)
 
     def traced(self, model: Any, inputs: Any) -> tuple[Any, Any]:
         """A call in evaluation, with every layer's own call watched."""
@@ -107,7 +107,7 @@ class KerasWay(Way):
     def found(self, model: Any, seen: Any, items: int, wishes: Wishes) -> NativeModel:
         """Roles and axes from the layers."""
         trace, outputs, inputs = seen
-        wrapped = keras_model.wrappable(model, inputs, outputs)
+        wrapped = keras_wrapping.wrappable(model, inputs, outputs)
         return keras_model.read(
             model,
             trace.outputs(outputs),
@@ -125,8 +125,8 @@ class KerasWay(Way):
             return model(inputs, training=training)
 
     def filled(self, model: Any, parameters: Mapping[str, Array], buffers: Mapping[str, Array]) -> None:
-        """By the names that `keras_model` gives them."""
-        for name, variable in keras_model.variables(model).items():
+        """By the names that `keras_names` gives them."""
+        for name, variable in keras_names.variables(model).items():
             value = parameters.get(name, buffers.get(name))
             if value is not None:
                 variable.assign(value)
@@ -231,7 +231,7 @@ def _load_arrays(model: Any, path: Path) -> None:
     from safetensors.numpy import load_file
 
     given = load_file(path)
-    for name, variable in keras_model.variables(model).items():
+    for name, variable in keras_names.variables(model).items():
         own = variable.name.partition(":")[0]
         # By the harness's name, by Keras's, with and without the index of the output.
         value = next((given[key] for key in (name, own, f"{own}:0", own.replace("/", ".")) if key in given), None)

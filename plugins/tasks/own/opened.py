@@ -101,7 +101,12 @@ class Opened:
         unknown = [each for each in self._parameters if each not in known and not takes_all]
         if unknown:
             there = ", ".join(each for each in known if each != "data_dir") or "none"
-            raise SpecError(f"own: {self.path.name}:{name} takes no parameter '{unknown[0]}'; it takes {there}")
+            # What a user means by `epochs: 0` beside the entry; the function says what it lets an experiment set.
+            is_field = unknown[0] in OwnModel.__dataclass_fields__
+            way_out = f"; set `{unknown[0]}=` of its OwnModel, or give it such a parameter" if is_field else ""
+            raise SpecError(
+                f"own: {self.path.name}:{name} takes no parameter '{unknown[0]}'; it takes {there}{way_out}"
+            )
         missing = [
             each.name
             for each in known.values()
@@ -227,6 +232,10 @@ class Opened:
                 )
             done += 1
             yield batch
+
+    def may_draw(self, split: Split) -> bool:
+        """Whether reading a split may draw random numbers."""
+        return self._splits[split].may_draw
 
     def forward(self, model: Any, inputs: Any, *, training: bool = False) -> Any:
         """The model on a batch."""

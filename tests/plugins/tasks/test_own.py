@@ -306,6 +306,11 @@ def errors():
             train(session_of(problem), epochs(1))
         except Exception as error:
             answers[entry] = [type(error).__name__, str(error)]
+    for parameter in ("epochs", "wdth"):
+        try:
+            problem_of("task", **{parameter: 0}).native()
+        except Exception as error:
+            answers[parameter] = [type(error).__name__, str(error)]
     return answers
 
 
@@ -454,6 +459,15 @@ def test_errors_in_the_users_code_name_their_file_and_line(found):
 def line_of(text):
     lines = (MODELS / "everything.py").read_text().splitlines()
     return next(number for number, line in enumerate(lines, 1) if text in line)
+
+
+def test_a_parameter_that_the_function_does_not_take_is_told_and_where_a_field_of_the_model_is_set(found):
+    refused = "own: everything.py:task takes no parameter '{}'; it takes width"
+
+    assert found["errors"]["wdth"] == ["SpecError", refused.format("wdth")]
+    assert found["errors"]["epochs"] == [
+        "SpecError", refused.format("epochs") + "; set `epochs=` of its OwnModel, or give it such a parameter",
+    ]  # fmt: skip
 
 
 def test_a_wrong_shape_names_the_users_file_and_line(found):

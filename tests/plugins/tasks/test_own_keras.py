@@ -177,18 +177,25 @@ def wrapped_is_the_same():
 
 @experiment
 def resumed():
-    """run(4) against run(2), stop, run(2): with dropout, batch norm, and from inside pruning."""
-    answers = {}
+    """run(4) against run(2), stop, run(2): with dropout, batch norm, and from inside pruning; and what was seeded."""
+    import tensorflow as tf
+
+    answers, seeds, set_seed = {}, [], tf.random.set_seed
     for entry in ("task", "subclassed", "stream"):
         first = shared(entry)
         train(first, epochs(2))
         kept = first.state()
+        seeds.clear()
+        tf.random.set_seed = lambda seed: seeds.append(seed) or set_seed(seed)
         train(first, epochs(4), first=2)
+        tf.random.set_seed = set_seed
         whole = first.state()
+        traces = [step.experimental_get_tracing_count() for step in first._steps.values()]
+        seeded = len(seeds)
         second = session_of(problem_of(entry))  # a process that never trained the first half
         second.load(kept)
         train(second, epochs(4), first=2)
-        answers[entry] = [differing(whole, second.state()), len(differing(whole, kept))]
+        answers[entry] = [differing(whole, second.state()), len(differing(whole, kept)), seeded, max(traces)]
     return answers
 
 
@@ -444,10 +451,21 @@ def test_what_tfmot_can_wrap_is_wrapped_and_computes_the_same(found):
 
 @pytest.mark.parametrize("entry", ["task", "subclassed", "stream"])
 def test_four_epochs_are_two_and_two_with_dropout_and_inside_pruning(found, entry):
-    different, from_half_way = found["resumed"][entry]
+    different, from_half_way, _, traces = found["resumed"][entry]
 
     assert different == []
     assert from_half_way > 4
+    assert traces == 1
+
+
+@pytest.mark.parametrize(("entry", "epochs_seeded"), [("task", 0), ("subclassed", 2), ("stream", 2)])
+def test_compiled_steps_are_kept_from_epoch_to_epoch_unless_something_draws_from_the_global_seed(
+    found, entry, epochs_seeded
+):
+    *_, seeded, _ = found["resumed"][entry]
+
+    assert seeded >= epochs_seeded
+    assert (seeded == 0) == (epochs_seeded == 0)  # of two epochs
 
 
 @pytest.mark.parametrize(("entry", "matrices"), [("task", 14), ("subclassed", 4)])
