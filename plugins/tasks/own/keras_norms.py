@@ -28,7 +28,7 @@ def seen(model: KerasModel, run: Callable[[], None], channel_axis: Callable[[Any
         run: sends a batch through it in evaluation.
         channel_axis: of the sums that a layer gives; None where a norm cannot be a part of it.
     """
-    if not any(is_norm(each.layer) for each in keras_model.held(model)):
+    if not any(is_norm(each.layer) for each in keras_names.held(model)):
         return {}
     look = Look()
 
