@@ -206,6 +206,10 @@ def data_folder(option: Path | None, experiment: "Experiment") -> Path | None:
     return data.data_folder(option or experiment.data_dir)
 
 
+_AGAIN_S = 0.02
+"""After which an interrupt that Python ignored is sent again: whatever it was called in has ended by then."""
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM: ends a run like Ctrl-C, so that whatever keeps finished work on Ctrl-C keeps it here too."""
 
@@ -214,6 +218,8 @@ class _Signals:
     """While entered, Ctrl-C and SIGTERM interrupt; afterwards `exit_code` says which of the two it was.
 
     One of them often comes twice, as a terminal and `timeout` reach every process of a group: that is one interrupt.
+    One that arrives while Python calls something whose exceptions it ignores (`__del__`, a weak reference's callback)
+    would be printed and forgotten: it is sent again.
     """
 
     exit_code = EXIT_INTERRUPTED
@@ -221,15 +227,21 @@ class _Signals:
     def __enter__(self) -> "_Signals":
         self._previous: dict[int, Any] = {}
         self._last = -math.inf
+        self._number: int = signal.SIGINT
+        self._unraisable = sys.unraisablehook
         # Only the main thread may handle signals; elsewhere somebody else does.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 # A job in the background ignores Ctrl-C, which is meant for the one in front.
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as for a job in the background
                     self._previous[number] = signal.signal(number, self._interrupt)
+            if self._previous:
+                sys.unraisablehook = self._ignored
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._previous:
+            sys.unraisablehook = self._unraisable
         for number, previous in self._previous.items():
             signal.signal(number, previous)
 
@@ -238,11 +250,21 @@ class _Signals:
         # A terminal and a supervisor may both hand on one Ctrl-C: it is one.
         if now - self._last < _supervisor.ONE_S:
             return
-        self._last = now
+        self._last, self._number = now, number
         if number == signal.SIGTERM:
             self.exit_code = EXIT_TERMINATED
             raise _Terminated
         raise KeyboardInterrupt
+
+    def _ignored(self, ignored: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(ignored.exc_value, KeyboardInterrupt):
+            self._unraisable(ignored)
+            return
+        self._last = -math.inf
+        # From a thread, a moment later: here it would be ignored once more.
+        again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self._number))
+        again.daemon = True
+        again.start()
 
 
 def guarded(command: Callable[P, int | None]) -> Callable[P, None]:

@@ -3,6 +3,8 @@
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -88,3 +90,32 @@ def test_the_same_command_continues_and_then_everything_is_compared(after_one):
     text = " ".join(shell("report", "--full").stdout.split())
     assert ("PARTIAL" not in text and "12 of 12" not in text) or "9 of 9 planned cells have a result" in text
     assert "No verdict yet" not in " ".join(shell("report").stdout.split())
+
+
+IGNORED = """
+import signal, sys, time, weakref
+from harness.cli._common import _Signals
+
+class Thing:
+    pass
+
+thing = Thing()
+# What Python calls here may raise what it likes: it is printed and forgotten.
+kept = weakref.ref(thing, lambda _: signal.raise_signal(signal.{name}))
+with _Signals() as signals:
+    try:
+        del thing
+        time.sleep(120)
+    except KeyboardInterrupt:
+        print("interrupted", signals.exit_code)
+"""
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_an_interrupt_that_python_ignores_is_not_lost(name, code):
+    """A Ctrl-C that came while a thread that had ended was cleared away was a traceback, and interrupted nothing."""
+    script = IGNORED.format(name=name)
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100, check=False)
+
+    assert (done.stdout, done.stderr) == (f"interrupted {code}\n", "")
