@@ -207,7 +207,7 @@ def data_folder(option: Path | None, experiment: "Experiment") -> Path | None:
 
 
 _AGAIN_S = 0.02
-"""After which an interrupt that Python ignored is sent again: whatever it was called in has ended by then."""
+"""Between attempts to send an interrupt again that Python ignored."""
 
 
 class _Terminated(KeyboardInterrupt):
@@ -228,6 +228,8 @@ class _Signals:
         self._previous: dict[int, Any] = {}
         self._last = -math.inf
         self._number: int = signal.SIGINT
+        self._is_ignoring, self._is_heard = False, True
+        self._again: list[threading.Thread] = []
         self._unraisable = sys.unraisablehook
         # Only the main thread may handle signals; elsewhere somebody else does.
         if threading.current_thread() is threading.main_thread():
@@ -242,15 +244,21 @@ class _Signals:
     def __exit__(self, *_: object) -> None:
         if self._previous:
             sys.unraisablehook = self._unraisable
+        # Nothing is sent any more when signals mean again what they meant before.
+        self._is_heard = True
+        for sending in self._again:
+            sending.join()
         for number, previous in self._previous.items():
             signal.signal(number, previous)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._is_ignoring:
+            return
         now = time.monotonic()
         # A terminal and a supervisor may both hand on one Ctrl-C: it is one.
         if now - self._last < _supervisor.ONE_S:
             return
-        self._last, self._number = now, number
+        self._last, self._number, self._is_heard = now, number, True
         if number == signal.SIGTERM:
             self.exit_code = EXIT_TERMINATED
             raise _Terminated
@@ -260,11 +268,23 @@ class _Signals:
         if not isinstance(ignored.exc_value, KeyboardInterrupt):
             self._unraisable(ignored)
             return
-        self._last = -math.inf
-        # From a thread, a moment later: here it would be ignored once more.
-        again = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), self._number))
-        again.daemon = True
-        again.start()
+        # Meanwhile no interrupt is raised: here it would be ignored once more.
+        self._is_ignoring = True
+        try:
+            self._last, self._is_heard = -math.inf, False
+            # A new one each time: another may just have seen that the one before was heard.
+            self._again.append(threading.Thread(target=self._send_again, daemon=True))
+            self._again[-1].start()
+        finally:
+            self._is_ignoring = False
+
+    def _send_again(self) -> None:
+        """Until it is raised where it counts; more of them than needed are one, as from a terminal."""
+        while True:
+            time.sleep(_AGAIN_S)
+            if self._is_heard:
+                return
+            os.kill(os.getpid(), self._number)
 
 
 def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
