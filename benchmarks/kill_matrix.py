@@ -288,9 +288,8 @@ def contents(folder: Path) -> Contents:
             record = store.read(key)
             assert record is not None, "nobody removes stages"
             values = (record.train, record.valid, record.test)
-            stages[key] = f"{record.kind} {record.digest} {values}"
-            if record.reproduced is False:
-                stages[key] += " not reproduced"
+            doubt = " not reproduced" if record.reproduced is False else ""
+            stages[key] = f"{record.kind} {record.digest}{doubt} {values}"
             source = record.inputs.get("source")
             parents[key] = tuple(each for each in (record.parent, source) if isinstance(each, str))
             if record.kind == "train":

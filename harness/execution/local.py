@@ -295,7 +295,7 @@ from multiprocessing.spawn import spawn_main
 try:
     spawn_main{arguments}
 except (EOFError, pickle.UnpicklingError):
-    for _ in range(100):
+    for _ in range(3000):
         if os.getppid() != {parent}:
             os._exit(1)
         time.sleep(0.01)
@@ -303,7 +303,8 @@ except (EOFError, pickle.UnpicklingError):
 """
 """What a new process runs. Its parent may be killed before it has told what to do: then there is nobody to do it for.
 
-The end of a pipe may be seen a moment before the parent's own end is. With a living parent the error is a real one.
+The end of a pipe may be seen before the parent's own end is, on a busy machine by seconds. With a living parent the error
+is a real one.
 """
 
 
