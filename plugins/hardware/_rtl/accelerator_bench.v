@@ -6,7 +6,6 @@
 // cycles than expected. What it runs is told in design.vh. With +dump=FILE only the first of the two is run, and every
 // beat of results is written there.
 `include "design.vh"
-`timescale 1ns / 1ps
 module accelerator_bench;
   localparam X_BITS = `X_BITS;
   localparam Y_BITS = `Y_BITS;
@@ -19,7 +18,7 @@ module accelerator_bench;
   reg [Y_BITS-1:0] expected[0:VECTORS*Y_BEATS-1];
 
   reg clk = 0, rst = 1;
-  always #5 clk = !clk;
+  initial forever #5 clk = !clk;
 
   reg x_valid = 0, y_ready = 0;
   reg [X_BITS-1:0] x_data = 0;
@@ -44,7 +43,8 @@ module accelerator_bench;
 
   reg [8191:0] file;
   integer dump = 0;
-  integer given, taken, products, values, wrong, off, waited, kept, hold, held;
+  integer given, taken, products, values, wrong, off, waited, hold;
+  reg kept, held;
   reg [31:0] dice = 32'h2545f491;
 
   // Inputs change in the middle of a cycle: no race with the clock edge in any simulator. Ready does not depend on valid,
@@ -56,7 +56,7 @@ module accelerator_bench;
       // An element that is offered stays until it is taken.
       if (!x_valid || kept) begin
         if (pauses && !held && given % X_BEATS == 0) begin
-          hold = dice[19:4] % (2 * `CYCLES);
+          hold = {16'd0, dice[19:4]} % (2 * `CYCLES);
           held = 1;
         end
         if (hold > 0) hold = hold - 1;

@@ -31,7 +31,7 @@ module adder_tree #(
             wire signed [BITS-2:0] right = stage[level-1].value[(2*node+1)*(BITS-1)+:BITS-1];
             always @(posedge clk) total <= left + right;
           end else begin : single
-            always @(posedge clk) total <= left;
+            always @(posedge clk) total <= {left[BITS-2], left};
           end
         end
       end
@@ -39,4 +39,10 @@ module adder_tree #(
   endgenerate
 
   assign sum = stage[LEVELS].value;
+
+  generate
+    if (N == 1) begin : wired
+      wire unused = clk;
+    end
+  endgenerate
 endmodule

@@ -44,19 +44,14 @@ module bank_accelerator #(
   localparam INDEX_BITS = LONGEST > 1 ? $clog2(LONGEST) : 1;
   localparam WAVE_BITS = WAVES > 1 ? $clog2(WAVES) : 1;
 
-  localparam BEATS = (ROWS + M - 1) / M;
-  localparam ROW_BITS = BEATS > 1 ? $clog2(BEATS) : 1;
-
   wire start, write, write_half, read_half, result_half, drain, drain_half;
   wire [INDEX_BITS-1:0] index;
   wire [WAVE_BITS-1:0] wave;
-  wire [M-1:0] complete, there, at_end;
-  wire together = &at_end;
-  wire finished = &complete;
+  wire [M-1:0] result_valid;
+  wire [M*SUM_BITS-1:0] sums;
+  wire finished;
   wire take = y_valid && y_ready;
   wire drained = take && y_last;
-
-  assign y_valid = there[0];
 
   sequencer #(
       .BEATS(WAVES * LONGEST),
@@ -85,86 +80,61 @@ module bank_accelerator #(
       .cycles(cycles)
   );
 
-  // Processing elements and their ways out side by side, as bank_engine.v has them.
-  genvar pe;
-  generate
-    for (pe = 0; pe < M; pe = pe + 1) begin : pes
-      // Memory files are numbered with four digits.
-      localparam [7:0] THOUSANDS = 48 + pe / 1000 % 10;
-      localparam [7:0] HUNDREDS = 48 + pe / 100 % 10;
-      localparam [7:0] TENS = 48 + pe / 10 % 10;
-      localparam [7:0] ONES = 48 + pe % 10;
-      wire result_valid;
-      wire [SUM_BITS-1:0] result;
-
-      bank_pe #(
-          .N(N),
-          .WIDTH(WEIGHT_BITS),
-          .VECTOR_BITS(VECTOR_BITS),
-          .INDEX_BITS(INDEX_BITS),
-          .WAVE_BITS(WAVE_BITS),
-          .SUM_BITS(SUM_BITS),
-          .DEPTH_BITS(DEPTH_BITS),
-          .WORDS(WORDS),
-          .PRELOADED(1),
-          .INIT({WEIGHTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"}),
-          .WEIGHT_STYLE(WEIGHT_STYLE),
-          .WEIGHT_STYLE_INTEL(WEIGHT_STYLE_INTEL),
-          .VECTOR_STYLE(VECTOR_STYLE),
-          .VECTOR_STYLE_INTEL(VECTOR_STYLE_INTEL)
-      ) element (
-          .clk(clk),
-          // A reset is a start with nothing to do.
-          .start(start || rst),
-          .count(rst ? {(DEPTH_BITS + 1) {1'b0}} : COUNTS[pe*(DEPTH_BITS+1)+:DEPTH_BITS+1]),
-          .lockstep(LOCKSTEP != 0),
-          .together(together),
-          .at_end(at_end[pe]),
-          .weight_write(1'b0),
-          .weight_address({DEPTH_BITS{1'b0}}),
-          .weight_data({(1 + WAVE_BITS + N * (INDEX_BITS + WEIGHT_BITS)) {1'b0}}),
-          .half(read_half),
-          .vector_write({N{write}}),
-          .vector_address({N{write_half, wave, index}}),
-          .vector_data(x_data),
-          .result_valid(result_valid),
-          .result(result)
-      );
-
-      output_lane #(
-          .ROWS((ROWS + M - 1 - pe) / M),
-          .BEATS(BEATS),
-          .ROW_BITS(ROW_BITS),
-          .SUM_BITS(SUM_BITS),
-          .OUT_BITS(OUT_BITS),
-          .LEFT(LEFT),
-          .SHIFT(SHIFT),
-          .PER_ROW(PER_ROW),
-          .CONSTANTS({CONSTANTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"})
-      ) out (
-          .clk(clk),
-          .rst(rst),
-          .start(start),
-          .half(result_half),
-          .sum_valid(result_valid),
-          .sum(result),
-          .complete(complete[pe]),
-          .drain(drain),
-          .drain_half(drain_half),
-          .take(take),
-          .last(y_last),
-          .valid(there[pe]),
-          .result(y_data[pe*OUT_BITS+:OUT_BITS])
-      );
-    end
-  endgenerate
-
-  beats #(
-      .BEATS(BEATS)
-  ) counter (
+  bank_engine #(
+      .M(M),
+      .N(N),
+      .WIDTH(WEIGHT_BITS),
+      .VECTOR_BITS(VECTOR_BITS),
+      .INDEX_BITS(INDEX_BITS),
+      .WAVE_BITS(WAVE_BITS),
+      .SUM_BITS(SUM_BITS),
+      .DEPTH_BITS(DEPTH_BITS),
+      .WORDS(WORDS),
+      .PRELOADED(1),
+      .WEIGHTS(WEIGHTS),
+      .WEIGHT_STYLE(WEIGHT_STYLE),
+      .WEIGHT_STYLE_INTEL(WEIGHT_STYLE_INTEL),
+      .VECTOR_STYLE(VECTOR_STYLE),
+      .VECTOR_STYLE_INTEL(VECTOR_STYLE_INTEL)
+  ) engine (
       .clk(clk),
+      // A reset is a start with nothing to do.
+      .start(start || rst),
+      .lockstep(LOCKSTEP != 0),
+      .counts(rst ? {(M * (DEPTH_BITS + 1)) {1'b0}} : COUNTS),
+      .weight_write({M{1'b0}}),
+      .weight_address({DEPTH_BITS{1'b0}}),
+      .weight_data({(1 + WAVE_BITS + N * (INDEX_BITS + WEIGHT_BITS)) {1'b0}}),
+      .half(read_half),
+      .vector_write({N{write}}),
+      .vector_address({N{write_half, wave, index}}),
+      .vector_data(x_data),
+      .result_valid(result_valid),
+      .results(sums)
+  );
+
+  outputs #(
+      .LANES(M),
+      .ROWS(ROWS),
+      .SUM_BITS(SUM_BITS),
+      .OUT_BITS(OUT_BITS),
+      .LEFT(LEFT),
+      .SHIFT(SHIFT),
+      .PER_ROW(PER_ROW),
+      .CONSTANTS(CONSTANTS)
+  ) out (
+      .clk(clk),
+      .rst(rst),
+      .start(start),
+      .half(result_half),
+      .sum_valid(result_valid),
+      .sums(sums),
+      .complete(finished),
       .drain(drain),
+      .drain_half(drain_half),
       .take(take),
-      .last(y_last)
+      .valid(y_valid),
+      .last(y_last),
+      .results(y_data)
   );
 endmodule

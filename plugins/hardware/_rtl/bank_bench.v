@@ -51,8 +51,8 @@ module bank_bench;
       .weight_address(weight_address),
       .weight_data(weight_data),
       .half(1'b0),
-      .vector_write(vector_write),
-      .vector_address(vector_address),
+      .vector_write({N{vector_write}}),
+      .vector_address({N{vector_address}}),
       .vector_data(vector_data),
       .result_valid(result_valid),
       .results(results)

@@ -1,5 +1,5 @@
 // The bank engine: M processing elements, row r on PE r mod M, the whole vector in each.
-// Where PRELOADED is set, PE p holds the words of the file WEIGHTS followed by its number and `.hex`.
+// Where PRELOADED is set, PE p holds the words of the file WEIGHTS followed by four digits of p and `.hex`.
 module bank_engine #(
     parameter M = 4,
     parameter N = 16,
@@ -21,13 +21,15 @@ module bank_engine #(
     input wire clk,
     input wire start,
     input wire lockstep,
+    // Words of every PE, DEPTH_BITS + 1 bits each, the first in the lowest bits.
     input wire [M*(DEPTH_BITS+1)-1:0] counts,
     input wire [M-1:0] weight_write,
     input wire [DEPTH_BITS-1:0] weight_address,
     input wire [WORD_BITS-1:0] weight_data,
     input wire half,
-    input wire vector_write,
-    input wire [WAVE_BITS+INDEX_BITS:0] vector_address,
+    // The vector is written in all PEs at once; every lane has a port of its own.
+    input wire [N-1:0] vector_write,
+    input wire [N*(1+WAVE_BITS+INDEX_BITS)-1:0] vector_address,
     input wire [N*VECTOR_BITS-1:0] vector_data,
     output wire [M-1:0] result_valid,
     output wire [M*SUM_BITS-1:0] results
@@ -38,11 +40,6 @@ module bank_engine #(
   genvar pe;
   generate
     for (pe = 0; pe < M; pe = pe + 1) begin : pes
-      // Memory files are numbered with four digits.
-      localparam [7:0] THOUSANDS = 48 + pe / 1000 % 10;
-      localparam [7:0] HUNDREDS = 48 + pe / 100 % 10;
-      localparam [7:0] TENS = 48 + pe / 10 % 10;
-      localparam [7:0] ONES = 48 + pe % 10;
       bank_pe #(
           .N(N),
           .WIDTH(WIDTH),
@@ -53,7 +50,8 @@ module bank_engine #(
           .DEPTH_BITS(DEPTH_BITS),
           .WORDS(WORDS),
           .PRELOADED(PRELOADED),
-          .INIT({WEIGHTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"}),
+          .INIT(WEIGHTS),
+          .NUMBER(pe),
           .WEIGHT_STYLE(WEIGHT_STYLE),
           .WEIGHT_STYLE_INTEL(WEIGHT_STYLE_INTEL),
           .VECTOR_STYLE(VECTOR_STYLE),
@@ -69,8 +67,8 @@ module bank_engine #(
           .weight_address(weight_address),
           .weight_data(weight_data),
           .half(half),
-          .vector_write({N{vector_write}}),
-          .vector_address({N{vector_address}}),
+          .vector_write(vector_write),
+          .vector_address(vector_address),
           .vector_data(vector_data),
           .result_valid(result_valid[pe]),
           .result(results[pe*SUM_BITS+:SUM_BITS])

@@ -16,6 +16,7 @@ module bank_pe #(
     parameter WORDS = 1 << DEPTH_BITS,
     parameter PRELOADED = 0,
     parameter INIT = "",
+    parameter integer NUMBER = -1,
     parameter WEIGHT_STYLE = "auto",
     parameter WEIGHT_STYLE_INTEL = "",
     parameter VECTOR_STYLE = "auto",
@@ -58,6 +59,7 @@ module bank_pe #(
       .WORDS(WORDS),
       .PRELOADED(PRELOADED),
       .INIT(INIT),
+      .NUMBER(NUMBER),
       .STYLE(WEIGHT_STYLE),
       .STYLE_INTEL(WEIGHT_STYLE_INTEL)
   ) weights (
@@ -121,13 +123,17 @@ module bank_pe #(
   reg [STAGES-1:0] issued, ends;
   reg signed [SUM_BITS-1:0] partial;
   // Signed operands: a narrower sum is extended by its sign, a wider one wraps around.
-  wire signed [SUM_BITS-1:0] total = partial + sum;
+  wire [SUM_BITS-1:0] term;
+  wire [PRODUCT_BITS+LEVELS-1:0] unused_high;
+  assign {unused_high, term} = {{SUM_BITS{sum[PRODUCT_BITS+LEVELS-1]}}, sum};
+  wire signed [SUM_BITS-1:0] total = partial + term;
 
   always @(posedge clk) begin
     issued <= {issued[STAGES-2:0], issue};
     ends <= {ends[STAGES-2:0], issue && last};
     result_valid <= ends[STAGES-1];
-    result <= total;
+    // Changes with a row only: a simulator, and a chip, work no more than they must.
+    if (ends[STAGES-1]) result <= total;
     if (start) begin
       issued <= 0;
       ends <= 0;

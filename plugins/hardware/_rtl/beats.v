@@ -8,12 +8,11 @@ module beats #(
     output wire last
 );
   localparam COUNT_BITS = $clog2(BEATS + 1);
-  localparam [COUNT_BITS-1:0] ALL = BEATS;
   reg [COUNT_BITS-1:0] left;
 
   assign last = left == 1;
 
   always @(posedge clk)
-    if (drain) left <= ALL;
+    if (drain) left <= BEATS[COUNT_BITS-1:0];
     else if (take) left <= left - 1'b1;
 endmodule

@@ -24,10 +24,11 @@ OUTPUT_LATENCY = 4
 
 BENCH = "accelerator_bench"
 
-_COMMON = ("ram", "stream", "requantise", "output_lane", "beats", "sequencer")
+_COMMON = ("ram", "stream", "requantise", "beats", "output_lane", "outputs", "sequencer")
+_BANK = (*_COMMON, "adder_tree", "bank_pe", "bank_engine")
 _SOURCES = {
-    "bank_accelerator": (*_COMMON, "adder_tree", "bank_pe", "bank_accelerator"),
-    "lstm_accelerator": (*_COMMON, "adder_tree", "bank_pe", "rescale", "lstm_cell", "lstm_accelerator"),
+    "bank_accelerator": (*_BANK, "bank_accelerator"),
+    "lstm_accelerator": (*_BANK, "rescale", "lookup", "lstm_cell", "lstm_accelerator"),
     "column_accelerator": (*_COMMON, "column_pe", "column_engine", "column_accelerator"),
 }
 

@@ -48,20 +48,14 @@ module column_accelerator #(
   localparam COLUMN_BITS = X_BEATS > 1 ? $clog2(X_BEATS) : 1;
   localparam ROW_BITS = BEATS > 1 ? $clog2(BEATS) : 1;
   localparam FIFO_BITS = FIFO_DEPTH > 1 ? $clog2(FIFO_DEPTH) : 1;
-  localparam [ROW_BITS:0] ROWS_PER_PE = BEATS;
-  localparam [FIFO_BITS:0] DEPTH = FIFO_DEPTH;
-  localparam [1:0] FLAG = FULL_FLAG;
 
   wire start, write, write_half, read_half, result_half, drain, drain_half;
-  wire [P-1:0] complete, there;
-  wire finished = &complete;
+  wire finished;
   wire take = y_valid && y_ready;
   wire drained = take && y_last;
 
-  assign y_valid = there[0];
-
   wire [COLUMN_BITS-1:0] beat;
-  wire nothing;
+  wire unused_outer, unused_summed;
   wire result_valid;
   wire [P*SUM_BITS-1:0] results;
   wire [G*(COLUMN_BITS+1)-1:0] columns;
@@ -76,7 +70,7 @@ module column_accelerator #(
     resetting <= rst ? 4'b1111 : resetting >> 1;
     if (idle) begin
       cleared <= 0;
-      uncleared <= ROWS_PER_PE;
+      uncleared <= BEATS[ROW_BITS:0];
     end else if (!cleared && result_valid) begin
       cleared <= uncleared == 1;
       uncleared <= uncleared - 1'b1;
@@ -86,8 +80,8 @@ module column_accelerator #(
   genvar group;
   generate
     for (group = 0; group < G; group = group + 1) begin : lengths
-      localparam [COLUMN_BITS:0] LENGTH = (COLS + G - 1 - group) / G;
-      assign columns[group*(COLUMN_BITS+1)+:COLUMN_BITS+1] = idle ? {(COLUMN_BITS + 1) {1'b0}} : LENGTH;
+      localparam LENGTH = (COLS + G - 1 - group) / G;
+      assign columns[group*(COLUMN_BITS+1)+:COLUMN_BITS+1] = idle ? {(COLUMN_BITS + 1) {1'b0}} : LENGTH[COLUMN_BITS:0];
     end
   endgenerate
 
@@ -103,7 +97,7 @@ module column_accelerator #(
       .write(write),
       .write_half(write_half),
       .inner(beat),
-      .outer(nothing),
+      .outer(unused_outer),
       .start(start),
       .read_half(read_half),
       .result_half(result_half),
@@ -141,9 +135,9 @@ module column_accelerator #(
       .start(start || idle),
       .columns(columns),
       .counts(idle ? {(G * P * (DEPTH_BITS + 1)) {1'b0}} : COUNTS),
-      .rows_per_pe(ROWS_PER_PE),
-      .fifo_depth(DEPTH),
-      .full_flag(FLAG),
+      .rows_per_pe(BEATS[ROW_BITS:0]),
+      .fifo_depth(FIFO_DEPTH[FIFO_BITS:0]),
+      .full_flag(FULL_FLAG[1:0]),
       .weight_write({(G * P) {1'b0}}),
       .weight_address({DEPTH_BITS{1'b0}}),
       .weight_data({(1 + ROW_BITS + WEIGHT_BITS) {1'b0}}),
@@ -151,54 +145,33 @@ module column_accelerator #(
       .vector_write({G{write}}),
       .vector_address({write_half, beat}),
       .vector_data(x_data),
-      .summed(),
+      .summed(unused_summed),
       .result_valid(result_valid),
       .results(results)
   );
 
-  genvar pe;
-  generate
-    for (pe = 0; pe < P; pe = pe + 1) begin : lanes
-      // Memory files are numbered with four digits.
-      localparam [7:0] THOUSANDS = 48 + pe / 1000 % 10;
-      localparam [7:0] HUNDREDS = 48 + pe / 100 % 10;
-      localparam [7:0] TENS = 48 + pe / 10 % 10;
-      localparam [7:0] ONES = 48 + pe % 10;
-
-      output_lane #(
-          .ROWS((ROWS + P - 1 - pe) / P),
-          .BEATS(BEATS),
-          .ROW_BITS(ROW_BITS),
-          .SUM_BITS(SUM_BITS),
-          .OUT_BITS(OUT_BITS),
-          .LEFT(LEFT),
-          .SHIFT(SHIFT),
-          .PER_ROW(PER_ROW),
-          .CONSTANTS({CONSTANTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"})
-      ) out (
-          .clk(clk),
-          .rst(rst),
-          .start(start),
-          .half(result_half),
-          .sum_valid(result_valid && cleared),
-          .sum(results[pe*SUM_BITS+:SUM_BITS]),
-          .complete(complete[pe]),
-          .drain(drain),
-          .drain_half(drain_half),
-          .take(take),
-          .last(y_last),
-          .valid(there[pe]),
-          .result(y_data[pe*OUT_BITS+:OUT_BITS])
-      );
-    end
-  endgenerate
-
-  beats #(
-      .BEATS(BEATS)
-  ) counter (
+  outputs #(
+      .LANES(P),
+      .ROWS(ROWS),
+      .SUM_BITS(SUM_BITS),
+      .OUT_BITS(OUT_BITS),
+      .LEFT(LEFT),
+      .SHIFT(SHIFT),
+      .PER_ROW(PER_ROW),
+      .CONSTANTS(CONSTANTS)
+  ) out (
       .clk(clk),
+      .rst(rst),
+      .start(start),
+      .half(result_half),
+      .sum_valid({P{result_valid && cleared}}),
+      .sums(results),
+      .complete(finished),
       .drain(drain),
+      .drain_half(drain_half),
       .take(take),
-      .last(y_last)
+      .valid(y_valid),
+      .last(y_last),
+      .results(y_data)
   );
 endmodule

@@ -1,7 +1,8 @@
 // The column-FIFO engine: G groups of P processing elements. A group broadcasts its columns one after another to its
 // PEs, as soon as no FIFO is full; row r is on PE r mod P of every group. When all are done the partial sums of the
 // groups are added, P rows per cycle. The vector RAM has two halves: while one is read, the next vector is written to
-// the other. Where PRELOADED is set, PE p of group g holds the words of the file WEIGHTS followed by g * P + p and `.hex`.
+// the other. Where PRELOADED is set, PE p of group g holds the words of the file WEIGHTS followed by four digits of
+// g * P + p and `.hex`.
 module column_engine #(
     parameter G = 1,
     parameter P = 8,
@@ -43,9 +44,10 @@ module column_engine #(
     output reg result_valid,
     output wire [P*SUM_BITS-1:0] results
 );
-  wire [G*P-1:0] full, idle;
+  wire [G*P-1:0] idle;
   wire [G-1:0] sent;
-  wire [G*P*SUM_BITS-1:0] partial;
+  // A net for each: in a simulator, a bus of them all would wake every reader of it with every sum that changes.
+  wire [SUM_BITS-1:0] partial[0:G*P-1];
   reg running, draining, drained;
   reg [ROW_BITS-1:0] drain_row;
   reg [  ROW_BITS:0] drain_left;
@@ -57,7 +59,8 @@ module column_engine #(
     for (group = 0; group < G; group = group + 1) begin : groups
       wire valid;
       wire [VECTOR_BITS-1:0] activation;
-      wire broadcast = valid && full[group*P+:P] == 0;
+      wire [P-1:0] full;
+      wire broadcast = valid && full == 0;
 
       stream #(
           .WIDTH(VECTOR_BITS),
@@ -79,11 +82,6 @@ module column_engine #(
       );
 
       for (pe = 0; pe < P; pe = pe + 1) begin : pes
-        // Memory files are numbered with four digits.
-        localparam [7:0] THOUSANDS = 48 + (group * P + pe) / 1000 % 10;
-        localparam [7:0] HUNDREDS = 48 + (group * P + pe) / 100 % 10;
-        localparam [7:0] TENS = 48 + (group * P + pe) / 10 % 10;
-        localparam [7:0] ONES = 48 + (group * P + pe) % 10;
         column_pe #(
             .WIDTH(WIDTH),
             .VECTOR_BITS(VECTOR_BITS),
@@ -93,7 +91,8 @@ module column_engine #(
             .FIFO_BITS(FIFO_BITS),
             .WORDS(WORDS),
             .PRELOADED(PRELOADED),
-            .INIT({WEIGHTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"}),
+            .INIT(WEIGHTS),
+            .NUMBER(group * P + pe),
             .WEIGHT_STYLE(WEIGHT_STYLE),
             .WEIGHT_STYLE_INTEL(WEIGHT_STYLE_INTEL),
             .SUM_STYLE(SUM_STYLE),
@@ -109,24 +108,25 @@ module column_engine #(
             .full_flag(full_flag),
             .push(broadcast),
             .activation(activation),
-            .full(full[group*P+pe]),
+            .full(full[pe]),
             .idle(idle[group*P+pe]),
             .drain(draining),
             .drain_row(drain_row),
-            .drained(partial[(pe*G+group)*SUM_BITS+:SUM_BITS])
+            .drained(partial[pe*G+group])
         );
       end
     end
 
     // One register for the sum of the groups, whatever their number: the latency is the same for every G.
     for (at = 0; at < P; at = at + 1) begin : reduction
-      reg [SUM_BITS-1:0] sum, total;
-      integer term;
-      always @* begin
-        sum = 0;
-        for (term = 0; term < G; term = term + 1) sum = sum + partial[(at*G+term)*SUM_BITS+:SUM_BITS];
+      reg [SUM_BITS-1:0] total;
+      for (group = 0; group < G; group = group + 1) begin : upto
+        wire [SUM_BITS-1:0] sum;
+        if (group == 0) assign sum = partial[at*G];
+        else assign sum = upto[group-1].sum + partial[at*G+group];
       end
-      always @(posedge clk) total <= sum;
+      // Stands still unless sums are read: a simulator, and a chip, work no more than they must.
+      always @(posedge clk) if (drained) total <= upto[G-1].sum;
       assign results[at*SUM_BITS+:SUM_BITS] = total;
     end
   endgenerate

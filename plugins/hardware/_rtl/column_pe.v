@@ -13,6 +13,7 @@ module column_pe #(
     parameter WORDS = 1 << DEPTH_BITS,
     parameter PRELOADED = 0,
     parameter INIT = "",
+    parameter integer NUMBER = -1,
     parameter WEIGHT_STYLE = "auto",
     parameter WEIGHT_STYLE_INTEL = "",
     parameter SUM_STYLE = "auto",
@@ -64,6 +65,7 @@ module column_pe #(
       .WORDS(WORDS),
       .PRELOADED(PRELOADED),
       .INIT(INIT),
+      .NUMBER(NUMBER),
       .STYLE(WEIGHT_STYLE),
       .STYLE_INTEL(WEIGHT_STYLE_INTEL)
   ) weights (
@@ -109,8 +111,10 @@ module column_pe #(
   // The RAM was read while the word before this one was being written.
   wire signed [SUM_BITS-1:0] previous = valid_3 && row_3 == row_2 ? sum_3 : stored;
   // A narrower product is extended by its sign, a wider one wraps around.
-  wire [SUM_BITS+PRODUCT_BITS-1:0] term = {{SUM_BITS{product[PRODUCT_BITS-1]}}, product};
-  wire signed [SUM_BITS-1:0] sum = previous + term[SUM_BITS-1:0];
+  wire [SUM_BITS-1:0] term;
+  wire [PRODUCT_BITS-1:0] unused_high;
+  assign {unused_high, term} = {{SUM_BITS{product[PRODUCT_BITS-1]}}, product};
+  wire signed [SUM_BITS-1:0] sum = previous + term;
 
   assign idle = finished && !valid_1 && !valid_2;
   assign drained = stored;

@@ -56,9 +56,6 @@ module lstm_accelerator #(
   localparam WAVE_BITS = WAVES > 1 ? $clog2(WAVES) : 1;
   localparam PLACE = WAVE_BITS + INDEX_BITS;
   localparam LANE_BITS = N > 1 ? $clog2(N) : 1;
-  localparam ROWS = 4 * UNITS;
-  localparam BEATS = (ROWS + M - 1) / M;
-  localparam ROW_BITS = BEATS > 1 ? $clog2(BEATS) : 1;
   localparam GROUPS = (UNITS + E - 1) / E;
   localparam GROUP_BITS = GROUPS > 1 ? $clog2(GROUPS) : 1;
   localparam X_BITS = X_BEATS > 1 ? $clog2(X_BEATS) : 1;
@@ -68,7 +65,7 @@ module lstm_accelerator #(
 
   // --- control ------------------------------------------------------------------------------------------------------
 
-  wire start, write, write_half, read_half, result_half, drain, drain_half, nothing;
+  wire start, write, write_half, read_half, result_half, drain, drain_half, unused_outer, unused_finished;
   wire [X_BITS-1:0] beat;
   wire drained = y_valid && y_ready && y_last;
   wire x_free;
@@ -93,7 +90,7 @@ module lstm_accelerator #(
       .write(write),
       .write_half(write_half),
       .inner(beat),
-      .outer(nothing),
+      .outer(unused_outer),
       .start(start),
       .read_half(read_half),
       .result_half(result_half),
@@ -157,7 +154,7 @@ module lstm_accelerator #(
       vector_address[lane*(1+PLACE)+:1+PLACE] <= !cleared ? clearing : {x_half, place[PLACE-1:0]};
       vector_data[lane*VECTOR_BITS+:VECTOR_BITS] <= !cleared ? {VECTOR_BITS{1'b0}} : x_held[lane*VECTOR_BITS+:VECTOR_BITS];
       for (e = 0; e < E; e = e + 1)
-        if (h_valid[e] && h_place[e*(LANE_BITS+PLACE)+PLACE+:LANE_BITS] == lane) begin
+        if (h_valid[e] && h_place[e*(LANE_BITS+PLACE)+PLACE+:LANE_BITS] == lane[LANE_BITS-1:0]) begin
           vector_write[lane] <= 1;
           vector_address[lane*(1+PLACE)+:1+PLACE] <= {!read_half, h_place[e*(LANE_BITS+PLACE)+:PLACE]};
           vector_data[lane*VECTOR_BITS+:VECTOR_BITS] <= h_data[e*VECTOR_BITS+:VECTOR_BITS];
@@ -167,93 +164,69 @@ module lstm_accelerator #(
 
   // --- the product --------------------------------------------------------------------------------------------------
 
-  wire [M-1:0] complete, there, at_end;
-  wire together = &at_end;
+  wire [M-1:0] result_valid;
+  wire [M*SUM_BITS-1:0] products;
   wire [M*OUT_BITS-1:0] sums;
-  wire take, last_sums;
+  wire complete, there, take, unused_last;
   reg running, reading, was_read;
-  wire read_out = running && !start && !was_read && &complete;
+  wire read_out = running && !start && !was_read && complete;
 
-  genvar pe;
-  generate
-    for (pe = 0; pe < M; pe = pe + 1) begin : pes
-      // Memory files are numbered with four digits.
-      localparam [7:0] THOUSANDS = 48 + pe / 1000 % 10;
-      localparam [7:0] HUNDREDS = 48 + pe / 100 % 10;
-      localparam [7:0] TENS = 48 + pe / 10 % 10;
-      localparam [7:0] ONES = 48 + pe % 10;
-      wire result_valid;
-      wire [SUM_BITS-1:0] result;
-
-      bank_pe #(
-          .N(N),
-          .WIDTH(WEIGHT_BITS),
-          .VECTOR_BITS(VECTOR_BITS),
-          .INDEX_BITS(INDEX_BITS),
-          .WAVE_BITS(WAVE_BITS),
-          .SUM_BITS(SUM_BITS),
-          .DEPTH_BITS(DEPTH_BITS),
-          .WORDS(WORDS),
-          .PRELOADED(1),
-          .INIT({WEIGHTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"}),
-          .WEIGHT_STYLE(WEIGHT_STYLE),
-          .WEIGHT_STYLE_INTEL(WEIGHT_STYLE_INTEL),
-          .VECTOR_STYLE(VECTOR_STYLE),
-          .VECTOR_STYLE_INTEL(VECTOR_STYLE_INTEL)
-      ) element (
-          .clk(clk),
-          // A reset is a start with nothing to do.
-          .start(start || rst),
-          .count(rst ? {(DEPTH_BITS + 1) {1'b0}} : COUNTS[pe*(DEPTH_BITS+1)+:DEPTH_BITS+1]),
-          .lockstep(LOCKSTEP != 0),
-          .together(together),
-          .at_end(at_end[pe]),
-          .weight_write(1'b0),
-          .weight_address({DEPTH_BITS{1'b0}}),
-          .weight_data({(1 + WAVE_BITS + N * (INDEX_BITS + WEIGHT_BITS)) {1'b0}}),
-          .half(read_half),
-          .vector_write(vector_write),
-          .vector_address(vector_address),
-          .vector_data(vector_data),
-          .result_valid(result_valid),
-          .result(result)
-      );
-
-      output_lane #(
-          .ROWS((ROWS + M - 1 - pe) / M),
-          .BEATS(BEATS),
-          .ROW_BITS(ROW_BITS),
-          .SUM_BITS(SUM_BITS),
-          .OUT_BITS(OUT_BITS),
-          .LEFT(LEFT),
-          .SHIFT(SHIFT),
-          .PER_ROW(PER_ROW),
-          .CONSTANTS({CONSTANTS, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"})
-      ) out (
-          .clk(clk),
-          .rst(rst),
-          .start(start),
-          .half(1'b0),
-          .sum_valid(result_valid),
-          .sum(result),
-          .complete(complete[pe]),
-          .drain(read_out),
-          .drain_half(1'b0),
-          .take(take),
-          .last(last_sums),
-          .valid(there[pe]),
-          .result(sums[pe*OUT_BITS+:OUT_BITS])
-      );
-    end
-  endgenerate
-
-  beats #(
-      .BEATS(BEATS)
-  ) counter (
+  bank_engine #(
+      .M(M),
+      .N(N),
+      .WIDTH(WEIGHT_BITS),
+      .VECTOR_BITS(VECTOR_BITS),
+      .INDEX_BITS(INDEX_BITS),
+      .WAVE_BITS(WAVE_BITS),
+      .SUM_BITS(SUM_BITS),
+      .DEPTH_BITS(DEPTH_BITS),
+      .WORDS(WORDS),
+      .PRELOADED(1),
+      .WEIGHTS(WEIGHTS),
+      .WEIGHT_STYLE(WEIGHT_STYLE),
+      .WEIGHT_STYLE_INTEL(WEIGHT_STYLE_INTEL),
+      .VECTOR_STYLE(VECTOR_STYLE),
+      .VECTOR_STYLE_INTEL(VECTOR_STYLE_INTEL)
+  ) engine (
       .clk(clk),
+      // A reset is a start with nothing to do.
+      .start(start || rst),
+      .lockstep(LOCKSTEP != 0),
+      .counts(rst ? {(M * (DEPTH_BITS + 1)) {1'b0}} : COUNTS),
+      .weight_write({M{1'b0}}),
+      .weight_address({DEPTH_BITS{1'b0}}),
+      .weight_data({(1 + WAVE_BITS + N * (INDEX_BITS + WEIGHT_BITS)) {1'b0}}),
+      .half(read_half),
+      .vector_write(vector_write),
+      .vector_address(vector_address),
+      .vector_data(vector_data),
+      .result_valid(result_valid),
+      .results(products)
+  );
+
+  outputs #(
+      .LANES(M),
+      .ROWS(4 * UNITS),
+      .SUM_BITS(SUM_BITS),
+      .OUT_BITS(OUT_BITS),
+      .LEFT(LEFT),
+      .SHIFT(SHIFT),
+      .PER_ROW(PER_ROW),
+      .CONSTANTS(CONSTANTS)
+  ) out (
+      .clk(clk),
+      .rst(rst),
+      .start(start),
+      .half(1'b0),
+      .sum_valid(result_valid),
+      .sums(products),
+      .complete(complete),
       .drain(read_out),
+      .drain_half(1'b0),
       .take(take),
-      .last(last_sums)
+      .valid(there),
+      .last(unused_last),
+      .results(sums)
   );
 
   // --- the element-wise part ----------------------------------------------------------------------------------------
@@ -262,10 +235,12 @@ module lstm_accelerator #(
   reg [GROUP_BITS-1:0] group;
   reg [LATENCY-1:0] ends;
   reg [LATENCY*GROUP_BITS-1:0] groups;
-  wire issue = there[0] && reading;
-  wire last_group = group == GROUPS - 1;
+  wire issue = there && reading;
+  localparam [31:0] LAST_GROUP = GROUPS - 1;
+  localparam [31:0] LAST_SUB = SUBS - 1;
+  wire last_group = group == LAST_GROUP[GROUP_BITS-1:0];
   wire [GROUP_BITS-1:0] group_out = groups[(LATENCY-1)*GROUP_BITS+:GROUP_BITS];
-  assign take = issue && (sub == SUBS - 1 || last_group);
+  assign take = issue && (sub == LAST_SUB[SUB_BITS-1:0] || last_group);
 
   always @(posedge clk) begin
     if (start) was_read <= 0;
@@ -301,10 +276,6 @@ module lstm_accelerator #(
   genvar cell_at;
   generate
     for (cell_at = 0; cell_at < E; cell_at = cell_at + 1) begin : cells
-      localparam [7:0] THOUSANDS = 48 + cell_at / 1000 % 10;
-      localparam [7:0] HUNDREDS = 48 + cell_at / 100 % 10;
-      localparam [7:0] TENS = 48 + cell_at / 10 % 10;
-      localparam [7:0] ONES = 48 + cell_at % 10;
       wire [2*VECTOR_BITS-1:0] exact;
 
       lstm_cell #(
@@ -314,7 +285,7 @@ module lstm_accelerator #(
           .H_EXPONENT(H_EXPONENT),
           .UNIT_BITS(GROUP_BITS),
           .UNITS(GROUPS)
-      ) unit (
+      ) one_unit (
           .clk(clk),
           .fresh(fresh),
           .valid(issue),
@@ -337,7 +308,8 @@ module lstm_accelerator #(
           .DEPTH_BITS(GROUP_BITS),
           .WORDS(GROUPS),
           .PRELOADED(1),
-          .INIT({UNIT_PLACES, THOUSANDS, HUNDREDS, TENS, ONES, ".hex"})
+          .INIT(UNIT_PLACES),
+          .NUMBER(cell_at)
       ) unit_places (
           .clk(clk),
           .write(1'b0),
@@ -352,7 +324,6 @@ module lstm_accelerator #(
 
   // --- outputs ------------------------------------------------------------------------------------------------------
 
-  localparam [GROUP_BITS+1:0] ALL_GROUPS = GROUPS;
   stream #(
       .WIDTH(E * 2 * VECTOR_BITS),
       .DEPTH_BITS(GROUP_BITS + 1)
@@ -360,14 +331,14 @@ module lstm_accelerator #(
       .clk(clk),
       .start(drain || rst),
       .first({drain_half, {GROUP_BITS{1'b0}}}),
-      .count(rst ? {(GROUP_BITS + 2) {1'b0}} : ALL_GROUPS),
+      .count(rst ? {(GROUP_BITS + 2) {1'b0}} : GROUPS[GROUP_BITS+1:0]),
       .write(issued[LATENCY-1]),
       .write_address({result_half, group_out}),
       .write_data(outputs),
       .take(y_valid && y_ready),
       .valid(y_valid),
       .word(y_data),
-      .finished()
+      .finished(unused_finished)
   );
 
   beats #(

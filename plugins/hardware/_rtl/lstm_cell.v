@@ -46,8 +46,8 @@ module lstm_cell #(
   reg [PLACE_BITS-1:0] place;
   wire signed [BITS-1:0] state_next, h_next;
   wire signed [PLACE_BITS-1:0] place_next;
-  wire signed [TOTAL_BITS-1:0] wide_c = of_c;
-  wire signed [TOTAL_BITS-1:0] wide_g = of_g;
+  wire signed [TOTAL_BITS-1:0] wide_c = {{(TOTAL_BITS - 2 * BITS) {of_c[2*BITS-1]}}, of_c};
+  wire signed [TOTAL_BITS-1:0] wide_g = {{(TOTAL_BITS - 2 * BITS) {of_g[2*BITS-1]}}, of_g};
 
   lookup #(.BITS(BITS), .PLACE_BITS(PLACE_BITS), .INIT(SIGMOID)) of_i (.clk(clk), .place(gate_i), .value(sigmoid_i));
   lookup #(.BITS(BITS), .PLACE_BITS(PLACE_BITS), .INIT(SIGMOID)) of_f (.clk(clk), .place(gate_f), .value(sigmoid_f));
@@ -111,33 +111,4 @@ module lstm_cell #(
     h_8 <= h_next;
     exact_8 <= product;
   end
-endmodule
-
-// A table of 2**PLACE_BITS entries, looked up at a signed place in a cycle.
-module lookup #(
-    parameter BITS = 16,
-    parameter PLACE_BITS = 12,
-    parameter INIT = ""
-) (
-    input wire clk,
-    input wire [PLACE_BITS-1:0] place,
-    output wire signed [BITS-1:0] value
-);
-  wire [BITS-1:0] word;
-  assign value = word;
-  ram #(
-      .WIDTH(BITS),
-      .DEPTH_BITS(PLACE_BITS),
-      .PRELOADED(1),
-      .INIT(INIT)
-  ) entries (
-      .clk(clk),
-      .write(1'b0),
-      .write_address({PLACE_BITS{1'b0}}),
-      .write_data({BITS{1'b0}}),
-      .read(1'b1),
-      // Entry 0 is the one of the lowest place.
-      .read_address({!place[PLACE_BITS-1], place[PLACE_BITS-2:0]}),
-      .read_data(word)
-  );
 endmodule

@@ -2,15 +2,16 @@
 // `complete` says whether ROWS rows have come since the start; results leave as BEATS words, the last of which is zero
 // where it has no row.
 module output_lane #(
-    parameter ROWS = 4,
+    parameter ROWS = 64,
     parameter BEATS = ROWS,
-    parameter ROW_BITS = 2,
+    parameter ROW_BITS = 6,
     parameter SUM_BITS = 32,
     parameter OUT_BITS = 16,
     parameter LEFT = 0,
     parameter signed [7:0] SHIFT = 0,
-    parameter PER_ROW = 0,
-    parameter CONSTANTS = ""
+    parameter PER_ROW = 1,
+    parameter CONSTANTS = "mem/constants_",
+    parameter integer NUMBER = 0
 ) (
     input wire clk,
     input wire rst,
@@ -26,9 +27,7 @@ module output_lane #(
     output wire valid,
     output wire [OUT_BITS-1:0] result
 );
-  localparam [ROW_BITS:0] OWN = ROWS;
-  localparam [ROW_BITS:0] ALL = BEATS;
-  wire value_valid;
+  wire value_valid, unused_finished;
   wire [ROW_BITS-1:0] row;
   wire [OUT_BITS-1:0] value, word;
   wire [ROW_BITS:0] done;
@@ -41,7 +40,8 @@ module output_lane #(
       .LEFT(LEFT),
       .SHIFT(SHIFT),
       .PER_ROW(PER_ROW),
-      .CONSTANTS(CONSTANTS)
+      .CONSTANTS(CONSTANTS),
+      .NUMBER(NUMBER)
   ) scale (
       .clk(clk),
       .start(start || rst),
@@ -60,17 +60,24 @@ module output_lane #(
       .clk(clk),
       .start(drain || rst),
       .first({drain_half, {ROW_BITS{1'b0}}}),
-      .count({1'b0, rst ? {(ROW_BITS + 1) {1'b0}} : ALL}),
+      .count({1'b0, rst ? {(ROW_BITS + 1) {1'b0}} : BEATS[ROW_BITS:0]}),
       .write(value_valid),
       .write_address({half, row}),
       .write_data(value),
       .take(take),
       .valid(valid),
       .word(word),
-      .finished()
+      .finished(unused_finished)
   );
 
   // Engines whose processing elements go in step read one row more from those that have one less.
-  assign complete = done >= OWN;
+  generate
+    if (ROWS == 0) begin : idle
+      assign complete = 1'b1;
+      wire unused = &done;
+    end else begin : working
+      assign complete = done >= ROWS[ROW_BITS:0];
+    end
+  endgenerate
   assign result = ROWS == BEATS || !last ? word : {OUT_BITS{1'b0}};
 endmodule

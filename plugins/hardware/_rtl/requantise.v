@@ -3,7 +3,7 @@
 //     value = saturate((sum + bias) * 2**-shift), rounded half up; a negative shift multiplies
 //
 // The sum with its bias wraps around at SUM_BITS, as the accumulator does. Without PER_ROW every row has SHIFT and no
-// bias; with it row r has the word r of the file CONSTANTS: a signed shift of 8 bits above a bias of SUM_BITS bits.
+// bias; with it row r has the word r of the file CONSTANTS (see ram.v): a signed shift of 8 bits above a bias of SUM_BITS bits.
 // A value appears three cycles after its sum; `row` is then its row within the processing element.
 module requantise #(
     parameter SUM_BITS = 32,
@@ -14,7 +14,8 @@ module requantise #(
     parameter LEFT = 0,
     parameter signed [7:0] SHIFT = 0,
     parameter PER_ROW = 0,
-    parameter CONSTANTS = ""
+    parameter CONSTANTS = "",
+    parameter integer NUMBER = 0
 ) (
     input wire clk,
     // Before the first row of a product.
@@ -27,11 +28,11 @@ module requantise #(
     // Rows of this product whose values have left.
     output reg [ROW_BITS:0] done
 );
-  // Room for the half that rounds, and for what a shift to the left moves out.
-  localparam SHIFTED = SUM_BITS + 2 + LEFT;
-  localparam WIDE = SHIFTED > OUT_BITS ? SHIFTED : OUT_BITS + 1;
-  localparam signed [WIDE-1:0] HIGHEST = {(OUT_BITS - 1) {1'b1}};
-  localparam signed [WIDE-1:0] LOWEST = -HIGHEST - 1;
+  // Moved to the left as far as any row needs, with a bit for the half that rounds; then only to the right.
+  localparam WIDE = SUM_BITS + LEFT + 1 > OUT_BITS + 1 ? SUM_BITS + LEFT + 1 : OUT_BITS + 2;
+  localparam AMOUNT_BITS = $clog2(SUM_BITS + LEFT + 2);
+  localparam [31:0] MOST_LEFT = LEFT;
+  localparam [OUT_BITS-1:0] LOWEST = {1'b1, {(OUT_BITS - 1) {1'b0}}};
 
   wire signed [7:0] shift;
   wire signed [SUM_BITS-1:0] bias;
@@ -40,7 +41,7 @@ module requantise #(
     if (PER_ROW) begin : per_row
       // Sums come in the order of rows: the constants of the next one are read ahead.
       reg [ROW_BITS:0] at;
-      wire [ROW_BITS:0] next = start ? {(ROW_BITS + 1) {1'b0}} : at + sum_valid;
+      wire [ROW_BITS:0] next = start ? {(ROW_BITS + 1) {1'b0}} : at + {{ROW_BITS{1'b0}}, sum_valid};
       wire [SUM_BITS+7:0] word;
       always @(posedge clk) at <= next;
       ram #(
@@ -48,7 +49,8 @@ module requantise #(
           .DEPTH_BITS(ROW_BITS),
           .WORDS(ROWS),
           .PRELOADED(1),
-          .INIT(CONSTANTS)
+          .INIT(CONSTANTS),
+          .NUMBER(NUMBER)
       ) constants (
           .clk(clk),
           .write(1'b0),
@@ -67,15 +69,22 @@ module requantise #(
   endgenerate
 
   reg signed [SUM_BITS-1:0] total;
-  reg signed [7:0] shift_1;
-  reg signed [WIDE-1:0] rounded;
+  reg [AMOUNT_BITS-1:0] amount;
+  reg signed [WIDE-1:0] moved;
   reg signed [OUT_BITS-1:0] saturated;
   reg [2:0] valid;
 
-  wire signed [WIDE-1:0] wide = total;
-  wire signed [WIDE-1:0] one = 1;
-  wire signed [7:0] half_at = shift_1 - 8'sd1;
-  wire signed [7:0] left = -shift_1;
+  wire signed [WIDE-1:0] wide = {{(WIDE - SUM_BITS) {total[SUM_BITS-1]}}, total};
+  wire signed [WIDE-1:0] doubled = wide <<< (LEFT + 1);
+  wire [7:0] right = shift + MOST_LEFT[7:0];
+  wire unused = &{1'b0, right};
+
+  // Half up is one more in the bit behind the point; the sum is as wide as the result and a bit. What lies above is
+  // looked at beside it: if it is more than the sign, no carry changes that.
+  wire [OUT_BITS+1:0] up = {moved[OUT_BITS], moved[OUT_BITS:0]} + 1'b1;
+  wire unused_half = up[0];
+  wire fits = &moved[WIDE-1:OUT_BITS] || ~|moved[WIDE-1:OUT_BITS];
+  wire carries = up[OUT_BITS+1] != up[OUT_BITS];
 
   assign value_valid = valid[2];
   assign value = saturated;
@@ -83,10 +92,9 @@ module requantise #(
 
   always @(posedge clk) begin
     total <= sum + bias;
-    shift_1 <= shift;
-    if (shift_1 > 0) rounded <= (wide + (one <<< half_at)) >>> shift_1;
-    else rounded <= wide <<< left;
-    saturated <= rounded > HIGHEST ? HIGHEST[OUT_BITS-1:0] : rounded < LOWEST ? LOWEST[OUT_BITS-1:0] : rounded[OUT_BITS-1:0];
+    amount <= right[AMOUNT_BITS-1:0];
+    moved <= doubled >>> amount;
+    saturated <= fits && !carries ? up[OUT_BITS:1] : moved[WIDE-1] ? LOWEST : ~LOWEST;
     valid <= start ? 3'b0 : {valid[1:0], sum_valid};
     if (start) done <= 0;
     else if (value_valid) done <= done + 1'b1;

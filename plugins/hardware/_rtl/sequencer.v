@@ -40,7 +40,10 @@ module sequencer #(
   reg running, draining;
   reg [31:0] elapsed;
 
-  wire full = write && beat == BEATS - 1;
+  localparam [31:0] LAST_BEAT = BEATS - 1;
+  localparam [31:0] LAST_INNER = INNER - 1;
+  wire full = write && beat == LAST_BEAT[COUNT_BITS-1:0];
+  wire wraps = inner == LAST_INNER[INNER_BITS-1:0];
   wire finish = running && !start && finished;
   wire go = ready && !running && filled != 0 && pending != 2;
 
@@ -57,9 +60,9 @@ module sequencer #(
     if (!draining && pending != 0) draining <= 1;
     if (write) begin
       beat <= full ? {COUNT_BITS{1'b0}} : beat + 1'b1;
-      inner <= full || inner == INNER - 1 ? {INNER_BITS{1'b0}} : inner + 1'b1;
+      inner <= full || wraps ? {INNER_BITS{1'b0}} : inner + 1'b1;
       if (full) outer <= 0;
-      else if (inner == INNER - 1) outer <= outer + 1'b1;
+      else if (wraps) outer <= outer + 1'b1;
     end
     if (full) write_half <= !write_half;
     if (finish) begin
@@ -72,8 +75,8 @@ module sequencer #(
       draining <= 0;
       drain_half <= !drain_half;
     end
-    filled <= filled + full - finish;
-    pending <= pending + finish - drained;
+    filled <= filled + {1'b0, full} - {1'b0, finish};
+    pending <= pending + {1'b0, finish} - {1'b0, drained};
     if (rst) begin
       {start, drain, done, running, draining} <= 0;
       {write_half, read_half, result_half, drain_half} <= 0;

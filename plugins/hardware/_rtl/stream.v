@@ -6,6 +6,7 @@ module stream #(
     parameter WORDS = 1 << DEPTH_BITS,
     parameter PRELOADED = 0,
     parameter INIT = "",
+    parameter integer NUMBER = -1,
     parameter STYLE = "auto",
     parameter STYLE_INTEL = ""
 ) (
@@ -35,6 +36,7 @@ module stream #(
       .WORDS(WORDS),
       .PRELOADED(PRELOADED),
       .INIT(INIT),
+      .NUMBER(NUMBER),
       .STYLE(STYLE),
       .STYLE_INTEL(STYLE_INTEL)
   ) memory (

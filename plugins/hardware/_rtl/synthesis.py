@@ -1,4 +1,4 @@
-"""Resources of the one-PE templates of our Verilog, as yosys counts them: indicative, no vendor tool.
+"""Resources of the parts of our Verilog, one processing element and what stands around it, as yosys counts them: indicative, no vendor tool.
 
 DSP and RAM counts follow the template; LUT and FF differ from vendor tools several-fold (yosys issue 4798).
 """
@@ -17,12 +17,22 @@ from harness.api import Frozen, HarnessError
 
 from .simulate import SOURCES
 
-Template = Literal["bank_pe", "column_pe"]
+Template = Literal["bank_pe", "column_pe", "output_lane", "sequencer", "lstm_cell"]
 Family = Literal["xc7", "cyclonev"]
 
 _FILES: dict[Template, tuple[str, ...]] = {
     "bank_pe": ("ram", "stream", "adder_tree", "bank_pe"),
     "column_pe": ("ram", "stream", "column_pe"),
+    # A way out of one PE, every row with a bias and a shift of its own.
+    "output_lane": ("ram", "stream", "requantise", "output_lane"),
+    "sequencer": ("sequencer",),
+    "lstm_cell": ("ram", "rescale", "lookup", "lstm_cell"),
+}
+
+# Words and bits of the memories that a template reads.
+_MEMORIES: dict[Template, dict[str, tuple[int, int]]] = {
+    "output_lane": {"constants_0000": (64, 40)},
+    "lstm_cell": {"sigmoid": (4096, 16), "tanh": (4096, 16)},
 }
 
 _COMMANDS: dict[Family, str] = {
@@ -84,7 +94,7 @@ def find_yosys() -> str | None:
 
 
 def synthesise(template: Template, family: Family) -> Resources:
-    """Count the primitives of a one-PE template with yosys; takes a few seconds.
+    """Count the primitives of a template with yosys; takes a few seconds.
 
     Raises:
         HarnessError: yosys is not installed, or it failed.
@@ -94,6 +104,11 @@ def synthesise(template: Template, family: Family) -> Resources:
         raise HarnessError("synthesis takes `yosys`, got none on PATH; install it, or use the recorded resources")
     sources = " ".join(f'"{SOURCES / name}.v"' for name in _FILES[template])
     with tempfile.TemporaryDirectory(prefix="harness-yosys-") as folder:
+        Path(folder, "mem").mkdir()
+        for name, (words, bits) in _MEMORIES.get(template, {}).items():
+            # Any contents without a pattern: what is all zero would be optimised away.
+            text = "".join(f"{(at + 1) * 0x9E3779B97F4A7C15 >> 24 & ((1 << bits) - 1):x}\n" for at in range(words))
+            Path(folder, "mem", f"{name}.hex").write_text(text)
         # The top is set before anything is mapped: left to the synthesis, the column PE takes 314 LUTs and not 220.
         read = f"read_verilog -sv {sources}; hierarchy -top {template}"
         script = f"{read}; {_COMMANDS[family]} -top {template}; tee -q -o stat.json stat -json"

@@ -9,6 +9,7 @@ from harness_plugins.hardware._design import products as _products
 from harness_plugins.hardware._rtl.circuits import engine_rows
 from harness_plugins.hardware._rtl.lstm import units_at_once
 from harness_plugins.hardware._rtl.running import find_for_benches, run_bench
+from harness_plugins.hardware._rtl.simulate import is_installed
 from harness_plugins.hardware._rtl.synthesis import find_yosys
 from harness_plugins.hardware.cycle_simulator import CycleSimulator
 from harness_plugins.hardware.engines.bank import Bank
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 from harness.api import CellOperands, NumberFormat, Operands, SpecError, lstm_outputs, requantised
 
 needs_simulator = pytest.mark.skipif(find_for_benches() is None, reason="neither Icarus nor Verilator 5 is installed")
+needs_verilator = pytest.mark.skipif(not is_installed("verilator"), reason="Verilator 5 is not installed")
 needs_yosys = pytest.mark.skipif(find_yosys() is None, reason="yosys is not installed")
 
 PLAIN = NumberFormat()
@@ -139,8 +141,8 @@ def test_rows_of_an_lstm_layer_are_ordered_unit_by_unit(make):
 
 FAULTS = {
     "bias left out": ("rtl/requantise.v", "total <= sum + bias", "total <= sum"),
-    "rounded down": ("rtl/requantise.v", "(wide + (one <<< half_at)) >>> shift_1", "wide >>> shift_1"),
-    "not saturated": ("rtl/requantise.v", "rounded > HIGHEST ?", "1'b0 ?"),
+    "rounded down": ("rtl/requantise.v", "moved[OUT_BITS:0]} + 1'b1", "moved[OUT_BITS:0]}"),
+    "not saturated": ("rtl/requantise.v", "fits && !carries ?", "1'b1 ?"),
     "halves mixed up": ("rtl/sequencer.v", "read_half <= !read_half;", ""),
     "a pause loses a beat": ("rtl/output_lane.v", ".take(take)", ".take(valid)"),
 }
@@ -326,6 +328,52 @@ def test_a_whole_lstm_layer_equals_its_integers_over_many_steps(make, tmp_path, 
     assert found.cycles == made.cycles
 
 
+@pytest.mark.rtl
+@needs_verilator
+def test_a_whole_lstm_layer_equals_its_integers_in_verilator_too(make, tmp_path):
+    rng = np.random.default_rng(4)
+    workload = make.lstm_workload(10, lambda rows, cols: rng.random((rows, cols)) < 0.4)
+    both = np.hstack([workload.masks[tensor.name] for tensor in workload.tensors])
+    form = NumberFormat(weight_bits=6, activation_bits=8, scaling="row")
+
+    made = model_of(Bank(pes=8, lanes=3, lockstep=True), form).circuit(workload, lstm_operands(both, 10, form, steps=6))
+    found = run_bench(put(made, tmp_path / "design"), "verilator")
+
+    assert (found.wrong, found.off, found.products) == (0, 0, 12), found
+    assert found.holds and found.simulator.startswith("Verilator")
+
+
+LINTED = {
+    "bank, one lane": (Bank(pes=1, lanes=1), PLAIN),
+    "bank, more PEs than rows": (Bank(pes=40, lanes=3, lockstep=True), SMALL),
+    "columns, one of each": (ColumnFifo(pes=1, groups=1, fifo_depth=1), SMALL),
+    "columns, several groups": (ColumnFifo(pes=5, groups=3, full_flag="late"), PLAIN),
+    "whole layer, one lane": (Bank(pes=4, lanes=1), PLAIN),
+    "whole layer, several units at once": (Bank(pes=16, lanes=4), SMALL),
+}
+
+
+@pytest.mark.rtl
+@needs_verilator
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+@pytest.mark.parametrize(("engine", "form"), LINTED.values(), ids=LINTED)
+def test_a_design_and_its_bench_are_clean_for_verilator_s_lint(make, tmp_path, request, engine, form):
+    rng = np.random.default_rng(4)
+    if "whole" in request.node.callspec.id:
+        workload = make.lstm_workload(9, lambda rows, cols: rng.random((rows, cols)) < 0.4)
+        both = np.hstack([workload.masks[tensor.name] for tensor in workload.tensors])
+        made = model_of(engine, form).circuit(workload, lstm_operands(both, 9, form))
+    else:
+        mask = rng.random((13, 20)) < 0.4
+        made = model_of(engine, form).circuit(make.matrix_workload(mask), operands(mask, form, per_row=form is SMALL))
+
+    lint = subprocess.run(
+        ["make", "-C", put(made, tmp_path / "design"), "lint"], check=False, capture_output=True, text=True, timeout=600
+    )
+
+    assert lint.returncode == 0, lint.stderr
+
+
 def test_no_two_units_of_a_cycle_are_written_to_one_lane(make):
     rng = np.random.default_rng(0)
     workload = make.lstm_workload(
@@ -347,8 +395,8 @@ def test_no_two_units_of_a_cycle_are_written_to_one_lane(make):
 LSTM_FAULTS = {
     "h written a lane too far": (
         "rtl/lstm_accelerator.v",
-        "+PLACE+:LANE_BITS] == lane)",
-        "+PLACE+:LANE_BITS] + 1 == lane)",
+        "+PLACE+:LANE_BITS] == lane[",
+        "+PLACE+:LANE_BITS] + 1 == lane[",
     ),
     "the state is forgotten": ("rtl/lstm_cell.v", "of_c <= sigmoid_f * old;", "of_c <= 0;"),
     "x and h collide": ("rtl/lstm_accelerator.v", "wire waits = issued[6];", "wire waits = 1'b0;"),

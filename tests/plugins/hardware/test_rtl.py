@@ -218,7 +218,7 @@ def test_operands_do_not_change_the_cycles(built):
     ("file", "line", "fault", "case"),
     [
         ("column_pe", "valid_3 && row_3 == row_2 ? sum_3 : stored", "stored", column_case(mask=ONE_ROW_PER_PE)),
-        ("column_engine", "sum = sum + partial[", "sum = partial[", column_case(groups=4)),
+        ("column_engine", "sum = upto[group-1].sum + partial[", "sum = partial[", column_case(groups=4)),
         ("bank_pe", "read_address({half, wave,", "read_address({half, {WAVE_BITS{1'b0}},", bank_case()),
         ("bank_pe", "ends[STAGES-1] ? 0 : total", "total", bank_case()),
         ("adder_tree", "left + right", "left", bank_case()),
