@@ -113,8 +113,11 @@ def emit(
         workload, operands = _of_file(Path(source), layout, banks, layer, numbers, draw, whole=whole)
     else:
         workload, operands = _of_cell(source, run, store, data_dir, layer, numbers, vectors, whole=whole)
-    with stderr().status("making the design and running its bench"):  # shown in a terminal only
-        made = emission.emit(model, workload, operands, output)
+    with stderr().status("making the design") as status:  # shown in a terminal only
+        made = emission.emit(
+            model, workload, operands, output,
+            lambda circuit: status.update(f"running its bench: {circuit.told.get('bench', circuit.top)}"),
+        )  # fmt: skip
     if as_json:
         print_json(_plain(made))
     else:

@@ -1,7 +1,7 @@
 """Circuits from weights: one layer of a workload, its integers, and a folder of Verilog that is there whole or not."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -229,7 +229,13 @@ def check_folder(folder: Path) -> None:
         raise SpecError(f"--output: expected a folder that is not there, or an empty one, got {folder}; name another")
 
 
-def emit(model: HardwareModel, workload: Workload, operands: Operands, folder: Path) -> Emitted:
+def emit(
+    model: HardwareModel,
+    workload: Workload,
+    operands: Operands,
+    folder: Path,
+    before_bench: Callable[[Circuit], None] | None = None,
+) -> Emitted:
     """Make a design, run its bench and put it into a folder: whole, or not at all.
 
     A design whose bench finds a fault is there, too, so that the fault can be looked for.
@@ -239,6 +245,7 @@ def emit(model: HardwareModel, workload: Workload, operands: Operands, folder: P
         workload: of one layer.
         operands: its integers.
         folder: where the design belongs; the folders above it are made.
+        before_bench: told of the design before its bench runs, which may take long.
 
     Raises:
         HarnessError: the model has no circuit for it, the folder cannot be written or the simulator fails.
@@ -253,6 +260,8 @@ def emit(model: HardwareModel, workload: Workload, operands: Operands, folder: P
                 path = inside / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text, encoding="utf-8")
+            if before_bench is not None:
+                before_bench(circuit)
             bench = simulated_by(model, inside)
             _put(inside, folder)
     except OSError as error:

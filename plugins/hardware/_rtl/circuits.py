@@ -15,6 +15,7 @@ from .._devices import Device
 from ..engines.bank import Bank
 from ..engines.column_fifo import DRAIN, ColumnFifo
 from .cases import BANK_LATENCY, COLUMN_DRAIN_LATENCY
+from .estimates import around, bench_time
 from .packing import BankWords, address_bits, bits, column_streams, lines
 from .simulate import FULL_FLAGS, SOURCES
 from .texts import makefile, quartus_script, readme, vivado_script, yosys_script
@@ -145,7 +146,14 @@ def files_of(
     files["synth/yosys.ys"] = yosys_script(sources, top, device.entry.family)
     files["synth/vivado.tcl"] = vivado_script(sources, top, cost.clock_mhz)
     files["synth/quartus.tcl"] = quartus_script(sources, top, cost.clock_mhz)
-    told = {**built.told, **constants.told}
+    told = {
+        **built.told,
+        **constants.told,
+        "around the engine": around(built.module, built.values),
+        "bench": bench_time(
+            built.module, built.values, len(built.beats), built.output_beats + len(built.beats[0]), built.cycles
+        ),
+    }
     files["README.md"] = readme(top, product, operands, cost, told)
     return Circuit(top, files, cost, built.cycles, told)
 

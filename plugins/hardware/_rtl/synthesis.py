@@ -1,4 +1,6 @@
-"""Resources of the parts of our Verilog, one processing element and what stands around it, as yosys counts them: indicative, no vendor tool.
+"""Resources of the parts of our Verilog, a processing element and what stands around it, as yosys counts them.
+
+Indicative, no vendor tool.
 
 DSP and RAM counts follow the template; LUT and FF differ from vendor tools several-fold (yosys issue 4798).
 """
@@ -110,7 +112,9 @@ def synthesise(template: Template, family: Family) -> Resources:
             text = "".join(f"{(at + 1) * 0x9E3779B97F4A7C15 >> 24 & ((1 << bits) - 1):x}\n" for at in range(words))
             Path(folder, "mem", f"{name}.hex").write_text(text)
         # The top is set before anything is mapped: left to the synthesis, the column PE takes 314 LUTs and not 220.
-        read = f"read_verilog -sv {sources}; hierarchy -top {template}"
+        # What reads memory files is built with its parameters only, never with defaults that name no file.
+        defer = "-defer " if template in _MEMORIES else ""
+        read = f"read_verilog {defer}-sv {sources}; hierarchy -top {template}"
         script = f"{read}; {_COMMANDS[family]} -top {template}; tee -q -o stat.json stat -json"
         _call([yosys, "-q", "-p", script], folder)
         statistics = json.loads(Path(folder, "stat.json").read_text())

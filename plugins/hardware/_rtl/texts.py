@@ -175,6 +175,7 @@ reset in the middle of a product, all of them with pauses on both streams. It co
 | clock | {cost.clock_mhz:g} MHz ({cost.clock_origin}) |
 | multipliers, DSP blocks | {cost.multipliers}, {cost.dsp} |
 | RAM blocks ({cost.ram_kind}) | {cost.ram_blocks} |
+| LUTs, flip-flops of the engine, indicative | {"not known" if cost.lut is None else f"up to {cost.lut}, {cost.ff}"} |
 | fits | {"yes" if cost.fits else "no"} |
 
 {left_out}

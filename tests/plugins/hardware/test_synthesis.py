@@ -1,10 +1,14 @@
-"""Resources of the one-PE templates by yosys, and the resource models beside them."""
+"""Resources of the templates by yosys, the resource models beside them, and what a design tells of itself."""
+
+from itertools import product as product_of
+from typing import get_args
 
 import pytest
 from harness_plugins.hardware._design.resources import logic
 from harness_plugins.hardware._devices import device
 from harness_plugins.hardware._rtl.cases import MaskRecipe, recorded
-from harness_plugins.hardware._rtl.synthesis import find_yosys, synthesise
+from harness_plugins.hardware._rtl.estimates import around, bench_time
+from harness_plugins.hardware._rtl.synthesis import Family, Template, find_yosys, synthesise
 from harness_plugins.hardware.engines.bank import Bank
 from harness_plugins.hardware.engines.column_fifo import ColumnFifo
 
@@ -20,9 +24,16 @@ def test_without_yosys_synthesis_says_so(monkeypatch):
         synthesise("bank_pe", "xc7")
 
 
+def synthesis_cases():
+    """Everything recorded; what takes yosys long, or is there twice, is left to a larger run."""
+    for item in recorded().synthesis:
+        is_long = item.template == "lstm_cell" or (item.template, item.family) == ("output_lane", "cyclonev")
+        yield pytest.param(item, marks=[pytest.mark.slow] if is_long else [], id=f"{item.template} {item.family}")
+
+
 @pytest.mark.rtl
 @needs_yosys
-@pytest.mark.parametrize("item", recorded().synthesis, ids=lambda item: f"{item.template} {item.family}")
+@pytest.mark.parametrize("item", list(synthesis_cases()))
 def test_yosys_finds_the_recorded_resources(item):
     fresh = synthesise(item.template, item.family)
 
@@ -79,3 +90,35 @@ def test_the_logic_estimate_of_a_bank_pe_holds_what_yosys_found():
 
     assert estimate.low.lut <= found.lut <= estimate.high.lut
     assert estimate.low.ff <= found.ff <= estimate.high.ff
+
+
+def test_every_template_is_recorded():
+    found = {(item.template, item.family) for item in recorded().synthesis}
+
+    # The tables of a cell take yosys more than minutes on Cyclone V.
+    assert set(product_of(get_args(Template), get_args(Family))) - found == {("lstm_cell", "cyclonev")}
+
+
+def test_logic_around_an_engine_is_a_way_out_for_every_pe_and_a_cell_for_every_unit():
+    lane, sequencer, cell = (synthesised(part, "xc7") for part in ("output_lane", "sequencer", "lstm_cell"))
+
+    matrix, columns = (
+        around(f"{kind}_accelerator", {key: 12, "G": 3}) for kind, key in (("bank", "M"), ("column", "P"))
+    )
+    layer = around("lstm_accelerator", {"M": 12, "E": 3})
+
+    assert f"about {12 * lane.lut + sequencer.lut:,} LUTs and {12 * lane.ff + sequencer.ff:,} flip-flops" in matrix
+    assert matrix == columns
+    assert f"about {12 * lane.lut + sequencer.lut + 3 * cell.lut:,} LUTs" in layer
+
+
+def test_a_bench_takes_longer_with_more_of_everything():
+    def seconds(module="column_accelerator", *, pes=1024, vectors=1, cycles=300):
+        values = {"G": 1, "P": pes, "M": pes, "N": 1}
+        return int(bench_time(module, values, vectors, 260, cycles).split("some ")[1].split(" s")[0].replace(",", ""))
+
+    plain = seconds()
+
+    assert 20 < plain < 100  # 54 were measured
+    assert min(seconds(pes=2048), seconds(vectors=2), seconds(cycles=900)) > 1.5 * plain
+    assert seconds("bank_accelerator") < plain
