@@ -303,8 +303,8 @@ except (EOFError, pickle.UnpicklingError):
 """
 """What a new process runs. Its parent may be killed before it has told what to do: then there is nobody to do it for.
 
-The end of a pipe may be seen before the parent's own end is, on a busy machine by seconds. With a living parent the error
-is a real one.
+The end of a pipe may be seen before the parent's own end is, on a busy machine by seconds. With a living parent the
+error is a real one.
 """
 
 
