@@ -488,6 +488,24 @@ def test_a_mask_that_the_pattern_made_follows_its_rule_and_one_with_a_flipped_we
 _REGISTRY = {}
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "columns"),
+    [
+        ("bank_balanced", {"bank_size": 4}, 4),
+        ("n_m", {}, 4),  # as published: two of every four
+        ("density_bound_block", {"most": 2, "size": 4}, 4),
+    ],
+)
+def test_a_rule_counts_in_the_stretches_that_the_pattern_names(name, parameters, columns):
+    mask = np.tile([True, False, True, False], (3, 2))
+    full = mask.copy()
+    full[1, :4] = True
+
+    assert RULES[name](mask, parameters) == ""
+    assert RULES[name](full, parameters).startswith("expected ")
+    assert f"of {columns}, got 6 columns" in RULES[name](mask[:, :6], parameters)
+
+
 def test_the_page_on_results_of_others_shows_what_the_command_says():
     outcome = verify(ROOT / "docs" / "results" / "bring_your_own" / "gru" / "records.json")
     page = " ".join((ROOT / "docs" / "submit-results.md").read_text().split())
