@@ -8,6 +8,7 @@ reads it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Computed:
     folded: dict[str, str] = field(default_factory=dict)
 
 
-class Results:
+class Results(ABC):
     """Results of layers, each known as the object that it is for as long as it lives."""
 
     def __init__(self) -> None:
@@ -123,9 +124,9 @@ class Results:
         if layer is not None and value is not self._passing:
             self.elsewhere(layer, by)
 
+    @abstractmethod
     def elsewhere(self, layer: str, by: str) -> None:
         """Something that is not its norm reads a layer's result."""
-        raise NotImplementedError
 
 
 class Look(Results):
