@@ -21,10 +21,11 @@ from harness.report.figures import drawn
 from harness.report.pictures import charts
 from harness.report.tables import tables as tables_of
 from harness.results.records import Record, read, write
-from harness.results.statistics import Comparison, compare, interaction, standings, verdicts
+from harness.results.statistics import Comparison, compare, holm, interaction, standings, verdicts
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "ptb_small"
+BESIDE = ROOT / "docs" / "results"
 CNN_RESULTS = ROOT / "docs" / "results" / "study_cnn"
 REFERENCE = "unstructured"
 DEVICES = ("Arria 10", "ZU9EG")
@@ -96,17 +97,24 @@ def in_fixed_point(record: Record) -> float | None:
 def differences(records: tuple[Record, ...]) -> str:
     """Bank-balanced minus unstructured under one strategy, paired by seed; an interval only where seeds allow one."""
     cells = by_cell(records)
-    rows = []
+    found: dict[Cell, Comparison] = {}
     for (pattern, strategy, sparsity), seeds in cells.items():
         reference = cells.get((REFERENCE, strategy, sparsity), {})
         ours, theirs = ({seed: record.value or 0.0 for seed, record in each.items()} for each in (seeds, reference))
-        found = None if pattern in (REFERENCE, "dense") else compare(ours, theirs)
-        if found is None:
-            continue
-        half = found.difference.half
+        compared = None if pattern in (REFERENCE, "dense") else compare(ours, theirs)
+        if compared is not None:
+            found[pattern, strategy, sparsity] = compared
+    adjusted = holm({cell: each.p_difference for cell, each in found.items() if each.p_difference is not None})
+    rows = []
+    for (pattern, strategy, sparsity), each in found.items():
+        half = each.difference.half
         within = "one seed: no interval" if half is None else f"± {half:.2f}"
-        rows.append([strategy, f"{sparsity:.0%}", f"{found.difference.mean:+.2f}", within, str(found.difference.n)])
-    return table(["strategy", "sparsity", "difference", "95 % interval", "seeds"], rows)
+        p = [
+            "" if value is None else f"{value:.3f}"
+            for value in (each.p_difference, adjusted.get((pattern, strategy, sparsity)))
+        ]
+        rows.append([strategy, f"{sparsity:.0%}", f"{each.difference.mean:+.2f}", within, *p, str(each.difference.n)])
+    return table(["strategy", "sparsity", "difference", "95 % interval", "p", "p (Holm)", "seeds"], rows)
 
 
 def strategies(records: tuple[Record, ...]) -> str:
@@ -195,6 +203,57 @@ def rates(records: tuple[Record, ...]) -> str:
         if record.retrain_epochs
     ]
     return table(["pattern", "strategy", *(f"epoch {n}" for n in range(1, 6))], rows, left=2)
+
+
+def beside(records: tuple[Record, ...], grid: tuple[Record, ...]) -> str:
+    """What the study's choices leave open: cells of one seed, each with what the study has nearest to it.
+
+    A difference is to unstructured sparsity by the same strategy at the same sparsity and seed, there or in the study.
+    """
+    cells = {**by_cell(grid), **by_cell(records)}
+    rows = []
+    for (pattern, strategy, sparsity), seeds in by_cell(records).items():
+        for seed, record in seeds.items():
+            reference = cells.get((REFERENCE, strategy, sparsity), {}).get(seed)
+            shown = "" if reference is None or pattern in (REFERENCE, "dense") else (
+                f"{(record.value or 0.0) - (reference.value or 0.0):+.2f}"
+            )  # fmt: skip
+            rows.append(
+                [pattern, strategy, f"{sparsity:.0%}", f"{record.value:.2f}", f"{record.valid_value:.2f}", shown]
+            )
+    header = ["pattern", "strategy", "sparsity", "test", "validation", "minus unstructured"]
+    return table(header, rows, left=2)
+
+
+def again(records: tuple[Record, ...], grid: tuple[Record, ...]) -> str:
+    """Test perplexity of cells of the study that were trained a second time, and what that moved."""
+    first = by_cell(grid)
+    rows = []
+    for (pattern, strategy, sparsity), seeds in by_cell(records).items():
+        for seed, record in seeds.items():
+            before = first[pattern, strategy, sparsity][seed].value or 0.0
+            now = record.value or 0.0
+            rows.append([pattern, strategy, f"{sparsity:.0%}", f"{before:.3f}", f"{now:.3f}", f"{now - before:+.3f}"])
+    return table(["pattern", "strategy", "sparsity", "first", "again", "difference"], rows, left=2)
+
+
+def frameworks(records: tuple[Record, ...]) -> str:
+    """Test perplexity of the same cells under every backend."""
+    found: dict[Cell, dict[str, Record]] = defaultdict(dict)
+    for record in records:
+        if record.is_done and record.value is not None:
+            found[record.pattern, record.strategy, record.target_sparsity][record.backend] = record
+    backends = list(dict.fromkeys(record.backend for record in records))
+    rows = [
+        [
+            pattern,
+            strategy,
+            f"{sparsity:.0%}",
+            *(f"{cell[each].value:.2f}" if each in cell else "" for each in backends),
+        ]
+        for (pattern, strategy, sparsity), cell in found.items()
+    ]
+    return table(["pattern", "strategy", "sparsity", *backends], rows, left=2)
 
 
 # --- the convolutional side -----------------------------------------------------------------------------------------
