@@ -205,6 +205,16 @@ def rates(records: tuple[Record, ...]) -> str:
     return table(["pattern", "strategy", *(f"epoch {n}" for n in range(1, 6))], rows, left=2)
 
 
+def effort(records: tuple[Record, ...]) -> str:
+    """What each strategy asks for: epochs, prunings, a finished dense model, and what its user has to choose."""
+    rows = []
+    for strategy, record in {record.strategy: record for record in records if record.strategy != "dense"}.items():
+        dense = "yes" if record.needs_dense_model else "no"
+        chosen = ", ".join(record.hyper_parameters)
+        rows.append([strategy, dense, chosen, str(record.total_epochs), str(record.mask_updates)])
+    return table(["strategy", "needs a dense model", "to choose", "epochs in all", "prunings"], rows, left=3)
+
+
 def beside(records: tuple[Record, ...], grid: tuple[Record, ...]) -> str:
     """What the study's choices leave open: cells of one seed, each with what the study has nearest to it.
 
@@ -377,6 +387,7 @@ def language_model() -> dict[str, str]:
         "differences": differences(grid),
         "interaction": depends(grid),
         "strategies": strategies(grid),
+        "effort": effort(grid),
         "hardware": hardware(grid),
         "front": front(grid),
         "rates": rates(read(RESULTS / "fine_tuning_rate.json")),
