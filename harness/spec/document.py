@@ -121,7 +121,6 @@ Seeds = Annotated[list[Seed], BeforeValidator(_many), Field(min_length=1, max_le
 CODE = r"^[A-Z]{2,8}[0-9]{3}$"
 """How the code of a named check is written."""
 
-Code = Annotated[str, Field(pattern=CODE)]
 Words = Annotated[list[str], BeforeValidator(_many), Field(min_length=1)]
 
 
@@ -210,7 +209,7 @@ class Document(Frozen):
     margin: float | None = Field(
         default=None, gt=0, description="differences within it count as equivalent, in the metric's unit"
     )
-    ignore: Annotated[list[Code], BeforeValidator(_any)] = Field(
+    ignore: Annotated[list[str], BeforeValidator(_any)] = Field(
         default=[], description="codes of checks that need not warn, e.g. SPN007; a report still lists them as silenced"
     )
     data_dir: str | None = Field(
@@ -365,7 +364,6 @@ _TYPES = {
 }  # fmt: skip
 
 _PATTERNS = {
-    CODE: "codes of checks such as SPN007",
     r"^[A-Za-z0-9_][A-Za-z0-9._-]*$": "letters, digits, '.', '_' and '-', not beginning with '.' or '-'",
     r"^(auto|cpu|cuda(:\d+)?)$": "auto, cpu, cuda or cuda:0",
 }

@@ -21,6 +21,7 @@ from harness.api import (
     read_plain_text,
 )
 from harness.discovery.registry import Registry
+from harness.spec.codes import refuse_unknown_codes
 from harness.spec.document import AXES, Document, Partial, validate
 from harness.spec.entries import SPARSE, Axes, AxisValue, Reader, Value
 from harness.spec.experiment import Allocation, Cell, Experiment
@@ -76,6 +77,7 @@ def loads(
     raw = value if isinstance(value, dict) else {}
     # Plugins of the file first: its entries may name them.
     registry = _with_plugins(registry, raw, problems, path) if plugins is None else registry.with_files(plugins)
+    refuse_unknown_codes(raw.get("ignore"), registry, problems)
     reader = Reader(registry, problems, path.parent if path else None)
     axes, hardware = reader.axes(raw), reader.hardware(raw)
     found = _goals(document, hardware, problems) if document is not None else {}

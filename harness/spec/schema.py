@@ -4,6 +4,7 @@ from typing import Any, get_args
 
 from harness.api import Component, JsonValue, Kind
 from harness.discovery.registry import KINDS, Registry
+from harness.spec.codes import known_codes
 from harness.spec.document import AXES, CODE, Document
 from harness.spec.experiment import AllocationRule
 
@@ -46,7 +47,7 @@ def schema(registry: Registry) -> dict[str, JsonValue]:
         "exclude": _one_or_many({"$ref": _TEMPLATE.format(model="Partial")}),
         "include": _one_or_many({"$ref": _TEMPLATE.format(model="Single")}),
         "scope": _one_or_many({"type": "string"}),
-        "ignore": _one_or_many({"type": "string", "pattern": CODE}),
+        "ignore": _one_or_many({"anyOf": [{"enum": known_codes(registry)}, {"type": "string", "pattern": CODE}]}),
         "keep_dense": {"type": ["integer", "string"]},
     }
     for field, form in forms.items():

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from harness.api import EmptySelectionError, PluginUnavailableError, SpecError
 from harness.discovery.finding import discover
+from harness.discovery.registry import PluginRow
 from harness.spec import check, document, load, loads, schema, scope_tensors
 
 WRONG = sorted((Path(__file__).parent / "wrong_specs").glob("*.yaml"))
@@ -653,3 +655,42 @@ def test_every_example_of_the_page_is_read_with_the_built_in_plugins():
     assert len(examples) > 3
     for text in examples:
         assert loads(text, registry).cells
+
+
+# --- codes of checks --------------------------------------------------------------------------------------------------
+
+OWN_CHECK = """
+from harness.api import StudyCheck, hookimpl
+
+
+class Few(StudyCheck):
+    "Too few settings."
+    name, code, title = "few", "ACME001", "too few settings"
+
+    def look(self, rows):
+        return []
+
+
+@hookimpl
+def register_check():
+    return Few
+"""
+
+
+def test_a_code_that_only_the_specs_own_plugin_has_is_silenced_and_one_like_it_is_refused(registry, tmp_path):
+    (tmp_path / "own.py").write_text(OWN_CHECK)
+    text, path = matrix() + "plugins: own.py\n", tmp_path / "spec.yaml"
+
+    assert loads(text + "ignore: ACME001\n", registry, path=path).ignore == ("ACME001",)
+    with pytest.raises(
+        SpecError, match=r":9:9 ignore: expected the code of a check, got 'ACME002'; did you mean 'ACME001'"
+    ):
+        loads(text + "ignore: ACME002\n", registry, path=path)
+
+
+def test_what_a_broken_plugin_may_have_as_its_code_is_not_refused(registry):
+    broken = PluginRow(None, "torn", "", "acme", "1", "acme.torn", "broken", "ImportError", "mend it")
+    torn = replace(registry, rows=(*registry.rows, broken))
+
+    assert loads(matrix() + "ignore: [ACME001]\n", torn).ignore == ("ACME001",)
+    assert "SPN999" in message(matrix() + "ignore: [SPN999]\n", torn)
