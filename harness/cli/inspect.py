@@ -202,14 +202,16 @@ def why(
         raise SpecError("why: --run names a run with its own experiment file, and a file is given too; give one")
     if spec is not None:
         experiment, before = load_experiment(spec, plugins=plugin), None
-        titles = lookup.planned_titles(experiment)
+        plan = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
+        # The plan's cells and not the file's: they have the sparsities that targets were solved for.
+        titles = lookup.planned_titles(each.cell for each in plan.cells)
         chosen = lookup.meant(cell, titles)
     else:
         found = lookup.find_cell(store, cell, run)
         before, experiment = found.record, experiment_of(found.folder)
         chosen = before.cell
         titles = {chosen: lookup.title(before)}
-    plan = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
+        plan = make_plan(experiment, store=store, data_dir=data_dir, trust_code=trust_code)
     lines = reasons(plan, chosen)
     if as_json:
         from dataclasses import asdict

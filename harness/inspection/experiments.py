@@ -64,7 +64,7 @@ def plugin_files(folder: Path) -> tuple[Path, ...] | None:
 
 def _smoke(experiment: Experiment, rows: Iterable[Record]) -> Experiment:
     """What a smoke run made of an experiment: the cells have the same labels, and their tasks are cut short."""
-    labels, titles = set(map(title, rows)), planned_titles(experiment)
+    labels, titles = set(map(title, rows)), planned_titles(experiment.cells)
     return replace(
         experiment, cells=tuple(cell for cell in experiment.cells if cell.goal or titles[cell.id] in labels)
     ).smoke()

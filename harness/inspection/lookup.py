@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness._files import folders, read_file
+from harness._text import listed
 from harness.api import EmptySelectionError, SpecError
 from harness.results import records
 from harness.results.records import Record
-from harness.spec import Experiment
+from harness.spec import Cell, solved_for
 from harness.spec.source import MAX_BYTES, read
 from harness.store import Store
 
@@ -100,25 +101,44 @@ def changed(folder: Path, *names: str) -> float:
 def title(record: Record) -> str:
     """A cell in words: its labels, in the order of the axes."""
     return _title(
-        record.task, record.backend, record.pattern, record.allocation, record.strategy, record.target_sparsity,
-        record.seed,
+        record.task, record.backend, record.pattern, record.allocation, record.strategy, _level(record), record.seed,
     )  # fmt: skip
 
 
-def planned_titles(experiment: Experiment) -> dict[str, str]:
-    """The cells of an experiment in words, by id."""
+def planned_titles(cells: Iterable[Cell]) -> dict[str, str]:
+    """Cells in words, by id; one whose target is not solved yet is called by the target."""
     found: dict[str, str] = {}
-    for cell in experiment.cells:
+    for cell in cells:
         name = cell.labels()
         found[cell.id] = _title(
-            name["task"], name["backend"], name["pattern"], name["allocation"], name["strategy"], cell.sparsity,
+            name["task"], name["backend"], name["pattern"], name["allocation"], name["strategy"], _planned_level(cell),
             cell.seed,
         )  # fmt: skip
     return found
 
 
-def _title(task: str, backend: str, pattern: str, allocation: str, strategy: str, sparsity: float, seed: int) -> str:
-    pruned = [records.DENSE] if pattern == records.DENSE else [pattern, allocation, strategy, f"{sparsity:g}"]
+def _level(record: Record) -> str:
+    """What a record was asked for: a sparsity, or the targets that have none."""
+    if record.has_sparsity:
+        return f"{record.target_sparsity:g}"
+    return _unreached(solved_for(record.facts, reached=False))
+
+
+def _planned_level(cell: Cell) -> str:
+    """What a cell is asked for: a sparsity, a target that has none yet, or those that have none."""
+    if cell.goal is None:
+        return f"{cell.sparsity:g}"
+    # A goal that was looked at and is still there is one that was missed.
+    return _unreached([each.goal for each in cell.solved]) if cell.solved else cell.goal.label()
+
+
+def _unreached(targets: Sequence[str]) -> str:
+    # Some are too far, some the dense model meets: either way there is none.
+    return f"no sparsity for {listed(targets) or 'a target'}"
+
+
+def _title(task: str, backend: str, pattern: str, allocation: str, strategy: str, level: str, seed: int) -> str:
+    pruned = [records.DENSE] if pattern == records.DENSE else [pattern, allocation, strategy, level]
     return " · ".join([task, backend, *pruned, f"seed {seed}"])
 
 

@@ -26,7 +26,10 @@ def _columns(records: Sequence[Record]) -> Iterator[Column[Record]]:
         if len(values) > 1 or name in ("pattern", "strategy"):
             yield Column(name, _label(name), kind="label")
     # Nothing is averaged here: each seed is a row.
-    yield Column("asked %", lambda record: formats.asked(record.target_sparsity))
+    yield Column(
+        "asked %",
+        lambda record: formats.asked(record.target_sparsity) if record.has_sparsity else missing(formats.UNREACHED),
+    )
     yield Column("seed", lambda record: str(record.seed))
     yield Column("status", lambda record: record.status, kind="label")
     yield Column("value", _number(lambda record: record.value, None))

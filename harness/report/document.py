@@ -135,7 +135,7 @@ def _named(records: Iterable[Record], with_task: bool) -> list[str]:
         labels += [record.backend, record.pattern]
         if not record.is_dense:
             # A target that no sparsity reaches has none.
-            level = formats.level(record.target_sparsity) if record.target_sparsity else "a target"
+            level = formats.level(record.target_sparsity) if record.has_sparsity else "a target"
             labels += [record.strategy, level]
         seeds.setdefault(" · ".join(labels), []).append(record.seed)
     return [f"{name} · seed {', '.join(map(str, listed))}" for name, listed in seeds.items()]

@@ -25,6 +25,9 @@ ALL_EQUAL = "(all n equal): no spread among n seeds, so no interval, and a mark 
 
 MARKS: dict[Verdict, str] = {"better": "▲", "worse": "▼", "equivalent": "≈", "not enough evidence": "?"}
 
+UNREACHED = "its target came to no sparsity"
+"""What stands for the asked sparsity of such a cell, which has none."""
+
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 

@@ -88,7 +88,7 @@ def _columns(layout: _Layout) -> Iterator[Column[Row]]:
     yield Column(
         "asked\n%",
         _asked,
-        lambda row: {"target_sparsity": row.setting.target_sparsity},
+        lambda row: {"target_sparsity": row.setting.target_sparsity if row.setting.has_sparsity else None},
         matters="key",
     )
     yield Column(
@@ -141,9 +141,9 @@ def _columns(layout: _Layout) -> Iterator[Column[Row]]:
 
 
 def _asked(row: Row) -> Shown:
-    if row.setting.is_dense or row.setting.is_pruned:
+    if row.setting.has_sparsity:
         return formats.asked(row.setting.target_sparsity)
-    return missing("a target that no sparsity reaches")
+    return missing(formats.UNREACHED)
 
 
 def _labels() -> Iterator[Column[Row]]:
@@ -239,7 +239,7 @@ def _fixed(label: str, table: Table) -> Column[Row]:
         return {
             f"value as {label}": found.value,
             f"value as {label}, difference": found.difference,
-            f"value as {label}, wrapped": found.wrapped,
+            f"value as {label}, wrapped": None if found.value is None else found.wrapped,
             f"value as {label}, in float32": list(found.in_float),
             f"value as {label}, folded": list(found.folded),
             f"value as {label}, reason": found.reason,

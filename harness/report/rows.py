@@ -37,6 +37,11 @@ class Setting(NamedTuple):
         """Whether this has a sparsity: neither a baseline nor a target that no sparsity reaches."""
         return not self.is_dense and self.target_sparsity > 0
 
+    @property
+    def has_sparsity(self) -> bool:
+        """Whether it was asked for a sparsity; a target that none reaches has none."""
+        return self.is_dense or self.is_pruned
+
 
 @dataclass(frozen=True)
 class HardwareCell:

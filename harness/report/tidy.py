@@ -92,7 +92,7 @@ def _row(record: Record) -> dict[str, JsonValue]:
     unit = f" [{record.unit}]" if record.unit else ""
     row: dict[str, JsonValue] = {name: getattr(record, name) for name in _LABELS}
     row |= {
-        "target sparsity [fraction]": record.target_sparsity,
+        "target sparsity [fraction]": record.target_sparsity if record.has_sparsity else None,
         "sparsity [fraction]": record.sparsity,
         "model sparsity [fraction]": record.model_sparsity,
         "total epochs": record.total_epochs,

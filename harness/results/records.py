@@ -243,6 +243,11 @@ class Record(Frozen):
         return self.pattern == DENSE
 
     @property
+    def has_sparsity(self) -> bool:
+        """Whether it was asked for a sparsity: a target that none reaches came to nothing, which is no 0."""
+        return self.is_dense or self.target_sparsity > 0
+
+    @property
     def is_done(self) -> bool:
         """Whether the cell has a result."""
         return self.status in DONE

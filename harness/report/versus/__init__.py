@@ -273,7 +273,7 @@ def _percent(line: _Line) -> str:
     first, _ = line.row.values
     mean = sum(first.values()) / len(first)
     # Of a mean of nothing no part can be told.
-    return "" if abs(mean) < _EQUAL else f"{100 * line.comparison.difference.mean / abs(mean):+.2f}"
+    return "" if abs(mean) < _EQUAL else formats.signed(100 * line.comparison.difference.mean / abs(mean), 2)
 
 
 def _cycles_text(line: _Line) -> str | Noted:

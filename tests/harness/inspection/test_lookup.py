@@ -31,6 +31,14 @@ def written(store, run, *found, age=0.0):
     return path.parent
 
 
+def test_a_cell_whose_target_has_no_sparsity_is_called_by_its_targets_and_never_by_0():
+    targets = [{"target": "cycles 3 on card", "reason": "too far"}, {"target": "fits on card", "reason": "too far"}]
+    missed = pruned("a", sparsity=0.0).model_copy(update={"facts": {"targets": targets}})
+
+    assert title(missed).endswith(" · gradual · no sparsity for cycles 3 on card, fits on card · seed 0")
+    assert title(pruned("b", sparsity=0.0)).endswith(" · gradual · no sparsity for a target · seed 0")
+
+
 GRID = {
     f"{place:012x}": title(pruned(f"{place:012x}", pattern, sparsity, seed))
     for place, (pattern, sparsity, seed) in enumerate(

@@ -7,6 +7,7 @@ import pytest
 
 from harness.api import EmptySelectionError, SpecError
 from harness.discovery.finding import discover
+from harness.inspection.lookup import planned_titles, title
 from harness.planning.foreseen import Foreseen, random_weights
 from harness.planning.plan import loaded_problems, make_plan, outlook
 from harness.planning.targets import STEP, Choice
@@ -286,6 +287,11 @@ def test_records_tell_the_sparsities_that_were_solved(registry, tmp_path):
 
     assert {cell.id for cell in again.cells} == {planned.cell.id for planned in plan.cells}
     assert replace(again, cells=()) == replace(spec, cells=())
+    # And both are called alike: by the sparsity, or by the targets that have none.
+    planned = planned_titles(planned.cell for planned in plan.cells)
+    assert planned == {record.cell: title(record) for record in outlines(plan)}
+    assert any(" · no sparsity for cycles 1 on card, cycles 2 on card, " in each for each in planned.values())
+    assert any(" · cycles 1 on card · " in each for each in planned_titles(spec.cells).values())
 
 
 def test_a_grid_of_targets_is_whole(registry, tmp_path):

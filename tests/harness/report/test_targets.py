@@ -1,7 +1,11 @@
 """Patterns at equal targets, from hand-made records: each beside what it needs, and the reference there."""
 
+import csv
+from io import StringIO
+
 from harness.report import render
 from harness.report.answer import first_page
+from harness.report.cells import section
 from harness.report.rich import text
 from harness.report.tables import tables
 from harness.report.targets import brief, targets
@@ -148,3 +152,15 @@ def test_rates_are_reached_from_below():
     (section,) = brief(table)
 
     assert [cell.text for cell in section.grid.rows[0]][:4] == [solved[0]["target"], "unstructured", "50", "999,000 !"]
+
+
+def test_no_format_prints_a_sparsity_for_a_target_that_came_to_none():
+    rows = list(csv.DictReader(StringIO(render(records(), format="csv"))))
+    tidy = list(csv.DictReader(StringIO(render(records(), format="tidy"))))
+
+    for found, name in ((rows, "target_sparsity"), (tidy, "target sparsity [fraction]")):
+        assert {row[name] for row in found if row["pattern"] == "block"} == {""}
+        assert {row[name] for row in found if row["pattern"] == "dense"} == {"0.0"}
+    grid = section(records()).grid
+    place = [column.title for column in grid.columns].index("asked %")
+    assert {row[place].text for row in grid.rows} - {"0", "80", "70", "60"} == {"–²"}

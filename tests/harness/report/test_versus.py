@@ -384,3 +384,9 @@ def test_a_report_of_two_runs_is_one_study(shell):
     title = result.stdout.splitlines()[0]
     assert "one-" in title and " + two-" in title.replace("\\", "")
     assert "6 of 6 planned cells have a result" in result.stdout
+
+
+def test_a_difference_in_percent_that_rounds_to_zero_has_no_sign():
+    found = versus(side(seeds=1), side("bb", -1e-5, seeds=1))
+
+    assert "-0.00" not in text(found)
