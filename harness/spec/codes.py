@@ -3,7 +3,7 @@
 from harness._words import suggestion
 from harness.api import JsonValue
 from harness.discovery.registry import Registry
-from harness.spec.source import Problems, got
+from harness.spec.source import Path, Problems, got
 
 
 def refuse_unknown_codes(given: JsonValue, registry: Registry, problems: Problems) -> None:
@@ -14,8 +14,10 @@ def refuse_unknown_codes(given: JsonValue, registry: Registry, problems: Problem
         registry: the plugins, those of the file's own among them.
         problems: where mistakes are noted.
     """
-    places = [(("ignore", place), code) for place, code in enumerate(given)] if isinstance(given, list) else []
-    told = [(path, code) for path, code in (places or [(("ignore",), given)]) if isinstance(code, str)]
+    every: list[tuple[Path, JsonValue]] = [(("ignore",), given)]
+    if isinstance(given, list):
+        every = [(("ignore", place), code) for place, code in enumerate(given)]
+    told = [(path, code) for path, code in every if isinstance(code, str)]
     if not told:
         return
     known = known_codes(registry)
