@@ -419,7 +419,9 @@ def _sentence(subject: _Subject, plain: Mapping[str, str], margin: float | None)
             if verdict is not None:
                 pattern, strategy = (plain.get(name, name) for name in (line.setting.pattern, line.setting.strategy))
                 key = (pattern, verdict, strategy)
-                found.setdefault(key, []).append(formats.asked(level))
+                # A pattern that kept more weights may be better for that alone.
+                is_uneven = row.uneven_reference and not subject.is_dense
+                found.setdefault(key, []).append(formats.asked(level) + formats.uneven(is_uneven))
     if not found:
         return _why_no_verdict(subject.table, margin)
     clauses: dict[tuple[str, Verdict], list[str]] = {}
@@ -430,6 +432,8 @@ def _sentence(subject: _Subject, plain: Mapping[str, str], margin: float | None)
     if sum(map(len, clauses.values())) > _MOST_CLAUSES:
         counts = Counter(verdict for (_, verdict, _), levels in found.items() for _ in levels)
         told = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _ORDER if counts[verdict])
+        uneven = sum(level.endswith(formats.UNEVEN) for levels in found.values() for level in levels)
+        told += f"; {uneven} of them {formats.UNEVEN}" if uneven else ""
         return f"Answer: of {counts.total()} comparisons with {baseline}: {told}."
     order = sorted(clauses.items(), key=lambda item: (item[0][0], _ORDER.index(item[0][1])))
     told = "; ".join(f"{pattern} {verdict} under {', '.join(at)}" for (pattern, verdict), at in order)

@@ -20,7 +20,8 @@ class Point(NamedTuple):
         half: half the width of the interval around `y`; None where there is none.
         name: what the point is, in words.
         mark: a sign beside it.
-        is_dominated: whether another point of the panel is better in one way and no worse in the other.
+        is_dominated: whether another point of the panel is better in one way and no worse in the other, or the point
+            itself is of something that cannot be built.
     """
 
     x: float

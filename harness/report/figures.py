@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from harness.api import PluginUnavailableError
 from harness.report.charts import Bars, Chart, Panel, Picture, Raster, Series, Style
-from harness.report.formats import UNEVEN
+from harness.report.formats import MISFIT, UNEVEN
 from harness.report.svg import COLOURS
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (8, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "<", "*")
 _ACROSS = 3  # panels in a row
 _DODGE = 3  # points between neighbours
+_SIGNS = {UNEVEN: "kept weights differ, not of one sparsity", MISFIT: "does not fit its device"}
+"""What a sign beside a point says, in the legend."""
+
 _CROWD = 1500
 """Points of a panel, beyond which they are dots."""
 
@@ -301,13 +304,15 @@ def _entries(chart: Chart) -> list[tuple[Style | None, Style | None, Style | Non
 
 
 def _marks(panels: Iterable[Panel]) -> list[Any]:
-    """What a sign beside a point means, where one is drawn."""
+    """What the signs beside points mean, as far as they are drawn."""
     from matplotlib.lines import Line2D
 
-    if not any(point.mark == UNEVEN for panel in panels for point in panel.points):
-        return []
-    words = "kept weights differ, not of one sparsity"
-    return [Line2D([], [], linestyle="none", marker=rf"$\mathsf{{{UNEVEN}}}$", color="0.2", label=words)]
+    drawn_ = {point.mark for panel in panels for point in panel.points}
+    return [
+        Line2D([], [], linestyle="none", marker=rf"$\mathsf{{{mark}}}$", color="0.2", label=words)
+        for mark, words in _SIGNS.items()
+        if mark in drawn_
+    ]
 
 
 def _handle(colour: Style | None, shape: Style | None, dash: Style | None) -> Any:

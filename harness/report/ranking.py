@@ -209,7 +209,8 @@ def _recommendation(table: Table, margin: float | None, doubts: Sequence[str]) -
     by_line: dict[tuple[str, ...], list[Row]] = {}
     for row in table.rows:
         setting = row.setting
-        if not setting.is_dense and setting.pattern != table.reference:
+        # A target that no sparsity reaches stands at no sparsity: nothing is tried there.
+        if setting.is_pruned and setting.pattern != table.reference:
             by_line.setdefault((setting.backend, setting.allocation, setting.strategy, setting.pattern), []).append(row)
     told, seeds = [], []
     for (*_, strategy, pattern), rows in by_line.items():

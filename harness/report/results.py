@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
 
-from harness._text import listed
+from harness._text import listed, plural
 from harness.api import JsonValue
 from harness.report import added, formats, page
 from harness.report.formats import MARKS
@@ -275,7 +275,11 @@ def _difference(baseline: str, short: str, layout: _Layout) -> Column[Row]:
         if comparison is None:
             return missing(why)
         text = formats.difference(comparison, digits, verdict if layout.with_verdicts else None)
-        return text + formats.uneven(row.uneven_reference and not is_dense)
+        text += formats.uneven(row.uneven_reference and not is_dense)
+        # Beside its row's own number of seeds, a difference of fewer would be taken for one of as many.
+        if row.value is not None and comparison.difference.n < row.value.n:
+            return Noted(text, f"over the {plural(comparison.difference.n, 'seed')} that both have")
+        return text
 
     def fields(row: Row) -> dict[str, JsonValue]:
         comparison, verdict, why = found(row)
@@ -431,7 +435,7 @@ def _origin(table: Table, kind: str) -> str:
 def _statistics_lines(layout: _Layout, margin: float | None) -> list[str]:
     table = layout.table
     compared = [c for row in table.rows for c in (row.to_dense, row.to_reference) if c is not None]
-    reference = f" and {REFERENCE} under the same strategy" if layout.with_reference else ""
+    reference = f" and {table.reference} under the same strategy" if layout.with_reference else ""
     sizes = [row.value.n for row in table.rows if row.value is not None]
     line = f"Differences: to dense{reference}, paired by seed."
     every = f" (n = {sizes[0]} in every row)" if sizes and not layout.with_n else ""

@@ -1,7 +1,7 @@
 """The metric against what the model costs on hardware, and how evenly its work is spread there."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 
 from harness.api import JsonValue
@@ -16,7 +16,7 @@ from harness.report.pictures.subjects import (
     pruned,
     strategy_of,
 )
-from harness.report.rows import Row, Table, weight_widths
+from harness.report.rows import Row, Setting, Table, weight_widths
 
 _LOGARITHMIC = 5
 """Largest over smallest cost, beyond which their axis is logarithmic."""
@@ -41,9 +41,12 @@ def pareto(table: Table) -> Chart:
     for name, cost in _axes(table, labels):
         found = [(row, value) for row in table.rows if row.value and (value := cost(row)) is not None]
         if len({value for _, value in found}) > 1:  # else every row costs the same: nothing is bought
-            series = _against_cost(table, found, name, (styles, strategies))
+            # Storage is of masks, whatever the device.
+            misfits = frozenset[Setting]() if cost.func is _kilobits else _misfits(table, labels)
+            series = _against_cost(table, found, name, (styles, strategies), misfits)
             is_log = is_wide([value for _, value in found], _LOGARITHMIC)
             panels.append(Panel(name.partition(",")[0], series, x=name, is_log_x=is_log))
+    is_marked = any(point.mark for panel in panels for point in panel.points)
     return Chart(
         "pareto",
         f"{table.task}: {table.metric} against cost",
@@ -54,12 +57,19 @@ def pareto(table: Table) -> Chart:
             f"Modelled by {model}, each row on its fastest engine, but for storage, which is counted on masks; "
             f"{table.better} {table.metric} and less cost are better. What varies widely stands on a logarithmic "
             "axis.",
-            "Filled points are on the front: no other is as good and cheaper; hollow points are dominated.",
+            "Filled points are on the front of means: no other that fits its device is as good and cheaper; hollow "
+            "points are dominated. How sure a mean is stands in the tables.",
+            *((f"{formats.MISFIT}: does not fit its device, and so on no front.",) if is_marked else ()),
         ),
     )
 
 
-def _axes(table: Table, labels: Sequence[str]) -> Iterator[tuple[str, Callable[[Row], float | None]]]:
+def _misfits(table: Table, labels: Sequence[str]) -> frozenset[Setting]:
+    """Rows whose fastest engine fits no device: what they cost is the cost of nothing that can be built."""
+    return frozenset(row.setting for row in table.rows if row.fastest(labels).fits is False)
+
+
+def _axes(table: Table, labels: Sequence[str]) -> Iterator[tuple[str, "partial[float | None]"]]:
     """What the metric is set against: its name with its unit, and a row's value."""
     for key, name in _COSTS:
         yield name, partial(_cost, labels=labels, key=key)
@@ -77,17 +87,21 @@ def _against_cost(
     found: Sequence[tuple[Row, float]],
     name: str,
     styles: tuple[Mapping[str, Style], Mapping[str, Style]],
+    misfits: Collection[Setting],
 ) -> tuple[Series, ...]:
-    """The rows by pattern and strategy, each with its cost and whether another beats it."""
-    front = _dominated([(cost, row.value.mean) for row, cost in found if row.value], table.better)
+    """The rows by pattern and strategy, each with its cost and whether another that fits beats it."""
+    fitting = [(row, cost) for row, cost in found if row.setting not in misfits]
+    beaten = _dominated([(cost, row.value.mean) for row, cost in fitting if row.value], table.better)
+    is_beaten = {row.setting: each for (row, _), each in zip(fitting, beaten, strict=True)}
     groups: dict[tuple[str, str], list[Point]] = {}
-    for (row, cost), is_dominated in zip(found, front, strict=True):
+    for row, cost in found:
         assert row.value is not None
-        text = f"{formats.value(row.value, table.digits)} at {cost:g} {name}"
+        mark = formats.misfit(row.setting not in misfits)
+        text = f"{formats.value(row.value, table.digits)} at {cost:g} {name}" + (f" {mark}" if mark else "")
         words = in_words(row, table, text) if not row.setting.is_dense else f"dense: {text}"
         pattern = "dense" if row.setting.is_dense else pattern_of(row, table)
         # Without bars, which would hide the front.
-        point = Point(cost, row.value.mean, None, words, is_dominated)
+        point = Point(cost, row.value.mean, None, words, is_beaten.get(row.setting, True), mark)
         groups.setdefault((pattern, strategy_of(row)), []).append(point)
     patterns, strategies = styles
     return tuple(

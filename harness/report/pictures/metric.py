@@ -6,6 +6,8 @@ from harness.report.pictures.subjects import by_panel, dense_levels, in_words, m
 from harness.report.rows import UNEVEN, Table
 from harness.results.statistics import CONFIDENCE
 
+_UNEVEN = f"{formats.UNEVEN}: kept weights differ by more than {UNEVEN:.0%}, not of one sparsity."
+
 
 def metric(table: Table) -> Chart:
     """The metric against sparsity, a panel for every strategy."""
@@ -34,7 +36,7 @@ def metric(table: Table) -> Chart:
         panels.append(Panel(title, tuple(series), levels=tuple(levels)))
     about = [f"Mean over seeds on the test split, {table.better} is better; bars are {CONFIDENCE:.0%} t intervals."]
     if any(row.uneven for row in table.rows):
-        about.append(f"{formats.UNEVEN}: kept weights differ by more than {UNEVEN:.0%}, not of one sparsity.")
+        about.append(_UNEVEN)
     return Chart(
         "metric",
         f"{table.task}: {table.metric} against sparsity",
@@ -59,20 +61,28 @@ def difference(table: Table) -> Chart:
             for row in rows:
                 found = row.to_dense if is_dense else row.to_reference
                 if pattern_of(row, table) == name and found is not None:
-                    text = formats.difference(found, table.digits, None)
+                    # Differences at other kept weights are not of one sparsity, as in the tables.
+                    mark = formats.uneven(row.uneven_reference and not is_dense)
+                    text = formats.difference(found, table.digits, None) + mark
                     each = found.difference
                     points.append(
-                        Point(100 * row.setting.target_sparsity, each.mean, each.half, in_words(row, table, text))
-                    )
+                        Point(
+                            100 * row.setting.target_sparsity, each.mean, each.half, in_words(row, table, text),
+                            mark=mark,
+                        )
+                    )  # fmt: skip
             if points:
                 series.append(Series(name, tuple(points), style, style))
         panels.append(Panel(title, tuple(series), levels=((baseline, 0.0),)))
+    about = [f"Paired by seed, {table.better} is better; bars are {CONFIDENCE:.0%} t intervals of the difference."]
+    if any(point.mark for panel in panels for point in panel.points):
+        about.append(_UNEVEN)
     return Chart(
         "difference",
         f"{table.task}: difference to {baseline} under the same strategy",
         "target sparsity, %",
         f"difference in {metric_of(table)} (test)",
         tuple(panels),
-        (f"Paired by seed, {table.better} is better; bars are {CONFIDENCE:.0%} t intervals of the difference.",),
+        tuple(about),
         dodged=True,
     )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal
 
 from harness._text import listed, plural
 from harness.api import JsonValue
@@ -27,7 +26,7 @@ class _Line:
     Args:
         row: the paired records.
         comparison: second minus first, over common seeds.
-        verdict: on the second, None without a margin or for one seed.
+        verdict: on the second, None for one seed; without a margin never "equivalent".
         cycles: of both, on the engine that is fastest for the first, where both have it.
         storage: stored bits of both, by the width of a weight, where both have it.
     """
@@ -100,12 +99,8 @@ def versus(
     pairing = paired(a, b, across)
     compared = {place: compare(row.values[1], row.values[0], margin) for place, row in enumerate(pairing.common)}
     known = {place: comparison for place, comparison in compared.items() if comparison is not None}
-    judged: dict[int, Verdict] = {}
-    ways: tuple[Literal["lower", "higher"], ...] = ("lower", "higher")
-    # Each way of being better by itself, since verdicts are corrected over those that are alike.
-    for better in ways:
-        mine = {p: c for p, c in known.items() if next(iter(pairing.common[p].a.values())).better == better}
-        judged |= verdicts(mine, better)
+    # All together, whichever way is better, as the number of comparisons that is told is one.
+    judged = verdicts(known, {place: next(iter(pairing.common[place].a.values())).better for place in known})
     lines = [
         _Line(
             pairing.common[place],
@@ -121,8 +116,8 @@ def versus(
 
 
 def _cycles(row: Paired) -> tuple[float, float] | None:
-    """Mean cycles of both on the engine on which the first is fastest."""
-    found: dict[str, tuple[float, float]] = {}
+    """Mean cycles of both on the engine on which the first is fastest, of those that fit if any does."""
+    found: list[tuple[bool, tuple[float, float]]] = []
     labels = next(iter(row.a.values())).hardware
     for label in labels:
         both = [(row.a[seed].hardware.get(label, {}), row.b[seed].hardware.get(label, {})) for seed in row.a]
@@ -130,8 +125,9 @@ def _cycles(row: Paired) -> tuple[float, float] | None:
         numbers = [(float(x), float(y)) for x, y in pairs if isinstance(x, int | float) and isinstance(y, int | float)]
         # On an engine that lacks a cost for one seed the means would be of different seeds.
         if len(numbers) == len(row.a):
-            found[label] = (sum(x for x, _ in numbers) / len(numbers), sum(y for _, y in numbers) / len(numbers))
-    return min(found.values(), default=None)
+            means = (sum(x for x, _ in numbers) / len(numbers), sum(y for _, y in numbers) / len(numbers))
+            found.append((any(one.get("fits") is False for one, _ in both), means))
+    return min(found, key=lambda each: (each[0], each[1][0]), default=(False, None))[1]
 
 
 def _storage(row: Paired) -> dict[str, tuple[float, float]]:
@@ -204,6 +200,8 @@ def _gate_section(found: Versus) -> Section:
     for each in found.gates:
         decided = each.count - len(each.undecided)
         how = f", each with {100 * each.gate.confidence:g} % (Holm over {decided})" if each.gate.confidence else ""
+        # What cannot be judged is in no count, so it is told beside it.
+        how += f"; {len(each.undecided)} more cannot be judged, for one seed" if each.undecided and decided else ""
         if each.failed:
             # The first few: a gate that fails everywhere would fill the screen.
             shown = "; ".join(each.failed[:5]) + (f"; and {len(each.failed) - 5} more" if len(each.failed) > 5 else "")
@@ -211,7 +209,9 @@ def _gate_section(found: Versus) -> Section:
         elif not decided:
             warnings.append(f"CANNOT BE JUDGED: {each.gate.text}: {each.undecided[0]}; add seeds, or leave the @ out.")
         else:
-            sentences.append(f"holds: {each.gate.text} in none of {decided}{how}.")
+            # A test that does not show it does not show its contrary.
+            is_shown = " is shown" if each.gate.confidence else ""
+            sentences.append(f"holds: {each.gate.text}{is_shown} in none of {decided}{how}.")
     if found.pairing.lost:
         warnings.append("FAILED: results are missing, see above.")
     return Section("Gates", tuple(sentences), warnings=tuple(warnings))
@@ -224,6 +224,11 @@ def _columns(found: Versus) -> list[Column[_Line]]:
         for name in LABELS
         if len({getattr(line.row.setting, name) for line in found.lines}) > 1
     ]
+    # What is pruned tells rows apart where several scopes were tried.
+    if len({line.row.setting.scope for line in found.lines} - {()}) > 1:
+        labels.append(
+            Column[_Line]("scope", lambda line: " ".join(line.row.setting.scope), kind="label", matters="key")
+        )
     names = dict.fromkeys(line.first.metric for line in found.lines)
     return [
         *labels,

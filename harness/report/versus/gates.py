@@ -10,7 +10,7 @@ from harness._text import listed
 from harness.api import SpecError
 from harness.report.versus.pairing import Paired, Pairing
 from harness.results.records import Record
-from harness.results.statistics import exceeds_p, holm
+from harness.results.statistics import exceeds_p, holm, is_beyond, paired_differences
 
 _GATE = re.compile(
     r"\s*(?P<what>[A-Za-z_]\w*)\s*(?P<above>[<>])\s*(?P<sign>[+-])?\s*(?P<number>\d+(?:\.\d+)?)\s*(?P<percent>%)?"
@@ -101,27 +101,28 @@ def judge(gate: Gate, pairing: Pairing) -> Judged:
             f"{gate.what!r}; name what these records have"
         )
     if gate.confidence is None:
-        means = {name: math.fsum(numbers) / len(numbers) for name, numbers in found}
         # Without a confidence a gate is a plain threshold on the mean.
-        failed = [_told(name, mean, gate) for name, mean in means.items() if _beyond(gate, mean)]
+        means = [(name, math.fsum(numbers) / len(numbers)) for name, numbers in found]
+        failed = [_told(name, mean, gate) for name, mean in means if _is_beyond(gate, mean)]
         return Judged(gate, tuple(failed), (), len(found))
     # Both directions by one test: "below" is "above" of the negatives.
     sign = 1 if gate.is_above else -1
-    p = {name: exceeds_p([sign * each for each in numbers], sign * gate.bound) for name, numbers in found}
-    undecided = tuple(f"{name}: one seed" for name, each in p.items() if each is None)
-    corrected = holm({name: each for name, each in p.items() if each is not None})
-    numbers_of = dict(found)
+    p = [exceeds_p([sign * each for each in numbers], sign * gate.bound) for _, numbers in found]
+    undecided = tuple(f"{name}: one seed" for (name, _), each in zip(found, p, strict=True) if each is None)
+    # By place and not by name: two settings may be called alike.
+    corrected = holm({place: each for place, each in enumerate(p) if each is not None})
     failed = [
-        _told(name, math.fsum(numbers_of[name]) / len(numbers_of[name]), gate) + f", p = {each:.2g}"
-        for name, each in corrected.items()
+        _told(found[place][0], math.fsum(found[place][1]) / len(found[place][1]), gate) + f", p = {each:.2g}"
+        for place, each in corrected.items()
         # A p of exactly the level passes for rounding's sake.
         if each <= 1 - gate.confidence + 1e-12
     ]
     return Judged(gate, tuple(failed), undecided, len(found))
 
 
-def _beyond(gate: Gate, number: float) -> bool:
-    return number > gate.bound if gate.is_above else number < gate.bound
+def _is_beyond(gate: Gate, number: float) -> bool:
+    # On the bound but for rounding is not beyond it: 91.3 - 90.8 is not 0.5 in floats.
+    return is_beyond(number, gate.bound) if gate.is_above else is_beyond(-number, -gate.bound)
 
 
 def _told(name: str, number: float, gate: Gate) -> str:
@@ -148,16 +149,14 @@ def _numbers(gate: Gate, row: Paired) -> Iterator[tuple[str, list[float]]]:
 def _differences(
     gate: Gate, name: str, row: Paired, of: Callable[[Record], float | None]
 ) -> Iterator[tuple[str, list[float]]]:
-    numbers = []
-    for seed, record in row.a.items():
-        before, after = of(record), of(row.b[seed])
+    both = [(of(record), of(row.b[seed])) for seed, record in row.a.items()]
+    pairs = [(before, after) for before, after in both if before is not None and after is not None]
+    numbers = [after for _, after in pairs]
+    if gate.kind != "value":
+        numbers = paired_differences(numbers, [before for before, _ in pairs])
+    if gate.kind == "relative":
         # A relative change from zero is none.
-        if before is None or after is None or (gate.kind == "relative" and before == 0):
-            continue
-        numbers.append(
-            100 * (after - before) / abs(before) if gate.kind == "relative"
-            else after - before if gate.kind == "difference" else after
-        )  # fmt: skip
+        numbers = [100 * each / abs(before) for each, (before, _) in zip(numbers, pairs, strict=True) if before]
     if numbers:
         yield name, numbers
 
@@ -176,7 +175,8 @@ def _cost(label: str, what: str, record: Record) -> float | None:
 def in_words(row: Paired) -> str:
     """A setting in words."""
     setting = row.setting
-    labels = [setting.task, setting.backend, setting.pattern, setting.allocation, setting.strategy]
+    labels = [setting.task, setting.backend, " ".join(setting.scope), setting.pattern, setting.allocation,
+              setting.strategy]  # fmt: skip
     is_dense = setting.sparsity == 0
     parts = [label for label in labels if label and not (is_dense and label in ("", "dense"))]
     return " · ".join([*parts[:2], "dense"] if is_dense else [*parts, f"{100 * setting.sparsity:g} %"])

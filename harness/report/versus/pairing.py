@@ -1,12 +1,12 @@
 """Two sets of records side by side: which cells are the same, and what may not differ for them to be comparable."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from harness._text import listed, plural
 from harness.api import EmptySelectionError, JsonValue, SpecError, StoreError
-from harness.results.records import OF_A_CELL, Record
+from harness.results.records import OF_A_CELL, Record, comparable
 
 LABELS = ("task", "backend", "pattern", "allocation", "strategy")
 """What names a cell, beside its sparsity and seed."""
@@ -144,6 +144,8 @@ def paired(a: Side, b: Side, across: Collection[str] = ()) -> Pairing:
         )
     # A pattern that differs brings its parameters along: naming it allows what follows from it.
     free = frozenset(across) | {each for label in across for each in _FOLLOWS.get(label, ())}
+    # An overflowed metric is no result here, as it is none in a table.
+    a, b = (replace(side, records=[comparable(record) for record in side.records]) for side in (a, b))
     ours, theirs = _by_setting(a, free), _by_setting(b, free)
     rows = [
         _row(setting, ours.get(setting, {}), theirs.get(setting, {})) for setting in dict.fromkeys((*ours, *theirs))

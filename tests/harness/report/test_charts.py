@@ -159,6 +159,23 @@ def test_storage_is_an_axis_for_every_row_whose_masks_were_counted():
     assert found == {(row.storage["16"].bits / 1000, row.value.mean) for row in table.rows if row.value}
 
 
+def test_what_does_not_fit_its_device_is_on_no_front_and_beats_nothing_there():
+    def cell(pattern, value, latency, *, fits):
+        cost = {"model": "simulator", "engine": "bank", "cycles": 10 * latency, "latency_us": latency, "fits": fits}
+        found = costed([[1, 4], [2, 9]], pattern=pattern, cell=pattern, value=value)
+        return found.model_copy(update={"hardware": {"simulator": cost}, "storage": {}})
+
+    cells = [cell("huge", 90.0, 1.0, fits=False), cell("good", 95.0, 2.0, fits=True), cell("bad", 99.0, 3.0, fits=True)]
+    chart = named(charts(tables(cells)), "pareto")
+    without = named(charts(tables(cells[1:])), "pareto")
+
+    for panel in chart.panels:
+        marks = {point.y: (point.is_dominated, point.mark) for point in panel.points}
+        assert marks == {90.0: (True, "✗"), 95.0: (False, ""), 99.0: (True, "")}
+    assert "does not fit its device" in chart.about[-1] and "✗" not in " ".join(without.about)
+    assert "does not fit its device" in drawn([chart], "svg").decode()
+
+
 def test_costs_of_others_that_tell_of_layers_in_another_way_have_no_load():
     for layers in ([1], {"a": 3}, {"a": {"busy": [1]}}, {"a": {"busy": {"pes": ["x"]}}},
                    {"a": {"busy": {"pes": [1, 2], "from": 3, "to": "x"}}}):  # fmt: skip

@@ -425,6 +425,18 @@ def test_a_failed_seed_marks_its_row_and_is_named():
     assert found.why_no_value == "seed 1 diverged: the loss became nan at step 7 of the epoch"
 
 
+@pytest.mark.parametrize("options", [{"format": "md"}, {"width": 200}], ids=["md", "terminal"])
+def test_a_difference_over_fewer_seeds_than_its_row_says_so(options):
+    records = [without_result(r, "failed", "no") if r.is_dense and r.seed == 2 else r for r in grid()]
+
+    found = row(records, BANKS, FINE)
+
+    assert (found.value.n, found.to_dense.difference.n, found.to_reference.difference.n) == (3, 2, 3)
+    note = "over the 2 seeds that both have"
+    assert note in " ".join(render(records, **options).split())
+    assert note not in " ".join(render(grid(), **options).split())
+
+
 def test_a_row_that_failed_whole_has_no_numbers():
     found = row(troubled(), "unstructured", GRADUAL)
 
@@ -713,6 +725,17 @@ def test_patterns_whose_kept_weights_differ_are_marked_wherever_they_are_compare
         assert line.count("≠") == 2  # the verdict on the pair as well
         strategies_of = text.partition("Strategies compared")[2]
         assert "≠" in strategies_of
+    # The answer's sentence, too: a verdict at other kept weights is not one at this sparsity.
+    answer = " ".join(opened(records, margin=1.0).split())
+    assert "at 90≠ %" in answer
+    many = [
+        r.model_copy(update={} if r.is_dense else {"strategy": f"s{place}", "cell": f"{r.cell} {place}"})
+        for place in range(6)
+        for r in at_sparsities({"unstructured": 0.9, BANKS: 0.92})
+        if r.strategy == FINE or (r.is_dense and place == 0)
+    ]
+    counted = " ".join(opened(many, margin=1.0).split())
+    assert "Answer: of 6 comparisons with unstructured: 6 not enough evidence; 6 of them ≠." in counted
     picture(records, tmp_path / "picture.svg")
     assert "≠" in (tmp_path / "picture.svg").read_text(encoding="utf-8")
     assert "20 % fewer" in render(records, format="csv")

@@ -175,6 +175,83 @@ def test_a_gate_with_a_confidence_fails_only_if_the_difference_is_shown():
     assert versus(side(seeds=3), noisy, gates=[parse("perplexity > +1 @95%")]).holds is True
 
 
+@pytest.mark.parametrize("gate", ["accuracy < -0.1", "accuracy < -0.1 @50%", "value > +0 @50%"])
+def test_what_lies_on_a_bound_but_for_rounding_is_not_beyond_it(gate):
+    """91.3 - 91.2 is not 0.1 in floats, and two such drops differ by rounding only."""
+    sides = [
+        Side(name, [record(seed=n, value=v - n, metric="accuracy", better="higher") for n, v in enumerate(values)])
+        for name, values in (("a", (91.3, 92.6)), ("b", (91.2, 92.5)))
+    ]
+
+    found = versus(*sides, gates=[parse(gate)])
+
+    assert found.holds, text(found)
+    assert "all 2 equal" in text(found)
+
+
+def test_a_gate_tells_how_many_it_could_not_judge_and_claims_nothing_of_what_is_not_shown():
+    fewer = side("b", 0.2)
+    fewer = Side("b", [r for r in fewer.records if r.is_dense or r.seed == 0])
+
+    found = versus(Side("a", [r for r in side().records if r.is_dense or r.seed == 0]), fewer,
+                   gates=[parse("perplexity > +1% @95%")])  # fmt: skip
+
+    assert found.holds
+    assert "perplexity > +1% @95% is shown in none of 1" in text(found) and "1 more cannot be judged" in text(found)
+
+
+def test_settings_that_differ_in_their_scope_alone_are_rows_and_gates_of_their_own():
+    def both(name, shifts):
+        scopes = ((("lstm",), shifts[0]), (("all",), shifts[1]))
+        return Side(name, [
+            record("banks", seed, 103.0 + shift, scope=scope, cell=f"{scope} {seed}")
+            for scope, shift in scopes for seed in range(3)
+        ])  # fmt: skip
+
+    for shifts in ((2.0, 0.0), (0.0, 2.0)):
+        found = versus(both("a", (0.0, 0.0)), both("b", shifts), gates=[parse("perplexity > +1")])
+        assert not found.holds and len(found.gates[0].failed) == 1, text(found)
+        assert ("· lstm ·" in found.gates[0].failed[0]) is (shifts[0] > 0)
+        assert "| scope |" in text(found)
+
+
+def test_verdicts_are_corrected_for_all_comparisons_whichever_way_is_better():
+    """With p = 0.03 each: alone it is evidence, of two it is not."""
+    moved = {0: 1.0, 1: 1.9, 2: 1.4, 3: 0.4}
+    sides = []
+    for name, shift in (("a", 0.0), ("b", 1.0)):
+        records = [record(seed=seed, value=100.0 + shift * moved[seed]) for seed in moved]
+        records += [
+            record(seed=seed, value=90.0 - shift * moved[seed], task="images", metric="accuracy", better="higher",
+                   cell=f"images {seed}") for seed in moved
+        ]  # fmt: skip
+        sides.append(Side(name, records))
+
+    both = versus(*sides)
+    one = versus(*(Side(each.name, each.records[:4]) for each in sides))
+
+    assert [line.verdict for line in one.lines] == ["worse"]
+    assert [line.verdict for line in both.lines] == ["not enough evidence"] * 2 and both.comparisons == 2
+
+
+def test_an_overflowed_value_is_a_lost_result_and_no_number():
+    over = Side("b", [r.model_copy(update={"value": 1e200}) if r.cell == "banks 1" else r for r in side().records])
+
+    found = versus(side(), over, gates=[parse("perplexity > +1")])
+
+    assert found.pairing.lost == 1 and not found.holds
+    assert [line.comparison.difference.mean for line in found.lines] == [0.0, 0.0]
+
+
+def test_cycles_are_of_the_fastest_engine_that_fits():
+    costs = {"small": {"cycles": 90, "fits": True}, "large": {"cycles": 10, "fits": False}}
+    both = [side(name, hardware=costs) for name in "ab"]
+    neither = [side(name, hardware={"large": costs["large"]}) for name in "ab"]
+
+    assert {line.cycles for line in versus(*both).lines} == {(90.0, 90.0)}
+    assert {line.cycles for line in versus(*neither).lines} == {(10.0, 10.0)}
+
+
 def test_a_gate_that_cannot_be_judged_is_no_success():
     found = versus(side(seeds=1), side("b", seeds=1), gates=[parse("perplexity > +1% @95%")])
 

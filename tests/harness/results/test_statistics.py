@@ -1,6 +1,7 @@
 """Statistics over seeds, against scipy.stats and against laws."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -129,6 +130,43 @@ def test_a_wider_margin_is_never_harder_to_meet(values, margin):
     assert equivalence_p(values, 2 * margin) <= equivalence_p(values, margin) + 1e-12
 
 
+# Student 1908, "The probable error of a mean", table of Cushny and Peebles: hours of sleep gained by ten patients with
+# one drug and with the other. The paired test is a textbook's: t = 4.0621 with 9 degrees of freedom, p = 0.002833, and
+# the interval 0.7001 to 2.4599 (R, `t.test` of its data set `sleep`).
+ONE_DRUG = [0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]
+THE_OTHER = [1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]
+
+
+def test_the_textbooks_example_of_a_paired_test():
+    found = compare(dict(enumerate(THE_OTHER)), dict(enumerate(ONE_DRUG)))
+
+    assert found.p_difference == pytest.approx(0.002833, abs=5e-7)
+    low, high = (found.difference.mean + sign * found.difference.half for sign in (-1, 1))
+    assert (low, high) == (pytest.approx(0.7001, abs=5e-5), pytest.approx(2.4599, abs=5e-5))
+
+
+@given(
+    total=st.sampled_from([100, 10_000, 50_000, 10**6]),
+    right=st.lists(st.floats(0.5, 0.9), min_size=2, max_size=9),
+    step=st.integers(0, 50),
+)
+def test_accuracies_that_are_equally_many_images_apart_have_no_spread_and_prove_no_more_than_their_number_can(
+    total, right, step
+):
+    # As a task computes them: the same number of images apart, which floats show up to their rounding only.
+    counts = [int(part * total) for part in right]
+    ours, theirs = ({seed: 100 * (n + more) / total for seed, n in enumerate(counts)} for more in (step, 0))
+    n, margin = len(counts), 100 * step / total
+
+    found = compare(ours, theirs, margin or None)
+    wider = compare(ours, theirs, 2 * margin or 1.0)
+
+    assert found.difference.half <= 1e-12 * abs(found.difference.mean)
+    assert found.p_difference == (signed_rank_floor(n) if step else 1.0)
+    assert found.p_equivalence == (1.0 if step else None)  # on the margin, and so not within it
+    assert wider.p_equivalence == signed_rank_floor(n) / 2
+
+
 def test_differences_without_spread_do_not_prove_more_than_their_number_can():
     assert difference_p([0.5, 0.5]) == 0.5
     assert difference_p([0.1, 0.3 - 0.2, 0.1]) == 0.25  # equal but for rounding
@@ -163,6 +201,22 @@ def test_holm_only_raises_keeps_the_order_and_stays_a_probability(p):
     assert all(adjusted[a] <= adjusted[b] for a in p for b in p if p[a] < p[b])
 
 
+@given(p=st.dictionaries(st.integers(0, 9), st.sampled_from([0.0, 0.004, 0.01, 0.02, 0.3, 1.0]), max_size=5))
+def test_holm_is_the_closed_test_of_bonferronis(p):
+    # A hypothesis falls if every set of hypotheses that holds it does, each by its smallest p times its size.
+    expected = {
+        one: max(
+            min(1.0, size * min(p[each] for each in some))
+            for size in range(1, len(p) + 1)
+            for some in combinations(p, size)
+            if one in some
+        )
+        for one in p
+    }
+
+    assert holm(p) == pytest.approx(expected)
+
+
 @given(p=st.floats(0, 1))
 def test_holm_leaves_a_single_test_alone(p):
     assert holm({"only": p}) == {"only": p}
@@ -179,6 +233,14 @@ def test_less_is_better_where_lower_is_better_and_worse_where_higher_is():
     assert _verdict(clearly_less, "lower") == "better"
     assert _verdict(clearly_less, "higher") == "worse"
     assert _verdict([-d for d in clearly_less], "lower") == "worse"
+
+
+def test_each_comparison_of_a_family_may_have_its_own_better_way():
+    less = compare(dict(enumerate([-5.0, -5.1, -4.9, -5.05])), dict.fromkeys(range(4), 0.0))
+
+    assert verdicts({"loss": less, "accuracy": less}, {"loss": "lower", "accuracy": "higher"}) == {
+        "loss": "better", "accuracy": "worse",
+    }  # fmt: skip
 
 
 def test_a_missing_significance_is_not_equivalence():
@@ -273,6 +335,22 @@ def test_two_settings_share_a_letter_if_and_only_if_they_are_tied(count, pairs):
         for other in range(one + 1, count):
             assert bool(set(letters[one]) & set(letters[other])) is ((one, other) not in apart)
     assert all(letters)
+    # As few as can be: a letter stands at settings of which no two are told apart, and to which none can be added.
+    groups = [{place for place, each in enumerate(letters) if letter in each} for letter in set("".join(letters))]
+    tied = [
+        set(some)
+        for size in range(1, count + 1)
+        for some in combinations(range(count), size)
+        if not any(pair in apart for pair in combinations(some, 2))
+    ]
+    assert sorted(map(sorted, groups)) == sorted(sorted(some) for some in tied if not any(some < more for more in tied))
+
+
+def test_letters_beyond_the_alphabet_do_not_run_into_each_other():
+    letters = statistics._letters(60, set(combinations(range(60), 2)))
+
+    assert len(set(letters)) == 60 and letters[0] == "a" and letters[26] == "A" and letters[59] == "(60)"
+    assert all(len(each) == 1 or each[0] + each[-1] == "()" for each in letters)
 
 
 def test_of_equal_settings_some_are_told_apart_in_five_percent_of_studies_at_most():
@@ -314,7 +392,27 @@ def test_the_interaction_is_that_of_a_two_way_analysis_within_seeds():
     assert stats.f.sf(found.f, 4, 16) == pytest.approx(0.840468, abs=1e-6)
     assert found.degrees == pytest.approx((4 * found.epsilon, 16 * found.epsilon))
     assert found.p == pytest.approx(stats.f.sf(found.f, *found.degrees), rel=1e-9)
-    assert 1 / 4 <= found.epsilon <= 1
+    # Greenhouse and Geisser's: of the covariance of all nine cells, centred by rows and columns of the design.
+    centred = np.kron(np.eye(3) - 1 / 3, np.eye(3) - 1 / 3)
+    covariance = centred @ np.cov(np.reshape(ANOVA, (9, 5))) @ centred
+    assert found.epsilon == pytest.approx(np.trace(covariance) ** 2 / (4 * (covariance**2).sum()), rel=1e-9)
+
+
+@pytest.mark.parametrize(("a", "b", "n"), [(2, 2, 2), (2, 4, 2), (3, 2, 3), (3, 3, 10), (4, 3, 2)])
+def test_the_interaction_is_that_of_its_sums_of_squares(a, b, n):
+    x = np.random.default_rng(a * b * n).normal(100, 1, (a, b, n)) + np.arange(n)
+
+    found = interaction(by_strategy(x.tolist()))
+
+    cells, by_row, by_column = x.mean(2, keepdims=True), x.mean(1, keepdims=True), x.mean(0, keepdims=True)
+    rows, columns = x.mean((1, 2), keepdims=True), x.mean((0, 2), keepdims=True)
+    seeds, whole = x.mean((0, 1), keepdims=True), x.mean()
+    between = n * ((cells - rows - columns + whole) ** 2).sum()
+    within = ((x - cells - by_row - by_column + rows + columns + seeds - whole) ** 2).sum()
+    assert found.f == pytest.approx(between / (within / (n - 1)), rel=1e-9)
+    assert found.degrees[1] == pytest.approx((n - 1) * found.degrees[0])
+    if n == 2:  # one deviation: the fewest degrees of freedom there can be
+        assert found.degrees == pytest.approx((1, 1))
 
 
 def test_of_two_patterns_and_two_strategies_the_interaction_is_a_paired_t_test_of_differences():
