@@ -11,11 +11,13 @@ stdout carries the product, stderr the progress and the errors. Exit codes:
     6         a check failed
     7         the store cannot be written
     130, 143  interrupted; everything finished is kept
+    141       whoever reads stdout stopped before all was printed
 """
 
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -23,11 +25,12 @@ import typer
 import harness
 from harness import _text
 from harness.cli import data, emit, experiment, hardware, inspect, judgement, plugins, results, status, store
-from harness.cli._common import explained
+from harness.cli._common import EXIT_UNREAD, explained
 
 EPILOG = (
     "Exit codes: 0 done, 1 a cell failed, 2 a mistake in the spec or the command, 3 a bug, 4 a plugin is broken or "
-    "missing, 5 nothing selected, 6 a check failed, 7 the store cannot be written, 130/143 interrupted."
+    "missing, 5 nothing selected, 6 a check failed, 7 the store cannot be written, 130/143 interrupted, 141 "
+    "stdout was closed before all was printed."
 )
 
 app = typer.Typer(
@@ -78,10 +81,14 @@ def main() -> None:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     # Before the command imports any library: one in C may print while it loads.
     _take_stdout()
+    _keep_stderr()
     try:
         code = app(prog_name="harness", standalone_mode=False)
     except OSError as error:  # a help page that nobody takes
         code = explained(error)
+    except SystemExit as leaving:
+        # Typer leaves so where a reader of a help page has gone, with the code of a failed cell.
+        code = EXIT_UNREAD if type(sys.stdout).__name__ == "PacifyFlushWrapper" else leaving.code
     except Exception as error:
         if not isinstance(getattr(error, "message", None), str) or not hasattr(error, "format_message"):
             raise
@@ -95,6 +102,28 @@ def _usage(error: Any) -> int:
     error.format_message = lambda: text
     error.show()
     return int(error.exit_code)
+
+
+class _Unheard(io.FileIO):
+    """stderr that takes everything: a run of hours does not end because nobody hears of its progress any more.
+
+    Its terminal may have been closed, the other end of its pipe have gone, the disk under its file be full.
+    """
+
+    def write(self, text: Any, /) -> int:
+        try:
+            written = super().write(text)
+        except OSError:
+            written = None
+        return len(text) if written is None else written  # None where it would have to wait
+
+
+def _keep_stderr() -> None:
+    with suppress(OSError, ValueError, AttributeError):  # it is closed, or replaced by somebody's own
+        raw = _Unheard(sys.stderr.fileno(), "w", closefd=False)
+        sys.stderr = io.TextIOWrapper(
+            io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
 
 
 def _take_stdout() -> None:

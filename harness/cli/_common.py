@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 EXIT_CELL_FAILED, EXIT_BUG, EXIT_GATE, EXIT_FULL, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 3, 6, 7, 130, 143
+EXIT_UNREAD = 141
+"""Of a command whose reader went before all was printed: what a shell says of one that SIGPIPE ended."""
 
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO))
 _product = ContextVar[TextIO | None]("_product", default=None)  # stdout while a command runs; `sys.stdout` is stderr
@@ -93,7 +95,11 @@ def stderr() -> "Console":
 def _console(*, stderr: bool) -> "Console":
     from rich.console import Console
 
-    console = Console(stderr=stderr, highlight=False) if stderr else Console(file=_product.get(), highlight=False)
+    class Unread(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich would end the process with the code of a failed cell
+
+    console = Unread(stderr=stderr, highlight=False) if stderr else Unread(file=_product.get(), highlight=False)
     # Rich would take 80 columns where nobody says how many there are.
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PLAIN_WIDTH
@@ -307,9 +313,11 @@ def guarded(command: Callable[P, int | None]) -> Callable[P, None]:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             stderr().print("interrupted; everything finished is kept, and the same command continues", style="yellow")
             code = signals.exit_code
-        # Both have their exit codes: the one is a choice, the other a reader that has gone.
-        except (typer.Exit, BrokenPipeError):
+        except typer.Exit:
             raise
+        except BrokenPipeError:  # a reader such as `head` has what it wanted, and nobody is left to be told anything
+            _give_up_stdout()
+            code = EXIT_UNREAD
         except Exception as error:
             code = explained(error)
         raise typer.Exit(code)

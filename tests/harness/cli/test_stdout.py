@@ -52,6 +52,22 @@ def test_a_full_disk_behind_stdout_is_no_bug():
     )
 
 
+@pytest.fixture
+def unread():
+    """The end of a pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    yield writer
+    os.close(writer)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins", "list"], ["plugins", "list", "--json"]])
+def test_a_reader_that_has_gone_is_no_failed_cell_and_no_bug(unread, arguments):
+    done = harness(*arguments, stdout=unread)
+
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict"])
 def test_a_file_name_that_is_no_utf8_is_printed_with_escapes(tmp_path, encoding):
     path = os.fsencode(tmp_path) + b"/caf\xe9.yaml"
@@ -96,6 +112,19 @@ def test_a_run_whose_streams_are_all_closed_gets_its_results(tmp_path):
     (records,) = (tmp_path / "store" / "runs").glob("*/records.json")
     assert [each["status"] for each in json.loads(records.read_text())["records"]] == ["ok", "ok"]
     assert done.returncode == 0
+
+
+def test_a_run_whose_progress_nobody_reads_any_more_goes_on(tmp_path, unread):
+    (tmp_path / "experiment.yaml").write_text(SPEC)
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", "run", "experiment.yaml", "--store", "store", "--workers", "1",
+         "--plugin", str(SUPPORT / "hostile_plugins.py")],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(SUPPORT)}, stdout=subprocess.PIPE, stderr=unread, timeout=600,
+        check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0
+    assert done.stdout.decode().startswith("toy: 2 of 2 cells")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the folder of a process cannot be removed")
