@@ -1,6 +1,7 @@
 """`hardware list`, `cost`, `sweep`, `validate`: what masks cost on accelerators, without any training."""
 
 import math
+import time
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -45,6 +46,14 @@ class CostFormat(StrEnum):
     md = "md"
     json = "json"
     csv = "csv"
+
+
+class SearchProgress(StrEnum):
+    """How the progress of a search is shown on stderr."""
+
+    auto = "auto"
+    plain = "plain"
+    none = "none"
 
 
 class Inputs(StrEnum):
@@ -131,6 +140,10 @@ InputsOption = Annotated[
     Inputs | None,
     typer.Option("--inputs", help="Whether the next input waits for the last output.", show_default="closed_loop"),
 ]
+ShowOption = Annotated[
+    SearchProgress,
+    typer.Option("--progress", help="How progress is shown: in a terminal, as lines, or not."),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -216,6 +229,7 @@ def cost(
         ),
     ] = None,
     plugin: PluginOption = None,
+    show: ShowOption = SearchProgress.auto,
     as_json: JsonOption = False,
 ) -> int:
     """Cost masks, weights or a description of layers on every engine that can run them."""
@@ -235,7 +249,7 @@ def cost(
     )  # fmt: skip
     registry = discover_given(plugin or ())
     request = request_of(registry.names("hardware"), model, engine, parameters)
-    with _Progress() as progress:
+    with _Progress("searching shapes", show, is_summed_up=True) as progress:
         report = costs.report(registry, given.workload, request, costs.Load(batch, steps), given.told(), progress.told)
     if breakdown:
         report.require(breakdown)
@@ -255,28 +269,43 @@ _LONG_S = 5.0
 
 
 class _Progress:
-    """Which engine's shapes are being searched, in a terminal; and afterwards, of a long search, how long each took."""
+    """Which engine's shapes are being searched; and afterwards, of a long search, how long each took.
+
+    Args:
+        doing: what is done, in words.
+        show: where: in a terminal, or as lines that a file can keep.
+        is_summed_up: whether a long search ends with what each engine took.
+    """
+
+    def __init__(self, doing: str, show: SearchProgress, *, is_summed_up: bool = False) -> None:
+        self._doing, self._show, self._is_summed_up = doing, show, is_summed_up
+        self._console = stderr()
+        self._status = self._console.status(doing)
+        self._seconds: dict[str, float] = {}
 
     def __enter__(self) -> "_Progress":
-        self._status = stderr().status("searching shapes")
-        self._status.start()
-        self._seconds: dict[str, float] = {}
+        if self._show is SearchProgress.auto:
+            self._status.start()  # shown in a terminal only
         return self
 
     def __exit__(self, *error: object) -> None:
         self._status.stop()
-        if sum(self._seconds.values()) >= _LONG_S and not any(error):
+        is_told = self._is_summed_up and self._show is not SearchProgress.none
+        if is_told and sum(self._seconds.values()) >= _LONG_S and not any(error):
             slowest = sorted(self._seconds.items(), key=lambda each: -each[1])
             parts = ", ".join(f"{engine} {seconds:.1f} s" for engine, seconds in slowest if seconds >= 0.05)
-            stderr().print(f"searched shapes: {parts}", markup=False, highlight=False, soft_wrap=True)
+            self._console.print(f"searched shapes: {parts}", markup=False, highlight=False, soft_wrap=True)
 
-    def told(self, engine: str, seconds: float | None) -> None:
-        """An engine's search begins (None), or has ended after so many seconds."""
-        if seconds is None:
-            done = f" ({len(self._seconds)} engines done, {sum(self._seconds.values()):.0f} s)" if self._seconds else ""
-            self._status.update(f"searching shapes of {engine}{done}")
-        else:
+    def told(self, engine: str, seconds: float | None, number: int, of: int) -> None:
+        """An engine's search begins (None), or has ended after so many seconds; it is one of so many."""
+        if seconds is not None:
             self._seconds[engine] = self._seconds.get(engine, 0.0) + seconds
+            return
+        passed = f", {sum(self._seconds.values()):.0f} s" if self._seconds else ""
+        text = f"{self._doing}: {engine} ({number} of {of}{passed})"
+        self._status.update(text)
+        if self._show is SearchProgress.plain:
+            self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _write_trace(file: Path, report: "Report") -> None:
@@ -346,6 +375,7 @@ def sweep(
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Print every design, not only the best ones.")] = False,
     plugin: PluginOption = None,
+    show: ShowOption = SearchProgress.auto,
     as_json: JsonOption = False,
 ) -> int:
     """Vary budget, FIFO depth and clock; print the designs that no other beats."""
@@ -367,8 +397,8 @@ def sweep(
     )  # fmt: skip
     registry = discover_given(plugin or ())
     request = request_of(registry.names("hardware"), model, engine, parameters)
-    with stderr().status("costing designs"):  # shown in a terminal only
-        points = designs.sweep(registry, given.workload, request, grid)
+    with _Progress("costing designs", show) as progress:
+        points = designs.sweep(registry, given.workload, request, grid, progress.told)
     for path in output or ():
         designs.write(points, path)
         stderr().print(f"wrote {path}", soft_wrap=True)

@@ -201,8 +201,8 @@ def _mistakes(error: ValidationError, component: type[Component], called: Callab
 # --- costs ----------------------------------------------------------------------------------------------------------
 
 
-Told = Callable[[str, float | None], None]
-"""Is told an engine when its search begins, with None, and when it ends, with its seconds."""
+Told = Callable[[str, float | None, int, int], None]
+"""Is told an engine when its search begins, with None, and when it ends, with its seconds; which it is of how many."""
 
 
 def costs(registry: Registry, workload: Workload, request: Request, told: Told | None = None) -> tuple[Row, ...]:
@@ -233,14 +233,14 @@ def costs(registry: Registry, workload: Workload, request: Request, told: Told |
 
 
 def _rows(registry: Registry, workload: Workload, request: Request, model: str, told: Told | None) -> tuple[Row, ...]:
-    found = []
-    for candidate in candidates(registry, model, request):
+    found, every = [], list(candidates(registry, model, request))
+    for number, candidate in enumerate(every, start=1):
         if told is not None:
-            told(candidate.engine, None)
+            told(candidate.engine, None, number, len(every))
         start = time.perf_counter()
         found.append(cost(candidate, workload))
         if told is not None:
-            told(candidate.engine, time.perf_counter() - start)
+            told(candidate.engine, time.perf_counter() - start, number, len(every))
     return tuple(found)
 
 

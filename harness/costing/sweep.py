@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from harness._outputs import write_output
 from harness.api import Cost, JsonValue, PluginUnavailableError, SpecError, Workload
-from harness.costing.costs import Request, Row, designs, engine_classes, model_classes
+from harness.costing.costs import Request, Row, Told, designs, engine_classes, model_classes
 from harness.costing.costs import costs as costs_of
 from harness.costing.entries import Entry
 from harness.discovery.registry import Registry
@@ -97,8 +98,17 @@ class Point:
     fronts: tuple[str, ...] = ()
 
 
-def sweep(registry: Registry, workload: Workload, request: Request, axes: Grid) -> tuple[Point, ...]:
+def sweep(
+    registry: Registry, workload: Workload, request: Request, axes: Grid, told: Told | None = None
+) -> tuple[Point, ...]:
     """Cost every design: of every budget the fastest, and smaller ones that it does not beat; equal ones come once.
+
+    Args:
+        registry: the plugins.
+        workload: what is costed.
+        request: on what.
+        axes: what is varied.
+        told: how it goes.
 
     Raises:
         UnknownPluginError, SpecError: a name or a value is wrong.
@@ -106,10 +116,16 @@ def sweep(registry: Registry, workload: Workload, request: Request, axes: Grid) 
     models = request.models or (_first_able(registry, workload, request),)
     engines = request.engines or tuple({"name": engine.name} for engine in engine_classes(registry))
     found: dict[tuple[object, ...], Point] = {}
-    for model, entry in product(models, engines):
+    every = list(product(models, engines))
+    for number, (model, entry) in enumerate(every, start=1):
+        start, name = time.perf_counter(), str(entry["name"])
+        if told is not None:
+            told(name, None, number, len(every))
         # A larger budget that changes nothing gives the same design again: the smallest one stays.
         for point in _of_engine(registry, workload, replace(request, models=(model,)), entry, axes):
             found.setdefault(_same(point), point)
+        if told is not None:
+            told(name, time.perf_counter() - start, number, len(every))
     return with_fronts(tuple(found.values()))
 
 

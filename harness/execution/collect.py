@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,6 +24,7 @@ from harness.api import (
 from harness.discovery.asking import effective, group_of, number_format_of, value_of, versions_of
 from harness.execution.costs import CostRecord, Costs, needs_weights, with_weights, workload_digest
 from harness.execution.counting import without_a_model
+from harness.execution.progress import Costing
 from harness.masks.outcome import achieved, why_missed
 from harness.planning.lowering import PlannedCell
 from harness.planning.plan import Plan
@@ -81,18 +82,21 @@ class Collector:
     def label(self, key: str) -> str:
         """A stage in words, after the first cell that needs it."""
         planned, stage = self._owners[key], self.plan.stages[key]
+        parts = self._words(planned, is_dense=stage.is_dense)
+        place = f"epoch {stage.epoch_index + 1}" if stage.kind == "train" else stage.kind
+        place += f" as {stage.number_format.label()}" if stage.number_format else ""
+        return " · ".join([*parts, place])
+
+    def _words(self, planned: PlannedCell, *, is_dense: bool) -> list[str]:
+        """A cell in words, or the dense training that it begins with."""
         names = planned.cell.labels()
         parts = [names["backend"]]
-        if stage.is_dense:
+        if is_dense:
             parts.append("dense")
         else:
             parts += [names["pattern"], names["strategy"], f"{planned.cell.sparsity:g}"]
         # Seeds tell stages apart only where there are several.
-        if self._several_seeds:
-            parts.append(f"seed {planned.cell.seed}")
-        place = f"epoch {stage.epoch_index + 1}" if stage.kind == "train" else stage.kind
-        place += f" as {stage.number_format.label()}" if stage.number_format else ""
-        return " · ".join([*parts, place])
+        return [*parts, f"seed {planned.cell.seed}"] if self._several_seeds else parts
 
     def records(self, within: float | None = None) -> list[Record]:
         """One record for every planned cell, as things stand.
@@ -109,15 +113,21 @@ class Collector:
         self.records(within)
         return len(self._uncosted)
 
+    def cost(self, told: Callable[[Costing], None]) -> None:
+        """Cost what is left, and tell of every model before it is asked."""
+        self._until = None
+        left = [planned for planned in self.plan.cells if planned.cell.id in self._uncosted]
+        for place, planned in enumerate(left, start=1):
+            label = " · ".join(self._words(planned, is_dense=planned.cell.is_dense))
+            self._cost_again(planned, _telling(told, label, len(self.plan.experiment.hardware), place, len(left)))
+
     def record(self, planned: PlannedCell) -> Record:
         """The record of one cell, as things stand."""
         cell = planned.cell.id
         # What is done does not change any more, but for costs that were left for later.
         if cell in self._complete:
             if cell in self._uncosted and self._may_cost():
-                masks = self.plan.store.masks(self.finished[planned.end.key])
-                update = {"hardware": self._hardware(planned, masks)}
-                self._complete[cell] = self._complete[cell].model_copy(update=update)
+                self._cost_again(planned)
             return self._complete[cell]
         base = self.outline(planned)
         # What was known before anything ran does not change while it does.
@@ -146,6 +156,12 @@ class Collector:
         # A stage that cells share runs in the name of one: all of them as running would look like work done twice.
         is_running = any(stage.key in self.running and self.owner(stage.key) is planned for stage in planned.stages)
         return base.model_copy(update={"status": "running" if is_running else "planned"})
+
+    def _cost_again(self, planned: PlannedCell, told: Callable[[str, int], None] | None = None) -> None:
+        """Give a finished cell the costs that were left for later."""
+        masks = self.plan.store.masks(self.finished[planned.end.key])
+        update = {"hardware": self._hardware(planned, masks, told)}
+        self._complete[planned.cell.id] = self._complete[planned.cell.id].model_copy(update=update)
 
     def outline(self, planned: PlannedCell) -> Record:
         """What is known of a cell before it runs."""
@@ -340,7 +356,9 @@ class Collector:
     def _may_cost(self) -> bool:
         return self._until is None or time.monotonic() < self._until
 
-    def _hardware(self, planned: PlannedCell, masks: Mapping[str, Mask]) -> dict[str, CostRecord]:
+    def _hardware(
+        self, planned: PlannedCell, masks: Mapping[str, Mask], told: Callable[[str, int], None] | None = None
+    ) -> dict[str, CostRecord]:
         models = self.plan.experiment.hardware
         if not models:
             return {}
@@ -348,7 +366,9 @@ class Collector:
         costs: dict[str, CostRecord] = {}
         self._uncosted.discard(planned.cell.id)
         valued: tuple[Workload, str] | None = None
-        for model in models:
+        for number, model in enumerate(models, start=1):
+            if told is not None:
+                told(model.label(), number)
             asked, place = workload, identity
             if needs_weights(model):
                 # Read once for all such models, and only where there is one: states are large.
@@ -391,6 +411,13 @@ class Collector:
                 number_format = number_format_of(model)
                 found |= {number_format.stored_bits: None} if number_format else {}
         return tuple(found)
+
+
+def _telling(
+    told: Callable[[Costing], None], label: str, models: int, cell: int, cells: int
+) -> Callable[[str, int], None]:
+    """What is told of a cell's costs, as one of its models after the other is asked."""
+    return lambda model, number: told(Costing(label, model, number, models, cell, cells))
 
 
 def _processor_seconds(trained: Sequence[StageRecord]) -> float | None:

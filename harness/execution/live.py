@@ -11,7 +11,7 @@ from rich.text import Text
 
 from harness.api import JsonValue
 from harness.execution.eta import Tally
-from harness.execution.progress import Progress, bill_in_words
+from harness.execution.progress import Costing, Progress, bill_in_words
 
 _BARS = ((100, 24), (76, 14), (56, 8))
 """From so many columns on, so many of them are the bar; narrower terminals have none."""
@@ -95,6 +95,17 @@ class Live(Progress):
         """Show them below the bars."""
         self._best = found
 
+    def costing(self, now: Costing) -> None:
+        """A bar for the cells and one for the models of this cell, in the place of stages."""
+        if self._epochs is None or self._epochs.unit != "cells":
+            self._epochs = _Line("hardware costs", "cells", self.clock())
+        # On a line of its own: a label is cut where the terminal is narrow, and the model is what takes the time.
+        self._left = now.model
+        self._epochs.done, self._epochs.total = now.cell - 1, now.cells
+        before = self._stages.get(now.label)
+        since = before.since if before else self.clock()
+        self._stages = {now.label: _Line(now.label, "models", since, now.number - 1, now.models)}
+
     def note(self, text: str) -> None:
         """Say it above the bars."""
         self._say(text)
@@ -120,7 +131,7 @@ class Live(Progress):
         labels = told_apart([each.label for each in running], width - end - 1)
         # No wider than the labels need: on a wide terminal the bars stand beside them.
         used = min(width, max(map(cell_len, labels), default=_LEAST) + 1 + end)
-        yield _shown(self._epochs, "epochs", used, width, now)
+        yield _shown(self._epochs, self._epochs.label, used, width, now)
         if self._left:
             yield _cut(f"  {self._left}", width)
         for line, label in zip(running, labels, strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.api import JsonValue
 from harness.execution.eta import Tally
-from harness.execution.progress import Progress, bill_in_words
+from harness.execution.progress import Costing, Progress, bill_in_words
 
 _PAUSE_S = 0.2
 """Between two drawings: a notebook is slower than a small model's epochs."""
@@ -68,6 +68,12 @@ class NotebookProgress(Progress):
     def best(self, found: Sequence[tuple[str, str, str]]) -> None:
         """Lines for them, below the last outcome."""
         self._best = found
+        self._draw()
+
+    def costing(self, now: Costing) -> None:
+        """A line for the cell, with the model that it is asked of."""
+        at = f"{now.model}, {now.number} of {now.models}; cell {now.cell} of {now.cells}"
+        self._running = {now.label: (f"hardware costs: {now.label}", at)}
         self._draw()
 
     def note(self, text: str) -> None:

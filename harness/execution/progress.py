@@ -1,16 +1,42 @@
 """What a run tells while it runs: nothing, plain lines or JSON lines; `live` and `notebook` draw."""
 
 import json
+import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
 from rich.console import Console
 
 from harness._text import plural
 from harness.api import JsonValue
 from harness.execution.eta import Tally
+
+
+@dataclass(frozen=True)
+class Costing:
+    """Where a run is that costs finished cells and trains nothing any more.
+
+    Args:
+        label: the cell in words.
+        model: the hardware model that is asked now, with its engine; number, models: which it is, of how many.
+        cell, cells: which of the cells that were left this is, and how many they are.
+    """
+
+    label: str
+    model: str
+    number: int
+    models: int
+    cell: int
+    cells: int
+
+    def words(self) -> str:
+        """One line."""
+        return (
+            f"hardware costs: cell {self.cell} of {self.cells}, {self.model} ({self.number} of {self.models}): "
+            f"{self.label}"
+        )
 
 
 class Progress:
@@ -40,6 +66,9 @@ class Progress:
     def best(self, found: Sequence[tuple[str, str, str]]) -> None:
         """Who is the best so far by the validation split: at which sparsity, the cell in words, its value."""
 
+    def costing(self, now: Costing) -> None:
+        """A hardware model is asked about a finished cell, which may take minutes for a large layer."""
+
     def note(self, text: str) -> None:
         """Something about the whole run."""
 
@@ -56,11 +85,15 @@ def bill_in_words(bill: Mapping[str, JsonValue], workers: int) -> str:
     )
 
 
+COSTING_EVERY_S = 10.0
+"""Between two lines about hardware costs: most of them take milliseconds."""
+
+
 class Plain(Progress):
     """One line per finished stage."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock, self._costed = console, clock, -math.inf
 
     def begin(self, bill: Mapping[str, JsonValue], workers: int) -> None:
         """Print the bill."""
@@ -75,6 +108,12 @@ class Plain(Progress):
     def failed(self, key: str, label: str, status: str, reason: str) -> None:
         """Print the reason."""
         self._line(f"{label}: {status}: {reason}")
+
+    def costing(self, now: Costing) -> None:
+        """Print it, now and then."""
+        if self._clock() - self._costed >= COSTING_EVERY_S:
+            self._costed = self._clock()
+            self._line(now.words())
 
     def note(self, text: str) -> None:
         """Print it."""
@@ -111,6 +150,10 @@ class Json(Progress):
         """Cells are the best so far."""
         cells: list[JsonValue] = [{"at": at, "label": label, "outcome": outcome} for at, label, outcome in found]
         self._event("best", cells=cells)
+
+    def costing(self, now: Costing) -> None:
+        """A model is asked about a cell."""
+        self._event("costing", **asdict(now))
 
     def note(self, text: str) -> None:
         """Something about the run."""

@@ -234,6 +234,7 @@ class _Run:
                 # Designs of large layers are searched for minutes: nobody is to think that the run hangs.
                 if left := self._collector.to_cost(_SILENT_S):
                     self._progress.note(f"hardware costs of {plural(left, 'cell')}; nothing is trained any more")
+                    self._collector.cost(self._progress.costing)
         except KeyboardInterrupt:
             _supervisor.taken()
             # An interrupted run is not planned anew for a damaged file.

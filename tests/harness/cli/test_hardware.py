@@ -159,9 +159,29 @@ def test_costs_tell_each_engine_before_and_after_it(folder):
     workload = read_given(folder / "lstm.npz").workload
     request = costs.Request(engines=({"name": "bank", "pes": 4, "lanes": 4}, {"name": "block"}))
 
-    costs.costs(registry, workload, request, lambda engine, seconds: told.append((engine, seconds is None)))
+    def tell(engine, seconds, number, of):
+        told.append((engine, seconds is None, number, of))
 
-    assert told == [("bank(pes=4, lanes=4)", True), ("bank(pes=4, lanes=4)", False), ("block", True), ("block", False)]
+    costs.costs(registry, workload, request, tell)
+
+    assert told == [
+        ("bank(pes=4, lanes=4)", True, 1, 2), ("bank(pes=4, lanes=4)", False, 1, 2),
+        ("block", True, 2, 2), ("block", False, 2, 2),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("command", "doing"), [("cost", "searching shapes"), ("sweep", "costing designs")])
+def test_a_pipe_is_told_each_engine_of_how_many_where_that_is_asked_for(harness, command, doing):
+    arguments = (command, "lstm.npz", "--engine", "dense_mvm", "--engine", "n_m", "--model", "cycle_simulator")
+    arguments += ("--sizes", "16") if command == "sweep" else ("--multipliers", "16")
+    silent, plain = harness(*arguments), harness(*arguments, "--progress", "plain")
+
+    assert doing not in silent.stderr
+    lines = [line for line in plain.stderr.splitlines() if doing in line]
+    assert [re.sub(r", \d+ s\)", ")", line.partition(doing)[2]) for line in lines] == [
+        ": dense_mvm (1 of 2)", ": n_m (2 of 2)",
+    ]  # fmt: skip
+    assert plain.stdout == silent.stdout
 
 
 def test_a_breakdown_of_an_engine_that_is_not_there_or_cannot_is_refused(harness):

@@ -228,3 +228,20 @@ def test_two_entries_of_different_widths_are_counted_both_and_equal_ones_once(tr
     for record in Collector(several, finished).records():
         assert list(record.storage) == ["8", "16"]
         assert record.storage["8"].bits < record.storage["16"].bits
+
+
+def test_what_is_left_to_cost_is_told_model_by_model_and_nothing_is_left(trained):
+    plan, finished = trained
+    models = tuple(CycleSimulator(engine=ColumnFifo(pes=pes, groups=1)) for pes in (3, 5))
+    several = replace(plan, experiment=replace(plan.experiment, hardware=models))
+    collector, told = Collector(several, finished), []
+    before = collector.records(0.0)
+    collector.cost(told.append)
+    after = collector.records(0.0)
+
+    assert all("reason" in cost for record in before for cost in record.hardware.values())
+    assert all("cycles" in cost for record in after for cost in record.hardware.values())
+    assert [(each.cell, each.number) for each in told] == [(cell, model) for cell in (1, 2, 3, 4) for model in (1, 2)]
+    assert {(each.cells, each.models) for each in told} == {(4, 2)}
+    assert {each.model for each in told} == {model.label() for model in models}
+    assert told[0].label.endswith(" · dense · seed 0")

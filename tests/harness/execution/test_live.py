@@ -10,6 +10,7 @@ from rich.console import Console
 
 from harness.execution.eta import Tally
 from harness.execution.live import Live, told_apart
+from harness.execution.progress import Costing
 
 WIDTHS = (60, 80, 120, 200)
 GRADUAL = "gradual(begin_epoch=3, end_epoch=10, every=100)"
@@ -53,6 +54,18 @@ def test_every_line_fits_and_has_its_count_its_time_and_what_tells_it_apart(live
     for seed, count in (("seed 3", "50/2000"), ("seed 4", "0/?")):
         [line] = [line for line in lines if seed in line and count in line]
         assert line.endswith("1:02:05")
+
+
+@pytest.mark.parametrize("width", (40, *WIDTHS))
+def test_costs_after_the_last_epoch_say_which_engine_of_how_many(live, width):
+    live.costing(Costing(LABEL.format(banks=10, seed=3), "card(engine=bank)", 3, 12, 5, 7))
+    lines = list(live.lines(width))
+
+    assert max(map(cell_len, lines)) <= width
+    [cells] = [line for line in lines if line.startswith("hardware")]
+    assert "4/7" in cells and "  card(engine=bank)" in lines
+    assert any("2/12" in line for line in lines)
+    assert not any(line.startswith("epochs") or "left, from" in line for line in lines)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
