@@ -442,13 +442,15 @@ class _Run:
             self._write_status("running")
 
     def _write_records(self, costing: float | None, *, is_last: bool = False) -> None:
-        start = time.monotonic()
+        start, before = time.monotonic(), self._records
         self._records = self._collector.records(costing)
         if is_last:
             files = [file for file in self._plan.experiment.plugins if file.is_file()]
             self._records = noted(self._records, study_checks(files))
         self._tracking.records(self._records, is_last=is_last)
-        records.write(self._folder / "records.json", self._records)
+        # Long epochs change nothing for hours, and a large file is a burden to the file system that many runs share.
+        if is_last or not before or self._records != before:
+            records.write(self._folder / "records.json", self._records)
         end = time.monotonic()
         # However long writing takes, most of the time is left for handing out stages.
         self._next_records = end + max(_RECORDS_EVERY_S, (end - start) / _RECORDS_SHARE)

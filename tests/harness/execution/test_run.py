@@ -1,5 +1,6 @@
 """The whole way of a cell, through worker processes, with a backend in NumPy."""
 
+import itertools
 import json
 import math
 import os
@@ -21,6 +22,7 @@ from safetensors.numpy import load_file
 from toy import FineTuning, Rewinding, bytes_below, experiment
 
 from harness.api import EmptySelectionError, StoreError
+from harness.execution import run as running
 from harness.execution.collect import _processor_seconds
 from harness.execution.export import export
 from harness.execution.graph import Policy, Schedule
@@ -446,6 +448,7 @@ def test_a_store_that_cannot_be_written_is_one_sentence(tmp_path):
 
 
 PROGRAM = """
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -551,3 +554,22 @@ def test_a_script_without_a_guard_runs(tmp_path, how):
     done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=600, check=False)
 
     assert done.stdout == "['ok', 'ok']\n", done.stderr
+
+
+def test_records_are_written_when_they_change_and_not_while_a_long_epoch_goes_on(tmp_path, monkeypatch):
+    written, write = [], records.write
+
+    def noticed(path, found, **options):
+        written.append(list(found))
+        write(path, found, **options)
+
+    monkeypatch.setattr(running.records, "write", noticed)
+    # As if every sign of life came after a long time.
+    monkeypatch.setattr(running, "_RECORDS_EVERY_S", 0.0)
+    monkeypatch.setattr(running, "_RECORDS_SHARE", 1e9)
+    found = run(experiment(), store=tmp_path, workers=1)
+
+    between = written[:-1]  # the last is written in any case
+    assert len(between) > 2
+    assert all(one != other for one, other in itertools.pairwise(between))
+    assert written[-1] == list(found.records)
