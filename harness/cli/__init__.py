@@ -14,8 +14,10 @@ stdout carries the product, stderr the progress and the errors. Exit codes:
     141       whoever reads stdout stopped before all was printed
 """
 
+import inspect as introspection
 import io
 import os
+import re
 import sys
 from contextlib import suppress
 from typing import Annotated, Any
@@ -70,6 +72,20 @@ app.add_typer(data.app, name="data")
 hardware.app.command()(emit.emit)
 app.add_typer(hardware.app, name="hardware")
 app.add_typer(plugins.app, name="plugins")
+
+
+def _with_whole_summaries(typed: typer.Typer) -> None:
+    """Give every command its first sentence as its summary: Typer would cut it where a line ends."""
+    for command in typed.registered_commands:
+        paragraph = " ".join(introspection.cleandoc(command.callback.__doc__ or "").partition("\n\n")[0].split())
+        command.short_help = re.match(r".*?\.(?= |$)|.*", paragraph)[0]  # type: ignore[index]  # it matches anything
+    for group in typed.registered_groups:
+        assert group.typer_instance is not None
+        group.short_help = group.typer_instance.info.help
+        _with_whole_summaries(group.typer_instance)
+
+
+_with_whole_summaries(app)
 
 
 def main() -> None:

@@ -28,7 +28,10 @@ BOUNDS = {"exclusiveMinimum": ">", "minimum": ">=", "exclusiveMaximum": "<", "ma
 def list_plugins(
     kind: Annotated[
         str | None,
-        typer.Argument(help="task, pattern, strategy, backend, hardware, engine or column.", show_default="all kinds"),
+        typer.Argument(
+            help="task, pattern, strategy, score, schedule, backend, hardware, engine, tracker, column or check.",
+            show_default="all kinds",
+        ),
     ] = None,
     plugin: PluginOption = None,
     as_json: JsonOption = False,

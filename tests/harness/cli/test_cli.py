@@ -14,7 +14,7 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import pytest
 from records_at_random import every_fate
@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from uncut import WIDTHS, check_uncut
 
 from harness import data
+from harness.api import Kind
 from harness.cli import app, plugins
 from harness.cli.data import files_document
 from harness.discovery.finding import discover
@@ -656,3 +657,22 @@ def test_a_fault_of_the_harness_itself_is_told_as_one_with_its_traceback(tmp_pat
     assert done.returncode == 3, done.stderr
     assert "this is a bug in harness" in done.stderr and "report it" in done.stderr
     assert "Traceback" in done.stderr and "in faulty" in done.stderr and "KeyError: 'ours'" in done.stderr
+
+
+# --- help -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("group", [(), ("data",), ("hardware",), ("plugins",)])
+@pytest.mark.parametrize("columns", ["60", "80", "200"])
+def test_the_list_of_commands_says_of_each_in_a_whole_sentence_what_it_does(group, columns):
+    shown = CliRunner().invoke(app, [*group, "--help"], env={"COLUMNS": columns}).stdout
+    listed = " ".join(shown.partition("Commands:")[2].split())
+
+    assert listed and "..." not in listed
+
+
+def test_help_names_every_kind_of_plugin():
+    for command in ("list", "new"):
+        shown = CliRunner().invoke(app, ["plugins", command, "--help"]).stdout
+
+        assert not set(get_args(Kind)) - set(re.findall(r"\w+", shown))
