@@ -26,25 +26,24 @@ _REASONS = {
 }
 
 
-def write_output(path: Path, content: bytes | str, *, is_new: bool = False, makes_folder: bool = False) -> None:
+def write_output(path: Path, content: bytes | str, *, is_new: bool = False) -> None:
     """Write a file that a user asked for: whole, or not at all.
 
     What was there stays until the new content is complete, and its rights stay. A link is followed; a pipe or a device
-    is written to as it is, without waiting for a reader.
+    is written to as it is, without waiting for a reader. Folders that are missing are made: what took an hour to be
+    computed is not lost for one.
 
     Args:
         path: the file.
         content: a text is written as UTF-8.
         is_new: refuse a file that is there already.
-        makes_folder: make the folders above it that are missing.
 
     Raises:
         SpecError: it cannot be written, and nothing half-written remains; the sentence says why.
     """
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     try:
-        if makes_folder:
-            path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         if is_new:
             # By lexists: a link to nothing would be followed and written through.
             if os.path.lexists(path):
@@ -66,6 +65,13 @@ def write_output(path: Path, content: bytes | str, *, is_new: bool = False, make
         raise SpecError(f"{path} cannot be written: {reason}; {way}") from error
     except ValueError:
         raise SpecError(f"{path!s:.200} cannot be written: no file has such a name; name another file") from None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:  # and no folder
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
 
 def _status(path: Path) -> os.stat_result | None:

@@ -9,7 +9,7 @@ stdout carries the product, stderr the progress and the errors. Exit codes:
     4         a needed plugin is broken or not installed
     5         nothing is selected
     6         a check failed
-    7         the store cannot be written
+    7         the store, or a file of records, cannot be written or read
     130, 143  interrupted; everything finished is kept
     141       whoever reads stdout stopped before all was printed
 """
@@ -31,7 +31,7 @@ from harness.cli._common import EXIT_UNREAD, explained
 
 EPILOG = (
     "Exit codes: 0 done, 1 a cell failed, 2 a mistake in the spec or the command, 3 a bug, 4 a plugin is broken or "
-    "missing, 5 nothing selected, 6 a check failed, 7 the store cannot be written, 130/143 interrupted, 141 "
+    "missing, 5 nothing selected, 6 a check failed, 7 the store cannot be written or read, 130/143 interrupted, 141 "
     "stdout was closed before all was printed."
 )
 

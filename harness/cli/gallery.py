@@ -64,7 +64,7 @@ def write_gallery(path: Path, registry: "Registry") -> int:
     if path.suffix not in _FORMS:
         raise SpecError(f"plugins gallery: -o expects a file ending in {', '.join(_FORMS)}, got {path.name!r}")
     pieces = [_piece(registry.get("pattern", name)()) for name in registry.names("pattern")]  # type: ignore[arg-type]
-    write_output(path, _FORMS[path.suffix](pieces), makes_folder=True)
+    write_output(path, _FORMS[path.suffix](pieces))
     return sum(piece.mask is not None for piece in pieces)
 
 

@@ -79,7 +79,10 @@ def compare(
         float | None,
         typer.Option("--margin", min=0, help="Equivalence margin, in the metric's unit.", show_default="A's spec's"),
     ] = None,
-    form: Annotated[CompareFormat, typer.Option("--format", "-f", help="Form of the comparison.")] = CompareFormat.rich,
+    given: Annotated[
+        CompareFormat | None,
+        typer.Option("--format", "-f", help="Form of the comparison.", show_default="as the file ends, else rich"),
+    ] = None,
     output: OutputOption = None,
 ) -> int:
     """Compare two runs cell by cell, paired by seed; what is not comparable is refused unless named with --across."""
@@ -90,7 +93,7 @@ def compare(
     from harness.report import markdown, rich
     from harness.report.versus import parse, versus
 
-    gates = [parse(text) for text in fail_if or ()]
+    form, gates = given or _form_of(output), [parse(text) for text in fail_if or ()]
     if (b is None) == (between is None):
         raise SpecError("compare: expected two runs, or one run and --between LABEL=A,B; give one of the two")
     free = list(across or ())
@@ -116,6 +119,20 @@ def compare(
         return 0 if found.holds else EXIT_GATE
     give(text, output)
     return 0 if found.holds else EXIT_GATE
+
+
+def _form_of(output: Path | None) -> CompareFormat:
+    """The form that the end of a file's name asks for; refuses one that no form has."""
+    from harness.api import SpecError
+
+    forms = {"": "rich", ".txt": "rich", ".log": "rich", ".md": "md", ".json": "json"}
+    suffix = output.suffix.lower() if output else ""
+    if suffix not in forms:
+        raise SpecError(
+            f"compare: expected a file ending in .md, .json or .txt, got {str(output)!r}; rename it, or say the form "
+            "with --format"
+        )
+    return CompareFormat(forms[suffix])
 
 
 def _side(text: str, store: Path) -> "tuple[Path | None, Side]":

@@ -123,7 +123,7 @@ def report(
     from harness.inspection.lookup import find_run
     from harness.results import records
 
-    form = given or _FORMS.get(output.suffix.lower() if output else "", ReportFormat.rich)
+    form = given or _form_of(output)
     found = [find_run(store, each) for each in (dict.fromkeys(run) if run else (None,))]
     read = [records.read(each / "records.json", details=form is ReportFormat.json) for each in found]
     folder, rows = found[0], read[0] if len(read) == 1 else _joined(found, read)
@@ -149,6 +149,20 @@ def report(
     give(text, output)
     if output is not None or form in (ReportFormat.json, ReportFormat.csv, ReportFormat.tidy):  # a page says it itself
         warn_of(columns)
+
+
+def _form_of(output: Path | None) -> ReportFormat:
+    """The form that the end of a file's name asks for; refuses one that no form has, as `.pdf`."""
+    from harness.api import SpecError
+
+    suffix = output.suffix.lower() if output else ""
+    # No suffix, and what is for people anyway, is a text as a terminal shows it.
+    if suffix in _FORMS or suffix in ("", ".txt", ".log"):
+        return _FORMS.get(suffix, ReportFormat.rich)
+    raise SpecError(
+        f"report: expected a file ending in {', '.join(_FORMS)} or .txt, got {str(output)!r}; rename it, or say the "
+        "form with --format"
+    )
 
 
 def _joined(folders: "list[Path]", read: "Sequence[Sequence[Record]]") -> "Sequence[Record]":

@@ -187,7 +187,7 @@ def _write(texts: Mapping[Path, str]) -> None:
     written: list[Path] = []
     for path, text in texts.items():
         try:
-            write_output(path, text, is_new=True, makes_folder=True)
+            write_output(path, text, is_new=True)
         except SpecError:
             for other in written:  # all of them or none
                 other.unlink(missing_ok=True)

@@ -68,7 +68,7 @@ def write(report: Report, masks: Mapping[str, Mask], path: Path, document: Docum
         from harness.report.figures import stacked
 
         content = stacked(drawn, "png" if path.suffix == ".png" else "pdf")
-    write_output(path, content, makes_folder=True)
+    write_output(path, content)
 
 
 def pictures(report: Report, masks: Mapping[str, Mask]) -> list[Picture]:

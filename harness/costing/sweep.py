@@ -292,7 +292,7 @@ def write(points: Sequence[Point], path: Path) -> None:
         content: bytes | str = _drawn(points, path.suffix)
     else:
         content = json_text(points) if path.suffix == ".json" else csv_text(points)
-    write_output(path, content, makes_folder=True)
+    write_output(path, content)
 
 
 def _drawn(points: Sequence[Point], suffix: str) -> bytes:

@@ -67,7 +67,7 @@ def export(store: Path, cell: str, path: Path) -> Record:
     arrays: dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = dict(state.weights)
     # Names of masks beside names of weights: a reader needs no other file.
     arrays.update({f"{name}.mask": mask for name, mask in state.masks.items()})
-    write_output(path, save(arrays, _described(record)), makes_folder=True)
+    write_output(path, save(arrays, _described(record)))
     return record
 
 
@@ -107,7 +107,7 @@ def export_packed(store: Path, cell: str, path: Path, how: Packing) -> Record:
             )
             files |= {how.memories / file: text.encode() for file, text in texts.items()}
     for file, content in files.items():
-        write_output(file, content, makes_folder=True)
+        write_output(file, content)
     return record
 
 

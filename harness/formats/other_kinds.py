@@ -88,7 +88,7 @@ def refuse(path: Path, read: tuple[str, ...]) -> None:
     """
     name = path.name.lower()
     way = next((way for end, way in _WAYS.items() if name.endswith(end)), "convert or rename it")
-    got = repr(path.name)
+    got = repr(path.name or str(path))  # `.` has no name
     if path.is_dir():
         got, way = f"{got}, a folder", _in_folder(path, read)
     elif way == "convert or rename it":
@@ -128,7 +128,7 @@ def _in_folder(folder: Path, read: tuple[str, ...]) -> str:
     fitting = [name for name in names if name.lower().endswith(read)]
     fitting = [name for name in fitting if name.lower().endswith(".index.json")] or fitting
     if fitting:
-        return f"name a file in it, such as {folder.name}/{fitting[0]}"
+        return f"name a file in it, such as {Path(folder.name) / fitting[0]}"
     if "saved_model.pb" in names:
         return f"it is a SavedModel: {_KERAS}"
     ways = (way for name in names for end, way in _WAYS.items() if name.lower().endswith(end))

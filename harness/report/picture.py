@@ -29,7 +29,7 @@ def picture(records: Sequence[Record], path: Path) -> None:
         raise SpecError(f"picture: expected a file ending in {', '.join(_FORMS)}, got {path.name!r}; rename it")
     found = [chart for chart in charts(tables(records)) if chart.name.startswith("metric")]
     content = drawn(found, _FORMS[path.suffix])
-    write_output(path, content, makes_folder=True)
+    write_output(path, content)
 
 
 def figures(
@@ -63,7 +63,7 @@ def figures(
     for chart in charts(tables(records, margin)):
         for form in forms:
             written.append(folder / f"{chart.name}.{form}")
-            write_output(written[-1], drawn([chart], form, style), makes_folder=True)
+            write_output(written[-1], drawn([chart], form, style))
         written.append(folder / f"{chart.name}.csv")
-        write_output(written[-1], tabular.lines(chart.data()), makes_folder=True)
+        write_output(written[-1], tabular.lines(chart.data()))
     return written

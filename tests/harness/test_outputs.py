@@ -65,7 +65,7 @@ def test_a_link_stays_a_link(tmp_path, way):
         (lambda path: path.mkdir(), "it is a folder"),
         (lambda path: path.symlink_to(path.name), "a link that leads back to itself"),
         (os.mkfifo, "a pipe that nobody reads"),
-        (lambda path: None, "its folder does not exist; make it"),
+        (Path.touch, "its folder is a file"),
     ],
 )
 def test_what_cannot_be_written_is_told_by_what_it_is_and_not_waited_for(tmp_path, make, reason):
@@ -73,7 +73,13 @@ def test_what_cannot_be_written_is_told_by_what_it_is_and_not_waited_for(tmp_pat
     make(path)
 
     with pytest.raises(SpecError, match=reason):
-        write_output(path if os.path.lexists(path) else path / "below", "text")
+        write_output(path / "below" if path.is_file() else path, "text")
+
+
+def test_folders_that_are_missing_are_made(tmp_path, way):
+    write_output(tmp_path / "a" / "b" / "out", "text")
+
+    assert (tmp_path / "a" / "b" / "out").read_text() == "text"
 
 
 def test_names_that_no_file_can_have_are_refused(tmp_path):

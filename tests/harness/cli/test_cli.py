@@ -438,6 +438,17 @@ def test_a_report_takes_the_form_that_its_file_ends_in_unless_another_is_asked_f
     assert Path(options[1]).read_text().startswith(begins)
 
 
+@pytest.mark.parametrize("command", [["report", "run"], ["compare", "run", "run"]])
+def test_a_file_that_ends_as_no_form_does_is_refused_and_not_filled_with_another_one(tmp_path, monkeypatch, command):
+    write(tmp_path / "run" / "records.json", every_fate())
+    monkeypatch.chdir(tmp_path)
+
+    done = CliRunner().invoke(app, [*command, "-o", "out.pdf"])
+
+    assert done.exit_code == 2 and not Path("out.pdf").exists()
+    assert re.search(r"expected a file ending in .*\.md.* or \.txt, got 'out\.pdf'; rename it", done.stderr)
+
+
 @pytest.mark.parametrize(
     ("options", "wanted"),
     [(["-o", "a.pt"], ".safetensors"), (["-o", "weights", "-f", "csr"], ".npz"), (["-o", "a.npz"], ".safetensors")],

@@ -9,6 +9,7 @@ import re
 import struct
 import zipfile
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -889,3 +890,11 @@ def test_values_of_an_lstm_lie_beside_their_masks(tmp_path):
 
     assert np.array_equal(found.weights["weight_ih_l0"], x)
     assert np.array_equal(found.weights["weight_hh_l0"], h)
+
+
+def test_the_folder_in_which_one_stands_is_told_by_its_dot(tmp_path, monkeypatch):
+    (tmp_path / "m.npz").touch()
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(SpecError, match=r"got '\.', a folder; name a file in it, such as m\.npz$"):
+        read_weights(Path("."))

@@ -407,10 +407,10 @@ def test_the_command_compares_two_runs_and_a_failed_gate_ends_with_six(shell):
 def test_the_command_takes_files_of_records_and_writes_markdown_for_a_pull_request(shell):
     [one] = (shell.folder / "s/runs").glob("one-*")
 
-    result = shell("compare", str(one / "records.json"), str(one), "--format", "md", "-o", "pr.md")
+    result = shell("compare", str(one / "records.json"), str(one), "-o", "new/pr.md")
 
     assert result.exit_code == 0, result.output
-    assert (shell.folder / "pr.md").read_text().startswith("# one-")
+    assert (shell.folder / "new/pr.md").read_text().startswith("# one-")
 
 
 folders = st.lists(st.sampled_from("abcd"), min_size=1, max_size=4).map(tuple)
