@@ -145,11 +145,12 @@ def test_the_answer_comes_first_and_one_table_of_eighty_columns_after_it(harness
 
 def test_a_long_search_tells_on_stderr_how_long_each_engine_took(harness, monkeypatch):
     arguments = ("cost", "lstm.npz", "--engine", BANK, "--engine", COLUMN, "-f", "csv")
+    monkeypatch.setattr(hardware, "_LONG_S", 1e9)  # no machine is that slow
     short = harness(*arguments)
     monkeypatch.setattr(hardware, "_LONG_S", 0.0)
     long = harness(*arguments)
 
-    assert "searched shapes" not in short.stderr or "s, " in short.stderr  # a machine may be that slow
+    assert "searched shapes" not in short.stderr
     assert re.search(r"^searched shapes: ", long.stderr, re.MULTILINE)
     assert long.stdout == short.stdout
 
