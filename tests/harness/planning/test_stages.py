@@ -10,7 +10,20 @@ from hypothesis import strategies as st
 from numpy_plugins import NumpyBackend, ToyTask
 from toy import FineTuning, Rewinding
 
-from harness.api import SGD, Constant, Cubic, Prune, Recipe, Rewind, Settings, SpecError, StepDecay, Train
+from harness.api import (
+    SGD,
+    Constant,
+    Cubic,
+    Magnitude,
+    NumberFormat,
+    Prune,
+    Recipe,
+    Rewind,
+    Settings,
+    SpecError,
+    StepDecay,
+    Train,
+)  # fmt: skip
 from harness.planning import code_digest
 from harness.planning.stages import Masking, Stage, chain, digest, lower, root, scoring_stage
 
@@ -91,6 +104,29 @@ def test_updates_are_counted_from_the_epoch_they_lie_in_and_the_end_is_listed():
     assert found[0] == found[1] == found[5] == []
 
 
+class Timed(Magnitude):
+    """A score that looks at how far training is."""
+
+    needs = ("progress",)
+
+
+def test_progress_is_known_to_scores_that_ask_for_it_and_in_the_keys_of_no_others():
+    def lowered(score):
+        schedule = Cubic(final=0.8, begin=2, end=4, every=5)
+        return lower((Train(epochs=6, lr=RECIPE.learning_rate, sparsity=schedule, score=score),), RECIPE)
+
+    def progress(score):
+        return [update.progress for step in lowered(score) for update in step.epoch.updates]
+
+    timed, plain = (chain(START, lowered(score), masking()) for score in (Timed(), Magnitude()))
+    # Updates at the steps 20, 25, ..., 40 of 60.
+    assert progress(Timed()) == pytest.approx([step / 60 for step in range(20, 41, 5)])
+    assert set(progress(Magnitude())) == {1.0}
+    [[step, sparsity, _, part], *_] = timed[3].inputs["updates"]
+    assert (step, sparsity, part) == (0, plain[3].inputs["updates"][0][1], 20 / 60)
+    assert all(len(update) == 3 for stage in plain for update in stage.inputs.get("updates", ()))
+
+
 def test_an_update_at_the_very_end_belongs_to_the_last_epoch():
     program = (Train(epochs=4, lr=RECIPE.learning_rate, sparsity=Cubic(final=0.8, begin=0, end=4, every=40)),)
     last = lower(program, RECIPE)[-1].epoch.updates[-1]
@@ -132,6 +168,19 @@ def test_a_test_score_is_a_stage_of_its_own():
     assert scoring_stage(end).parent == end.key
     assert scoring_stage(end).key != end.key
     assert scoring_stage(end).epoch_index == 6
+
+
+def test_a_score_that_many_chains_share_is_one_object_and_one_in_other_numbers_is_another():
+    end = chain(START, lower((dense(),), RECIPE), None)[-1]
+    known = {}
+
+    first, fixed = scoring_stage(end, known), scoring_stage(end, known, NumberFormat())
+
+    assert scoring_stage(end, known) is first and scoring_stage(end, known, NumberFormat()) is fixed
+    assert known == {first.key: first, fixed.key: fixed}
+    assert first == scoring_stage(end) and fixed.key != first.key and fixed.parent == first.parent == end.key
+    assert set(fixed.inputs["code"]) == {"harness fixed_point"}
+    assert scoring_stage(end, known, NumberFormat(weight_bits=8)).key not in (first.key, fixed.key)
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5) | st.booleans(), max_size=6))

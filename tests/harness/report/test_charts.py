@@ -16,7 +16,7 @@ from records_at_random import every_fate, runs
 
 from harness.report import svg
 from harness.report.charts import Chart, Panel, Point, Series, Style
-from harness.report.figures import drawn
+from harness.report.figures import _colour, _panel, drawn
 from harness.report.pictures import charts
 from harness.report.pictures.cost import _dominated
 from harness.report.pictures.masks import spy
@@ -263,6 +263,56 @@ def test_long_titles_stay_above_their_own_panel_and_marks_are_explained(style):
     assert max(map(len, lines)) < len(title) and "kept weights differ, not of one sparsity" in lines
     assert [line for line in lines if line.startswith("gradual")] and lines.count("≠") > 1
     assert f"<title>{title} 0</title>" in inline and f">{title} 0</text>" not in inline
+
+
+@pytest.mark.parametrize("dodged", [False, True])
+def test_a_drawn_panel_shows_every_point_its_interval_its_sign_and_whether_it_is_dominated(dodged):
+    from matplotlib.figure import Figure
+
+    first, second = Style(0, "unstructured"), Style(1, "block")
+    solid = (Point(1.0, 20.0, 0.5), Point(10.0, 40.0, None, is_dominated=True), Point(100.0, 900.0, 90.0, mark="≠"))
+    series = (
+        Series("a", solid, first, first, Style(1, "dense")), Series("b", (Point(5.0, 7.0, 2.0),), second, joined=False),
+    )  # fmt: skip
+    levels = {"levels": (("dense", 30.0),), "events": (("prune", 4.0),), "strokes": (("s", 2.0), ("t", 3.0))}
+    panel = Panel("gradual", series, is_log_x=True, **levels)
+    axes = Figure().add_subplot()
+
+    _panel(axes, Chart("c", "t", "cost", "perplexity", (panel,), dodged=dodged), panel, title="")
+
+    found = {}
+    for container in axes.containers:
+        line, _, bars = container.lines
+        halves = [(high - low) / 2 for (_, low), (_, high) in bars[0].get_segments()] if bars else []
+        for place, (x, y) in enumerate(line.get_xydata()):
+            found[x, y] = (
+                halves[place] if halves else 0.0, line.get_markerfacecolor() == "none", line.get_color(),
+                line.get_marker(),
+            )  # fmt: skip
+    colours = [_colour(style) for style in (first, second)]
+    assert found == {
+        (1.0, 20.0): (0.5, False, colours[0], "o"), (10.0, 40.0): (0.0, True, colours[0], "o"),
+        (100.0, 900.0): (pytest.approx(90.0), False, colours[0], "o"), (5.0, 7.0): (2.0, False, colours[1], "o"),
+    }  # fmt: skip
+    # Moved aside on the page and not in value: neighbours by as much to the left as to the right.
+    aside = [
+        container.lines[0].get_transform().transform((1.0, 20.0))[0] - axes.transData.transform((1.0, 20.0))[0]
+        for container in axes.containers
+    ]
+    step = 1.5 * 100 / 72 if dodged else 0.0  # half of three points, in dots
+    assert aside == pytest.approx([-step, -step, step])
+    joined = [line.get_xydata().tolist() for line in axes.get_lines() if line.get_linestyle() == "--"]
+    assert [[point.x, point.y] for point in solid] in joined
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert axes.get_ylim()[0] <= 5.0 and axes.get_ylim()[1] >= 990.0  # intervals lie within
+    lines = [line.get_xydata().tolist() for line in axes.get_lines()]
+    assert [[0, 30.0], [1, 30.0]] in lines and [[4.0, 0], [4.0, 1]] in lines
+    segments = [segment for each in axes.collections for segment in each.get_segments()]
+    assert [low[0] for low, high in segments if (low[1], high[1]) == (0, 0.04)] == [2.0, 3.0]
+    assert [text.get_text() for text in axes.texts if text.get_text() == "≠"] == ["≠"]
+    assert (axes.get_title("left") or axes.get_title(), axes.get_xlabel(), axes.get_ylabel()) == (
+        "gradual", "cost", "perplexity",
+    )  # fmt: skip
 
 
 @given(st.integers(1, 130), st.integers(1, 130), st.integers(0, 9))

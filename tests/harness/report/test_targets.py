@@ -164,3 +164,53 @@ def test_no_format_prints_a_sparsity_for_a_target_that_came_to_none():
     grid = section(records()).grid
     place = [column.title for column in grid.columns].index("asked %")
     assert {row[place].text for row in grid.rows} - {"0", "80", "70", "60"} == {"–²"}
+
+
+def brief_rows(found, **options):
+    (table,) = tables(found)
+    (section,) = brief(table, **options)
+    titles = [column.title for column in section.grid.columns]
+    return [dict(zip(titles, (cell.text for cell in row), strict=True)) for row in section.grid.rows], section
+
+
+def test_a_device_that_holds_only_some_of_the_trained_masks_is_a_missed_target():
+    def on_card(seed, *, fits):
+        made = record("unstructured", 0.5, seed, solved=[told("fits on card", 1.0)])
+        cost = {**made.hardware["card(engine=bank)"], "fits": fits}
+        return made.model_copy(update={"hardware": {"card(engine=bank)": cost}})
+
+    ((held,), _) = brief_rows([record(), on_card(0, fits=True), on_card(1, fits=True)])
+    ((partly,), section) = brief_rows([record(), on_card(0, fits=True), on_card(1, fits=False)])
+
+    assert (held["needs"], partly["needs"]) == ("fits", "does not fit !")
+    assert "!: the target is missed" in section.grid.caption[0]
+
+
+def test_what_comes_nearest_to_a_missed_target_stands_in_brackets_and_what_dense_meets_has_no_row():
+    near = {"target": "cycles 5 on card", "value": 8.0, "reason": "no"}
+    # What the dense model meets was looked for with no pattern: its row says nothing.
+    unknown = {"target": "cycles 6 on card", "value": None, "reason": "no"}
+    found = [
+        record(),
+        record("block", 0.0, solved=[near, unknown], reason="no"),
+        record("unstructured", 0.5, solved=[told("cycles 6 on card", 6.0)]),
+    ]
+    rows_, section = brief_rows(found)
+
+    assert [(row["pattern"], row["at %"], row["needs"]) for row in rows_] == [
+        ("block", "–", "(8)"), ("unstructured", "50", "9 !"),
+    ]  # fmt: skip
+    assert "(...): the nearest, the target is not reached" in section.grid.caption[0]
+    full = targets(tables([each.model_copy(update={"unit": "nats"}) for each in found])[0])[0]
+    assert "perplexity, nats\n(test)" in [column.header for column in full.grid.columns]
+
+
+def test_on_a_screen_each_target_stands_over_its_rows_and_names_may_be_shorter():
+    _, section = brief_rows(records(), most=9, plain={"bank_balanced": "banks"})
+    whole, _ = brief_rows(records())
+
+    order = [row["target"] for row in whole]
+    assert section.grid.groups == {order.index(target): target for target in (LATENCY, STORAGE)}
+    assert [row[0].text for row in section.grid.rows] == [
+        row["pattern"].replace("bank_balanced", "banks") for row in whole
+    ]  # fmt: skip
