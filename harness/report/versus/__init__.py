@@ -9,7 +9,7 @@ from harness.api import JsonValue
 from harness.report import formats, page
 from harness.report.formats import MARKS
 from harness.report.page import Column, Document, Noted, Section
-from harness.report.versus.gates import Gate, Judged, judge, parse
+from harness.report.versus.gates import OF_ZERO, Gate, Judged, judge, parse
 from harness.report.versus.pairing import CONDITIONS, LABELS, Paired, Pairing, Side, joined, paired
 from harness.results.records import Record
 from harness.results.statistics import ALPHA, CONFIDENCE, Comparison, Verdict, compare, verdicts
@@ -201,13 +201,15 @@ def _gate_section(found: Versus) -> Section:
         decided = each.count - len(each.undecided)
         how = f", each with {100 * each.gate.confidence:g} % (Holm over {decided})" if each.gate.confidence else ""
         # What cannot be judged is in no count, so it is told beside it.
-        how += f"; {len(each.undecided)} more cannot be judged, for one seed" if each.undecided and decided else ""
+        if each.undecided and decided:
+            how += f"; {len(each.undecided)} more cannot be judged ({each.undecided[0]})"
         if each.failed:
             # The first few: a gate that fails everywhere would fill the screen.
             shown = "; ".join(each.failed[:5]) + (f"; and {len(each.failed) - 5} more" if len(each.failed) > 5 else "")
             warnings.append(f"FAILED: {each.gate.text} in {len(each.failed)} of {decided}{how}: {shown}.")
         elif not decided:
-            warnings.append(f"CANNOT BE JUDGED: {each.gate.text}: {each.undecided[0]}; add seeds, or leave the @ out.")
+            way = "leave the % out" if each.undecided[0].endswith(OF_ZERO) else "add seeds, or leave the @ out"
+            warnings.append(f"CANNOT BE JUDGED: {each.gate.text}: {each.undecided[0]}; {way}.")
         else:
             # A test that does not show it does not show its contrary.
             is_shown = " is shown" if each.gate.confidence else ""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from harness._text import listed
+from harness._text import listed, plural
 from harness.api import SpecError
 from harness.report.versus.pairing import Paired, Pairing
 from harness.results.records import Record
@@ -19,6 +19,10 @@ _GATE = re.compile(
 
 _OF_RECORDS = ("sparsity", "total_epochs", "retrain_epochs", "train_seconds")
 _STORED = "stored_bits"
+
+ONE_SEED, OF_ZERO = "one seed", "there is no part of 0"
+"""Why a gate says nothing of a setting."""
+
 _OF_COSTS = ("cycles", "latency_us", "energy_uj", "ram_blocks", "dsp", "lut", "ff")
 
 
@@ -93,8 +97,12 @@ def judge(gate: Gate, pairing: Pairing) -> Judged:
     Raises:
         SpecError: nothing in the records has its name.
     """
-    found = [each for row in pairing.common for each in _numbers(gate, row)]
-    if not found:
+    every = [each for row in pairing.common for each in _numbers(gate, row)]
+    # What had a cost and has none any more is worse than any bound, and no reason to leave a setting out.
+    lost = [f"{each.name}: none any more with {plural(each.lost, 'seed')}" for each in every if each.lost]
+    found = [(each.name, each.numbers) for each in every if each.numbers]
+    undecided = tuple(f"{each.name}: {OF_ZERO}" for each in every if not each.numbers and not each.lost)
+    if not every:
         metrics = dict.fromkeys(record.metric for row in pairing.common for record in row.a.values())
         raise SpecError(
             f"compare: expected one of {listed((*metrics, *_OF_RECORDS, _STORED, *_OF_COSTS))} in a gate, got "
@@ -104,11 +112,11 @@ def judge(gate: Gate, pairing: Pairing) -> Judged:
         # Without a confidence a gate is a plain threshold on the mean.
         means = [(name, math.fsum(numbers) / len(numbers)) for name, numbers in found]
         failed = [_told(name, mean, gate) for name, mean in means if _is_beyond(gate, mean)]
-        return Judged(gate, tuple(failed), (), len(found))
+        return Judged(gate, (*lost, *failed), undecided, len(every))
     # Both directions by one test: "below" is "above" of the negatives.
     sign = 1 if gate.is_above else -1
     p = [exceeds_p([sign * each for each in numbers], sign * gate.bound) for _, numbers in found]
-    undecided = tuple(f"{name}: one seed" for (name, _), each in zip(found, p, strict=True) if each is None)
+    undecided += tuple(f"{name}: {ONE_SEED}" for (name, _), each in zip(found, p, strict=True) if each is None)
     # By place and not by name: two settings may be called alike.
     corrected = holm({place: each for place, each in enumerate(p) if each is not None})
     failed = [
@@ -117,7 +125,7 @@ def judge(gate: Gate, pairing: Pairing) -> Judged:
         # A p of exactly the level passes for rounding's sake.
         if each <= 1 - gate.confidence + 1e-12
     ]
-    return Judged(gate, tuple(failed), undecided, len(found))
+    return Judged(gate, (*lost, *failed), undecided, len(every))
 
 
 def _is_beyond(gate: Gate, number: float) -> bool:
@@ -130,7 +138,16 @@ def _told(name: str, number: float, gate: Gate) -> str:
     return f"{name}: {text}"
 
 
-def _numbers(gate: Gate, row: Paired) -> Iterator[tuple[str, list[float]]]:
+@dataclass(frozen=True)
+class _Found:
+    """What a gate is about in one setting: numbers over its seeds, and how many seeds have none on the second side."""
+
+    name: str
+    numbers: list[float]
+    lost: int
+
+
+def _numbers(gate: Gate, row: Paired) -> Iterator[_Found]:
     """What a gate is about in one setting, over its seeds; once for every hardware label or width that has it."""
     name = in_words(row)
     first, second = next(iter(row.a.values())), next(iter(row.b.values()))
@@ -146,10 +163,9 @@ def _numbers(gate: Gate, row: Paired) -> Iterator[tuple[str, list[float]]]:
             yield from _differences(gate, f"{name}, {label}", row, partial(_cost, label, gate.what))
 
 
-def _differences(
-    gate: Gate, name: str, row: Paired, of: Callable[[Record], float | None]
-) -> Iterator[tuple[str, list[float]]]:
+def _differences(gate: Gate, name: str, row: Paired, of: Callable[[Record], float | None]) -> Iterator[_Found]:
     both = [(of(record), of(row.b[seed])) for seed, record in row.a.items()]
+    lost = sum(before is not None and after is None for before, after in both)
     pairs = [(before, after) for before, after in both if before is not None and after is not None]
     numbers = [after for _, after in pairs]
     if gate.kind != "value":
@@ -157,8 +173,8 @@ def _differences(
     if gate.kind == "relative":
         # A relative change from zero is none.
         numbers = [100 * each / abs(before) for each, (before, _) in zip(numbers, pairs, strict=True) if before]
-    if numbers:
-        yield name, numbers
+    if pairs or lost:
+        yield _Found(name, numbers, lost)
 
 
 def _bits(width: str, record: Record) -> float | None:

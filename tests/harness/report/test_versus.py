@@ -197,7 +197,39 @@ def test_a_gate_tells_how_many_it_could_not_judge_and_claims_nothing_of_what_is_
                    gates=[parse("perplexity > +1% @95%")])  # fmt: skip
 
     assert found.holds
-    assert "perplexity > +1% @95% is shown in none of 1" in text(found) and "1 more cannot be judged" in text(found)
+    assert "perplexity > +1% @95% is shown in none of 1" in text(found)
+    assert "1 more cannot be judged (lm · torch · lstm · banks · uniform · gradual · 90 %: one seed)" in text(found)
+
+
+@pytest.mark.parametrize("gate", ["cycles > +50%", "cycles > +50% @95%", "cycles > 1000"])
+def test_a_cost_that_is_there_no_more_fails_its_gates(gate):
+    """An engine that refuses a mask now has no number: leaving it out would let every bound hold."""
+    refused = {"fpga": {"reason": "engine bank cannot run it"}}
+    other = Side(
+        "b", [r if r.is_dense or r.seed else r.model_copy(update={"hardware": refused}) for r in side().records]
+    )
+
+    found = versus(side(), other, gates=[parse(gate)])
+
+    assert not found.holds
+    assert found.gates[0].failed == (
+        "lm · torch · lstm · banks · uniform · gradual · 90 %, fpga: none any more with 1 seed",
+    )
+    assert versus(other, side(), gates=[parse(gate)]).holds
+
+
+def test_a_part_of_a_value_is_of_its_size_and_of_zero_there_is_none():
+    def valued(name, *values):
+        return Side(name, [record(seed=n, value=value - n, metric="log") for n, value in enumerate(values)])
+
+    gate = parse("log > +1%")
+    assert not versus(
+        valued("a", -100.0, -100.0), valued("b", -98.0, -98.0), gates=[gate]
+    ).holds  # nearer to zero is more
+    assert versus(valued("a", -100.0, -100.0), valued("b", -102.0, -102.0), gates=[gate]).holds
+    zero = versus(valued("a", 0.0, 0.0), valued("b", 1.0, 1.0), gates=[gate, parse("log > +2")])
+    assert [each.holds for each in zero.gates] == [False, True]
+    assert "CANNOT BE JUDGED: log > +1%: lm · torch · dense: there is no part of 0; leave the % out." in text(zero)
 
 
 def test_settings_that_differ_in_their_scope_alone_are_rows_and_gates_of_their_own():

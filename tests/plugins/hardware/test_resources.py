@@ -132,8 +132,15 @@ def test_memories_made_of_look_up_tables_take_from_the_logic():
     usage = logic_usage(Logic(lut=1000, ff=2000), memories, target)
 
     assert usage["lut"].used == 1000 + 100 * 48  # 14 x 32 or 7 x 64: six units of eight LUTs
-    assert usage["ff"].used == 2000
+    assert (usage["ff"].used, usage["ff"].indicative) == (2000, True)
     assert (usage["lut"].ceiling, usage["lut"].indicative) == (0.7, True)
+
+
+def test_where_memories_are_never_made_of_logic_it_is_the_engines_alone():
+    target = device("stratix10_gx2800")
+    memories = place([Ram("vector", 20, 32, 7, small=True)], target)
+
+    assert logic_usage(Logic(lut=1000, ff=0), memories, target)["alm"].used == 920
 
 
 def test_an_mlab_takes_ten_alms_and_a_look_up_table_less_than_one():
