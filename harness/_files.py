@@ -22,6 +22,14 @@ _UMASK = os.umask(0)  # it can only be asked for by setting it
 os.umask(_UMASK)
 
 
+def at_home(path: str | Path) -> Path:
+    """A path with a leading `~` written out; as it is where nobody has that home, as in some containers.
+
+    pathlib's own raises RuntimeError then, and what it is wanted for would say that the file is not there.
+    """
+    return Path(os.path.expanduser(path))
+
+
 def occupy_streams() -> None:
     """Let nothing else take the place of a stdin, stdout or stderr that was closed, as some services start programs.
 

@@ -18,7 +18,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from harness._files import temporary
+from harness._files import at_home, temporary
 from harness.api import DataError, Frozen, data_places
 
 CHUNK = 1 << 16
@@ -229,15 +229,15 @@ def target_folder(explicit: Path | None = None) -> Path:
 def user_folder() -> Path:
     """Where the data of this user lie if nothing else is said."""
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or "~/AppData/Local").expanduser() / "harness" / "data"
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "harness" / "data"
+        return at_home(os.environ.get("LOCALAPPDATA") or "~/AppData/Local") / "harness" / "data"
+    return at_home(os.environ.get("XDG_DATA_HOME") or "~/.local/share") / "harness" / "data"
 
 
 def _named(explicit: Path | None) -> tuple[Path, str] | None:
     if explicit is not None:
-        return explicit.expanduser(), "as given"
+        return at_home(explicit), "as given"
     from_environment = os.environ.get("HARNESS_DATA")
-    return (Path(from_environment).expanduser(), "from HARNESS_DATA") if from_environment else None
+    return (at_home(from_environment), "from HARNESS_DATA") if from_environment else None
 
 
 def survey(folder: Path | None) -> list[FileStatus]:

@@ -30,11 +30,13 @@ def list_sets(data_dir: FolderOption = None, as_json: JsonOption = False) -> Non
     """List the data sets and which of their files are there, judged by size."""
     from harness import data
 
-    files = data.survey(data.target_folder(data_dir))
+    folder = data.target_folder(data_dir)
+    files = data.survey(folder)
     if as_json:
         print_json([file.model_dump(mode="json") for file in files])
         return
-    print_document(files_document(files, [f"{each.name}: {each.description}" for each in data.DATA_SETS.values()]))
+    about = [f"{each.name}: {each.description}" for each in data.DATA_SETS.values()]
+    print_document(files_document(files, folder, about))
 
 
 @app.command("fetch")
@@ -53,7 +55,9 @@ def fetch(
     from harness import data
 
     folder = data.target_folder(data_dir)
-    with Progress(console=stderr(), transient=True) as shown:
+    console = stderr()
+    # Elsewhere than in a terminal it would leave an empty line behind.
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as shown:
         bars = {file.name: shown.add_task(file.name, total=file.size) for file in data.data_set(name).files}
         before = data.fetch(
             name, folder, base_url=base_url, progress=lambda file, done, size: shown.update(bars[file], completed=done)
@@ -83,19 +87,23 @@ def verify(
     if as_json:
         print_json([file.model_dump(mode="json") for file in files])
     else:
-        print_document(files_document(files))
+        print_document(files_document(files, folder))
     return 0 if all(file.state == "ok" for file in files) else EXIT_GATE
 
 
-def files_document(files: "Iterable[FileStatus]", about: "Iterable[str]" = ()) -> "Document":
-    """The files of data sets with their state and place."""
+def files_document(files: "Iterable[FileStatus]", folder: Path, about: "Iterable[str]" = ()) -> "Document":
+    """The files of data sets with their state and place, seen from the data folder."""
+    from harness.cli.store import size
     from harness.report.page import Column, Document, Section, table
+
+    def place(file: "FileStatus") -> str:
+        # Below the folder, which is said once: whole paths are wider than terminals.
+        return str(file.path.relative_to(folder) if file.path.is_relative_to(folder) else file.path)
 
     columns: list[Column[FileStatus]] = [
         Column("data set", lambda file: file.data_set, kind="label", matters="key"),
-        Column("file", lambda file: file.file.name, kind="label", matters="key"),
-        Column("MB", lambda file: f"{file.file.size / 1e6:.1f}"),
+        Column("file", place, kind="label", matters="key"),
+        Column("size", lambda file: size(file.file.size)),
         Column("state", lambda file: file.state, kind="label", style=lambda file: STYLES[file.state]),
-        Column("where", lambda file: str(file.path), kind="text"),
     ]
-    return Document("", (Section("", (), table(columns, list(files), notes=list(about))),))
+    return Document("", (Section("", (f"in {folder}",), table(columns, list(files), notes=list(about))),))

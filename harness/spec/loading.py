@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from harness._files import digest
+from harness._files import at_home, digest
 from harness._text import listed
 from harness.api import (
     Backend,
@@ -141,7 +141,7 @@ def _with_plugins(registry: Registry, raw: Mapping[str, JsonValue], problems: Pr
         if not isinstance(name, str):
             continue  # told already, or nothing
         where = ("plugins", index) if isinstance(given, list) else ("plugins",)
-        file = (path.parent if path else Path()) / Path(name).expanduser()
+        file = (path.parent if path else Path()) / at_home(name)
         try:
             registry = registry.with_files([file])
         except SpecError as error:
@@ -159,7 +159,7 @@ def _device(document: Document) -> str:
 def _data_dir(document: Document, path: Path | None) -> Path | None:
     if document.data_dir is None:
         return None
-    return (path.parent if path else Path()) / Path(document.data_dir).expanduser()
+    return (path.parent if path else Path()) / at_home(document.data_dir)
 
 
 @dataclass

@@ -17,6 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 
+from harness._files import at_home
 from harness.errors import SpecError
 
 PREFIX = f"{__name__}."
@@ -47,7 +48,7 @@ def checked(path: Path) -> Path:
     Raises:
         SpecError: as `import_file`.
     """
-    file = Path(os.path.abspath(path.expanduser()))
+    file = Path(os.path.abspath(at_home(path)))
     if file.suffix != ".py" or "." in file.stem:
         raise SpecError(
             f"expected a Python file such as my_pattern.py, got {path}; rename it, with one dot in its name"

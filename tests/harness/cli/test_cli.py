@@ -499,7 +499,7 @@ def test_every_number_of_plans_plugins_and_files_stands_in_their_tables_at_every
         plan_document(bill | {"cells_detail": cells}, title="grid"),
         plugins.list_document(registry.rows),
         *(plugins.plugin_document(row) for row in registry.rows if row.name in ("bank_balanced", "n_m")),
-        files_document(data.survey(tmp_path), ["ptb: text"]),
+        files_document(data.survey(tmp_path), tmp_path, ["ptb: text"]),
     ]
 
     for document in documents:
@@ -545,8 +545,18 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+def test_files_of_data_sets_fit_a_terminal_however_deep_their_folder_lies(tmp_path):
+    folder = tmp_path / ("deep" * 20) / "data"
+    shown = CliRunner().invoke(app, ["data", "list", "--data-dir", str(folder)], env={"COLUMNS": "80"}).stdout
+    lines = shown.splitlines()
+
+    assert str(folder) in lines
+    assert all(len(line) <= 80 for line in lines if line != str(folder)) and not re.search(r"\b0\.0 ", shown)
+
+
 def test_a_data_set_is_fetched_once_and_then_verified(shell, served):
     fetched = shell("data", "fetch", "small", "--data-dir", "data", "--base-url", served)
+    assert fetched.stderr == ""  # no trace of a bar, which a pipe has no use for
     again = shell("data", "fetch", "small", "--data-dir", "data", "--base-url", "http://127.0.0.1:9/")
     verified = shell("data", "verify", "small", "--data-dir", "data")
 

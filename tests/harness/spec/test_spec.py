@@ -694,3 +694,15 @@ def test_what_a_broken_plugin_may_have_as_its_code_is_not_refused(registry):
 
     assert loads(matrix() + "ignore: [ACME001]\n", torn).ignore == ("ACME001",)
     assert "SPN999" in message(matrix() + "ignore: [SPN999]\n", torn)
+
+
+# --- homes that are nobody's ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("line", ["data_dir: ~no-such-user/data", "plugins: ~no-such-user/own.py"])
+def test_the_home_of_nobody_is_a_folder_that_is_not_there_and_no_bug(registry, line):
+    text = f"{matrix()}{line}\n"
+    if line.startswith("plugins"):
+        assert "~no-such-user/own.py, which is not there" in message(text, registry)
+    else:
+        assert str(loads(text, registry).data_dir) == "~no-such-user/data"
