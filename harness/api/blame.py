@@ -10,6 +10,9 @@ from harness.errors import HarnessError, OwnCodeError
 
 _MEMORY = ("out of memory", "can't allocate memory", "oom when allocating", "failed to allocate memory")
 
+_MOST = 600
+"""Letters of a message that are told."""
+
 _FRAME = re.compile(r'File "([^"]+)", line (\d+)')
 """Where a framework that has compiled a user's code tells their lines: in its message, as Python would print them."""
 
@@ -38,9 +41,15 @@ def theirs(folder: Path, what: str) -> Iterator[None]:
         yield
     except HarnessError:
         raise
+    except SystemExit as error:
+        # A script that reads the command line when it is imported reads the harness's.
+        sentence = f"{_place(error, folder)}{what} ended the process by exit({error.code!r})"
+        raise OwnCodeError(f"{sentence}; leave what a script does under `if __name__ == '__main__':`") from error
     except Exception as error:
         traceback.print_exc()  # the whole of it goes into the stage's log
         text = " ".join(_told(error).split()) or "no message"
+        # Some messages show whole tensors; the log has all of it.
+        text = text if len(text) <= _MOST else f"{text[:_MOST]} ..."
         sentence = f"{_place(error, folder)}{what} raised {type(error).__name__}: {text}"
         # Frameworks raise errors of their own where a device has no memory left: the run treats all of them alike.
         if isinstance(error, MemoryError) or any(words in str(error).lower() for words in _MEMORY):
@@ -48,7 +57,7 @@ def theirs(folder: Path, what: str) -> Iterator[None]:
         raise OwnCodeError(sentence) from error
 
 
-def _place(error: Exception, folder: Path) -> str:
+def _place(error: BaseException, folder: Path) -> str:
     """`file.py:12: ` of the innermost frame in the user's files; of a syntax error the line that is wrong."""
     if isinstance(error, SyntaxError) and error.filename and is_own(Path(error.filename), folder):
         return f"{Path(error.filename).relative_to(folder)}:{error.lineno}: "

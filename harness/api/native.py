@@ -31,11 +31,12 @@ class OwnModel:
         train, valid, test: a pair (inputs, targets) of arrays or tensors; a map-style data set of such items; an
             iterable of whole batches (a `DataLoader`, a `tf.data.Dataset`, a `Sequence`), iterated anew for every
             epoch; or a function of a seed that returns one, called anew for every epoch. Inputs may be a tuple or a
-            mapping: of PyTorch they are then the arguments of the model, of Keras its one nested input.
+            mapping: of PyTorch they are then the arguments of the model, of Keras its one nested input; a list of
+            arrays that hold all items each is taken for a tuple.
         loss: (outputs, targets) -> the mean over the items of a batch, a scalar; by default cross-entropy over the
-            last axis, or over axis 1 where the targets have its other axes.
-        items: targets -> how many items a batch has; by default every element of integer targets, and else the length
-            of the first axis.
+            last axis, or over axis 1 where the targets have its other axes. What Keras has gets its targets first.
+        items: targets -> how many items a batch has; by default every element of integer targets (of classes in PyTorch
+            all but -100), and else the length of the first axis.
         measure: what the metric measures: `accuracy` in percent, `perplexity`, `loss`, or a function (outputs, targets)
             -> sum over the items of a batch, a number or a vector of sums.
         finish: (sums, items) -> the metric's value over a whole split; by default sums / items. For own functions.
@@ -46,8 +47,9 @@ class OwnModel:
             optimiser, whose state is kept as well; the learning rate is the schedule's in all of them.
         learning_rate: one number, a schedule of the harness, or epoch -> a rate, or a rate per step.
         clip_norm: global norm that gradients are clipped to.
-        start: a checkpoint whose tensors replace the initial weights and buffers: `.safetensors`; a `state_dict` that
-            is loaded weights-only; `.weights.h5` or `.keras`, of which the weights alone are read.
+        start: a checkpoint whose tensors replace the initial weights and buffers: `.safetensors` or the list of its
+            parts; a `state_dict`, or a dictionary with one, that is loaded weights-only; `.weights.h5` or `.keras`, of
+            which the weights alone are read.
         prunable: names of further two-dimensional parameters that may be pruned; a Keras one is (inputs, outputs).
         same_units: the label of an axis -> the label that it gets, for axes that are the same units.
         data_version: stands for the data in keys; by default all of the data is read and hashed.

@@ -201,8 +201,13 @@ class OwnProblem(Problem):
         return found
 
     def batches(self, split: Split, epoch: int, rng: np.random.Generator) -> Iterator[Batch]:
-        """A native model's batches are its framework's tensors."""
-        raise PluginContractError("own: batches of a user's own model are those of `native()`; ask it for them")
+        """A native model's batches are its framework's tensors.
+
+        Raises:
+            PluginContractError: when the first one is taken, and no earlier: a session that measures something else of
+                a model may have them at hand all the same.
+        """
+        yield from _no_batches()
 
     def evaluated_by(
         self,
@@ -233,6 +238,10 @@ class OwnProblem(Problem):
         if evaluation.value is None:
             raise PluginContractError("own expects an evaluation with its `value`, got None; the backend computes it")
         return evaluation.value
+
+
+def _no_batches() -> Iterator[Batch]:
+    raise PluginContractError("own: batches of a user's own model are those of `native()`; ask it for them")
 
 
 @hookimpl

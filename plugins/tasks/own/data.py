@@ -11,6 +11,7 @@ import numpy as np
 
 from harness.api import DataError, Split
 
+from .arrays import items_of, several
 from .way import Way
 
 _EVALUATION_BATCH = 256
@@ -38,17 +39,23 @@ class Data:
         # Larger batches where nothing is trained: the result is the same and comes sooner.
         self._batch = batch if split == "train" else max(batch, _EVALUATION_BATCH)
         self._make = source if callable(source) and not _has_data(source) else None
+        if hasattr(source, "__next__"):
+            raise DataError(
+                f"own: `{split}` can be read once only, got {type(source).__name__}, and every epoch reads it; give a "
+                f"function of a seed that makes it, such as `{split}=lambda seed: batches(seed)`"
+            )
         source = source(0) if self._make is not None else source
         self._arrays: Any = None
         self._source, self._items = source, 0
         # A pair of arrays, not of items: data sets with items come as objects of their own.
         if isinstance(source, tuple | list) and len(source) == 2 and not isinstance(source, str):
-            self._arrays = tuple(_mapped(part, way.tensor) for part in source)
+            items = items_of(*source)
+            self._arrays = tuple(mapped(several(part, items, batched=False), way.tensor) for part in source)
             sizes = {len(each) for part in self._arrays for each in _leaves(part)}
             if len(sizes) != 1:
                 raise DataError(f"own: inputs and targets of `{split}` must be equally many, got {sorted(sizes)}")
             self._items = sizes.pop()
-        elif not _has_data(source):
+        elif not _has_data(source) or isinstance(source, Mapping):
             raise DataError(
                 f"own: `{split}` must be a pair of arrays, a data set with items or an iterable of batches, got "
                 f"{type(source).__name__}; give one of them"
@@ -67,6 +74,11 @@ class Data:
     def may_draw(self) -> bool:
         """Whether reading it runs code that may draw: anything but arrays does."""
         return self._arrays is None
+
+    @property
+    def targets(self) -> Any:
+        """All of them, where they are one array; None of other data."""
+        return self._arrays[1] if self._arrays is not None else None
 
     def steps(self) -> int:
         """Batches of one epoch; a stream of unknown length is read once."""
@@ -99,17 +111,24 @@ class Data:
 
     def _chosen(self, chosen: np.ndarray[Any, Any]) -> tuple[Any, Any]:
         if self._arrays is not None:
-            inputs, targets = (_mapped(part, lambda each: self._way.taken(each, chosen)) for part in self._arrays)
+            inputs, targets = (mapped(part, lambda each: self._way.taken(each, chosen)) for part in self._arrays)
             return inputs, targets
         return self._pair(self._way.together([self._source[int(place)] for place in chosen]))
 
     def _pair(self, batch: Any) -> tuple[Any, Any]:
         """Inputs and targets: the last part of a batch is the targets, what stands before it the inputs."""
         if not isinstance(batch, tuple | list) or len(batch) < 2:
-            raise DataError(f"own: a batch must be (inputs, targets), got {type(batch).__name__}; yield both")
+            parts = f" of {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else ""
+            raise DataError(
+                f"own: a batch of `{self._split}` must be (inputs, targets), got {type(batch).__name__}{parts}; yield "
+                "both, such as ({'tokens': tokens, 'mask': mask}, labels) for inputs with names"
+            )
         inputs, targets = batch[:-1], batch[-1]
         whole = inputs[0] if len(inputs) == 1 else tuple(inputs)
-        return _mapped(whole, self._way.tensor), self._way.tensor(targets)
+        # What puts items together makes lists of what were tuples in them.
+        items = items_of(targets, whole)
+        inputs, targets = (several(part, items, batched=True) for part in (whole, targets))
+        return mapped(inputs, self._way.tensor), mapped(targets, self._way.tensor)
 
     def digest(self) -> str:
         """SHA-256 over every item in its order; random augmentation is drawn from one seed, so that it repeats.
@@ -143,11 +162,13 @@ def _has_data(source: object) -> bool:
     return hasattr(source, "__iter__") or hasattr(source, "__getitem__")
 
 
-def _mapped(value: Any, function: Any) -> Any:
+def mapped(value: Any, function: Any) -> Any:
+    """A function of every part of inputs or targets, at any depth."""
     if isinstance(value, Mapping):
-        return {name: _mapped(inner, function) for name, inner in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_mapped(inner, function) for inner in value)
+        return {name: mapped(inner, function) for name, inner in value.items()}
+    # A sequence that is packed is a named tuple too, and one part to whoever takes it.
+    if isinstance(value, tuple) and not hasattr(value, "to"):
+        return tuple(mapped(inner, function) for inner in value)
     return function(value)
 
 
@@ -178,6 +199,8 @@ def _hash(value: Any, update: Any) -> None:
             _hash(inner, update)
     elif isinstance(value, str | bytes):
         update(value.encode() if isinstance(value, str) else value)
+    elif value is None:  # an input that is left out
+        update(b"none")
     else:
         # A copy in one order: strides of an array are no part of what it holds.
         array = np.ascontiguousarray(np.asarray(value))

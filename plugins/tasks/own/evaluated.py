@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from harness.api import Array, Evaluation, LayerArithmetic, Split, batch_rng, theirs
 
-from .opened import Opened, number
+from .first_batch import number
+from .opened import Opened
 
 
 def norms_in_layers(opened: Opened, seed: int) -> dict[str, str]:

@@ -357,9 +357,13 @@ class Trace:
 
     def outputs(self, result: object) -> set[int]:
         """Ids of the layers whose result the model gives as its own, a softmax aside."""
-        logits = getattr(result, "_keras_logits", result)
+        import tensorflow as tf
+
         # A softmax as the last layer is looked through: Keras notes what went into it.
-        return {layer for layer, given in self._last.items() if given is result or given is logits}
+        results = [
+            each for given in tf.nest.flatten(result) for each in (given, getattr(given, "_keras_logits", given))
+        ]
+        return {layer for layer, given in self._last.items() if any(given is each for each in results)}
 
     def steps(self, items: int) -> dict[int, int | None]:
         """Steps of recurrent layers for one item, by id of the layer; None where items differ in them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import Array, LayerArithmetic, NativeModel, SpecError
+from harness.api import Array, LayerArithmetic, NativeModel, OwnModel, SpecError
 
-from . import keras_layers, keras_model, keras_names, keras_wrapping
+from . import keras_checks, keras_layers, keras_model, keras_names, keras_wrapping
+from .arrays import as_array, items_of
 from .folding import Computed
 from .way import Way, Wishes
 
@@ -46,6 +48,28 @@ class KerasWay(Way):
                 "TF-MOT does not prune; `import tf_keras as keras`"
             )
         return False
+
+    def check(self, own: OwnModel) -> None:
+        """A metric of Keras keeps a mean of its own."""
+        import tf_keras
+
+        if isinstance(own.measure, tf_keras.metrics.Metric):
+            raise SpecError(
+                f"own: `measure` must be a function (outputs, targets) -> a sum over the items, got "
+                f"{type(own.measure).__name__} of Keras, which averages by itself; write one, or take `accuracy`"
+            )
+
+    def check_model(self, model: Any, own: OwnModel) -> None:
+        """Training is the harness's own: what Keras' `fit` would do beside it is not done."""
+        keras_checks.check_model(model, own)
+
+    def check_outputs(self, outputs: Any) -> None:
+        """Steps that are masked would be scored like all others."""
+        keras_checks.check_outputs(outputs)
+
+    def trained(self, model: Any) -> Mapping[str, Any]:
+        """Variables that are not frozen."""
+        return keras_names.trainable(model)
 
     def completed(self, model: Any, inputs: Any) -> None:
         """A subclassed model has its variables after its first call only."""
@@ -141,26 +165,56 @@ class KerasWay(Way):
         """Eagerly, so that layers have values in their hands."""
         return keras_layers.computed_by(model, arithmetic, folds)
 
-    def called(self, function: Callable[..., Any], outputs: Any, targets: Any) -> Any:
-        """With loops and branches over tensors made those of the graph, as in a `call`."""
+    def called(self, function: Callable[..., Any], outputs: Any, targets: Any, *, mean: bool) -> Any:
+        """With loops and branches over tensors made those of the graph, as in a `call`; those of Keras as they are.
+
+        Keras has the targets first, and its functions give a value for every item.
+        """
+        import tensorflow as tf
+        import tf_keras
+
+        if isinstance(function, tf_keras.losses.Loss):
+            return function(targets, outputs)
+        if inspect.isfunction(function) and function.__module__.startswith("tf_keras."):
+            return (tf.reduce_mean if mean else tf.reduce_sum)(function(targets, outputs))
         return keras_model.converted(function)(outputs, targets)
+
+    def schedule(self, rate: Callable[[int], Any], steps: int) -> Callable[[int], Any]:
+        """A schedule of Keras is one of steps, counted from the start of the training."""
+        import tf_keras
+
+        if not isinstance(rate, tf_keras.optimizers.schedules.LearningRateSchedule):
+            return rate
+        return lambda epoch: tuple(float(rate(epoch * steps + step)) for step in range(steps))
 
     def cross_entropy(self, outputs: Any, targets: Any) -> Any:
         """Of logits over the last axis; where the model ends in a softmax of Keras, of what went into it."""
         import tensorflow as tf
 
-        # What a softmax has rounded to 0 would have an infinite loss; Keras notes its input for this very reason.
-        logits = getattr(outputs, "_keras_logits", None)
-        if logits is None:
-            logits = outputs
-            # Only eagerly are there values to look at; a graph has been looked at by then.
-            if tf.executing_eagerly() and _are_probabilities(np.asarray(outputs)):
-                raise SpecError(
-                    "own: the model's outputs add up to 1, so they are probabilities, and the default loss takes "
-                    "logits; end the model in a softmax layer of Keras or in none, or give a `loss`"
-                )
-        labels = tf.reshape(tf.cast(targets, tf.int64), tf.shape(logits)[:-1])
+        logits, wanted = self.logits(outputs), tf.convert_to_tensor(targets)
+        if _has_shares(logits, wanted):
+            return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(tf.cast(wanted, logits.dtype), logits))
+        labels = tf.reshape(tf.cast(wanted, tf.int64), tf.shape(logits)[:-1])
         return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+    def logits(self, outputs: Any) -> Any:
+        """What went into a softmax of Keras at the model's end."""
+        # What a softmax has rounded to 0 would have an infinite loss; Keras notes its input for this very reason.
+        return getattr(outputs, "_keras_logits", outputs)
+
+    def array(self, values: Any) -> NDArray[Any]:
+        """In float32 where NumPy has no such type."""
+        import tensorflow as tf
+
+        tensor = tf.convert_to_tensor(values)
+        found: NDArray[Any] = (tf.cast(tensor, tf.float32) if tensor.dtype.is_floating else tensor).numpy()
+        return found
+
+    def twice(self, values: Any) -> Any:
+        """One after the other, along the first axis."""
+        import tensorflow as tf
+
+        return tf.nest.map_structure(lambda each: tf.concat([each, each], axis=0), values)
 
     def is_scalar(self, loss: object) -> bool:
         """Whether it is a tensor of one number."""
@@ -168,8 +222,10 @@ class KerasWay(Way):
 
         return isinstance(loss, tf.Tensor | tf.Variable) and loss.shape.num_elements() == 1
 
-    def items(self, targets: Any) -> int:
+    def items(self, targets: Any, ignored: int | None) -> int:
         """Every element of integer targets, or else the length of their first axis."""
+        if isinstance(targets, tuple | dict):
+            return items_of(targets) or 1
         array = np.asarray(targets)
         return int(array.size if array.dtype.kind in "iub" else len(array))
 
@@ -177,8 +233,10 @@ class KerasWay(Way):
         """How many items have their highest output at the target."""
         import tensorflow as tf
 
-        found = tf.argmax(outputs, axis=-1, output_type=tf.int64)
-        return tf.math.count_nonzero(found == tf.reshape(tf.cast(targets, tf.int64), tf.shape(found)))
+        found, wanted = tf.argmax(outputs, axis=-1, output_type=tf.int64), tf.convert_to_tensor(targets)
+        if _has_shares(outputs, wanted):
+            return tf.math.count_nonzero(found == tf.argmax(wanted, axis=-1, output_type=tf.int64))
+        return tf.math.count_nonzero(found == tf.reshape(tf.cast(wanted, tf.int64), tf.shape(found)))
 
     def tensor(self, value: Any) -> Any:
         """Doubles as float32; tensors stay what they are."""
@@ -186,7 +244,7 @@ class KerasWay(Way):
 
         if tf.is_tensor(value):
             return tf.cast(value, tf.float32) if value.dtype == tf.float64 else value
-        array = np.asarray(value)
+        array = as_array(value, texts=True)
         return array.astype(np.float32) if array.dtype == np.float64 else array
 
     def taken(self, values: Any, chosen: NDArray[np.intp]) -> Any:
@@ -221,9 +279,14 @@ class KerasWay(Way):
         return isinstance(source, tf.data.Dataset) and bool(source.cardinality() == tf.data.INFINITE_CARDINALITY)
 
 
-def _are_probabilities(outputs: NDArray[np.float32]) -> bool:
-    sums = outputs.sum(axis=-1)
-    return bool(outputs.shape[-1] > 1 and (outputs >= 0).all() and np.allclose(sums, 1, atol=1e-4))
+def _has_shares(outputs: Any, targets: Any) -> bool:
+    """Whether targets are a share of every class, such as 0 and 1, and not the number of one."""
+    # By what a graph knows of shapes: the number of items may be open.
+    return bool(
+        targets.dtype.is_floating
+        and targets.shape.rank == outputs.shape.rank == 2
+        and targets.shape[1] == outputs.shape[1]
+    )
 
 
 def _load_arrays(model: Any, path: Path) -> None:

@@ -20,6 +20,7 @@ def wrappable(model: KerasModel, inputs: Any, outputs: Any) -> tuple[str, ...]:
     TF-MOT clones a model around its wrappers, which a subclassed one does not allow; and a clone that does not compute
     the same (a layer with an incomplete `get_config`) is not the user's model.
     """
+    import tensorflow as tf
     import tf_keras
 
     if not (isinstance(model, tf_keras.Sequential) or getattr(model, "_is_graph_network", False)):
@@ -34,15 +35,27 @@ def wrappable(model: KerasModel, inputs: Any, outputs: Any) -> tuple[str, ...]:
     except Exception:  # whatever a user's layer raises when it is made again: it is masked in place then
         return ()
     # Put together anew, a model whose `call` does more than its layers gives other outputs.
-    if not np.array_equal(np.asarray(given), np.asarray(outputs), equal_nan=True):
+    pairs = zip(tf.nest.flatten(given), tf.nest.flatten(outputs), strict=True)
+    if not all(np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True) for one, other in pairs):
         return ()
     # Not layers made of layers, such as attention: those have no variables yet where the wrapper looks for them.
     holding = {id(each.layer) for each in held(model) if any(_is_wrapped(each, part) for part in each.variables)}
     return tuple(
         layer.name
         for layer in model.layers
-        if id(layer) in holding and not _is_nested(layer) and PruneRegistry.supports(layer)
+        if id(layer) in holding
+        and not _is_nested(layer)
+        and _is_called_plainly(layer)
+        and PruneRegistry.supports(layer)
     )
+
+
+def _is_called_plainly(layer: KerasLayer) -> bool:
+    """Whether a layer's `call`, which is all that the wrapper calls, is all that it does.
+
+    Around it Keras turns inputs into the numbers of a mixed precision, and adds the loss of an activity regulariser.
+    """
+    return layer.compute_dtype == layer.variable_dtype and getattr(layer, "activity_regularizer", None) is None
 
 
 def _is_wrapped(each: Held, part: str) -> bool:

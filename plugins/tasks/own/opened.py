@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+import random
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from math import exp
 from pathlib import Path
@@ -30,10 +33,11 @@ from harness.api import (
     theirs,
 )
 
-from . import source
+from . import checked, first_batch, source
 from .data import Data
-from .way import PACKAGES, Way, Wishes
-from .ways import loaded_ways, way_of
+from .first_batch import kind
+from .way import PACKAGES, Way
+from .ways import loaded_ways, used_ways, way_of
 
 _METRICS = {
     "accuracy": Metric(name="accuracy", unit="%", better="higher", digits=2),
@@ -72,6 +76,33 @@ class Opened:
     ) -> None:
         self.path, name = source.located(entry, folder)
         self.folder, self._smoke, self._parameters = self.path.parent, smoke, dict(parameters)
+        # What a file draws while it is imported is the same in every process too.
+        used = used_ways(source.modules(self.path))
+        for way in used:
+            way.seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        with _settings_kept(used):
+            self.own = self._returned(name, data_dir)
+        self._made: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._reader: object = None
+        given = self.own
+        checked.check(given)
+        # Models can be called as well; of a function or a class no framework has to be asked.
+        if not (inspect.isroutine(given.model) or inspect.isclass(given.model)):
+            if any(way.is_model(given.model) for way in loaded_ways()):
+                raise SpecError("own: `model` must be a function that makes the model; write `model=lambda: Net()`")
+        with theirs(self.folder, "building the model"):
+            # The model is made to look at it: which framework it is of decides how everything else is read.
+            self.way: Way = way_of(given.model)
+        self.way.check(given)
+        with theirs(self.folder, "opening the data"):
+            self._splits = {
+                split: Data(self.way, split, getattr(given, split), given.batch, given.steps_per_epoch)
+                for split in ("train", "valid", "test")
+            }
+
+    def _returned(self, name: str, data_dir: Path | None) -> OwnModel:
         module = _imported(self.path)
         function = getattr(module, name, None)
         if not callable(function):
@@ -85,15 +116,7 @@ class Opened:
             raise SpecError(
                 f"own: {self.path.name}:{name} must return a `harness.api.OwnModel`, got {type(given).__name__}"
             )
-        self.own = given
-        with theirs(self.folder, "building the model"):
-            # The model is made to look at it: which framework it is of decides how everything else is read.
-            self.way: Way = way_of(given.model)
-        with theirs(self.folder, "opening the data"):
-            self._splits = {
-                split: Data(self.way, split, getattr(given, split), given.batch, given.steps_per_epoch)
-                for split in ("train", "valid", "test")
-            }
+        return given
 
     def _arguments(self, function: Callable[..., object], name: str, data_dir: Path | None) -> dict[str, object]:
         known = inspect.signature(function).parameters
@@ -123,14 +146,16 @@ class Opened:
 
     def built(self, seed: int) -> Any:
         """The model with its initial weights, or with those of the checkpoint it starts from."""
+        # Before the seed: reading may draw, and is done once.
+        inputs, _ = self.first
         self.way.seed(seed)
-        with theirs(self.folder, "building the model"):
-            model = self.own.model()
+        with theirs(self.folder, "building the model"), _settings_kept([self.way]):
+            model = self.way.plain(self.own.model())
         if not self.way.is_model(model):
-            raise SpecError(f"own: `model` must make a {self.way.model_class}, got {_kind(model)}")
-        inputs, _ = self._first
+            raise SpecError(f"own: `model` must make a {self.way.model_class}, got {kind(model)}")
         with theirs(self.folder, "the model on its first batch"):
             self.way.completed(model, inputs)
+        self._note(self.way.trained(model))
         if self.own.start is not None:
             path = self._start_file()
             try:
@@ -138,10 +163,23 @@ class Opened:
             # Frameworks raise all sorts of errors for a wrong checkpoint: each means that it is not of this model.
             except Exception as error:
                 text = " ".join(str(error).split())
-                raise SpecError(
-                    f"own: the checkpoint {path} does not load: {text}; it must be of this very model"
-                ) from error
+                way_out = "" if isinstance(error, SpecError) else "; it must be of this very model"
+                raise SpecError(f"own: the checkpoint {path} does not load: {text}{way_out}") from error
         return model
+
+    def _note(self, trained: Mapping[str, Any]) -> None:
+        """Remember what a model trains, to know it again.
+
+        Raises:
+            SpecError: it was another model's: its weights would go on from where that one has left them.
+        """
+        for name, each in trained.items():
+            if self._made.get(id(each)) is each:
+                raise SpecError(
+                    f"own: `model` must make a new model whenever it is called, got the {name} of the one before; make "
+                    "all of its layers inside the function, or `copy.deepcopy` what is outside"
+                )
+        self._made.update({id(each): each for each in trained.values()})
 
     def _start_file(self) -> Path:
         path = self.folder / Path(self.own.start or "").expanduser()
@@ -150,7 +188,7 @@ class Opened:
         return path
 
     @cached_property
-    def _first(self) -> tuple[Any, Any]:
+    def first(self) -> tuple[Any, Any]:
         """A batch of training data, to look at."""
         with theirs(self.folder, "reading the data"):
             first = next(self._splits["train"].batches(np.random.default_rng(0)), None)
@@ -161,19 +199,11 @@ class Opened:
     @cached_property
     def network(self) -> NativeModel:
         """What is found in the model; one batch is sent through it, its loss and its metric."""
-        model, (inputs, targets) = self.built(0), self._first
-        with theirs(self.folder, "the model on its first batch"):
-            outputs, seen = self.way.traced(model, inputs)
-        with theirs(self.folder, "the loss of the first batch"):
-            # In the order of a training step, each named: a mistake in the loss is not told as one of the model.
-            loss = self.loss(outputs, targets)
-            items = self.items(targets)
-        if not self.way.is_scalar(loss):
-            raise SpecError(f"own: `loss` must give one number, got {_kind(loss)}; take the mean over the items")
-        with theirs(self.folder, "the metric of the first batch"):
-            # One whole round through the user's functions, before anything is trained.
-            self.value(self.sums(self.measured(outputs, targets), number(loss) * items), items)
-        return self.way.found(model, seen, items, Wishes(self.own.prunable, self.own.same_units))
+        found = first_batch.looked_at(self)
+        # The model is gone by now, unless the user's code holds on to it: it may hand the same out again.
+        if self._made:
+            self.built(0)
+        return found
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -185,6 +215,7 @@ class Opened:
         rate = own.learning_rate
         if callable(rate):
             with theirs(self.folder, "the learning rate"):
+                rate = self.way.schedule(rate, steps)
                 rates = tuple(_rates(rate(epoch), steps) for epoch in range(max(1, own.epochs)))
             rate = Listed(rates=rates)
         elif not isinstance(rate, LearningRate):
@@ -209,9 +240,22 @@ class Opened:
         with theirs(self.folder, "reading the data"):
             # A version that the user gives spares reading all data; keeping it true is then theirs.
             data = self.own.data_version or [data.digest() for data in self._splits.values()]
-        start = hashlib.sha256(self._start_file().read_bytes()).hexdigest() if self.own.start is not None else ""
-        parts = [source.closure(self.path), self._parameters, data, start, self._smoke]
+        parts = [source.closure(self.path), self._parameters, data, self._start_digest(), self._smoke]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _start_digest(self) -> str:
+        if self.own.start is None:
+            return ""
+        files = self.way.start_files(self._start_file())
+        if missing := next((file for file in files if not file.is_file()), None):
+            raise SpecError(f"own: the checkpoint {files[0]} names {missing.name}, which is not beside it; add it")
+        digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    @property
+    def targets(self) -> list[Any]:
+        """Those of every split whose targets are one array."""
+        return [data.targets for data in self._splits.values() if hasattr(data.targets, "shape")]
 
     # --- what a session uses --------------------------------------------------------------------------------------
 
@@ -219,7 +263,14 @@ class Opened:
         """(inputs, targets), exactly `steps_per_epoch` of them for training."""
         steps = self.recipe.steps_per_epoch if split == "train" else 1 if self._smoke else None
         done, left = 0, self._splits[split].batches(rng)
+        reader, draws = object(), _draws_of(rng)
         while steps is None or done < steps:
+            # What data and layers draw from Python and NumPy follows from the epoch too, and goes on from the step
+            # where somebody else has read in between, as a score that needs gradients does.
+            if self._reader is not reader:
+                self._reader = reader
+                random.seed(draws + done)
+                np.random.seed((draws + done) % 2**32)
             # Around the one step that runs their code, not around what is done with the batch.
             with theirs(self.folder, f"reading batch {done + 1} of `{split}`"):
                 batch = next(left, None)
@@ -245,17 +296,20 @@ class Opened:
         """The mean over the items of a batch."""
         if self.own.loss is None:
             return self.way.cross_entropy(outputs, targets)
-        return self.way.called(self.own.loss, outputs, targets)
+        return self.way.called(self.own.loss, outputs, targets, mean=True)
 
     def items(self, targets: Any) -> int:
         """How many items a batch has."""
-        return int(self.own.items(targets)) if self.own.items is not None else self.way.items(targets)
+        if self.own.items is not None:
+            return int(self.own.items(targets))
+        of_classes = self.own.loss is None or self.own.measure in ("accuracy", "perplexity")
+        return self.way.items(targets, self.way.ignored if of_classes else None)
 
     def measured(self, outputs: Any, targets: Any) -> Any:
         """The metric's sum, or sums, over the items of a batch; None where they follow from the loss."""
         measure = self.own.measure
         if callable(measure):
-            return self.way.called(measure, outputs, targets)
+            return self.way.called(measure, outputs, targets, mean=False)
         return self.way.correct(outputs, targets) if measure == "accuracy" else None
 
     @staticmethod
@@ -263,7 +317,8 @@ class Opened:
         """What `measured` gave, or the loss summed over the items, in NumPy and float64."""
         if measured is None:
             return np.float64(nats)
-        return np.asarray(measured.detach().cpu() if hasattr(measured, "detach") else measured, dtype=np.float64)
+        # In double precision before NumPy sees it, which has no bfloat16.
+        return np.asarray(measured.detach().cpu().double() if hasattr(measured, "detach") else measured, np.float64)
 
     def value(self, sums: Any, items: int) -> float:
         """The metric over a whole split."""
@@ -306,20 +361,27 @@ def _imported(path: Path) -> Any:
         raise
 
 
-def number(loss: Any) -> float:
-    """A loss of either framework."""
-    return float(loss.detach() if hasattr(loss, "detach") else loss)
+@contextmanager
+def _settings_kept(ways: Iterable[Way]) -> Iterator[None]:
+    """What user code sets for its whole process stays in it: the harness computes there too."""
+    with ExitStack() as stack:
+        stack.enter_context(np.errstate())
+        for way in ways:
+            stack.enter_context(way.kept())
+        yield
+
+
+def _draws_of(rng: np.random.Generator) -> int:
+    """A seed that follows from a generator's own, and leaves the generator as it is."""
+    own: Any = rng.bit_generator.seed_seq
+    apart = np.random.SeedSequence(own.entropy, spawn_key=(*own.spawn_key, 0xD4A3))
+    return int(apart.generate_state(1)[0])
 
 
 def _rates(given: Any, steps: int) -> Rates:
-    if isinstance(given, int | float):
+    if np.ndim(given) == 0:  # a number of NumPy or of a framework as well
         return float(given)
     rates = tuple(float(rate) for rate in given)
     if len(rates) != steps:
         raise SpecError(f"own: `learning_rate` must give one rate or {steps} rates an epoch, got {len(rates)}")
     return rates
-
-
-def _kind(value: object) -> str:
-    shape = getattr(value, "shape", None)
-    return f"a tensor of shape {tuple(shape)}" if shape is not None else type(value).__name__

@@ -6,7 +6,7 @@ import ast
 import hashlib
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from types import ModuleType
@@ -63,6 +63,24 @@ def imported(path: Path) -> ModuleType:
     return module
 
 
+def modules(path: Path) -> set[str]:
+    """Top names of the modules that importing a file imports, itself or by other files of the user's."""
+    found, seen, pending = set[str](), set[Path](), [path]
+    while pending:
+        file = pending.pop()
+        if file in seen:
+            continue
+        seen.add(file)
+        try:
+            tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError):
+            continue  # told when it is imported
+        for module in _imports(_run_at_once(tree), file, path.parent):
+            found.add(module.partition(".")[0])
+            pending += _files(module, path.parent)
+    return found
+
+
 def closure(path: Path) -> dict[str, str]:
     """Digests of the user's files that a file imports, itself included, by relative name; packages by their version."""
     folder, found = path.parent, dict[str, str]()
@@ -74,7 +92,7 @@ def closure(path: Path) -> dict[str, str]:
             continue
         tree = _parsed(file, name)
         found[name] = hashlib.sha256(_plain(tree).encode()).hexdigest()[:16]
-        for module in _imports(tree, file, folder):
+        for module in _imports(ast.walk(tree), file, folder):
             # What is no file beside it is a package, or part of one: its version stands for its code.
             files = list(_files(module, folder))
             pending += files
@@ -107,10 +125,23 @@ def _is_remark(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
-def _imports(tree: ast.Module, file: Path, folder: Path) -> Iterator[str]:
-    """Every module that a file may import, anywhere in it; names that are no modules do no harm."""
+def _run_at_once(tree: ast.Module) -> Iterator[ast.AST]:
+    """What importing a file runs: what stands in functions waits for their calls, what is for types is never run."""
+    pending: list[ast.AST] = [*tree.body]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        is_typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        yield node
+        inner = node.orelse if is_typing else ast.iter_child_nodes(node)  # type: ignore[attr-defined]  # an `if` has it
+        pending += [each for each in inner if isinstance(each, ast.stmt | ast.ExceptHandler)]
+
+
+def _imports(nodes: Iterable[ast.AST], file: Path, folder: Path) -> Iterator[str]:
+    """Every module that some code may import; names that are no modules do no harm."""
     package = file.relative_to(folder).parent.parts
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -53,7 +54,7 @@ def read(
     found: list[_Found] = []
     names = dict(model.named_parameters())  # tied parameters once, under their first name
     for full, parameter in names.items():
-        if parameter.requires_grad:
+        if parameter.requires_grad and parameter.numel():
             found += _tensors(full, parameter, *owners[id(parameter)], outputs, prunable)
     _check_prunable(prunable, names)
     labels = {axis.label for each in found for axis in (each.tensor.rows, each.tensor.cols) if axis is not None}
@@ -121,14 +122,26 @@ def _kind(module: nn.Module) -> str:
 
 def _why_left_out(module: nn.Module, parameter: torch.Tensor) -> str:
     from torch.nn.modules.conv import _ConvTransposeNd
+    from torch.nn.utils.parametrize import ParametrizationList
 
     if parameter.ndim < 2:
         return "a bias or a vector"
+    if isinstance(module, ParametrizationList):
+        return "what a parametrisation makes the weight of; take it off (`remove_parametrizations`)"
+    if _is_made_into_weight(module, parameter):
+        return "what a hook makes the weight of; take it off (`remove_weight_norm`, `prune.remove` or the like)"
     if isinstance(module, _ConvTransposeNd):
         return "a transposed convolution"
     if parameter.ndim == 2:
         return "of no layer that is known; name it in `prunable` if it is a matrix"
     return "neither a matrix nor of a layer that is known"
+
+
+def _is_made_into_weight(module: nn.Module, parameter: torch.Tensor) -> bool:
+    """Whether it stands for a weight that is computed before every call, as weight norm and pruning of torch do."""
+    held = next((name for name, each in module.named_parameters(recurse=False) if each is parameter), "")
+    whole, _, end = held.rpartition("_")
+    return end in ("g", "v", "orig") and whole in vars(module)
 
 
 def _owned(model: nn.Module) -> Iterator[tuple[nn.Module, str, torch.Tensor]]:
@@ -261,6 +274,33 @@ def _geometry(module: nn.Conv2d, taken: Sequence[int], given: Sequence[int]) -> 
     )
 
 
+_AFTER = re.compile(
+    r"(Log)?(Softmax|Sigmoid)|Tanh|(Unsafe)?View|ReshapeAlias|Squeeze|Unsqueeze|Transpose|T|Permute|Select|Slice|ToCopy|"
+    r"Clone|Alias|Split|Unbind"
+)
+"""What may come after the layer that gives the outputs: a function of every output, or another view of them all."""
+
+
+def _results(result: object) -> list[torch.Tensor]:
+    """The tensors that a model gives: of those with names the one called logits, where there is one."""
+    if isinstance(result, Mapping):
+        result = result["logits"] if "logits" in result else tuple(result.values())
+    found: list[Any] = list(result) if isinstance(result, tuple | list) else [result]
+    return [each for each in found if hasattr(each, "data_ptr")]
+
+
+def _is_made_of(result: torch.Tensor, given: torch.Tensor) -> bool:
+    """Whether a tensor is another, but for what may come after it."""
+    node = result.grad_fn
+    while node is not None:
+        if node is given.grad_fn:
+            return True
+        if not _AFTER.fullmatch(re.sub(r"Backward\d*$", "", type(node).__name__)):
+            return False
+        node = node.next_functions[0][0]
+    return False
+
+
 class Trace:
     """What runs in a forward pass, by hooks on the layers with matrices.
 
@@ -304,8 +344,12 @@ class Trace:
 
     def outputs(self, result: object) -> set[str]:
         """The linear layers whose result the model gives as its own."""
-        address = getattr(result, "data_ptr", lambda: None)()
-        return {layer for layer, given in self.last.items() if given.data_ptr() == address}
+        return {
+            layer
+            for layer, given in self.last.items()
+            for each in _results(result)
+            if given.data_ptr() == each.data_ptr() or _is_made_of(each, given)
+        }
 
     def _count(self, layer: str, positions: int) -> None:
         self.positions[layer] = self.positions.get(layer, 0) + positions

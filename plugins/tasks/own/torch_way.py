@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import Array, LayerArithmetic, NativeModel, SpecError
+from harness.api import Array, LayerArithmetic, NativeModel, OwnModel, SpecError
 
-from . import torch_layers, torch_model
+from . import torch_checkpoints, torch_held, torch_layers, torch_model
+from .arrays import as_array, items_of
+from .first_batch import class_axis
 from .folding import Computed
 from .way import Way, Wishes
 
@@ -24,6 +26,7 @@ class TorchWay(Way):
     framework: ClassVar = "torch"
     modules: ClassVar[frozenset[str]] = frozenset({"torch"})
     model_class: ClassVar[str] = "torch.nn.Module"
+    ignored: ClassVar[int | None] = -100  # PyTorch's own, which data sets of texts mark their padding with
 
     def seed(self, seed: int) -> None:
         """Seed Python, NumPy and PyTorch."""
@@ -33,44 +36,81 @@ class TorchWay(Way):
         np.random.seed(seed % 2**32)  # the old one is what user code draws from
         torch.manual_seed(seed)
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Threads, which the experiment says, and whether gradients are taken, which scripts switch off."""
+        import torch
+
+        threads, with_gradients = torch.get_num_threads(), torch.is_grad_enabled()
+        try:
+            yield
+        finally:
+            if torch.get_num_threads() != threads:
+                torch.set_num_threads(threads)
+            torch.set_grad_enabled(with_gradients)
+
     def is_model(self, found: object) -> bool:
         """Whether it is a module."""
         import torch
 
         return isinstance(found, torch.nn.Module)
 
+    def check(self, own: OwnModel) -> None:
+        """A loss has no parameters of its own: nobody would train them."""
+        import torch
+
+        if isinstance(own.loss, torch.nn.Module) and any(each.requires_grad for each in own.loss.parameters()):
+            names = ", ".join(name for name, _ in own.loss.named_parameters())
+            raise SpecError(
+                f"own: `loss` must have no parameters, {type(own.loss).__name__} has {names}, which would never be "
+                "trained; make them parts of the model, which then returns what the loss needs"
+            )
+
+    def plain(self, model: Any) -> Any:
+        """What was compiled: layers are looked at, masked and trained one by one.
+
+        Raises:
+            SpecError: it is a TorchScript module.
+        """
+        import torch
+
+        if isinstance(model, torch.jit.ScriptModule):
+            raise SpecError(
+                "own: `model` must make a module in Python, got one of TorchScript, whose layers cannot be seen; leave "
+                "out `torch.jit`"
+            )
+        return getattr(model, "_orig_mod", model)
+
+    def trained(self, model: Any) -> Mapping[str, Any]:
+        """Parameters that are not frozen."""
+        return {name: each for name, each in model.named_parameters() if each.requires_grad}
+
     def completed(self, model: Any, inputs: Any) -> None:
         """Refuse other types than float32; lazy layers get their sizes."""
         import torch
 
-        # Lazy layers take their sizes from the first batch that they see.
-        if any(isinstance(each, torch.nn.parameter.UninitializedParameter) for each in model.parameters()):
+        # Lazy layers take their sizes from the first batch that they see, in evaluation: statistics stay as they are.
+        if any(torch.nn.parameter.is_lazy(each) for each in (*model.parameters(), *model.buffers())):
+            was_training = model.training
             with torch.no_grad():
-                self.forward(model, inputs, training=True)
+                self.forward(model.eval(), inputs, training=False)
+            model.train(was_training)
         for parameter in model.parameters():
             if parameter.dtype != torch.float32 and parameter.requires_grad:
                 raise SpecError(f"own: parameters must be float32, got {parameter.dtype}; convert the model")
-            # Transposed views would be written in another order than they are read.
-            parameter.data = parameter.data.contiguous()
+        torch_held.settled(model)
 
     def start(self, model: Any, path: Path) -> None:
-        """A safetensors file or a state_dict, loaded weights-only."""
-        import torch
+        """A safetensors file or the list of its parts, or a state_dict, loaded weights-only."""
+        torch_checkpoints.load(model, path)
 
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state: Any = load_file(path)
-        else:
-            # weights_only: a pickle that runs code is refused.
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            # Trainers wrap the weights in a dictionary of their own.
-            state = state.get("state_dict", state) if isinstance(state, dict) else state
-        model.load_state_dict(state)
+    def start_files(self, path: Path) -> list[Path]:
+        """Its parts too."""
+        return torch_checkpoints.files(path)
 
     def parameters(self, model: Any) -> dict[str, NDArray[np.float32]]:
         """By name, tied ones once."""
-        return {name: values.detach().numpy() for name, values in model.named_parameters()}
+        return {name: values.detach().numpy() for name, values in self.trained(model).items()}
 
     def traced(self, model: Any, inputs: Any) -> tuple[Any, Any]:
         """A forward pass in evaluation under hooks."""
@@ -100,9 +140,14 @@ class TorchWay(Way):
 
     def forward(self, model: Any, inputs: Any, *, training: bool) -> Any:
         """A tuple or a mapping are the arguments; the module's own mode says whether it trains."""
-        if isinstance(inputs, tuple):
-            return model(*inputs)
-        return model(**inputs) if isinstance(inputs, dict) else model(inputs)
+        import torch
+
+        # Scores differentiate in evaluation, some of them twice, which the fused attention cannot.
+        is_measured = torch.is_grad_enabled() and not model.training
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH) if is_measured else nullcontext():
+            if type(inputs) is tuple:  # a packed sequence is a tuple as well, and one argument
+                return model(*inputs)
+            return model(**inputs) if isinstance(inputs, dict) else model(inputs)
 
     def filled(self, model: Any, parameters: Mapping[str, Array], buffers: Mapping[str, Array]) -> None:
         """By name; a buffer whose size the model changes as it goes is replaced."""
@@ -111,10 +156,7 @@ class TorchWay(Way):
         for name, parameter in model.named_parameters():
             if name in parameters:
                 parameter.data.copy_(torch.from_numpy(parameters[name]))
-        for name, buffer in dict(model.named_buffers()).items():
-            if name in buffers:
-                owner, _, own = name.rpartition(".")
-                setattr(model.get_submodule(owner), own, torch.tensor(buffers[name], dtype=buffer.dtype))
+        torch_held.fill(model, buffers)
 
     def norms_in_layers(self, model: Any, run: Callable[[], None]) -> dict[str, str]:
         """Under a mode that sees every function of PyTorch."""
@@ -138,11 +180,31 @@ class TorchWay(Way):
             yield
 
     def cross_entropy(self, outputs: Any, targets: Any) -> Any:
-        """Over the last axis, or over axis 1 where the targets have the other axes."""
+        """Over the last axis, or over axis 1 where the targets have the other axes; of shares of classes too."""
         import torch
 
         logits = _classes_last(outputs, targets)
-        return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), targets.reshape(-1))
+        if targets.shape == outputs.shape and targets.is_floating_point():
+            return torch.nn.functional.cross_entropy(logits, targets)
+        wanted = targets.reshape(-1)
+        # Bytes are taken as they are; other small integers, and whole numbers in floating point, are not.
+        wanted = wanted if wanted.dtype in (torch.int64, torch.uint8) else wanted.long()
+        return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]), wanted)
+
+    def array(self, values: Any) -> NDArray[Any]:
+        """In float32 where NumPy has no such type."""
+        found = values.detach().cpu()
+        return np.asarray(found.float() if found.is_floating_point() else found)
+
+    def twice(self, values: Any) -> Any:
+        """One after the other, along the first axis."""
+        import torch
+
+        if isinstance(values, dict):
+            return {name: self.twice(each) for name, each in values.items()}
+        if type(values) in (tuple, list):
+            return type(values)(self.twice(each) for each in values)
+        return torch.cat([values, values])
 
     def is_scalar(self, loss: object) -> bool:
         """Whether it is a tensor of one number."""
@@ -150,23 +212,37 @@ class TorchWay(Way):
 
         return isinstance(loss, torch.Tensor) and loss.numel() == 1
 
-    def items(self, targets: Any) -> int:
-        """Every element of integer targets, or else the length of their first axis."""
-        # A class index is an item for each element, a vector of a regression is one.
-        return int(targets.numel() if not targets.is_floating_point() else targets.shape[0])
+    def items(self, targets: Any, ignored: int | None) -> int:
+        """Every element of integer targets but the ignored, or else the length of their first axis."""
+        # A class index is an item for each element, a vector of a regression is one; several targets are of one item.
+        if isinstance(targets, tuple | dict):
+            return items_of(targets) or 1
+        if targets.is_floating_point():
+            return int(targets.shape[0])
+        return int(targets.numel() if ignored is None else (targets != ignored).sum())
 
     def correct(self, outputs: Any, targets: Any) -> Any:
         """How many items have their highest logit at the target."""
-        return np.float64(int((_classes_last(outputs, targets).argmax(dim=-1) == targets).sum()))
+        found = _classes_last(outputs, targets).argmax(dim=-1)
+        if targets.shape == outputs.shape and targets.is_floating_point():
+            targets = targets.argmax(dim=-1)
+        # A column of targets would be compared with every output.
+        return np.float64(int((found == targets.reshape(found.shape)).sum()))
 
     def tensor(self, value: Any) -> Any:
-        """Integers as int64, doubles as float32."""
+        """Integers as int64 but bytes, which images are stored in; floating-point numbers as float32.
+
+        What is no array (a packed sequence, a batch with a class of its own, None) goes to the model as it is.
+        """
         import torch
 
-        tensor = value if isinstance(value, torch.Tensor) else torch.as_tensor(np.asarray(value))
-        if tensor.dtype == torch.float64:
-            return tensor.float()
-        return tensor.long() if tensor.dtype in (torch.int8, torch.int16, torch.int32) else tensor
+        if not isinstance(value, torch.Tensor):
+            if value is None or hasattr(value, "to"):
+                return value
+            value = torch.as_tensor(as_array(value))
+        if value.is_floating_point():
+            return value.float()
+        return value if value.dtype in (torch.uint8, torch.bool) or value.is_complex() else value.long()
 
     def taken(self, values: Any, chosen: NDArray[np.intp]) -> Any:
         """Some items of a tensor."""
@@ -184,6 +260,5 @@ class TorchWay(Way):
 
 def _classes_last(outputs: Any, targets: Any) -> Any:
     """Logits with the classes along the last axis; torch's own convention has them along axis 1."""
-    if outputs.shape[:-1] == targets.shape or outputs.ndim < 3:
-        return outputs
-    return outputs.movedim(1, -1)
+    axis = class_axis(tuple(outputs.shape), tuple(targets.shape))
+    return outputs if axis == -1 else outputs.movedim(axis, -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.api import Array, LayerArithmetic, NativeModel
+from harness.api import Array, LayerArithmetic, NativeModel, OwnModel
 
 from .folding import Computed
 
@@ -46,14 +46,49 @@ class Way(ABC):
     """What is loaded where a process has imported it."""
     model_class: ClassVar[str]
     """What a user's model has to be, for messages."""
+    ignored: ClassVar[int | None] = None
+    """The class of items that the default loss leaves out."""
 
     @abstractmethod
     def seed(self, seed: int) -> None:
         """Seed every generator that a user's code may draw from."""
 
+    def kept(self) -> AbstractContextManager[None]:
+        """What user code sets for the whole process, and a result depends on, is as it was when the context is left."""
+        return nullcontext()
+
     @abstractmethod
     def is_model(self, found: object) -> bool:
         """Whether it is a model of this framework."""
+
+    def check(self, own: OwnModel) -> None:  # noqa: B027  # most frameworks have nothing to say here
+        """Pass if what the user gives can do what they mean with a model of this framework.
+
+        Raises:
+            SpecError: it cannot, and no number would tell.
+        """
+
+    def check_model(self, model: Any, own: OwnModel) -> None:  # noqa: B027  # likewise
+        """Pass if a model is trained by what the user gives beside it.
+
+        Raises:
+            SpecError: a part of its own training would be left out.
+        """
+
+    def check_outputs(self, outputs: Any) -> None:  # noqa: B027  # likewise
+        """Pass if the default loss and metric may count everything in a batch of outputs.
+
+        Raises:
+            SpecError: they may not.
+        """
+
+    def plain(self, model: Any) -> Any:
+        """The model itself, out of what compiles or speeds it up."""
+        return model
+
+    @abstractmethod
+    def trained(self, model: Any) -> Mapping[str, Any]:
+        """What a model trains, as the framework's own objects, by name."""
 
     @abstractmethod
     def completed(self, model: Any, inputs: Any) -> None:
@@ -66,6 +101,10 @@ class Way(ABC):
         Raises:
             Exception: whatever the framework says of a checkpoint of another model.
         """
+
+    def start_files(self, path: Path) -> list[Path]:
+        """All files of a checkpoint."""
+        return [path]
 
     @abstractmethod
     def parameters(self, model: Any) -> dict[str, NDArray[np.float32]]:
@@ -105,8 +144,8 @@ class Way(ABC):
     ) -> AbstractContextManager[Computed]:
         """Have another arithmetic compute the layers that are known, norms in them; yields what it has computed."""
 
-    def called(self, function: Callable[..., Any], outputs: Any, targets: Any) -> Any:
-        """A loss or metric that the user wrote, on a batch."""
+    def called(self, function: Callable[..., Any], outputs: Any, targets: Any, *, mean: bool) -> Any:
+        """A loss (`mean`) or a metric that the user gives, on a batch."""
         return function(outputs, targets)
 
     @abstractmethod
@@ -114,12 +153,28 @@ class Way(ABC):
         """The mean over the items of a batch, in nats."""
 
     @abstractmethod
+    def array(self, values: Any) -> NDArray[Any]:
+        """A tensor's values."""
+
+    def logits(self, outputs: Any) -> Any:
+        """What the default loss takes of a model's outputs."""
+        return outputs
+
+    @abstractmethod
+    def twice(self, values: Any) -> Any:
+        """A batch with every item twice, at any depth."""
+
+    def schedule(self, rate: Callable[[int], Any], steps: int) -> Callable[[int], Any]:
+        """A user's function of the epoch, or what stands for it in the framework."""
+        return rate
+
+    @abstractmethod
     def is_scalar(self, loss: object) -> bool:
         """Whether it is one number of the framework."""
 
     @abstractmethod
-    def items(self, targets: Any) -> int:
-        """Every element of integer targets, or else the length of their first axis."""
+    def items(self, targets: Any, ignored: int | None) -> int:
+        """Every element of integer targets but the ignored, or else the length of their first axis."""
 
     @abstractmethod
     def correct(self, outputs: Any, targets: Any) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
+from importlib import import_module
 from typing import Any
 
 from harness.api import SpecError
@@ -15,6 +17,20 @@ from .way import Way
 def loaded_ways() -> tuple[Way, ...]:
     """The frameworks that this process has imported."""
     return tuple(way for way in (TorchWay(), KerasWay()) if way.modules & set(sys.modules))
+
+
+def used_ways(modules: Collection[str]) -> tuple[Way, ...]:
+    """The frameworks among the modules that a user's files import, imported; those that are not installed left out."""
+    found = []
+    for way in (TorchWay(), KerasWay()):
+        named = sorted(way.modules & set(modules))
+        try:
+            for module in named:
+                import_module(module)
+        except ImportError:  # told when their file is imported, with the line
+            continue
+        found += [way] if named else []
+    return tuple(found)
 
 
 def way_of(make_model: Any) -> Way:

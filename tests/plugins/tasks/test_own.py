@@ -1,7 +1,9 @@
 """Models of a user's own. PyTorch runs in processes of its own, this file being their script; pytest imports none."""
 
+import copy
 import json
 import math
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -33,10 +35,10 @@ def found(ran_beforehand):
 # --- in the process with PyTorch --------------------------------------------------------------------------------------
 
 
-def problem_of(entry, folder=MODELS, file="everything.py", **parameters):
+def problem_of(entry, folder=MODELS, module="everything.py", **parameters):
     from harness_plugins.tasks.own import Own
 
-    values = {"entry": f"{file}:{entry}", **parameters}
+    values = {"entry": f"{module}:{entry}", **parameters}
     return Own.model_validate_json(json.dumps(values), context={"folder": folder}).load(None)
 
 
@@ -314,6 +316,147 @@ def errors():
     return answers
 
 
+@experiment
+def brought():
+    """What people bring: one epoch of what is fine, in an order of its own, and what is said of the rest."""
+    sys.path.insert(0, str(MODELS))
+    import brought as cases
+    import torch
+
+    answers = {}
+    for name in cases.FINE:
+        problem = problem_of("task", module="brought.py", name=name)
+        problem.native()
+        session = session_of(problem)
+        train(session, epochs(1))
+        evaluation = session.evaluate("test")
+        last = {t.name: t.role for t in problem.network.trained if t.is_prunable}
+        answers[name] = [evaluation.value, evaluation.nats, evaluation.items, problem.recipe.learning_rate.at(0), last]
+    for name in cases.REFUSED:
+        try:
+            assert not problem_of("task", module="brought.py", name=name).native().network
+        except Exception as error:
+            answers[name] = [type(error).__name__, str(error)]
+    drawn = []
+    for seed in (3, 4):  # whatever was drawn before
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        drawn.append(problem_of("imported", module="brought.py").native().own.facts["drawn"])
+    normed = problem_of("normed", module="brought.py")
+    normed.native()
+    before = torch.get_num_threads(), np.geterr()["over"]
+    train(session_of(problem_of("setting", module="brought.py")), epochs(1))
+    after = torch.get_num_threads(), np.geterr()["over"]
+    left_out = {each.tensor: each.left_out for each in normed.network.listed if len(each.shape) > 1}
+    return {**answers, "drawn": drawn, "left out": left_out, "settings": [before, after]}
+
+
+@experiment
+def followed():
+    """Frozen copies that move, numbers that NumPy lacks, draws from Python and NumPy: resumed, and begun again."""
+    from harness.api import NumberFormat, State
+    from harness.fixed_point.own import evaluated_own
+
+    answers = {}
+    for entry in ("follower", "drawing"):
+        whole = session_of(problem_of(entry, module="brought.py"))
+        train(whole, epochs(3))
+        first = session_of(problem_of(entry, module="brought.py"))
+        train(first, epochs(2))
+        kept = first.state()
+        problem = problem_of(entry, module="brought.py")
+        session = session_of(problem)
+        session.load(kept)
+        train(session, epochs(3), first=2)
+        resumed = differing(whole.state(), session.state())
+        state, scored = session.state(), session.evaluate("test")
+        fixed = evaluated_own(problem, state.weights, state.extra, NumberFormat(), 0)
+        session.load(State(problem.initial_weights(0)))
+        train(session, epochs(3))
+        answers[entry] = [resumed, differing(whole.state(), session.state()), scored.nats, fixed.nats]
+    return answers
+
+
+@experiment
+def measurements():
+    """What scores need of a model with attention: gradients, and H g, which a difference of gradients comes near to."""
+    from harness.api import Measurement, State
+
+    session = session_of(problem_of("task"))
+    weights = session.state().weights
+    gradient = session.measured(Measurement(what="gradients", batches=1), 0)
+    product = session.measured(Measurement(what="hessian_gradients", batches=1), 0)
+    sides = []
+    for step in (np.float32(3e-3), np.float32(-3e-3)):
+        session.load(State({name: w + step * gradient.get(name, np.float32(0)) for name, w in weights.items()}))
+        sides.append(session.gradients(1, 0))
+    name = max(gradient, key=lambda each: np.abs(product[each]).max())
+    off = np.abs((sides[0][name] - sides[1][name]) / 6e-3 - product[name]).max() / np.abs(product[name]).max()
+    return [sorted(gradient), sorted(product), float(off)]
+
+
+@experiment
+def checkpoints():
+    """Weights under the names and in the dictionaries that trainers write them in."""
+    import argparse
+    import tempfile
+
+    import torch
+    from safetensors.torch import save_file, save_model
+
+    sys.path.insert(0, str(MODELS))
+    import brought as cases
+    from torch.nn.utils import prune
+
+    torch.manual_seed(3)
+    model = cases.net()
+    state = model.state_dict()
+    halved = copy.deepcopy(model)
+    prune.l1_unstructured(halved[0], "weight", 0.5)
+    names, tied = list(state), cases.Tied()
+    files = {
+        "parallel.pt": {f"module.{name}": value for name, value in state.items()},
+        "compiled.pt": {"model": {f"_orig_mod.module.{name}": value for name, value in state.items()}},
+        "trainer.ckpt": {"epoch": 3, "state_dict": {f"model.{name}": value for name, value in state.items()}},
+        "tutorial.pt": {"model_state_dict": state, "optimizer_state_dict": {"state": {}}, "loss": torch.ones(1)},
+        "half.pth": {"net": {name: value.half() for name, value in state.items()}, "acc": 93.1},
+        "pruned.pt": halved.state_dict(),
+        "arguments.pt": {"state_dict": state, "args": argparse.Namespace(lr=0.1)},
+        "whole.pt": model,
+        "nothing.pt": {"epoch": 3},
+    }
+    answers = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shutil.copy(MODELS / "brought.py", folder)
+        for file, content in files.items():
+            torch.save(content, folder / file)
+        save_file({name: state[name] for name in names[:2]}, folder / "a.safetensors")
+        save_file({name: state[name] for name in names[2:]}, folder / "b.safetensors")
+        parts = {"weight_map": {name: f"{'aabb'[place]}.safetensors" for place, name in enumerate(names)}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(parts))
+        save_model(tied, str(folder / "tied.safetensors"))
+        expected = {**dict.fromkeys(files, state), "pruned.pt": {**state, "0.weight": halved[0].weight.detach()}}
+        expected["model.safetensors.index.json"] = state
+        for file, wanted in expected.items():
+            try:
+                built = problem_of("start", folder, "brought.py", file=file).native().built(5)
+            except Exception as error:
+                answers[file] = str(error)
+            else:
+                answers[file] = max(float((built.state_dict()[key] - wanted[key]).abs().max()) for key in wanted)
+        begun = problem_of("start", folder, "brought.py", file="tied.safetensors", kind="tied").native().built(5)
+        answers["tied.safetensors"] = float((begun.out.weight - tied.out.weight).abs().max())
+        inner = problem_of("start", folder, "brought.py", file="tutorial.pt", kind="wrapper").native().built(5)
+        answers["of the inner module"] = float((inner.model[0].weight - state["0.weight"]).abs().max())
+        sharded = problem_of("start", folder, "brought.py", file="model.safetensors.index.json").native()
+        before = sharded.fingerprint()
+        save_file({name: state[name] + 1 for name in names[2:]}, folder / "b.safetensors")
+        answers["parts count"] = before != sharded.fingerprint()
+    return answers
+
+
 # --- in the process of pytest -----------------------------------------------------------------------------------------
 
 
@@ -560,8 +703,169 @@ def test_a_metric_whose_last_step_overflows_is_infinite_and_no_mistake():
     assert Opened.value(SimpleNamespace(own=own), 0.0, 1) == 1.0
 
 
+@pytest.mark.parametrize(
+    ("name", "like"),
+    {
+        "a column of targets": "unsigned targets",
+        "whole numbers as floats": "unsigned targets",
+        "arrays of another machine": "unsigned targets",
+        "one-hot targets": "unsigned targets",
+        "long doubles": "unsigned targets",
+        "compiled": "unsigned targets",
+        "a rate of NumPy": "unsigned targets",
+        "log-softmax": "unsigned targets",
+        "items with named inputs and targets": "items with nested inputs",
+        "lists of arrays": "items with nested inputs",
+    }.items(),
+)
+def test_data_and_models_of_one_meaning_give_one_result(found, name, like):
+    value, nats, items, *_ = found["brought"][name]
+    wanted_value, wanted_nats, wanted_items, *_ = found["brought"][like]
+
+    assert [value, items] == [wanted_value, wanted_items]
+    assert nats == pytest.approx(wanted_nats, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "items"),
+    {
+        "half inputs": 16,
+        "flipped arrays": 16,
+        "packed sequences": 16,
+        "batches of a class": 16,
+        "items with nested inputs": 16,
+        "padding as PyTorch marks it": 48,  # of 80, two fifths of them padding
+        "a named tuple": 16,
+        "a metric in bfloat16": 16,
+    }.items(),
+)
+def test_data_of_many_shapes_are_trained_on_and_their_items_counted(found, name, items):
+    value, nats, counted, *_ = found["brought"][name]
+
+    assert counted == items
+    assert math.isfinite(nats)
+    assert 0 <= value <= 100
+
+
+@pytest.mark.parametrize(
+    ("name", "layers"),
+    {
+        "log-softmax": {"0.2.weight"},
+        "a named tuple": {"out.weight"},
+        "items with nested inputs": {"p.weight", "q.weight"},
+        "compiled": {"2.weight"},
+    }.items(),
+)
+def test_the_layers_that_give_the_outputs_are_told_whatever_comes_after_them(found, name, layers):
+    *_, roles = found["brought"][name]
+
+    assert {tensor for tensor, role in roles.items() if role == "softmax"} == layers
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    {
+        "regression": "the measure `accuracy` takes an output for every class, the model gives (8, 1): one for an item",
+        "one logit": "the default loss, cross-entropy, takes an output for every class",
+        "two classes in one output": "give a `measure`: `loss`, or a function with its `metric`",
+        "several classes": "takes one class an item, some targets have several, or none; give a `measure`",
+        "classes from 1": "classes from 0 to 2, since the model has 3 outputs, got 1 to 3; number them from 0",
+        "probabilities": "so they are probabilities, and the default loss takes logits",
+        "a dictionary of outputs": "the model gives a dict of logits, hidden; give `loss=lambda outputs, targets: ...`",
+        "a sum for a loss": "for the same batch twice, which is a sum; divide it by the number of items",
+        "a mean for a metric": "for the same batch twice, which is a mean; take the sum",
+        "a loss that learns": "`loss` must have no parameters, Loss has scale, which would never be trained",
+        "a loss by name": "`loss` must be a function (outputs, targets) -> the mean over the items, got 'mse'",
+        "an optimiser": "`optimiser=lambda parameters: torch.optim.RMSprop(parameters)`, got a torch.optim.sgd.SGD",
+        "a scheduler": "a function epoch -> the rate, or the rates of its steps, got a torch.optim.lr_scheduler.StepLR",
+        "a metric by name": "`measure` must be one of accuracy, perplexity, loss, or a function",
+        "a model": "`model` must be a function that makes the model; write `model=lambda: Net()`",
+        "the same model again": "must make a new model whenever it is called, got the 0.weight of the one before",
+        "a layer of every model": "make all of its layers inside the function, or `copy.deepcopy` what is outside",
+        "TorchScript": "got one of TorchScript, whose layers cannot be seen; leave out `torch.jit`",
+        "frozen": "the model must have parameters that are trained, all of its own are frozen",
+        "a generator": "`train` can be read once only, got generator, and every epoch reads it; give a function of",
+        "batches of names": "must be (inputs, targets), got dict of x, z, labels; yield both, such as (",
+        "words": "data must be numbers, got <U1 of shape (48,); encode them",
+        "rows of several lengths": "data must be arrays, got rows of several lengths",
+    }.items(),
+)
+def test_what_would_give_a_wrong_number_or_none_is_refused_with_the_way_out(found, name, told):
+    kind, text = found["brought"][name]
+
+    assert kind in ("SpecError", "DataError")
+    assert text.startswith("own: ")
+    assert told in text
+
+
+def test_what_a_file_draws_while_it_is_imported_is_always_the_same(found):
+    first, second = found["brought"]["drawn"]
+
+    assert first == second
+
+
+def test_settings_of_the_process_that_a_users_code_changes_are_put_back(found):
+    before, after = found["brought"]["settings"]
+
+    assert before == after
+
+
+def test_weights_that_are_made_of_others_are_left_out_with_the_reason(found):
+    left_out = found["brought"]["left out"]
+
+    assert "take it off (`remove_parametrizations`)" in left_out["0.parametrizations.weight.original1"]
+    assert "take it off (`remove_weight_norm`, `prune.remove` or the like)" in left_out["2.weight_orig"]
+
+
+def test_what_scores_need_of_gradients_and_of_the_hessian_is_measured_through_attention(found):
+    gradients, products, off = found["measurements"]
+
+    assert "attention.q.weight" in gradients
+    assert gradients == products
+    assert off < 0.1  # a finite difference, in float32
+
+
+@pytest.mark.parametrize("entry", ["follower", "drawing"])
+def test_what_moves_without_being_trained_and_draws_of_python_and_numpy_resume_and_begin_anew(found, entry):
+    resumed, again, scored, fixed = found["followed"][entry]
+
+    assert resumed == []
+    assert again == []
+    assert fixed == pytest.approx(scored, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "file", ["parallel.pt", "compiled.pt", "trainer.ckpt", "tutorial.pt", "pruned.pt", "model.safetensors.index.json",
+             "tied.safetensors", "of the inner module"],
+)  # fmt: skip
+def test_a_checkpoint_is_found_in_what_trainers_write(found, file):
+    assert found["checkpoints"][file] == 0
+
+
+def test_a_checkpoint_in_half_precision_is_taken_as_it_is(found):
+    assert 0 < found["checkpoints"]["half.pth"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("file", "told"),
+    {
+        "arguments.pt": "it holds more than weights (argparse.Namespace), or none at all",
+        "whole.pt": "save weights alone, `torch.save(model.state_dict(), path)`",
+        "nothing.pt": "it has no weights, only epoch",
+    }.items(),
+)
+def test_a_checkpoint_without_weights_or_with_more_is_told_with_the_way_out(found, file, told):
+    assert f"{file} does not load: " in found["checkpoints"][file]
+    assert told in found["checkpoints"][file]
+
+
+def test_the_parts_of_a_checkpoint_count(found):
+    assert found["checkpoints"]["parts count"]
+
+
 if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    Path(sys.argv[1]).write_text(json.dumps({name: function() for name, function in EXPERIMENTS.items()}))
+    only = sys.argv[2:] or list(EXPERIMENTS)
+    Path(sys.argv[1]).write_text(json.dumps({name: EXPERIMENTS[name]() for name in only}))
