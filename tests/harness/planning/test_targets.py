@@ -2,17 +2,21 @@
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from harness.api import EmptySelectionError, SpecError
 from harness.discovery.finding import discover
 from harness.inspection.lookup import planned_titles, title
+from harness.planning import targets
 from harness.planning.foreseen import Foreseen, random_weights
 from harness.planning.plan import loaded_problems, make_plan, outlook
 from harness.planning.targets import STEP, Choice
 from harness.spec import Experiment, check, loads, recalled, scope_tensors
-from harness.spec.experiment import Solved
+from harness.spec.goal import Goal, Solved
 
 TEXT = """
 name: targets
@@ -80,6 +84,78 @@ def test_the_lowest_sparsity_reaches_the_target_and_the_next_lower_one_does_not(
         # A step lower something else is kept, or it is the same masks under a lower name.
         lower, look = choice.need(sparsity - 2 * STEP), choice.foreseen
         assert not goal.is_met(lower.value) or look.reached(sparsity - 2 * STEP) == look.reached(sparsity)
+
+
+RUNGS = [round(STEP * place, 4) for place in range(1, round(1 / STEP))]
+
+
+class Card:
+    """An engine that takes so many cycles of a dense model, and of a sparse one as many less."""
+
+    def __init__(self, cycles, engine="bank", **cost):
+        self.cycles, self.engine, self.rest = cycles, engine, {"fits": True, "energy_uj": None, **cost}
+
+    def label(self):
+        return self.engine
+
+    def cost(self, sparsity):
+        if self.cycles is None:
+            return "it cannot run this"
+        cycles = round(self.cycles * (1 - (sparsity or 0.0)), 6)
+        return SimpleNamespace(engine=self.engine, cycles=cycles, steps_per_s=1e6 / cycles, **self.rest)
+
+
+def choice(*cards, what="cycles", limit=0.0):
+    look = SimpleNamespace(
+        pattern=SimpleNamespace(label=lambda: "banks"), allocation="uniform", scope=(),
+        reached=lambda sparsity: sparsity, cost=lambda sparsity, card: card.cost(sparsity),
+    )  # fmt: skip
+    return Choice(Goal(what, limit, "card", cards), look)
+
+
+@given(limit=st.integers(1, 1100), reachable=st.sets(st.sampled_from(RUNGS)), fits=st.booleans())
+def test_of_what_a_pattern_reaches_the_lowest_sparsity_that_is_enough_is_found_or_the_nearest_told(
+    limit, reachable, fits
+):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(targets, "why_skipped", lambda *given: None if given[3] in reachable else "no")
+        found = choice(Card(1000.0, fits=fits), limit=limit).solved(0.02)
+
+    enough = [sparsity for sparsity in sorted(reachable) if round(1000 * (1 - sparsity), 6) <= limit]
+    if limit >= 1000:
+        assert "the dense model needs 1,000 already" in found.reason and found.value is None
+    elif not reachable:
+        assert found.reason == f"cycles {limit} on card: banks has no sparsity within the tolerance"
+    elif enough:
+        assert found == Solved(
+            f"cycles {limit} on card", enough[0], round(1000 * (1 - enough[0]), 6), 1000.0, "bank", fits
+        )
+    else:
+        assert (found.sparsity, found.dense) == (max(reachable), 1000.0)
+        assert found.value == round(1000 * (1 - max(reachable)), 6)
+        assert (
+            f"cannot be reached by banks: the nearest is {found.value:,g} at sparsity {max(reachable):g}"
+            in found.reason
+        )
+
+
+def test_of_several_engines_one_that_fits_and_needs_least_decides():
+    cards = [Card(100.0, "huge", fits=False), Card(300.0, "slow"), Card(None, "none"), Card(200.0, "quick")]
+
+    need = choice(*cards).need(0.5)
+    fastest = choice(*cards, what="steps_per_s", limit=1.0).need(0.5)
+    misfit = choice(*cards[:1], cards[2]).need(0.5)
+
+    assert (need.value, need.engine, need.fits) == (100.0, "quick", True)
+    assert (fastest.value, fastest.engine) == (1e4, "quick")
+    assert (misfit.value, misfit.engine, misfit.fits) == (50.0, "huge", False)
+
+
+def test_why_no_engine_says_what_is_asked_is_told_in_the_words_of_the_first():
+    refused, silent = choice(Card(None), Card(9.0)), choice(Card(9.0, "quick"), Card(None), what="energy_uj")
+
+    assert refused.need(0.5).value == 4.5 and refused.refused == "it cannot run this"
+    assert silent.need(0.5) is None and silent.refused == "quick tells no energy_uj"
 
 
 def test_what_no_sparsity_reaches_is_one_skipped_cell_with_the_nearest_values(registry):

@@ -200,6 +200,24 @@ def test_a_run_on_another_machine_lives_as_long_as_its_heart_beats(store, claims
     assert claims.acquire(KEY)
 
 
+def test_a_heart_may_beat_in_a_file_of_its_own(store, claims, elsewhere):
+    """Without hard links a claim is a file apart, and its run touches the file that it is known by."""
+    lay(store, elsewhere, age=SILENCE_S + 20)
+    beacon = store.folder / "claims" / "owners" / elsewhere.run
+    beacon.write_text(json.dumps(asdict(elsewhere)))
+    assert not claims.acquire(KEY) and claims.others() == ("process 7 on elsewhere",)
+
+    then = store.now() - SILENCE_S - 20
+    os.utime(beacon, (then, then))
+    assert claims.acquire(KEY) and claims.others() == ()
+
+
+def test_a_process_number_says_nothing_of_another_host(store, claims):
+    lay(store, replace(claims._me, run="f" * 32, host="elsewhere", pid=2**22))
+
+    assert not claims.acquire(KEY)
+
+
 @pytest.mark.parametrize("error_s", [-86_400, 86_400])
 def test_a_wrong_clock_of_this_machine_does_not_matter(store, claims, elsewhere, monkeypatch, error_s):
     real = time.time

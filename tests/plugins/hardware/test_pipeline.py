@@ -99,6 +99,7 @@ def test_stages_share_the_budget_and_the_slowest_sets_the_pace(engine):
     assert piped["cycles"] <= piped["latency_us"] * found.clock_mhz
     assert piped["latency_us"] * found.clock_mhz <= sum(each["cycles"] for each in stages.values()) + 1
     assert piped["fits"] and 0 < piped["ram_share"] <= 1
+    assert piped["dsp"] == piped["multipliers"]  # 16 bits and no LSTM: a block each
 
 
 @pytest.mark.parametrize("engine", ["bank", "weight_broadcast"])

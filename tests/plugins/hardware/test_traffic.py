@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from harness_plugins.hardware._design.design import design
 from harness_plugins.hardware._design.numerics import Budget, Numerics
-from harness_plugins.hardware._design.traffic import layer_traffic
+from harness_plugins.hardware._design.traffic import Traffic, layer_traffic
 from harness_plugins.hardware._devices import device
 from harness_plugins.hardware.engines.csr_stream import CsrStream
 from harness_plugins.hardware.engines.mcbbs_systolic import McbbsSystolic
@@ -39,6 +39,30 @@ def test_a_layer_on_chip_moves_its_inputs_and_outputs_and_no_weight(make):
 
     assert system["weight_bytes"] == 0
     assert system["vector_bytes"] == 2 * (24 + 40)  # 16 bits each
+
+
+def test_intensity_and_the_bandwidth_that_is_needed_are_those_of_bytes_operations_and_cycles():
+    moved = Traffic(operations=1200, weight_bytes=100.0, vector_bytes=50.0, cycles=40.0, busy_cycles=30.0)
+    still = Traffic(operations=1200, weight_bytes=0.0, vector_bytes=0.0, cycles=40.0, busy_cycles=0.0)
+
+    # 150 bytes in 30 cycles at 200 MHz: 5 bytes a cycle, 1 GB/s.
+    assert (moved.read_bytes, moved.intensity, moved.needed_gbytes_per_s(200.0)) == (150.0, 8.0, 1.0)
+    assert (still.intensity, still.needed_gbytes_per_s(200.0)) == (None, 0.0)
+
+
+def test_the_memory_system_of_a_cost_is_in_the_units_of_its_names(make):
+    workload = masked(make, 24, 400)
+    found = cost(workload, bandwidth_gbytes_per_s=0.001)
+    system, kept = found.details["memory_system"], int(next(iter(workload.masks.values())).sum())
+    cycles = sum(found.details["parts"].values())
+    needed = 2 * (24 + 400) / cycles * found.clock_mhz * 1e6 / 1e9
+
+    assert system["operations"] == 2 * kept
+    assert system["intensity"] == pytest.approx(2 * kept / (2 * (24 + 400)), abs=1e-6)
+    assert system["needed_gbytes_per_s"] == pytest.approx(needed, abs=1e-6)
+    assert (system["gbytes_per_s"], system["origin"]) == (0.001, "given")
+    assert system["peak_gops"] == pytest.approx(2 * 16 * found.clock_mhz / 1e3)
+    assert f"inputs and outputs alone need {needed:.3g} GB/s off chip, 0.001 GB/s are there" in " ".join(found.notes)
 
 
 def test_vectors_between_layers_stay_on_chip(make):
