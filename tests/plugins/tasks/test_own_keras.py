@@ -378,6 +378,51 @@ def errors():
     return answers
 
 
+@experiment
+def brought():
+    """What people bring: what is said of it, or what it trains to; traced once, and not at all where that suffices."""
+    sys.path.insert(0, str(MODELS))
+    import keras_models
+
+    answers = {}
+    for name in keras_models.BROUGHT:
+        problem = problem_of("brought", name=name)
+        try:
+            network, opened = problem.native().network, problem.native()
+        except Exception as error:
+            answers[name] = [type(error).__name__, str(error)]
+            continue
+        model, (inputs, targets) = opened.built(0), opened.first
+        outputs = opened.forward(model, inputs)
+        answers[name] = {
+            "loss": float(opened.loss(outputs, targets)),
+            "measured": float(opened.sums(opened.measured(outputs, targets), 0.0)),
+            "items": opened.items(targets),
+            "wrapped": network.wrapped,
+            "softmax": [tensor.name for tensor in network.trained if tensor.role == "softmax"],
+            "rates": problem.recipe.learning_rate.at(1),
+        }
+    for name in ("two of each", "one-hot targets"):  # in a graph, where fewer shapes are known
+        session = session_of(problem_of("brought", name=name))
+        train(session, epochs(1))
+        answers[name]["trained"] = session.evaluate("test").items
+    return answers
+
+
+@experiment
+def drawn():
+    """Items with draws from NumPy in an epoch that is resumed, whatever was drawn before."""
+    session = session_of(problem_of("drawn"))
+    train(session, epochs(1))
+    kept = session.state()
+    train(session, epochs(2), first=1)
+    whole = session.state()
+    np.random.seed(77)
+    session.load(kept)
+    train(session, epochs(2), first=1)
+    return differing(whole, session.state())
+
+
 # --- in the process of pytest -----------------------------------------------------------------------------------------
 
 
@@ -625,6 +670,59 @@ def test_a_layer_of_keras_with_its_norm_equals_the_integer_engine(found, name):
     expected = expected_in_8_bits(exponent, 1e-3)
 
     assert np.array_equal(np.float32(in_8_bits["outputs"]), np.float32(expected))
+
+
+@pytest.mark.parametrize(
+    "name", ["one-hot targets", "a column of targets", "a loss of Keras", "a function of Keras", "a schedule of Keras"]
+)
+def test_data_and_losses_of_one_meaning_give_one_result(found, name):
+    given, plain = found["brought"][name], found["brought"]["plain"]
+
+    assert [given["measured"], given["items"]] == [plain["measured"], plain["items"]]
+    assert given["loss"] == pytest.approx(plain["loss"], rel=1e-4)
+
+
+def test_a_model_with_several_inputs_and_outputs_is_wrapped_and_trained(found):
+    given = found["brought"]["two of each"]
+
+    assert given["softmax"] == ["p.kernel", "q.kernel"]
+    assert given["wrapped"] == ["hidden", "p", "q"]
+    assert given["trained"] == found["brought"]["one-hot targets"]["trained"] == 48
+
+
+@pytest.mark.parametrize(("name", "wrapped"), {"mixed precision": 0, "an activity regulariser": 1, "plain": 2}.items())
+def test_layers_that_do_more_than_their_call_are_masked_in_place(found, name, wrapped):
+    assert len(found["brought"][name]["wrapped"]) == wrapped
+
+
+def test_a_schedule_of_keras_counts_the_steps_of_all_epochs(found):
+    rates = found["brought"]["a schedule of Keras"]["rates"]
+
+    assert rates == pytest.approx([0.02 * 0.5 ** (step / 10) for step in range(6, 12)], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    {
+        "one output": "takes an output for every class, the model gives (8, 1): one for an item; give a `measure`",
+        "a metric of Keras": "got SparseCategoricalAccuracy of Keras, which averages by itself; write one",
+        "a training of its own": "TrainingItself has a `train_step` of its own, which the harness never calls",
+        "compiled with another loss": "compiled with the loss mse, which the harness does not read; give it as `loss`",
+        "constraints": "has the constraint NonNeg, which only Keras' optimisers apply; give one, such as `optimiser=",
+        "the same model again": "`model` must make a new model whenever it is called",
+        "masked steps": "the model masks some steps of its outputs, which the default loss and `accuracy` would count",
+    }.items(),
+)
+def test_what_would_give_a_wrong_number_is_refused_with_the_way_out(found, name, told):
+    kind, text = found["brought"][name]
+
+    assert kind == "SpecError"
+    assert text.startswith("own: ")
+    assert told in text
+
+
+def test_draws_of_numpy_in_data_follow_from_the_epoch(found):
+    assert found["drawn"] == []
 
 
 if __name__ == "__main__":

@@ -202,3 +202,120 @@ def endless() -> OwnModel:
 
 def pretrained(start: str) -> OwnModel:
     return own(start=start, epochs=0)
+
+
+def flat(outputs=3, activation=None, **changes):
+    return keras.Sequential([layers.Flatten(), layers.Dense(6, "relu", **changes), layers.Dense(outputs, activation)])
+
+
+def classes(**changes):
+    images, labels = split(0, 48)
+    hot = np.eye(3, dtype=np.float32)[labels]
+    pick = {
+        "hot": hot,
+        "column": labels[:, None].astype(np.float32),
+        "first": (labels[:, None] == 0).astype(np.float32),
+    }
+    targets = pick.get(changes.pop("targets", ""), labels)
+    images = images if changes.pop("inputs", 1) == 1 else [images.reshape(48, 16), images.reshape(48, 16)]
+    return own(
+        **{"model": flat, "train": (images, targets), "valid": (images, targets), "test": (images, targets), **changes}
+    )
+
+
+def two_of_each():
+    """A functional model with two inputs and two outputs."""
+    one, other = layers.Input(16), layers.Input(16)
+    hidden = layers.Dense(6, "relu", name="hidden")(layers.Concatenate()([one, other]))
+    return keras.Model([one, other], [layers.Dense(3, name="p")(hidden), layers.Dense(2, name="q")(hidden)])
+
+
+def first_loss(outputs, targets):
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)(targets, outputs[0])
+
+
+def first_correct(outputs, targets):
+    return tf.reduce_sum(tf.cast(tf.argmax(outputs[0], 1) == tf.cast(targets, tf.int64), tf.float32))
+
+
+def mixed():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        return flat()
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+
+
+class TrainingItself(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.inner = flat()
+
+    def call(self, images):
+        return self.inner(images)
+
+    def train_step(self, data):
+        return {}
+
+
+class Drawn:
+    """Items that are augmented by draws from NumPy."""
+
+    def __len__(self):
+        return 48
+
+    def __getitem__(self, place):
+        images, labels = split(0, 48)
+        return images[place] + np.random.normal(size=(4, 4, 1)).astype(np.float32), labels[place]
+
+
+def compiled(loss):
+    model = flat()
+    model.compile("adam", loss)
+    return model
+
+
+def padded():
+    """Tokens of which the last two are padding, and a target for each."""
+    tokens = np.random.default_rng(0).integers(1, 9, (48, 5))
+    tokens[:, 3:] = 0
+    embedding = lambda: layers.Embedding(9, 4, mask_zero=True)  # noqa: E731
+    model = lambda: keras.Sequential([embedding(), layers.Dense(9)])  # noqa: E731
+    return own(model=model, train=(tokens, tokens), valid=(tokens, tokens), test=(tokens, tokens))
+
+
+SHARED = flat()
+BROUGHT = {
+    "plain": classes,
+    "one-hot targets": lambda: classes(targets="hot"),
+    "a column of targets": lambda: classes(targets="column"),
+    "a loss of Keras": lambda: classes(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)),
+    "a function of Keras": lambda: classes(
+        model=lambda: flat(3, "softmax"), loss=keras.losses.sparse_categorical_crossentropy
+    ),
+    "two of each": lambda: classes(
+        model=two_of_each, inputs=2, loss=first_loss, measure=first_correct, metric=Metric(name="p", better="higher")
+    ),
+    "mixed precision": lambda: classes(model=mixed),
+    "an activity regulariser": lambda: classes(model=lambda: flat(activity_regularizer="l1")),
+    "a schedule of Keras": lambda: classes(learning_rate=keras.optimizers.schedules.ExponentialDecay(0.02, 10, 0.5)),
+    "one output": lambda: classes(
+        model=lambda: flat(1, "sigmoid"), loss=keras.losses.BinaryCrossentropy(), targets="first"
+    ),
+    "a metric of Keras": lambda: classes(
+        measure=keras.metrics.SparseCategoricalAccuracy(), metric=Metric(name="a", better="higher")
+    ),
+    "a training of its own": lambda: classes(model=TrainingItself),
+    "compiled with another loss": lambda: classes(model=lambda: compiled("mse")),
+    "constraints": lambda: classes(model=lambda: flat(kernel_constraint="non_neg")),
+    "the same model again": lambda: classes(model=lambda: SHARED),
+    "masked steps": padded,
+}
+
+
+def brought(name: str) -> OwnModel:
+    return BROUGHT[name]()
+
+
+def drawn() -> OwnModel:
+    return own(model=flat, train=Drawn(), data_version="1")
