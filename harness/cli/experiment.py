@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from harness._text import parted
+from harness._words import suggestion
 from harness.cli._common import (
     DEFAULT_STORE,
     EXIT_CELL_FAILED,
@@ -220,6 +221,7 @@ def _trackers(wanted: "Sequence[str]", files: "Sequence[Path]") -> "list[Tracker
 
     from harness.api import PluginUnavailableError, SpecError, Tracker, load_yaml
     from harness.discovery.finding import discover
+    from harness.spec.document import sentence
 
     registry = discover(files=files) if wanted else None
     made = []
@@ -234,11 +236,11 @@ def _trackers(wanted: "Sequence[str]", files: "Sequence[Path]") -> "list[Tracker
             tracker = registry.create("tracker", entry)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            raise SpecError(
-                f"run: --track {text}: {where}: {first['msg']}, got {first['input']!r}; `harness plugins show tracker "
-                f"{name}` has the parameters"
-            ) from error
+            where, known = ".".join(map(str, first["loc"])), list(registry.get("tracker", name).model_fields)
+            told = f"{where}: {sentence(first)}"
+            if first["type"] == "extra_forbidden":
+                told = f"{name} has no parameter {where!r}{suggestion(where, known)}"
+            raise SpecError(f"run: --track {text}: {told}; `harness plugins show {name}` has them all") from error
         assert isinstance(tracker, Tracker)
         if reason := tracker.why_unavailable():
             raise PluginUnavailableError(f"tracker '{name}' cannot be used: {reason}")
