@@ -92,14 +92,15 @@ RUNGS = [round(STEP * place, 4) for place in range(1, round(1 / STEP))]
 class Card:
     """An engine that takes so many cycles of a dense model, and of a sparse one as many less."""
 
-    def __init__(self, cycles, engine="bank", **cost):
-        self.cycles, self.engine, self.rest = cycles, engine, {"fits": True, "energy_uj": None, **cost}
+    def __init__(self, cycles, engine="bank", since=0.0, **cost):
+        self.cycles, self.engine, self.since = cycles, engine, since
+        self.rest = {"fits": True, "energy_uj": None, **cost}
 
     def label(self):
         return self.engine
 
     def cost(self, sparsity):
-        if self.cycles is None:
+        if self.cycles is None or (sparsity or 0.0) < self.since:
             return "it cannot run this"
         cycles = round(self.cycles * (1 - (sparsity or 0.0)), 6)
         return SimpleNamespace(engine=self.engine, cycles=cycles, steps_per_s=1e6 / cycles, **self.rest)
@@ -137,6 +138,16 @@ def test_of_what_a_pattern_reaches_the_lowest_sparsity_that_is_enough_is_found_o
             f"cannot be reached by banks: the nearest is {found.value:,g} at sparsity {max(reachable):g}"
             in found.reason
         )
+
+
+def test_sparsities_that_nothing_runs_are_not_enough_however_few_cycles_they_would_take(monkeypatch):
+    monkeypatch.setattr(targets, "why_skipped", lambda *given: None)
+
+    found = choice(Card(1000.0, since=0.6), limit=900.0).solved(0.02)
+    never = choice(Card(1000.0, since=2.0), limit=900.0).solved(0.02)
+
+    assert found == Solved("cycles 900 on card", 0.6, 400.0, None, "bank", True)
+    assert (never.sparsity, never.value, never.reason) == (0.995, None, "cycles 900 on card: it cannot run this")
 
 
 def test_of_several_engines_one_that_fits_and_needs_least_decides():
