@@ -74,6 +74,14 @@ def test_a_dense_array_worked_by_hand(make, desk):
     assert events["ram_bits"]["count"] == 64 * 16 + 4 * 4 * 16
     assert events["dram_bits"]["count"] == (8 + 8) * 16
     assert found.event_energy_uj == pytest.approx((64 * 3 + 1280 * 0.5 + 256 * 11) / 1e6)
+    # A multiplier grows with the square of its wider operand, which 16 bits are the reference of.
+    both, one = (
+        cost(
+            make.matrix_workload(np.ones((8, 8), np.bool_)), "dense_mvm", device=desk, weight_bits=8, activation_bits=b
+        )
+        for b in (8, 16)
+    )
+    assert [each.details["energy_events"]["macs"]["pj_each"] for each in (both, one)] == [0.75, 3.0]
 
 
 def test_a_bank_engine_reads_a_word_of_the_vector_for_every_weight(make, desk):

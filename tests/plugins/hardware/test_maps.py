@@ -7,6 +7,7 @@ import pytest
 from harness_plugins.hardware._design.design import design
 from harness_plugins.hardware._design.maps import line_buffers, map_memories, map_words
 from harness_plugins.hardware._design.numerics import Budget, Numerics
+from harness_plugins.hardware._design.traffic import vector_shortage
 from harness_plugins.hardware._devices import device
 from harness_plugins.hardware.engines.bank import Bank
 from hypothesis import given
@@ -117,6 +118,10 @@ def test_maps_that_do_not_fit_are_streamed_beside_the_product_and_its_weights_st
     assert found.memory.streams_maps and found.is_resident and found.fits
     assert found.streamed_bits == layer.map_bits == moved
     assert layer.parts["memory_stall"] == max(0, -(-moved // 8) - layer.run.issue_cycles * layer.repeats)
+    # They are waited for: nobody has to be told that the memory is too slow for them.
+    slow = Numerics(conditions=Conditions(bytes_per_cycle=0.01))
+    assert vector_shortage(built([LARGE], speed=0.01), slow) is None
+    assert vector_shortage(built([FITTING], speed=0.01), slow) is not None
 
 
 @pytest.mark.parametrize(("slow", "fast"), [(0.01, 0.1), (0.1, 1.0), (1.0, 64.0)])

@@ -72,6 +72,15 @@ def test_vectors_between_layers_stay_on_chip(make):
     assert moved == [32, 0, 32]  # 16 inputs of the first, 16 outputs of the last
 
 
+def test_a_recurrent_layer_reads_its_inputs_and_gives_its_outputs_in_every_step():
+    product = Product("rnn", (Part("w", 16, 6, None, 96), Part("u", 16, 4, None, 64)), 4, steps=3)
+    engine, numerics = CsrStream(channels=2), Numerics(conditions=Conditions())
+    shape = engine.fixed_shape([product], 16)
+    made = design(engine, shape, [product], engine.simulate, device("stratix10_gx2800"), numerics, Budget())
+
+    assert layer_traffic(made, 0, numerics).vector_bytes == 3 * (6 + 4) * 16 / 8
+
+
 def test_streamed_weights_are_moved_as_they_are_stored(make):
     found = cost(masked(make, 24, 40), engine="csr_stream")
     (layer,) = found.details["layers"].values()
