@@ -20,10 +20,17 @@ def check_model(model: KerasModel, own: OwnModel) -> None:
     """Pass if a model is trained by its loss alone.
 
     Raises:
-        SpecError: it has a training of its own, a loss that nobody reads, or constraints that nobody applies.
+        SpecError: it carries a state from batch to batch, has a training of its own, a loss that nobody reads, or
+            constraints that nobody applies.
     """
     import tf_keras
 
+    for layer in keras_names.layers_of(model):
+        if getattr(layer, "stateful", False):
+            raise SpecError(
+                f"own: {layer.name} is stateful: it begins with what the batch before has left, which a run that is "
+                "resumed does not have; set `stateful=False`, and give longer pieces"
+            )
     for method in ("train_step", "compute_loss"):
         if getattr(type(model), method) is not getattr(tf_keras.Model, method):
             raise SpecError(
@@ -45,6 +52,24 @@ def check_model(model: KerasModel, own: OwnModel) -> None:
                 f"own: {name} has the constraint {type(constraint).__name__}, which only Keras' optimisers apply; give "
                 "one, such as `optimiser=lambda variables: keras.optimizers.SGD(momentum=0.9)`"
             )
+
+
+def check_inputs(model: KerasModel, inputs: Any) -> None:
+    """Pass if a model may take what stands before the targets.
+
+    Raises:
+        SpecError: there are several parts for one input: Keras has weights of items behind the targets.
+    """
+    import tf_keras
+
+    if not isinstance(inputs, tuple) or len(inputs) < 2:
+        return
+    known = getattr(model, "inputs", None)
+    if isinstance(model, tf_keras.Sequential) or (known is not None and len(known) == 1):
+        raise SpecError(
+            f"own: a batch must be (inputs, targets), got {len(inputs) + 1} parts for a model of one input; the last "
+            "part is the targets: of (inputs, targets, weights) leave the weights out, and weigh items in `loss`"
+        )
 
 
 def check_outputs(outputs: Any) -> None:

@@ -73,6 +73,7 @@ class KerasWay(Way):
 
     def completed(self, model: Any, inputs: Any) -> None:
         """A subclassed model has its variables after its first call only."""
+        keras_checks.check_inputs(model, inputs)
         # Layers may be built late even where the model says that it is built.
         if not model.built or any(not layer.built for layer in keras_names.layers_of(model)):
             self.forward(model, inputs, training=False)

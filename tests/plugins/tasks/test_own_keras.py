@@ -710,6 +710,8 @@ def test_a_schedule_of_keras_counts_the_steps_of_all_epochs(found):
         "compiled with another loss": "compiled with the loss mse, which the harness does not read; give it as `loss`",
         "constraints": "has the constraint NonNeg, which only Keras' optimisers apply; give one, such as `optimiser=",
         "the same model again": "`model` must make a new model whenever it is called",
+        "weights of items": "got 3 parts for a model of one input; the last part is the targets: of (inputs, targets",
+        "a state from batch to batch": "rnn is stateful: it begins with what the batch before has left",
         "masked steps": "the model masks some steps of its outputs, which the default loss and `accuracy` would count",
     }.items(),
 )

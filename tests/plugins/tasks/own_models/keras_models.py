@@ -284,6 +284,11 @@ def padded():
     return own(model=model, train=(tokens, tokens), valid=(tokens, tokens), test=(tokens, tokens))
 
 
+def stateful():
+    state = layers.SimpleRNN(3, stateful=True, name="rnn")
+    return keras.Sequential([layers.Reshape((4, 4), batch_input_shape=(8, 4, 4, 1)), state])
+
+
 SHARED = flat()
 BROUGHT = {
     "plain": classes,
@@ -310,6 +315,10 @@ BROUGHT = {
     "constraints": lambda: classes(model=lambda: flat(kernel_constraint="non_neg")),
     "the same model again": lambda: classes(model=lambda: SHARED),
     "masked steps": padded,
+    "weights of items": lambda: classes(
+        train=tf.data.Dataset.from_tensor_slices((*split(0, 48), np.ones(48, np.float32))).batch(8)
+    ),
+    "a state from batch to batch": lambda: classes(model=stateful, batch=8),
 }
 
 
