@@ -21,7 +21,7 @@ from harness.report.figures import drawn
 from harness.report.pictures import charts
 from harness.report.tables import tables as tables_of
 from harness.results.records import Record, read, write
-from harness.results.statistics import Comparison, compare, holm, interaction, standings, verdicts
+from harness.results.statistics import Comparison, Interaction, compare, holm, interaction, standings, verdicts
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "ptb_small"
@@ -139,18 +139,22 @@ def strategies(records: tuple[Record, ...]) -> str:
 def depends(records: tuple[Record, ...]) -> str:
     """Whether the difference of the patterns depends on the strategy, by sparsity: a test of their interaction."""
     cells = by_cell(records)
-    rows = []
+    found: dict[float, Interaction | None] = {}
     for sparsity in sorted({sparsity for *_, sparsity in cells} - {0.0}):
         values: dict[str, dict[str, dict[int, float]]] = defaultdict(dict)
         for (pattern, strategy, at), seeds in cells.items():
             if at == sparsity:
                 values[strategy][pattern] = {seed: record.value or 0.0 for seed, record in seeds.items()}
-        tested = interaction(values)
-        said = ["one seed: no test", "", ""]
+        found[sparsity] = interaction(values)
+    adjusted = holm({sparsity: tested.p for sparsity, tested in found.items() if tested})
+    rows = []
+    for sparsity, tested in found.items():
+        said = ["one seed: no test", "", "", ""]
         if tested:
-            said = [f"{tested.f:.2f}", f"{tested.degrees[0]:.2f}, {tested.degrees[1]:.2f}", f"{tested.p:.2f}"]
+            degrees = f"{tested.degrees[0]:.2f}, {tested.degrees[1]:.2f}"
+            said = [f"{tested.f:.2f}", degrees, f"{tested.p:.3f}", f"{adjusted[sparsity]:.3f}"]
         rows.append([f"{sparsity:.0%}", *said, str(tested.n if tested else 1)])
-    return table(["sparsity", "F", "degrees of freedom", "p", "seeds"], rows)
+    return table(["sparsity", "F", "degrees of freedom", "p", "p (Holm)", "seeds"], rows)
 
 
 def fastest(record: Record) -> dict[str, tuple[str, int, float]]:
