@@ -812,7 +812,7 @@ def locales() -> Iterator[Case]:
         ("plan", f"{odd}.yaml", "--store", "store"): (0, 2),
         ("run", f"{odd}.yaml", "--store", f"{odd}-store", "--workers", "1"): (0,),
         ("report", "--store", "store", "-f", "md", "-o", f"{odd}.md"): (0,),
-        ("schema", "-o", f"{odd}/there.json"): (2,),
+        ("schema", "-o", f"{odd}/there.json"): (0,),
         ("hardware", "cost", f"{odd}.npz"): (2,),
         ("show", odd, "--store", "store"): (5,),
         ("plan", "experiment.yaml", "--only", f"pattern={odd}"): (2, 5),

@@ -94,6 +94,11 @@ def in_fixed_point(record: Record) -> float | None:
     return None if value is None else float(str(value))
 
 
+def of_p(p: float) -> str:
+    """A probability to three places, never as 0."""
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
 def differences(records: tuple[Record, ...]) -> str:
     """Bank-balanced minus unstructured under one strategy, paired by seed; an interval only where seeds allow one."""
     cells = by_cell(records)
@@ -110,7 +115,7 @@ def differences(records: tuple[Record, ...]) -> str:
         half = each.difference.half
         within = "one seed: no interval" if half is None else f"± {half:.2f}"
         p = [
-            "" if value is None else f"{value:.3f}"
+            "" if value is None else of_p(value)
             for value in (each.p_difference, adjusted.get((pattern, strategy, sparsity)))
         ]
         rows.append([strategy, f"{sparsity:.0%}", f"{each.difference.mean:+.2f}", within, *p, str(each.difference.n)])
@@ -152,7 +157,7 @@ def depends(records: tuple[Record, ...]) -> str:
         said = ["one seed: no test", "", "", ""]
         if tested:
             degrees = f"{tested.degrees[0]:.2f}, {tested.degrees[1]:.2f}"
-            said = [f"{tested.f:.2f}", degrees, f"{tested.p:.3f}", f"{adjusted[sparsity]:.3f}"]
+            said = [f"{tested.f:.2f}", degrees, of_p(tested.p), of_p(adjusted[sparsity])]
         rows.append([f"{sparsity:.0%}", *said, str(tested.n if tested else 1)])
     return table(["sparsity", "F", "degrees of freedom", "p", "p (Holm)", "seeds"], rows)
 
@@ -217,6 +222,26 @@ def effort(records: tuple[Record, ...]) -> str:
         chosen = ", ".join(record.hyper_parameters)
         rows.append([strategy, dense, chosen, str(record.total_epochs), str(record.mask_updates)])
     return table(["strategy", "needs a dense model", "to choose", "epochs in all", "prunings"], rows, left=3)
+
+
+def cost(records: tuple[Record, ...]) -> str:
+    """Epochs and hours of each seed, if every cell were trained by itself and with equal beginnings trained once."""
+    rows = []
+    for seed in sorted({record.seed for record in records}):
+        cells = [record for record in records if record.seed == seed and record.is_done]
+        alone = sum(record.total_epochs for record in cells)
+        # Fine-tuning and rewinding go on from the dense model, gradual pruning from its own first epoch of pruning.
+        own = [
+            record.total_epochs if record.pattern == "dense"
+            else record.retrain_epochs if record.needs_dense_model
+            else record.total_epochs - int(str(record.strategy_params["begin_epoch"]))
+            for record in cells
+        ]  # fmt: skip
+        seconds = sum(record.train_seconds or 0.0 for record in cells) / alone
+        hours = [f"{epochs * seconds / 3600:.1f}" for epochs in (alone, sum(own))]
+        rows.append([str(seed), str(alone), str(sum(own)), f"{seconds:.0f}", *hours])
+    header = ["seed", "epochs alone", "epochs shared", "seconds an epoch", "hours alone", "hours shared"]
+    return table(header, rows)
 
 
 def beside(records: tuple[Record, ...], grid: tuple[Record, ...]) -> str:
@@ -392,6 +417,7 @@ def language_model() -> dict[str, str]:
         "interaction": depends(grid),
         "strategies": strategies(grid),
         "effort": effort(grid),
+        "cost": cost(grid),
         "hardware": hardware(grid),
         "front": front(grid),
         "rates": rates(read(RESULTS / "fine_tuning_rate.json")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from harness.api import SpecError
@@ -61,14 +62,12 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickled(path: Path) -> Any:
-    import pickle
-
     import torch
 
     try:
         # weights_only: a pickle that runs code is refused.
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         # The framework's own advice is to run what is in the file.
         told = str(error).partition("Unsupported global: GLOBAL ")[2].split(" ")[0]
         more = f" ({told})" if told else ""
