@@ -25,7 +25,6 @@ from harness.results.statistics import Comparison, Interaction, compare, holm, i
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "ptb_small"
-BESIDE = ROOT / "docs" / "results"
 CNN_RESULTS = ROOT / "docs" / "results" / "study_cnn"
 REFERENCE = "unstructured"
 DEVICES = ("Arria 10", "ZU9EG")
@@ -242,57 +241,6 @@ def cost(records: tuple[Record, ...]) -> str:
         rows.append([str(seed), str(alone), str(sum(own)), f"{seconds:.0f}", *hours])
     header = ["seed", "epochs alone", "epochs shared", "seconds an epoch", "hours alone", "hours shared"]
     return table(header, rows)
-
-
-def beside(records: tuple[Record, ...], grid: tuple[Record, ...]) -> str:
-    """What the study's choices leave open: cells of one seed, each with what the study has nearest to it.
-
-    A difference is to unstructured sparsity by the same strategy at the same sparsity and seed, there or in the study.
-    """
-    cells = {**by_cell(grid), **by_cell(records)}
-    rows = []
-    for (pattern, strategy, sparsity), seeds in by_cell(records).items():
-        for seed, record in seeds.items():
-            reference = cells.get((REFERENCE, strategy, sparsity), {}).get(seed)
-            shown = "" if reference is None or pattern in (REFERENCE, "dense") else (
-                f"{(record.value or 0.0) - (reference.value or 0.0):+.2f}"
-            )  # fmt: skip
-            rows.append(
-                [pattern, strategy, f"{sparsity:.0%}", f"{record.value:.2f}", f"{record.valid_value:.2f}", shown]
-            )
-    header = ["pattern", "strategy", "sparsity", "test", "validation", "minus unstructured"]
-    return table(header, rows, left=2)
-
-
-def again(records: tuple[Record, ...], grid: tuple[Record, ...]) -> str:
-    """Test perplexity of cells of the study that were trained a second time, and what that moved."""
-    first = by_cell(grid)
-    rows = []
-    for (pattern, strategy, sparsity), seeds in by_cell(records).items():
-        for seed, record in seeds.items():
-            before = first[pattern, strategy, sparsity][seed].value or 0.0
-            now = record.value or 0.0
-            rows.append([pattern, strategy, f"{sparsity:.0%}", f"{before:.3f}", f"{now:.3f}", f"{now - before:+.3f}"])
-    return table(["pattern", "strategy", "sparsity", "first", "again", "difference"], rows, left=2)
-
-
-def frameworks(records: tuple[Record, ...]) -> str:
-    """Test perplexity of the same cells under every backend."""
-    found: dict[Cell, dict[str, Record]] = defaultdict(dict)
-    for record in records:
-        if record.is_done and record.value is not None:
-            found[record.pattern, record.strategy, record.target_sparsity][record.backend] = record
-    backends = list(dict.fromkeys(record.backend for record in records))
-    rows = [
-        [
-            pattern,
-            strategy,
-            f"{sparsity:.0%}",
-            *(f"{cell[each].value:.2f}" if each in cell else "" for each in backends),
-        ]
-        for (pattern, strategy, sparsity), cell in found.items()
-    ]
-    return table(["pattern", "strategy", "sparsity", *backends], rows, left=2)
 
 
 # --- the convolutional side -----------------------------------------------------------------------------------------
