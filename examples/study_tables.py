@@ -93,6 +93,18 @@ def in_fixed_point(record: Record) -> float | None:
     return None if value is None else float(str(value))
 
 
+def compared(cells: Network) -> dict[Cell, Comparison]:
+    """Every other pattern with unstructured under the same strategy at the same sparsity, paired by seed."""
+    found: dict[Cell, Comparison] = {}
+    for (pattern, strategy, sparsity), seeds in cells.items():
+        reference = cells.get((REFERENCE, strategy, sparsity), {})
+        ours, theirs = ({seed: record.value or 0.0 for seed, record in each.items()} for each in (seeds, reference))
+        paired = None if pattern in (REFERENCE, "dense") else compare(ours, theirs)
+        if paired is not None:
+            found[pattern, strategy, sparsity] = paired
+    return found
+
+
 def of_p(p: float) -> str:
     """A probability to three places, never as 0."""
     return f"{p:.3f}" if p >= 0.001 else "< 0.001"
@@ -100,14 +112,7 @@ def of_p(p: float) -> str:
 
 def differences(records: tuple[Record, ...]) -> str:
     """Bank-balanced minus unstructured under one strategy, paired by seed; an interval only where seeds allow one."""
-    cells = by_cell(records)
-    found: dict[Cell, Comparison] = {}
-    for (pattern, strategy, sparsity), seeds in cells.items():
-        reference = cells.get((REFERENCE, strategy, sparsity), {})
-        ours, theirs = ({seed: record.value or 0.0 for seed, record in each.items()} for each in (seeds, reference))
-        compared = None if pattern in (REFERENCE, "dense") else compare(ours, theirs)
-        if compared is not None:
-            found[pattern, strategy, sparsity] = compared
+    found = compared(by_cell(records))
     adjusted = holm({cell: each.p_difference for cell, each in found.items() if each.p_difference is not None})
     rows = []
     for (pattern, strategy, sparsity), each in found.items():
@@ -275,21 +280,16 @@ def both_numbers(seeds: dict[int, Record]) -> Row:
 
 def against_reference(records: tuple[Record, ...]) -> str:
     """Test accuracy minus that of unstructured under the same strategy, paired by seed, with Holm over all pairs."""
-    compared: dict[tuple[str, Cell], Comparison] = {}
-    for network, cells in networks(records).items():
-        for (pattern, strategy, sparsity), seeds in cells.items():
-            reference = cells.get((REFERENCE, strategy, sparsity), {})
-            ours, theirs = ({seed: record.value or 0.0 for seed, record in each.items()} for each in (seeds, reference))
-            found = None if pattern in (REFERENCE, "dense") else compare(ours, theirs)
-            if found is not None:
-                compared[network, (pattern, strategy, sparsity)] = found
-    said = verdicts(compared, better="higher")
-    sparsities = sorted({cell[2] for _, cell in compared})
+    found = {
+        (network, cell): each for network, cells in networks(records).items() for cell, each in compared(cells).items()
+    }
+    said = verdicts(found, better="higher")
+    sparsities = sorted({cell[2] for _, cell in found})
     rows = []
-    for network, pattern, strategy in dict.fromkeys((network, cell[0], cell[1]) for network, cell in compared):
+    for network, pattern, strategy in dict.fromkeys((network, cell[0], cell[1]) for network, cell in found):
         shown = [(network, (pattern, strategy, sparsity)) for sparsity in sparsities]
         rows.append([network, pattern, strategy, *(
-            difference(compared[key], said[key]) if key in compared else "" for key in shown
+            difference(found[key], said[key]) if key in found else "" for key in shown
         )])  # fmt: skip
     return table(["network", "pattern", "strategy", *(f"{each:.0%}" for each in sparsities)], rows, left=3)
 

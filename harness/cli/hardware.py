@@ -1,7 +1,6 @@
 """`hardware list`, `cost`, `sweep`, `validate`: what masks cost on accelerators, without any training."""
 
 import math
-import time
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -21,6 +20,7 @@ from harness.cli._common import (
     stderr,
     write_text,
 )
+from harness.cli._searching import Searching, SearchProgress, ShowOption
 
 if TYPE_CHECKING:
     from harness.api import JsonValue
@@ -46,14 +46,6 @@ class CostFormat(StrEnum):
     md = "md"
     json = "json"
     csv = "csv"
-
-
-class SearchProgress(StrEnum):
-    """How the progress of a search is shown on stderr."""
-
-    auto = "auto"
-    plain = "plain"
-    none = "none"
 
 
 class Inputs(StrEnum):
@@ -139,10 +131,6 @@ BandwidthOption = Annotated[
 InputsOption = Annotated[
     Inputs | None,
     typer.Option("--inputs", help="Whether the next input waits for the last output.", show_default="closed_loop"),
-]
-ShowOption = Annotated[
-    SearchProgress,
-    typer.Option("--progress", help="How progress is shown: in a terminal, as lines, or not."),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -249,7 +237,7 @@ def cost(
     )  # fmt: skip
     registry = discover_given(plugin or ())
     request = request_of(registry.names("hardware"), model, engine, parameters)
-    with _Progress("searching shapes", show, is_summed_up=True) as progress:
+    with Searching("searching shapes", show, is_summed_up=True) as progress:
         report = costs.report(registry, given.workload, request, costs.Load(batch, steps), given.told(), progress.told)
     if breakdown:
         report.require(breakdown)
@@ -262,50 +250,6 @@ def cost(
         _write_trace(perfetto, report)
     _print_costs(report, CostFormat.json if as_json else form, full=full, breakdown=tuple(breakdown or ()))
     return 0 if report.is_costed else EXIT_CELL_FAILED
-
-
-_LONG_S = 5.0
-"""Seconds of a search, from which on it is told where they went."""
-
-
-class _Progress:
-    """Which engine's shapes are being searched; and afterwards, of a long search, how long each took.
-
-    Args:
-        doing: what is done, in words.
-        show: where: in a terminal, or as lines that a file can keep.
-        is_summed_up: whether a long search ends with what each engine took.
-    """
-
-    def __init__(self, doing: str, show: SearchProgress, *, is_summed_up: bool = False) -> None:
-        self._doing, self._show, self._is_summed_up = doing, show, is_summed_up
-        self._console = stderr()
-        self._status = self._console.status(doing)
-        self._seconds: dict[str, float] = {}
-
-    def __enter__(self) -> "_Progress":
-        if self._show is SearchProgress.auto:
-            self._status.start()  # shown in a terminal only
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._status.stop()
-        is_told = self._is_summed_up and self._show is not SearchProgress.none
-        if is_told and sum(self._seconds.values()) >= _LONG_S and not any(error):
-            slowest = sorted(self._seconds.items(), key=lambda each: -each[1])
-            parts = ", ".join(f"{engine} {seconds:.1f} s" for engine, seconds in slowest if seconds >= 0.05)
-            self._console.print(f"searched shapes: {parts}", markup=False, highlight=False, soft_wrap=True)
-
-    def told(self, engine: str, seconds: float | None, number: int, of: int) -> None:
-        """An engine's search begins (None), or has ended after so many seconds; it is one of so many."""
-        if seconds is not None:
-            self._seconds[engine] = self._seconds.get(engine, 0.0) + seconds
-            return
-        passed = f", {sum(self._seconds.values()):.0f} s" if self._seconds else ""
-        text = f"{self._doing}: {engine} ({number} of {of}{passed})"
-        self._status.update(text)
-        if self._show is SearchProgress.plain:
-            self._console.print(f"{time.strftime('%H:%M:%S')} {text}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _write_trace(file: Path, report: "Report") -> None:
@@ -397,7 +341,7 @@ def sweep(
     )  # fmt: skip
     registry = discover_given(plugin or ())
     request = request_of(registry.names("hardware"), model, engine, parameters)
-    with _Progress("costing designs", show) as progress:
+    with Searching("costing designs", show) as progress:
         points = designs.sweep(registry, given.workload, request, grid, progress.told)
     for path in output or ():
         designs.write(points, path)

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from uncut import WIDTHS, check_uncut
 
 from harness.api import Cost, SpecError
-from harness.cli import app, hardware
+from harness.cli import _searching, app
 from harness.costing import checks as checking
 from harness.costing import cost_tables, costs, tables
 from harness.costing import sweep as designs
@@ -145,9 +145,9 @@ def test_the_answer_comes_first_and_one_table_of_eighty_columns_after_it(harness
 
 def test_a_long_search_tells_on_stderr_how_long_each_engine_took(harness, monkeypatch):
     arguments = ("cost", "lstm.npz", "--engine", BANK, "--engine", COLUMN, "-f", "csv")
-    monkeypatch.setattr(hardware, "_LONG_S", 1e9)  # no machine is that slow
+    monkeypatch.setattr(_searching, "_LONG_S", 1e9)  # no machine is that slow
     short = harness(*arguments)
-    monkeypatch.setattr(hardware, "_LONG_S", 0.0)
+    monkeypatch.setattr(_searching, "_LONG_S", 0.0)
     long = harness(*arguments)
 
     assert "searched shapes" not in short.stderr
