@@ -25,23 +25,13 @@ from harness.results.statistics import Comparison, Interaction, compare, holm, i
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "ptb_small"
+EXTRAS, WHOLE, KERAS = (RESULTS.with_name(f"ptb_small_{each}") for each in ("extras", "whole", "keras"))
 CNN_RESULTS = ROOT / "docs" / "results" / "study_cnn"
 REFERENCE = "unstructured"
 DEVICES = ("Arria 10", "ZU9EG")
 PICTURES = ("metric", "difference", "pareto")
 
-LENGTHY = (
-    "layers",
-    "logic",
-    "ram",
-    "memory_system",
-    "limits",
-    "dense",
-    "fixed",
-    "engine_dense",
-    "energy",
-    "energy_events",
-)
+LENGTHY = "layers logic ram memory_system limits dense fixed engine_dense energy energy_events".split()
 """Details of a cost that no table of the pages has."""
 
 Row = list[str]
@@ -178,16 +168,34 @@ def fastest(record: Record) -> dict[str, tuple[str, int, float]]:
     return {device: (engine, cycles, latency) for device, (cycles, engine, latency) in best.items()}
 
 
+ON_DEVICES = tuple(f"{device}: {what}" for device in DEVICES for what in ("engine", "cycles", "µs"))
+
+
+def on_devices(record: Record) -> Row:
+    """What it costs on each device's fastest engine that fits, under the columns `ON_DEVICES`."""
+    costs = [fastest(record).get(device) for device in DEVICES]
+    told = [[cost[0], f"{cost[1]:,}", f"{cost[2]:.2f}"] if cost else ["none fits", "", ""] for cost in costs]
+    return [text for each in told for text in each]
+
+
+def unbeaten(points: list[tuple[float, float, Row]]) -> list[Row]:
+    """The rows that no other beats in both of their numbers, the lower the better, by the first."""
+    rows = []
+    best = float("inf")
+    for _, value, row in sorted(points):
+        if value < best:
+            best = value
+            rows.append(row)
+    return rows
+
+
 def hardware(records: tuple[Record, ...]) -> str:
     """Simulated cycles and latency of one step of the lowest seed, on each device's fastest engine that fits."""
-    rows = []
-    for (pattern, strategy, sparsity), seeds in by_cell(records).items():
-        costs = fastest(seeds[min(seeds)])
-        shown = [costs.get(device) for device in DEVICES]
-        told = [[cost[0], f"{cost[1]:,}", f"{cost[2]:.2f}"] if cost else ["none fits", "", ""] for cost in shown]
-        rows.append([pattern, strategy, f"{sparsity:.0%}", *(text for each in told for text in each)])
-    columns = [f"{device}: {what}" for device in DEVICES for what in ("engine", "cycles", "µs")]
-    return table(["pattern", "strategy", "sparsity", *columns], rows, left=2)
+    rows = [
+        [pattern, strategy, f"{sparsity:.0%}", *on_devices(seeds[min(seeds)])]
+        for (pattern, strategy, sparsity), seeds in by_cell(records).items()
+    ]
+    return table(["pattern", "strategy", "sparsity", *ON_DEVICES], rows, left=2)
 
 
 def front(records: tuple[Record, ...]) -> str:
@@ -198,13 +206,7 @@ def front(records: tuple[Record, ...]) -> str:
         for device, (engine, _, latency) in fastest(seeds[min(seeds)]).items():
             row = [device, f"{latency:.2f}", f"{value:.2f}", pattern, strategy, f"{sparsity:.0%}", engine]
             points[device].append((latency, value, row))
-    rows = []
-    for of_device in points.values():
-        best = float("inf")
-        for _, value, row in sorted(of_device, key=lambda point: point[:2]):
-            if value < best:
-                best = value
-                rows.append(row)
+    rows = [row for of_device in points.values() for row in unbeaten(of_device)]
     return table(["device", "µs", "perplexity", "pattern", "strategy", "sparsity", "engine"], rows)
 
 
@@ -246,6 +248,58 @@ def cost(records: tuple[Record, ...]) -> str:
         rows.append([str(seed), str(alone), str(sum(own)), f"{seconds:.0f}", *hours])
     header = ["seed", "epochs alone", "epochs shared", "seconds an epoch", "hours alone", "hours shared"]
     return table(header, rows)
+
+
+def alike(record: Record, other: Record) -> bool:
+    """Whether both prune the same scope of the same model by one plugin for the strategy, to one sparsity and seed."""
+    names = ("backend", "scope", "strategy_name", "target_sparsity", "seed")
+    return all(getattr(record, each) == getattr(other, each) for each in names)
+
+
+def beside(records: tuple[Record, ...], grid: tuple[Record, ...]) -> str:
+    """Cells beside the study: each against unstructured sparsity by its strategy, and against its like in the study.
+
+    Unstructured sparsity has the same strategy with the same parameters, here or in the study; the like in the study
+    has the same plugins with the study's parameters, and the study's scope.
+    """
+    rows = []
+    for record in records:
+        if record.value is None or record.pattern == "dense":
+            continue
+        reference = [
+            other.value
+            for other in (*records, *grid)
+            if other.pattern == REFERENCE != record.pattern
+            and alike(record, other)
+            and record.strategy_params == other.strategy_params
+        ]
+        like = [
+            other.value
+            for other in grid
+            if record.pattern_name == other.pattern_name
+            and alike(record.model_copy(update={"scope": other.scope}), other)
+        ]
+        minus = ["" if not of or of[0] is None else f"{record.value - of[0]:+.2f}" for of in (reference, like)]
+        told = [f"{record.value:.2f}", f"{record.valid_value:.2f}"]
+        rows.append([record.pattern, record.strategy, f"{record.target_sparsity:.0%}", *told, *minus])
+    header = ["pattern", "strategy", "sparsity", "test", "validation", "minus unstructured", "minus the study's"]
+    return table(header, rows, left=2)
+
+
+def frameworks(records: tuple[Record, ...]) -> str:
+    """Test perplexity of the same cells by backend, and by how much the last lies above the first."""
+    found: dict[Cell, dict[str, float]] = defaultdict(dict)
+    for record in records:
+        if record.is_done and record.value is not None:
+            found[record.pattern, record.strategy, record.target_sparsity][record.backend] = record.value
+    backends = list(dict.fromkeys(record.backend for record in records))
+    rows = []
+    for (pattern, strategy, sparsity), cell in found.items():
+        first, last = (cell.get(backends[place]) for place in (0, -1))
+        above = "" if first is None or last is None else f"{last - first:+.2f}"
+        shown = [f"{cell[each]:.2f}" if each in cell else "" for each in backends]
+        rows.append([pattern, strategy, f"{sparsity:.0%}", *shown, above])
+    return table(["pattern", "strategy", "sparsity", *backends, "difference"], rows, left=2)
 
 
 # --- the convolutional side -----------------------------------------------------------------------------------------
@@ -326,12 +380,8 @@ def cnn_hardware(records: tuple[Record, ...]) -> str:
         for (pattern, strategy, sparsity), seeds in cells.items():
             if strategy.startswith("lr_rewinding"):
                 continue  # it prunes the same dense model as fine-tuning does, by the same scores
-            costs = fastest(seeds[min(seeds)])
-            shown = [costs.get(device) for device in DEVICES]
-            told = [[cost[0], f"{cost[1]:,}", f"{cost[2]:.2f}"] if cost else ["none fits", "", ""] for cost in shown]
-            rows.append([network, pattern, strategy, f"{sparsity:.0%}", *(text for each in told for text in each)])
-    columns = [f"{device}: {what}" for device in DEVICES for what in ("engine", "cycles", "µs")]
-    return table(["network", "pattern", "strategy", "sparsity", *columns], rows, left=3)
+            rows.append([network, pattern, strategy, f"{sparsity:.0%}", *on_devices(seeds[min(seeds)])])
+    return table(["network", "pattern", "strategy", "sparsity", *ON_DEVICES], rows, left=3)
 
 
 def cnn_front(records: tuple[Record, ...]) -> str:
@@ -345,11 +395,7 @@ def cnn_front(records: tuple[Record, ...]) -> str:
                 if value and cost:
                     row = [network, device, f"{cost[2]:.2f}", value, pattern, strategy, f"{sparsity:.0%}", cost[0]]
                     points.append((cost[2], -float(value), row))
-            best = float("inf")
-            for _, worse, row in sorted(points):
-                if worse < best:
-                    best = worse
-                    rows.append(row)
+            rows += unbeaten(points)
     return table(["network", "device", "µs", "accuracy", "pattern", "strategy", "sparsity", "engine"], rows, left=2)
 
 
@@ -369,6 +415,9 @@ def language_model() -> dict[str, str]:
         "hardware": hardware(grid),
         "front": front(grid),
         "rates": rates(read(RESULTS / "fine_tuning_rate.json")),
+        "extras": beside(read(EXTRAS / "records.json"), grid),
+        "whole": beside(read(WHOLE / "records.json"), grid),
+        "frameworks": frameworks(read(KERAS / "records.json")),
     }
 
 

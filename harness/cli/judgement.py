@@ -1,5 +1,6 @@
 """`verify`, `compare`: whether results hold, and whether two of them agree."""
 
+import os
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -141,7 +142,7 @@ def _side(text: str, store: Path) -> "tuple[Path | None, Side]":
     from harness.report.versus import Side
     from harness.results import records
 
-    if Path(text).is_file():
+    if os.path.isfile(text):  # of names that are too long it says no
         return None, Side(Path(text).stem, records.read(Path(text), details=False))
     folder = find_run(store, text)
     return folder, Side(folder.name, records.read(folder / "records.json", details=False))
@@ -217,7 +218,7 @@ def verify(
     from harness.inspection.lookup import find_run
     from harness.verification import verify as check
 
-    given = Path(run) if run is not None and Path(run).exists() else find_run(store or DEFAULT_STORE, run)
+    given = Path(run) if run is not None and os.path.exists(run) else find_run(store or DEFAULT_STORE, run)
     outcome = check(given, store)
     if as_json:
         print_json(

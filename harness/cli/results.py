@@ -1,5 +1,6 @@
 """`report`, `figures`, `records`, `export`: what is made of a finished or running run."""
 
+import os
 import shlex
 from enum import StrEnum
 from pathlib import Path
@@ -232,7 +233,7 @@ def records(
     from harness.inspection.lookup import find_run
     from harness.results.records import content, read
 
-    source = Path(run) if Path(run).is_file() else find_run(store, run) / "records.json"
+    source = Path(run) if os.path.isfile(run) else find_run(store, run) / "records.json"
     before, found = source.stat().st_size, read(source)
     written = content(found, plain=plain)
     write_bytes(output, written)

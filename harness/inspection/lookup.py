@@ -52,6 +52,11 @@ def runs(store: Path) -> list[Path]:
     return sorted(found, key=lambda folder: (-changed(folder), folder.name))
 
 
+def _is_path(text: str) -> bool:
+    """Whether text for a run says where a file or folder is: no id has a separator or such an ending."""
+    return "/" in text or os.sep in text or text.endswith(".json")
+
+
 def find_run(store: Path, run: str | None) -> Path:
     """The folder of a run.
 
@@ -69,6 +74,10 @@ def find_run(store: Path, run: str | None) -> Path:
         return Path(run)
     if Path(run).name == RECORDS and os.path.exists(run):
         return Path(run).parent
+    if _is_path(run):
+        # The runs of the store are no answer to that.
+        wrong = "which is none of them" if os.path.exists(run) else "which is not there"
+        raise SpecError(f"expected a run id, a run's folder or the records.json in it, got {run!r}, {wrong}")
     every = runs(store)
     found = [folder for folder in every if folder.name == run]
     # The whole name first: one run may be called like the beginning of another.

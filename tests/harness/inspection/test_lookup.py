@@ -128,6 +128,18 @@ def test_a_run_is_found_by_name_beginning_and_folder(tmp_path):
         find_run(tmp_path, "poster")
 
 
+def test_a_place_without_a_run_is_told_as_a_place(tmp_path):
+    written(tmp_path, "grid-1")
+    (tmp_path / "other.json").write_text("{}")
+
+    for place in ("nowhere/records.json", "nowhere.json", str(tmp_path / "runs" / "grid-2"), "/" + "x" * 300):
+        with pytest.raises(SpecError, match=f"got '{place}', which is not there"):
+            find_run(tmp_path, place)
+    for place in (tmp_path, tmp_path / "other.json"):
+        with pytest.raises(SpecError, match="which is none of them"):
+            find_run(tmp_path, str(place))
+
+
 def test_a_link_in_place_of_a_run_is_no_run(tmp_path):
     elsewhere = written(tmp_path / "elsewhere", "grid-1")
     (tmp_path / "store" / "runs").mkdir(parents=True)
