@@ -29,8 +29,11 @@ def evaluated(
     run, nats, correct, items = _start(problem, weights, ops), 0.0, 0, 0
     # The same order of batches as in the float evaluation: a recurrent state is carried from one to the next.
     for batch in problem.batches(split, 0, batch_rng(seed, 0)):
-        batch_nats, hits = ops.score(run.logits(batch.inputs, arithmetic), batch.targets.reshape(-1))
-        nats, correct, items = nats + batch_nats, correct + hits, items + batch.targets.size
+        targets = batch.targets.reshape(-1)
+        for logits in run.pieces(batch.inputs, arithmetic):
+            wanted, targets = targets[: len(logits)], targets[len(logits) :]
+            some_nats, hits = ops.score(logits, wanted)
+            nats, correct, items = nats + some_nats, correct + hits, items + wanted.size
     hits_or_none = correct if problem.metric.needs_correct else None
     return Evaluation(nats=nats, items=items, correct=hits_or_none, wrapped=arithmetic.wrapped)
 
@@ -42,7 +45,8 @@ def calibrated(
     measuring = FloatArithmetic(ops, problem.network, weights, number_format)
     run = _start(problem, weights, ops)
     for batch in _calibration(problem, seed):
-        run.logits(batch.inputs, measuring)
+        for _ in run.pieces(batch.inputs, measuring):
+            pass  # only what passes counts
     return measuring.exponents()
 
 

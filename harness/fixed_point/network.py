@@ -14,7 +14,7 @@ Assumes: the widths of tables and cell states are a choice of ours; engines diff
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -46,6 +46,10 @@ PER_UNIT = 256
 
 REACH = 8
 """Tables reach from minus this to this; beyond, the functions are flat at any of our widths but the last bits of 16."""
+
+AT_ONCE = 1 << 20
+"""Logits computed at once. An allocator gets arrays of tens of megabytes from the system and gives them back each time,
+and a vocabulary's logits pass through several: their first touch would take longer than all arithmetic."""
 
 Weights = Mapping[str, NDArray[np.float32]]
 Carried = dict[str, tuple[Tensor, Tensor]]
@@ -289,10 +293,38 @@ class Pass:
         Shapes:
             inputs (batch, ...) -> (items, classes).
         """
-        x, shape = arithmetic.ops.array(inputs), tuple(inputs.shape)
-        for layer in self.network.layers:
-            x, shape = self._layer(layer, x, shape, arithmetic)
+        x, shape = self._through(self.network.layers, inputs, arithmetic)
         return arithmetic.ops.reshape(x, (int(np.prod(shape[:-1])), shape[-1]))
+
+    def pieces(self, inputs: NDArray[np.generic], arithmetic: Arithmetic, at_once: int = AT_ONCE) -> Iterator[Tensor]:
+        """The logits of a batch, a few items after the others: equal to those of `logits`, row by row.
+
+        Args:
+            inputs: as for `logits`.
+            arithmetic: by which.
+            at_once: numbers in a piece, or one item where that is more.
+
+        Shapes:
+            inputs (batch, ...) -> (some items, classes) each.
+        """
+        *before, last = self.network.layers
+        if not isinstance(last, Dense):
+            yield self.logits(inputs, arithmetic)
+            return
+        x, shape = self._through(before, inputs, arithmetic)
+        items, step = int(np.prod(shape[:-1])), max(1, at_once // last.units)
+        flat = arithmetic.ops.reshape(x, (items, shape[-1]))
+        for start in range(0, items, step):
+            some = flat[start : start + step]
+            yield self._layer(last, some, (min(step, items - start), shape[-1]), arithmetic)[0]
+
+    def _through(
+        self, layers: Iterable[Layer], inputs: NDArray[np.generic], by: Arithmetic
+    ) -> tuple[Tensor, tuple[int, ...]]:
+        x, shape = by.ops.array(inputs), tuple(inputs.shape)
+        for layer in layers:
+            x, shape = self._layer(layer, x, shape, by)
+        return x, shape
 
     def _layer(self, layer: Layer, x: Tensor, shape: tuple[int, ...], by: Arithmetic) -> tuple[Tensor, tuple[int, ...]]:
         found = x, shape  # dropout does nothing while evaluating

@@ -128,6 +128,27 @@ def test_a_convolutional_network_equals_the_integer_engine_bit_for_bit(form):
         assert np.array_equal(row, (expected * np.ldexp(1.0, units))[0])
 
 
+@pytest.mark.parametrize("at_once", [1, 22, 10**6])
+@pytest.mark.parametrize("make", [language_model, convolutional])
+def test_logits_in_pieces_are_those_of_the_whole(make, at_once):
+    network, form, rng = make(), FORMATS[-1], np.random.default_rng(2)
+    weights = weights_of(network, 3)
+    batches = [rng.integers(0, 11, (2, 5)) for _ in range(2)]
+    if make is convolutional:
+        batches = [rng.standard_normal((5, 2, 8, 7)).astype(np.float32) for _ in range(2)]
+    tables = {name.removesuffix(".table"): weight for name, weight in weights.items() if name.endswith(".table")}
+    exponents = calibrated(network, weights, batches[0], form)
+    whole, parted = Pass(network, tables), Pass(network, tables)
+    by, again = (FixedArithmetic(OPS, network, weights, form, exponents) for _ in range(2))
+
+    for batch in batches:  # a state is carried from one to the next
+        pieces = list(parted.pieces(batch, again, at_once))
+
+        assert np.array_equal(np.concatenate(pieces), whole.logits(batch, by))
+        assert max(map(len, pieces)) <= max(1, at_once // network.layers[-1].units)
+    assert again.wrapped == by.wrapped
+
+
 def test_sixteen_bits_are_close_to_float_and_fewer_are_farther():
     network = language_model()
     weights = weights_of(network, 3)
