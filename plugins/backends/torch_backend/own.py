@@ -1,6 +1,6 @@
 """A user's own module, trained under the same rules as a network of the harness.
 
-Its parameters stay where they are: the session works on views of them in the harness's orientation, which is PyTorch's.
+Its parameters stay where they are: the session works on views of them in the harness's orientation.
 """
 
 from __future__ import annotations
@@ -98,6 +98,8 @@ class OwnSession(TorchSession):
     def _view(self, place: Place, values: Tensor) -> Tensor:
         """A tensor within its parameter, as a matrix."""
         part = values if place.rows is None else values[place.start : place.start + place.rows]
+        if place.axes:  # (inputs, outputs), as some modules hold their weights
+            part = part.permute(place.axes)
         shape = self._shapes[place.tensor]
         # Mostly it has this shape, and a reshape of every gradient at every step would be felt.
         return part if part.shape == shape else part.reshape(shape)

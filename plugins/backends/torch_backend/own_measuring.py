@@ -39,7 +39,7 @@ def input_sums(
     handles = []
     for name, inner in module.named_modules():
         tensor = tensors.get(f"{name}.weight" if name else "weight")
-        if tensor is not None and isinstance(inner, nn.Linear):
+        if tensor is not None and (isinstance(inner, nn.Linear) or _is_transposed_linear(inner)):
             handles.append(inner.register_forward_pre_hook(_linear(sums, tensor)))
         elif tensor is not None and isinstance(inner, nn.Conv2d) and _is_plain(inner):
             handles.append(inner.register_forward_pre_hook(_convolution(sums, tensor)))
@@ -51,6 +51,11 @@ def input_sums(
         for handle in handles:
             handle.remove()
     return sums.found()
+
+
+def _is_transposed_linear(inner: Any) -> bool:
+    """Whether it is a linear layer with its weights as (inputs, outputs): `Conv1D` of GPT-2 and its kin."""
+    return type(inner).__name__ == "Conv1D" and inner.weight.ndim == 2
 
 
 def _is_plain(inner: Any) -> bool:
@@ -67,7 +72,8 @@ def _is_plain(inner: Any) -> bool:
 
 def _linear(sums: InputSums, tensor: str) -> Callable[[Any, Any], None]:
     def hook(inner: Any, inputs: Any) -> None:
-        sums.add(tensor, inputs[0].detach().float().reshape(-1, inner.in_features).cpu().numpy())
+        values = inputs[0].detach().float()
+        sums.add(tensor, values.reshape(-1, values.shape[-1]).cpu().numpy())
 
     return hook
 

@@ -18,6 +18,7 @@ from harness.api import Cell, LayerArithmetic, Recurrence, Window
 from . import torch_norms
 from .folding import Affine, Computed, Fold
 from .torch_norms import Forward
+from .torch_products import Operands, is_of_no_layer, operands
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -73,25 +74,36 @@ def norms_in_layers(model: nn.Module, run: Callable[[], None]) -> dict[str, str]
 
 
 def _linear_functions(model: nn.Module, arithmetic: LayerArithmetic, done: set[str]) -> AbstractContextManager[Any]:
-    """`F.linear` with a parameter of the model, as where an embedding is the last layer's matrix too."""
-    import torch
+    """Products with a parameter of the model, as where an embedding is the last layer's matrix too."""
     from torch.overrides import TorchFunctionMode
 
-    names, modules = torch_norms.owners(model), dict(model.named_modules())
+    names, modules = {id(each): name for name, each in model.named_parameters()}, dict(model.named_modules())
 
     class Functions(TorchFunctionMode):
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if function is torch.nn.functional.linear:
-                given = dict(zip(("input", "weight", "bias"), args, strict=False)) | (kwargs or {})
-                if name := names.get(id(given["weight"])):
-                    # Beside the layer itself, with another bias, it is a product of its own.
-                    bias = getattr(modules.get(name), "bias", None)
-                    name = name if given.get("bias") is bias else f"{name}.product"
-                    layer = _Layer(name, model, arithmetic, done)
-                    return layer.linear(name, given["input"], given["weight"], given.get("bias"))
-            return function(*args, **(kwargs or {}))
+            found = operands(function, args, kwargs)
+            full = None if found is None else names.get(id(found.matrix))
+            if found is None or full is None:
+                return function(*args, **(kwargs or {}))
+            matrix = found.matrix.t() if found.has_inputs_first else found.matrix
+            if found.bias is not None and found.bias.shape != matrix.shape[:1]:
+                return function(*args, **(kwargs or {}))  # what `addmm` adds may be anything
+            owner, _, last = full.rpartition(".")
+            name = _name_of_product(modules[owner], owner or "model", last, found)
+            if is_of_no_layer(modules[owner]):
+                done.add(owner or "model")
+            return _Layer(name, model, arithmetic, done).linear(name, found.values, matrix, found.bias)
 
     return Functions()
+
+
+def _name_of_product(module: nn.Module, owner: str, parameter: str, found: Operands) -> str:
+    """What a product is known by: its layer, or a name of its own where that has other products."""
+    if not is_of_no_layer(module):
+        # Beside the layer itself, with another bias, it is a product of its own.
+        return owner if found.bias is getattr(module, "bias", None) else f"{owner}.product"
+    matrices = sum(each.ndim == 2 for each in module.parameters(recurse=False))
+    return owner if matrices == 1 else f"{owner}.{parameter}"
 
 
 def _bound(forward: Forward, layer: _Layer, fold: Fold) -> Forward:

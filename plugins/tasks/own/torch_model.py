@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import ExitStack
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from harness.api import Axis, Convolution, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
 
 from .steps import Steps
+from .torch_products import Products, is_of_no_layer, is_transposed_linear
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +27,8 @@ class _Found:
     tensor: Tensor
     start: int = 0
     rows: int | None = None
+    layout: tuple[int, ...] = ()
+    axes: tuple[int, ...] = ()
 
 
 def read(
@@ -35,6 +39,7 @@ def read(
     steps: dict[str, int | None],
     prunable: Sequence[str],
     same: Mapping[str, str],
+    inputs_first: Set[str] = frozenset(),
 ) -> NativeModel:
     """Every trainable tensor of a module, tied ones once, in the order of its parameters.
 
@@ -46,6 +51,7 @@ def read(
         steps: of the recurrent layers, as it showed.
         prunable: further two-dimensional parameters that may be pruned.
         same: labels of axes that are to be other ones.
+        inputs_first: parameters of no layer of PyTorch that vectors were multiplied with from the left.
 
     Raises:
         SpecError: `prunable` or `same` names what is not there.
@@ -55,7 +61,7 @@ def read(
     names = dict(model.named_parameters())  # tied parameters once, under their first name
     for full, parameter in names.items():
         if parameter.requires_grad and parameter.numel():
-            found += _tensors(full, parameter, *owners[id(parameter)], outputs, prunable)
+            found += _tensors(full, parameter, *owners[id(parameter)], outputs, prunable, inputs_first)
     _check_prunable(prunable, names)
     labels = {axis.label for each in found for axis in (each.tensor.rows, each.tensor.cols) if axis is not None}
     unknown = sorted(set(same) - labels)
@@ -65,7 +71,15 @@ def read(
         framework="torch",
         trained=tuple(_relabelled(each.tensor, same) for each in found),
         places=tuple(
-            Place(tensor=each.tensor.name, parameter=each.parameter, start=each.start, rows=each.rows) for each in found
+            Place(
+                tensor=each.tensor.name,
+                parameter=each.parameter,
+                start=each.start,
+                rows=each.rows,
+                layout=each.layout,
+                axes=each.axes,
+            )
+            for each in found
         ),
         positions=positions,
         traced=convolutions,
@@ -168,12 +182,14 @@ def _tensors(
     name: str,
     outputs: set[str],
     prunable: Sequence[str],
+    inputs_first: Set[str],
 ) -> Iterator[_Found]:
     """The tensors that one parameter holds: one, unless it is a fused projection."""
     from torch import nn
 
     layer = full.rpartition(".")[0] or "model"
     shape = tuple(parameter.shape)
+    role: Role
     if isinstance(module, nn.MultiheadAttention) and name in ("in_proj_weight", "in_proj_bias"):
         for index, part in enumerate("qkv"):
             yield _projection(full, layer, part, index, shape)
@@ -182,7 +198,7 @@ def _tensors(
     elif isinstance(module, nn.RNNBase | nn.RNNCellBase) and name.startswith("weight_"):
         yield _Found(full, _recurrent(full, layer, module, name, shape))
     elif name == "weight" and isinstance(module, nn.Linear):
-        role: Role = "softmax" if layer in outputs else "dense"
+        role = "softmax" if layer in outputs else "dense"
         if isinstance(module, nn.modules.linear.NonDynamicallyQuantizableLinear):
             role = "attention"  # the output projection of torch's own attention
         yield _Found(full, _matrix(full, layer, role, *shape))
@@ -193,8 +209,12 @@ def _tensors(
     elif name == "weight" and isinstance(module, nn.Embedding | nn.EmbeddingBag):
         words, features = Axis(label=f"{layer}.words", size=shape[0]), Axis(label=f"{layer}.features", size=shape[1])
         yield _Found(full, Tensor(name=full, layer=layer, role="embedding", rows=words, cols=features))
-    elif full in prunable:
-        yield _Found(full, _matrix(full, layer, "dense", *shape))
+    elif full in prunable or (name == "weight" and is_transposed_linear(module)):
+        role = "softmax" if layer in outputs else "dense"
+        if full in inputs_first or is_transposed_linear(module):  # also where no item came by it
+            yield _Found(full, _matrix(full, layer, role, shape[1], shape[0]), layout=shape, axes=(1, 0))
+        else:
+            yield _Found(full, _matrix(full, layer, role, *shape))
     else:  # biases, norms, positions, transposed convolutions: trained, counted, never pruned
         size = max(1, prod(shape))
         yield _Found(full, Tensor(name=full, layer=layer, role="bias", rows=Axis(label=f"{full}.values", size=size)))
@@ -319,6 +339,9 @@ class Trace:
         self.last: dict[str, torch.Tensor] = {}
         self._steps = Steps()
         self._handles = []
+        self._products = Products(_of_unknown_layers(model))
+        self._open = ExitStack()
+        self._open.enter_context(self._products.watched())
         for name, module in model.named_modules():
             layer = name or "model"
             if isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
@@ -330,8 +353,19 @@ class Trace:
 
     def close(self) -> None:
         """Take the hooks off."""
+        self._open.close()
         for handle in self._handles:
             handle.remove()
+        for name, result in self._products.results.items():
+            layer = name.rpartition(".")[0] or "model"
+            # Two matrices of one module are multiplied with side by side.
+            self.positions[layer] = max(self.positions.get(layer, 0), self._products.positions[name])
+            self.last[layer] = result
+
+    @property
+    def inputs_first(self) -> set[str]:
+        """Parameters of no layer of PyTorch whose first axis is that of the inputs."""
+        return self._products.inputs_first
 
     def per_item(self, items: int) -> dict[str, int]:
         """Products for one item, rounded up."""
@@ -394,6 +428,13 @@ class Trace:
             self._count(f"{layer}.out_proj", given["query"].numel() // given["query"].shape[-1])
 
         return hook
+
+
+def _of_unknown_layers(model: nn.Module) -> dict[int, str]:
+    """Matrices that no layer of PyTorch's holds, by their identity."""
+    layers = (module for module in model.modules() if not is_of_no_layer(module))
+    held = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
+    return {id(p): name for name, p in model.named_parameters() if p.ndim == 2 and id(p) not in held}
 
 
 def _lengths(module: nn.RNNBase, values: Any) -> list[int]:

@@ -121,8 +121,10 @@ class TorchWay(Way):
         trace = torch_model.Trace(model)
         torch.backends.mha.set_fastpath_enabled(False)  # it would call no layer, and compute in another way
         # With gradients, as in training: some layers take a fused way without.
-        outputs = self.forward(model, inputs, training=False)
-        trace.close()
+        try:
+            outputs = self.forward(model, inputs, training=False)
+        finally:
+            trace.close()  # a mode left on would see every product of the process
         return outputs, (trace, outputs)
 
     def found(self, model: Any, seen: Any, items: int, wishes: Wishes) -> NativeModel:
@@ -136,6 +138,7 @@ class TorchWay(Way):
             trace.steps(items),
             wishes.prunable,
             wishes.same or {},
+            trace.inputs_first,
         )
 
     def forward(self, model: Any, inputs: Any, *, training: bool) -> Any:

@@ -44,6 +44,29 @@ class Doubled(nn.Linear):
         return 2 * values @ self.weight.T
 
 
+class Turned(nn.Module):
+    """Matrices as (inputs, outputs), which vectors and a matrix are multiplied with."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(5, 6)), nn.Parameter(torch.randn(6, 4))
+        self.bias = nn.Parameter(torch.randn(4))
+
+    def forward(self, values):
+        return torch.addmm(self.bias, torch.tanh(values @ self.first), self.second)
+
+
+class Added(nn.Module):
+    """A product to which a matrix is added, which is no bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, values):
+        return torch.addmm(values[:, :4], values, self.weight)
+
+
 class Twice(nn.Module):
     """A convolution, its norm, and something else that reads the sums too."""
 
@@ -223,5 +246,7 @@ def cases():
         "encoder layer": (nn.TransformerEncoderLayer(8, 2, 12), (r(3, 2, 8),)),
         "tied": (Tied(), (torch.arange(5),)),
         "forward of ones own": (Doubled(5, 7), (r(2, 5),)),
+        "matrices by inputs": (Turned(), (r(3, 5),)),
+        "something else added": (Added(), (r(3, 5),)),
         "transposed convolution": (nn.ConvTranspose1d(4, 6, 3), (r(2, 4, 9),)),
     }

@@ -353,6 +353,35 @@ def brought():
 
 
 @experiment
+def turned():
+    """Matrices that a module holds as (inputs, outputs), beside the same as PyTorch's layers hold them."""
+    from harness.api import Measurement
+
+    answers = {}
+    for name in ("unsigned targets", "layers of GPT-2", "matrices of a module"):
+        problem = problem_of("task", module="brought.py", name=name)
+        session = session_of(problem)
+        begun = {name: each for name, each in session.weights().items() if each.ndim == 2}
+        gradients = session.gradients(1, 0)
+        asked = () if name == "matrices of a module" else ("input_norms", "hessian_gradients")
+        measured = [session.measured(Measurement(what=what, batches=1), 0) for what in asked]
+        session.set_masks(
+            {each: np.arange(values.size).reshape(values.shape) % 2 == 0 for each, values in begun.items()}
+        )
+        kept = [session.weights()[each] for each in begun]
+        answers[name] = {
+            "shapes": {t.name: t.shape for t in problem.network.trained if t.is_prunable},
+            "positions": {each: problem.network.positions.get(each) for each in ("0", "2", "model")},
+            "arrays": [
+                array.tolist()
+                for held in (begun, gradients, *measured)
+                for array in (held[each] for each in begun if each in held)
+            ] + [array.tolist() for array in kept],
+        }  # fmt: skip
+    return answers
+
+
+@experiment
 def followed():
     """Frozen copies that move, numbers that NumPy lacks, draws from Python and NumPy: resumed, and begun again."""
     from harness.api import NumberFormat, State
@@ -663,6 +692,8 @@ def test_data_that_end_early_are_told(found):
         "encoder layer": ["linear1", "linear2", "self_attn.k", "self_attn.out_proj", "self_attn.q", "self_attn.v"],
         "tied": ["emb"],
         "forward of ones own": [],
+        "matrices by inputs": ["model", "model.first", "model.second"],
+        "something else added": [],
         "transposed convolution": [],
     }.items(),
 )
@@ -714,6 +745,8 @@ def test_a_metric_whose_last_step_overflows_is_infinite_and_no_mistake():
         "compiled": "unsigned targets",
         "a rate of NumPy": "unsigned targets",
         "log-softmax": "unsigned targets",
+        "layers of GPT-2": "unsigned targets",
+        "matrices of a module": "unsigned targets",
         "items with named inputs and targets": "items with nested inputs",
         "lists of arrays": "items with nested inputs",
     }.items(),
@@ -754,12 +787,25 @@ def test_data_of_many_shapes_are_trained_on_and_their_items_counted(found, name,
         "a named tuple": {"out.weight"},
         "items with nested inputs": {"p.weight", "q.weight"},
         "compiled": {"2.weight"},
+        "layers of GPT-2": {"2.weight"},
     }.items(),
 )
 def test_the_layers_that_give_the_outputs_are_told_whatever_comes_after_them(found, name, layers):
     *_, roles = found["brought"][name]
 
     assert {tensor for tensor, role in roles.items() if role == "softmax"} == layers
+
+
+def test_matrices_as_inputs_by_outputs_are_seen_as_those_of_layers(found):
+    layers, gpt, module = found["turned"].values()
+
+    assert layers["shapes"] == gpt["shapes"] == {"0.weight": [8, 6], "2.weight": [3, 8]}
+    assert module["shapes"] == {"first": [8, 6], "last": [3, 8]}
+    assert gpt["positions"]["0"] == layers["positions"]["0"] == 1 == module["positions"]["model"]
+    for one, other in zip(layers["arrays"], gpt["arrays"], strict=True):
+        assert np.allclose(one, other, rtol=1e-4, atol=1e-6)
+    for one, other in zip([*layers["arrays"][:4], *layers["arrays"][-2:]], module["arrays"], strict=True):
+        assert np.allclose(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(

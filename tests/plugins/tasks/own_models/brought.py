@@ -34,6 +34,38 @@ def every(make):
     return {name: make(*split(*of)) for name, of in {"train": (0, 48), "valid": (1, 16), "test": (2, 16)}.items()}
 
 
+class Conv1D(nn.Module):
+    """A linear layer with its weights as (inputs, outputs), as GPT-2 has them."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.nf = linear.out_features
+        self.weight = nn.Parameter(linear.weight.detach().T.clone())
+        self.bias = linear.bias
+
+    def forward(self, values):
+        return torch.addmm(self.bias, values.view(-1, values.shape[-1]), self.weight).view(*values.shape[:-1], self.nf)
+
+
+class Matrices(nn.Module):
+    """`net` without a layer: one matrix as (inputs, outputs), the other as (outputs, inputs)."""
+
+    def __init__(self):
+        super().__init__()
+        first, _, last = net()
+        self.first, self.last = nn.Parameter(first.weight.detach().T.clone()), last.weight
+        self.of_first, self.of_last = first.bias, last.bias
+
+    def forward(self, x):
+        return functional.linear(torch.relu(x @ self.first + self.of_first), self.last, self.of_last)
+
+
+def gpt():
+    """`net` of layers as GPT-2 has them."""
+    first, relu, last = net()
+    return nn.Sequential(Conv1D(first), relu, Conv1D(last))
+
+
 ACCURACY = Metric(name="accuracy", better="higher")
 
 
@@ -211,6 +243,8 @@ FINE = {
     ),
     "compiled": lambda: own(model=lambda: torch.compile(net())),
     "a metric in bfloat16": lambda: own(measure=lambda o, t: (o * o).sum().bfloat16(), metric=ACCURACY),
+    "layers of GPT-2": lambda: own(model=gpt),
+    "matrices of a module": lambda: own(model=Matrices, prunable=["first", "last"]),
     "a rate of NumPy": lambda: own(learning_rate=lambda epoch: np.float32(0.02)),
 }
 REFUSED = {
