@@ -17,7 +17,7 @@ import numpy as np
 from harness.api import Axis, Convolution, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
 
 from .keras_names import Held, held, is_custom_cell, trainable, variables
-from .steps import Steps
+from .steps import Steps, for_one
 
 if TYPE_CHECKING:
     from tensorflow import Variable
@@ -347,8 +347,8 @@ class Trace:
         self._watch.close()
 
     def per_item(self, items: int) -> dict[int, int]:
-        """Products for one item, rounded up, by id of the layer."""
-        return {layer: max(1, -(-count // items)) for layer, count in self._positions.items()}
+        """Products for one item, by id of the layer."""
+        return {layer: for_one(count, items) for layer, count in self._positions.items()}
 
     @property
     def convolutions(self) -> dict[int, Convolution]:

@@ -5,6 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
+def for_one(count: int, items: int) -> int:
+    """How often something runs for one item, of how often it ran for some: the nearest whole number, at least 1.
+
+    Where an item is a target, sequences that a model reads are no whole number of items: the 13 words that an encoder
+    reads before 12 are translated are one a word.
+    """
+    return max(1, (2 * count + items) // (2 * items))
+
+
 class Steps:
     """What was seen of the calls of recurrent layers."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.api import Axis, Convolution, ListedTensor, NativeModel, Place, Role, SpecError, Tensor
 
-from .steps import Steps
+from .steps import Steps, for_one
 from .torch_products import Products, is_of_no_layer, is_transposed_linear
 
 if TYPE_CHECKING:
@@ -368,8 +368,8 @@ class Trace:
         return self._products.inputs_first
 
     def per_item(self, items: int) -> dict[str, int]:
-        """Products for one item, rounded up."""
-        return {layer: max(1, -(-count // items)) for layer, count in self.positions.items()}
+        """Products for one item."""
+        return {layer: for_one(count, items) for layer, count in self.positions.items()}
 
     @property
     def convolutions(self) -> dict[str, Convolution]:

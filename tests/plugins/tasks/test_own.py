@@ -527,6 +527,12 @@ def test_a_trained_model_in_16_bits_has_its_norms_in_their_layers_and_scores_as_
         assert told == [folded, in_float]
 
 
+def test_products_for_one_item_are_the_nearest_whole_number():
+    from harness_plugins.tasks.own.steps import for_one
+
+    assert [for_one(count, 12) for count in (1, 12, 13, 17, 18, 24, 31)] == [1, 1, 1, 1, 2, 2, 3]
+
+
 def test_steps_of_recurrent_layers_are_those_of_a_forward_pass(found):
     assert found["tensors"]["steps"] == {"lstm.l0": 16, "gru.l0": 16, "gru.l0_reverse": 16}
     assert found["steps"] == {
