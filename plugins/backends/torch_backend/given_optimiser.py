@@ -85,12 +85,14 @@ class GivenStepper(Stepper):
 
         # An empty state is how an optimiser begins; what is left over of an earlier stage would be used.
         self._optimiser.state.clear()
+        groups = (group for group in self._optimiser.param_groups if group.get("capturable") or group.get("fused"))
+        on_device = {parameter for group in groups for parameter in group["params"]}
         for full, value in values.items():
             for prefix in (_ARRAY, _NUMBER):
                 if full.startswith(prefix):
                     name, _, key = full.removeprefix(prefix).rpartition("/")
                     parameter = self._parameters[name]
-                    # Torch keeps step counts on the CPU, everything else beside its parameter.
-                    device = parameter.device if value.ndim else "cpu"
+                    # Torch keeps step counts on the CPU, but where a kernel of the device reads them.
+                    device = parameter.device if value.ndim or parameter in on_device else "cpu"
                     kept = torch.tensor(value, device=device) if prefix == _ARRAY else value.item()
                     self._optimiser.state[parameter][key] = kept

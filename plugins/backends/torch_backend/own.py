@@ -45,6 +45,7 @@ from .session import PROGRESS_STEPS, TorchSession, by_step, prepared
 from .through import Through
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _BUFFER = "buffer/"
@@ -317,14 +318,7 @@ class OwnSession(TorchSession):
 
     def _batches_of(self, split: Split, epoch: int) -> Iterator[tuple[Any, Any]]:
         for inputs, targets in self._own.batches(split, batch_rng(self._settings.seed, epoch)):
-            yield self._moved(inputs), self._moved(targets)
-
-    def _moved(self, value: Any) -> Any:
-        if self._device.type == "cpu":
-            return value
-        if isinstance(value, dict):
-            return {name: self._moved(inner) for name, inner in value.items()}
-        return tuple(self._moved(inner) for inner in value) if isinstance(value, tuple) else value.to(self._device)
+            yield (inputs, targets) if self._device.type == "cpu" else moved((inputs, targets), self._device)
 
     def _buffers(self) -> dict[str, Array]:
         return {name: np.array(buffer.detach().cpu().numpy()) for name, buffer in self._module.named_buffers()}
@@ -355,6 +349,18 @@ class OwnSession(TorchSession):
         before = torch.get_rng_state()
         yield
         torch.set_rng_state(before)
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """A batch on a device: tensors and what else knows how to go there, in whatever holds them; the rest as it is."""
+    if hasattr(value, "to"):  # first: a packed sequence is a tuple as well
+        return value.to(device)
+    if isinstance(value, dict):
+        return {name: moved(inner, device) for name, inner in value.items()}
+    if isinstance(value, tuple | list):
+        parts = [moved(inner, device) for inner in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
 
 
 def _seed(seed: int) -> None:

@@ -353,6 +353,24 @@ def brought():
 
 
 @experiment
+def on_a_device():
+    """What a batch is made of, on a device that holds no numbers."""
+    from collections import namedtuple
+
+    import torch
+    from harness_plugins.backends.torch_backend.own import moved
+
+    one, pair = torch.ones(2, 3), namedtuple("Pair", "x mask")
+    packed = torch.nn.utils.rnn.pack_sequence([torch.ones(2, 4), torch.ones(1, 4)])
+    found = moved(({"x": one, "none": None}, [pair(one, None), "words"], packed), torch.device("meta"))
+    named, (again, words), data = found
+    kinds = [type(each).__name__ for each in (found, found[1], again, data)]
+    return [
+        *kinds, [str(each.device) for each in (named["x"], again.x, data.data)], [named["none"], again.mask], words
+    ]  # fmt: skip
+
+
+@experiment
 def turned():
     """Matrices that a module holds as (inputs, outputs), beside the same as PyTorch's layers hold them."""
     from harness.api import Measurement
@@ -800,6 +818,14 @@ def test_the_layers_that_give_the_outputs_are_told_whatever_comes_after_them(fou
     *_, roles = found["brought"][name]
 
     assert {tensor for tensor, role in roles.items() if role == "softmax"} == layers
+
+
+def test_a_batch_goes_to_a_device_whatever_holds_it(found):
+    *kinds, devices, nothing, words = found["on_a_device"]
+
+    assert kinds == ["tuple", "list", "Pair", "PackedSequence"]
+    assert devices == ["meta"] * 3
+    assert (nothing, words) == ([None, None], "words")
 
 
 def test_matrices_as_inputs_by_outputs_are_seen_as_those_of_layers(found):
