@@ -25,7 +25,8 @@ from harness.results.statistics import Comparison, Interaction, compare, holm, i
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results" / "ptb_small"
-EXTRAS, WHOLE, KERAS = (RESULTS.with_name(f"ptb_small_{each}") for each in ("extras", "whole", "keras"))
+KERAS = RESULTS.with_name("ptb_small_keras")
+BESIDE = {name: RESULTS.with_name(f"ptb_small_{name}") / "records.json" for name in ("extras", "whole")}
 CNN_RESULTS = ROOT / "docs" / "results" / "study_cnn"
 REFERENCE = "unstructured"
 DEVICES = ("Arria 10", "ZU9EG")
@@ -415,9 +416,8 @@ def language_model() -> dict[str, str]:
         "hardware": hardware(grid),
         "front": front(grid),
         "rates": rates(read(RESULTS / "fine_tuning_rate.json")),
-        "extras": beside(read(EXTRAS / "records.json"), grid),
-        "whole": beside(read(WHOLE / "records.json"), grid),
         "frameworks": frameworks(read(KERAS / "records.json")),
+        **{name: beside(read(records), grid) for name, records in BESIDE.items() if records.exists()},
     }
 
 
