@@ -1,7 +1,8 @@
-"""Products with a parameter that no layer of PyTorch holds: `x @ w`, `addmm` or `F.linear` in a module of a user's."""
+"""Products with a parameter that no layer of PyTorch holds: `x @ w`, `addmm`, `einsum`, `F.linear` in modules of users."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -42,9 +43,24 @@ def operands(function: Any, args: Any, kwargs: Mapping[str, Any] | None) -> Oper
         given = dict(zip(("input", "other"), args, strict=False)) | named
         matrix: Any = given.get("other", given.get("mat2"))  # as `matmul` and `mm` call it
         found = Operands(given["input"], matrix, None, has_inputs_first=True)
+    elif name == "einsum" and len(args) == 3:
+        return _of_einsum(*args)
     else:
         return None
     return found if getattr(found.matrix, "ndim", 0) == 2 else None
+
+
+_EINSUM = re.compile(
+    r"(?P<before>(?:\.\.\.)?[A-Za-z]*)(?P<sum>[A-Za-z]),(?P<matrix>[A-Za-z]{2})->(?P=before)(?P<out>[A-Za-z])"
+)
+"""A product over the last axis of the values, such as `bsi,io->bso` and `...i,oi->...o`."""
+
+
+def _of_einsum(equation: Any, values: Any, matrix: Any) -> Operands | None:
+    found = _EINSUM.fullmatch(equation.replace(" ", "")) if isinstance(equation, str) else None
+    if found is None or {found["sum"], found["out"]} != set(found["matrix"]) or found["out"] in found["before"]:
+        return None
+    return Operands(values, matrix, None, has_inputs_first=found["matrix"][0] == found["sum"])
 
 
 def is_transposed_linear(module: nn.Module) -> bool:

@@ -56,6 +56,19 @@ class Turned(nn.Module):
         return torch.addmm(self.bias, torch.tanh(values @ self.first), self.second)
 
 
+class Summed(nn.Module):
+    """Products written as sums over an index, and one that is none of values with a matrix."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.randn(5, 6)), nn.Parameter(torch.randn(4, 6))
+        self.third = nn.Parameter(torch.randn(4, 4))
+
+    def forward(self, values):
+        hidden = torch.tanh(torch.einsum("bti, io -> bto", values, self.first))
+        return torch.einsum("to,op->pt", torch.einsum("...i,oi->...o", hidden, self.second)[0], self.third)
+
+
 class Added(nn.Module):
     """A product to which a matrix is added, which is no bias."""
 
@@ -247,6 +260,7 @@ def cases():
         "tied": (Tied(), (torch.arange(5),)),
         "forward of ones own": (Doubled(5, 7), (r(2, 5),)),
         "matrices by inputs": (Turned(), (r(3, 5),)),
+        "sums over an index": (Summed(), (r(1, 3, 5),)),
         "something else added": (Added(), (r(3, 5),)),
         "transposed convolution": (nn.ConvTranspose1d(4, 6, 3), (r(2, 4, 9),)),
     }

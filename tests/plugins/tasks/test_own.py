@@ -717,6 +717,7 @@ def test_data_that_end_early_are_told(found):
         "tied": ["emb"],
         "forward of ones own": [],
         "matrices by inputs": ["model", "model.first", "model.second"],
+        "sums over an index": ["model", "model.first", "model.second"],
         "something else added": [],
         "transposed convolution": [],
     }.items(),
