@@ -1,4 +1,4 @@
-"""Products with a parameter that no layer of PyTorch holds: `x @ w`, `addmm`, `einsum`, `F.linear` in users' modules."""
+"""Products with a parameter that no layer of PyTorch holds: `x @ w`, `addmm`, `einsum`, `F.linear` in own modules."""
 
 from __future__ import annotations
 
