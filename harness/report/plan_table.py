@@ -7,6 +7,7 @@ from harness._text import plural
 from harness.api import JsonValue
 from harness.report.formats import DASH
 from harness.report.page import Column, Document, Grid, Noted, Section, Shown, table
+from harness.results.records import DENSE
 
 AXES = ("task", "backend", "pattern", "allocation", "strategy", "sparsity", "seed")
 
@@ -38,8 +39,11 @@ def plan_document(summary: Mapping[str, JsonValue], *, title: str) -> Document:
 
 
 def _cells(cells: list[dict[str, JsonValue]]) -> Grid:
-    # An axis on which all cells agree tells nothing in a column.
-    axes = [axis for axis in AXES if len({str(cell.get(axis)) for cell in cells}) > 1]
+    # An axis on which all cells agree tells nothing in a column, nor how sparsity is allotted where the dense baseline
+    # alone, which has none to allot, differs.
+    told = {axis: {str(cell.get(axis)) for cell in cells} for axis in AXES}
+    told["allocation"].discard(DENSE)
+    axes = [axis for axis in AXES if len(told[axis]) > 1]
     columns: list[Column[dict[str, JsonValue]]] = [
         Column(axis, partial(_label, axis), kind="label", matters="key") for axis in axes
     ]

@@ -140,13 +140,13 @@ class _Lines:
             (_broken_text(cell.text, width) if column.kind == "text" else cell.text).split("\n")
             for cell, column, width in zip(cells, columns, self.widths, strict=True)
         ]
-        # Numbers stand beside the last line of a broken label, but beside the first of a text.
+        # All stands beside the last line of a broken label, and beside the first of a text that is longer.
         labels = max((len(s) for s, column in zip(split, columns, strict=True) if column.kind == "label"), default=1)
         for number in range(max(map(len, split))):
             segments: list[Segment] = []
             for cell, lines, column, width in zip(cells, split, columns, self.widths, strict=True):
                 is_number = column.kind == "number"
-                at = number - (max(labels - len(lines), 0) if is_number else 0)
+                at = number - max(labels - len(lines), 0)
                 line = strip_control_codes(lines[at]) if 0 <= at < len(lines) else ""
                 blank, gap = " " * (width - _length(line)), " " * self.gap
                 style = console.get_style(cell.style) if cell.style else None
