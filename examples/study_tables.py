@@ -417,7 +417,7 @@ def language_model() -> dict[str, str]:
         "front": front(grid),
         "rates": rates(read(RESULTS / "fine_tuning_rate.json")),
         "frameworks": frameworks(read(KERAS / "records.json")),
-        **{name: beside(read(records), grid) for name, records in BESIDE.items() if records.exists()},
+        **{name: beside(read(records), grid) for name, records in BESIDE.items()},
     }
 
 
