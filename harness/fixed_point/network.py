@@ -48,8 +48,8 @@ REACH = 8
 """Tables reach from minus this to this; beyond, the functions are flat at any of our widths but the last bits of 16."""
 
 AT_ONCE = 1 << 20
-"""Logits computed at once. An allocator gets arrays of tens of megabytes from the system and gives them back each time,
-and a vocabulary's logits pass through several: their first touch would take longer than all arithmetic."""
+"""Logits computed at once: 8 MB. An allocator gets arrays of tens of megabytes from the system and gives them back each
+time; a vocabulary's logits pass through several, whose first touch took a third of an evaluation and more."""
 
 Weights = Mapping[str, NDArray[np.float32]]
 Carried = dict[str, tuple[Tensor, Tensor]]

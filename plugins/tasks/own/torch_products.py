@@ -58,7 +58,10 @@ _EINSUM = re.compile(
 
 def _of_einsum(equation: Any, values: Any, matrix: Any) -> Operands | None:
     found = _EINSUM.fullmatch(equation.replace(" ", "")) if isinstance(equation, str) else None
-    if found is None or {found["sum"], found["out"]} != set(found["matrix"]) or found["out"] in found["before"]:
+    if found is None or {found["sum"], found["out"]} != set(found["matrix"]):
+        return None
+    letters = found["before"].removeprefix("...") + found["sum"] + found["out"]
+    if len(set(letters)) < len(letters):  # one that stands twice is a diagonal, or no sum at all
         return None
     return Operands(values, matrix, None, has_inputs_first=found["matrix"][0] == found["sum"])
 

@@ -551,6 +551,27 @@ def test_products_for_one_item_are_the_nearest_whole_number():
     assert [for_one(count, 12) for count in (1, 12, 13, 17, 18, 24, 31)] == [1, 1, 1, 1, 2, 2, 3]
 
 
+@pytest.mark.parametrize(
+    ("equation", "has_inputs_first"),
+    {
+        "bsi,io->bso": True,
+        "...i, oi -> ...o": False,
+        "i,io->o": True,
+        "bii,io->bio": None,  # a diagonal
+        "boi,io->boo": None,
+        "bio,io->bio": None,  # no sum
+        "bi,io->ob": None,
+        "bi,ij,jk->bk": None,
+    }.items(),
+)
+def test_sums_over_an_index_are_products_where_they_multiply_vectors_with_a_matrix(equation, has_inputs_first):
+    from harness_plugins.tasks.own.torch_products import _of_einsum
+
+    found = _of_einsum(equation, "values", "matrix")
+
+    assert (found and found.has_inputs_first) is has_inputs_first
+
+
 def test_steps_of_recurrent_layers_are_those_of_a_forward_pass(found):
     assert found["tensors"]["steps"] == {"lstm.l0": 16, "gru.l0": 16, "gru.l0_reverse": 16}
     assert found["steps"] == {
